@@ -1,0 +1,389 @@
+"""The `tilewright` command. Everything heavy is imported by the command that needs it, so that help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tilewright import __version__
+from tilewright.errors import ArgumentError, KnobError, TilewrightError
+
+if TYPE_CHECKING:
+    from tilewright.bench.result import Result
+    from tilewright.engine.llm import LLM, Stream
+    from tilewright.engine.request import Completion
+    from tilewright.engine.sampling import SamplingParams
+    from tilewright.operators import Operator
+
+MAX_TOKENS = 128
+
+app = typer.Typer(
+    help="An LLM inference engine that designs its own kernels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure Tilewright beside the tools you would use instead.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="0 always takes the likeliest token. Default: the model's own.")
+]
+TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest tokens; 0 for all.")]
+TopP = Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that together reach this chance.")]
+MinP = Annotated[float | None, typer.Option(help="Leave out tokens less likely than this share of the likeliest.")]
+MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
+Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads to use. Default: every core this process may use.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+class Stage(StrEnum):
+    """What `show` can show, in the order in which a program passes the stages."""
+
+    TILE = "tile"
+    SCHED = "sched"
+    THREAD = "thread"
+    LL = "ll"
+    ASM = "asm"
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one line on stderr and exit code 2; DEBUG=1 adds the traceback."""
+    try:
+        app()
+    except TilewrightError as error:
+        if _debugging():
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def _debugging() -> bool:
+    from tilewright.knobs import knobs
+
+    try:
+        return knobs().debug >= 1
+    except KnobError:
+        return False
+
+
+# --------------------------------------------------------------------------------------------- generate, chat
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="Text to continue. Default: standard input.")] = None,
+    *,
+    model: Model = None,
+    max_tokens: MaxTokens = MAX_TOKENS,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
+    text = _prompt(prompt)
+    with _kernels_counted(threads) as kernels:
+        llm = _load(model)
+        params = _params(
+            llm,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop,
+        )
+        with llm.stream(text, params) as stream:
+            if as_json:
+                completion = _exhaust(stream)
+                typer.echo(json.dumps({**asdict(completion), "prompt": text, "kernels": dict(kernels)}))
+                return
+            if sys.stdout.isatty():
+                typer.secho(text, nl=False, bold=True)
+            completion = _print_pieces(stream)
+    _report(completion, kernels)
+
+
+@app.command()
+def chat(
+    *,
+    model: Model = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    threads: Threads = None,
+) -> None:
+    """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
+    with _kernels_counted(threads) as kernels:
+        llm = _load(model)
+        params = _params(
+            llm,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
+            stop=stop,
+        )
+        messages = [{"role": "system", "content": system}] if system else []
+        llm.tokenizer.render_chat([*messages, {"role": "user", "content": "?"}])  # refuse before the user has typed
+        for line in _lines():
+            kernels.clear()
+            messages.append({"role": "user", "content": line})
+            with llm.stream_chat(messages, params) as stream:
+                completion = _print_pieces(stream)
+            messages.append({"role": "assistant", "content": completion.text})
+            _report(completion, kernels)
+
+
+def _prompt(given: str | None) -> str:
+    """The prompt from the command line, or all of standard input."""
+    if given is not None:
+        return given
+    if sys.stdin.isatty():
+        raise ArgumentError('there is no prompt; write one, as in: tilewright generate "def fibonacci(n):"')
+    return sys.stdin.read()
+
+
+def _lines() -> Iterator[str]:
+    """What the user types, until an empty line or the end of input."""
+    while True:
+        if sys.stdin.isatty():
+            typer.secho("> ", nl=False, bold=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _load(model: str | None) -> LLM:
+    from tilewright.engine.llm import LLM
+
+    return LLM(model, max_batch=1)
+
+
+def _params(llm: LLM, **options: Any) -> SamplingParams:
+    """The model's own generation options, changed where the command line says so."""
+    return replace(llm.default_params, **{name: value for name, value in options.items() if value is not None})
+
+
+def _exhaust(stream: Stream) -> Completion:
+    for _ in stream:
+        pass
+    return stream.completion
+
+
+def _print_pieces(stream: Stream) -> Completion:
+    """Print the text as it is settled; an interrupt ends the text, not the program."""
+    try:
+        for piece in stream:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        stream.close()
+    typer.echo()
+    return stream.completion
+
+
+@contextmanager
+def _kernels_counted(threads: int | None) -> Iterator[Counter[str]]:
+    """Launches by operator while the block runs, with at most `threads` threads."""
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    from tilewright.ops import Launch, using
+
+    launches: Counter[str] = Counter()
+
+    def bind(operator: Operator, *operands: Any) -> Launch:
+        from tilewright.runtime import dispatch
+
+        launch = dispatch.bind(operator, *operands)
+
+        def counted() -> None:
+            launches[operator.name] += 1
+            launch()
+
+        return counted
+
+    with using(bind):
+        yield launches
+
+
+def _report(completion: Completion, kernels: Counter[str]) -> None:
+    """One line about speed and one about what ran, on stderr."""
+    timings, new = completion.timings, len(completion.token_ids)
+    pace = f"{timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else "1 token"
+    ran = ", ".join(f"{name} {count}x" for name, count in kernels.most_common())
+    typer.secho(f"{new} tokens, {pace}, first token after {timings.first_token * 1e3:.0f} ms", err=True, dim=True)
+    typer.secho(f"kernels: {ran or 'none'}", err=True, dim=True)
+
+
+# ------------------------------------------------------------------------------------------------ show, doctor
+@app.command()
+def show(
+    operator: Annotated[str, typer.Argument(help="Name of an operator, such as matmul or softmax.")],
+    sizes: Annotated[str, typer.Option(help="1,4096,4096 (dims of the result first) or M=1,N=4096,K=4096.")],
+    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    stage: Annotated[Stage, typer.Option(help="Which stage of the way to machine code.")] = Stage.SCHED,
+    as_json: AsJson = False,
+) -> None:
+    """Print what an operator becomes at fixed sizes on this machine, at any stage."""
+    named = parse_sizes(sizes, operator_dims(operator, dtype), operator)
+    from tilewright.machines.machine import Machine
+    from tilewright.show import stage_text
+
+    text = stage_text(operator, named, dtype, stage.value, Machine.detect())
+    if as_json:
+        text = json.dumps({"operator": operator, "sizes": named, "dtype": dtype, "stage": stage.value, "text": text})
+    typer.echo(text)
+
+
+def operator_dims(operator: str, dtype: str) -> list[str]:
+    """Names of the sizes of an operator: those of its results first, then the others, in order of use."""
+    from tilewright.operators import OPERATORS
+
+    if operator not in OPERATORS:
+        raise ArgumentError(f"no operator is called {operator!r}; there are {', '.join(OPERATORS)}")
+    found = OPERATORS[operator]
+    program = found.kernel.trace(dtype)
+    results = [d for p in program.params if p.name in found.outputs for d in p.dims or () if isinstance(d, str)]
+    return list(dict.fromkeys([*results, *program.dims]))
+
+
+def parse_sizes(text: str, dims: list[str], operator: str) -> dict[str, int]:
+    """`1,4096,4096` in the order of `dims`, or `M=1,K=...` in any; ArgumentError unless all are given, at least 0."""
+    parts = [part.strip() for part in text.split(",")]
+    pairs = [part.split("=", 1) for part in parts] if "=" in text else list(zip(dims, parts, strict=False))
+    usage = (
+        f"--sizes {text}: {operator} needs {','.join(f'{d}=..' for d in dims)}, or {len(dims)} numbers in that order"
+    )
+    if len(parts) != len(dims) or any(len(pair) != 2 or not pair[1].strip().isdigit() for pair in pairs):
+        raise ArgumentError(usage)
+    named = {name.strip(): int(size) for name, size in pairs}
+    if set(named) != set(dims):
+        raise ArgumentError(usage)
+    return {d: named[d] for d in dims}
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine and installation can do, and what is wrong with them."""
+    from tilewright.doctor import diagnose, render
+
+    diagnosis = diagnose()
+    typer.echo(json.dumps(diagnosis, indent=1) if as_json else render(diagnosis))
+
+
+# ------------------------------------------------------------------------------------------------------- bench
+@bench.command()
+def cpu(
+    only: Annotated[str | None, typer.Option(help="Cases or families that contain this, or fit it (*, ?).")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Small cases, few samples: a look, not evidence.")] = False,
+    save: Annotated[bool, typer.Option(help="Write the results to benchmarks/results/.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
+    from tilewright.bench.cpu import Request, parse_threads, source_root
+    from tilewright.bench.floors import missed, read_floors
+    from tilewright.bench.record import describe, this_command
+    from tilewright.bench.record import save as save_record
+    from tilewright.machines.machine import Machine
+
+    machine = Machine.detect()
+    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    root = source_root(Path.cwd())
+    floors = read_floors(root / "benchmarks" / "floors.toml")
+    results = _measure(Request(counts, only, quick), quiet=as_json)
+    record = describe(machine, results, this_command(), root)
+    if save:
+        typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results')}", err=True)
+    if as_json:
+        typer.echo(json.dumps(record))
+    misses = missed(results, floors)
+    for line in misses:
+        typer.secho(line, err=True, fg="red")
+    if misses:
+        raise typer.Exit(1)
+
+
+def _measure(request: Any, quiet: bool) -> list[Result]:
+    """All results of `request`, each printed when it is there, under a line that tells what goes on."""
+    from rich.console import Console
+
+    from tilewright.bench.cpu import measure
+
+    console, results = Console(stderr=True), []
+    with console.status("measuring") as status:
+        for result in measure(request):
+            results.append(result)
+            status.update(f"measuring, {len(results)} done, the last was {result.name}")
+            if not quiet:
+                console.print(_summary(result), highlight=False, markup=False, soft_wrap=True)
+    return results
+
+
+def _summary(result: Result) -> str:
+    """One line about a result: the figures a reader looks for first."""
+    shown = {"ratio": "{:.2f}x", "gflops": "{:.0f} GFLOP/s", "gbs": "{:.1f} GB/s", "bandwidth": "{:.0%} of bandwidth",
+             "tokens_per_s": "{:.1f} tokens/s", "peak_over_need": "{:.0%} of need", "s": "{:.3f} s",
+             "noise": "noise {:.1%}"}  # fmt: skip
+    figures = [form.format(result.metrics[key]) for key, form in shown.items() if key in result.metrics]
+    return f"{result.name:44} {result.threads:3} threads  " + (result.error or "  ".join(figures))
+
+
+@bench.command()
+def table(
+    check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if the README is out of date.")] = False,
+) -> None:
+    """Make the README's tables from the newest committed results."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.table import regenerate
+
+    fresh = regenerate(source_root(Path.cwd()), check)
+    if check and not fresh:
+        typer.echo("README.md does not hold the newest results; run `tilewright bench table`", err=True)
+        raise typer.Exit(1)
+    typer.echo("the README's tables are up to date" if fresh else "wrote the README's tables", err=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""The default design: closed-form decisions for any tile program, from its structure, its sizes and the machine.
+
+Three shapes of nests are told apart by what they contain, never by the operator's name:
+
+- *products*: a serial loop whose axis a dot sums over, with tiles of two parallel axes (matmul and kin);
+- *streams*: dots over whole dimensions inside a serial loop (attention);
+- *rows*: no dot at all (norms, softmax, elementwise).
+
+A default is only a start: it must be legal everywhere and good on the shapes that matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tilewright.design.design import Choice, Design
+from tilewright.language import ir
+from tilewright.lower import structure
+from tilewright.machines.machine import Machine
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a design may depend on besides the program: sizes, unit-stride dimensions of each tensor, the machine."""
+
+    sizes: Mapping[str, int]
+    unit: Mapping[str, tuple[int, ...]]
+    machine: Machine
+
+    @property
+    def lanes(self) -> int:
+        """f32 elements in a vector register."""
+        return self.machine.vector_bits // 32
+
+    @property
+    def registers(self) -> int:
+        """Vector registers."""
+        return self.machine.vector_registers
+
+    def size(self, kernel: ir.Kernel, axis: ir.Axis) -> int:
+        """How long an axis is."""
+        known = structure.axes(kernel)
+        while axis.over in known:
+            axis = known[axis.over]
+        return self.sizes[axis.over]
+
+
+def default_design(kernel: ir.Kernel, facts: Facts) -> Design:
+    """The default design of a traced program."""
+    decisions: dict[str, Choice] = {}
+    lanes: list[str] = []
+    for nest in structure.nests(kernel):
+        rules = _products if _is_product(nest) else _streams if nest.dots else _rows
+        chosen, nest_lanes = rules(kernel, nest, facts)
+        decisions.update(chosen)
+        lanes += [a for a in nest_lanes if a not in lanes]
+    return Design.of({**decisions, "lanes": tuple(lanes)})
+
+
+def _is_product(nest: structure.Nest) -> bool:
+    """Whether every dot sums over the only serial loop, between two tiles of parallel axes."""
+    if not nest.dots or nest.main is None:
+        return False
+    depth = nest.main.axes[0].name
+    tiles = [a.name for a in nest.loop.axes if not a.each]
+    return len(tiles) == 2 and all(isinstance(d.expr, ir.Dot) and d.expr.axis == depth for d in nest.dots)
+
+
+def unit_axes(kernel: ir.Kernel, facts: Facts) -> dict[str, int]:
+    """How many loads and stores run along each axis with stride one."""
+    counts: dict[str, int] = {}
+    refs = [ref for _, ref in structure.loads(kernel)]
+    refs += [s.ref for s in ir.walk(kernel.body) if isinstance(s, ir.Store)]
+    for ref in refs:
+        for dim in facts.unit.get(ref.buffer, ()):
+            index = ref.index[dim]
+            if isinstance(index, str):
+                counts[index] = counts.get(index, 0) + 1
+    return counts
+
+
+# ------------------------------------------------------------------------------------------ products
+@dataclass(frozen=True)
+class _Product:
+    """A nest of dots: rows m by columns n, summed over k; which tensor each operand comes from."""
+
+    m: ir.Axis
+    n: ir.Axis
+    k: ir.Axis
+    rows: str
+    columns: tuple[str, ...]
+    dots: tuple[ir.Let, ...]
+    dtype: str
+
+
+def _product(kernel: ir.Kernel, nest: structure.Nest) -> _Product:
+    assert nest.main is not None
+    m, n = (a for a in nest.loop.axes if not a.each)
+    values = structure.lets(kernel)
+    rows, columns = "", []
+    dtype = "f32"
+    for dot in nest.dots:
+        assert isinstance(dot.expr, ir.Dot)
+        for name in (dot.expr.a, dot.expr.b):
+            load = values[name].expr
+            dtype = values[name].type.dtype.name
+            buffer = load.ref.buffer if isinstance(load, ir.Load) else ""
+            if m.name in values[name].type.axes:
+                rows = buffer
+            else:
+                columns.append(buffer)
+    return _Product(m, n, nest.main.axes[0], rows, tuple(columns), nest.dots, dtype)
+
+
+def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
+    p = _product(kernel, nest)
+    rows = facts.size(kernel, p.m)
+    depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
+    if rows <= _FEW_ROWS and depth_is_unit:
+        return _inner_products(p, rows, facts)
+    return _outer_products(kernel, p, rows, facts)
+
+
+_FEW_ROWS = 16
+
+
+def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, ...]) -> bool:
+    """Whether all `tensors` have stride one along `axis`."""
+    refs = {ref.buffer: ref for _, ref in structure.loads(kernel)}
+    return all(
+        t in refs and axis in refs[t].index and refs[t].index.index(axis) in facts.unit.get(t, ()) for t in tensors
+    )
+
+
+def _pairs(p: _Product, facts: Facts) -> bool:
+    return p.dtype == "bf16" and facts.machine.has("avx512bf16")
+
+
+def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
+    """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
+    accumulators = facts.registers // 2
+    tile_m = next(t for t in (1, 2, 4, 8, 16) if t >= min(rows, _FEW_ROWS))
+    tile_n = max(1, min(8, accumulators // (tile_m * len(p.columns))))
+    chunk = 2 * facts.lanes
+    decisions: dict[str, Choice] = {
+        f"tile.{p.m.name}": tile_m,
+        f"tile.{p.n.name}": tile_n,
+        f"tile.{p.k.name}": chunk if tile_m * tile_n > 4 else 2 * chunk,
+    }
+    if _pairs(p, facts):
+        decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
+    return decisions, [p.k.name, p.n.name]
+
+
+def _outer_products(
+    kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
+) -> tuple[dict[str, Choice], list[str]]:
+    """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
+    pairs = _pairs(p, facts)
+    count = len(p.columns)
+    tile_n = 2 * facts.lanes
+    tile_m = _register_rows(facts, count)
+    tile_m = max(1, min(tile_m, rows))
+    depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if p.dtype != "f32" else 4)
+    decisions: dict[str, Choice] = {
+        f"tile.{p.m.name}": tile_m,
+        f"tile.{p.n.name}": tile_n,
+        f"tile.{p.k.name}": 2 if pairs else 1,
+        f"unroll.{p.k.name}": 4,
+        f"block.{p.m.name}": block_m,
+        f"block.{p.n.name}": block_n,
+        "inner": (p.n.name, p.m.name),
+        "order": (p.n.name, p.m.name),
+    }
+    if depth is not None:
+        decisions[f"block.{p.k.name}"] = depth
+    for tensor in dict.fromkeys((*p.columns, p.rows)):
+        decisions[f"pack.{tensor}"] = "pair" if pairs else "panel"
+        if p.dtype != "f32" and not pairs:
+            decisions[f"unpack.{tensor}"] = True
+    if pairs:
+        decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
+    return decisions, [p.n.name]
+
+
+def _register_rows(facts: Facts, products: int) -> int:
+    """Rows of a register tile two vectors wide: all registers but what the operands need."""
+    spare = facts.registers - (4 if facts.registers >= 32 else 3)
+    return max(1, spare // (2 * products))
+
+
+def _cache_blocks(
+    kernel: ir.Kernel, p: _Product, tile_m: int, tile_n: int, rows: int, facts: Facts, itemsize: int
+) -> tuple[int | None, int, int]:
+    """(slab of k or None, rows, columns) of a cache block.
+
+    A column panel of the slab (tile_n wide) fits L1; the rows of the block fill half of L2. Sizes come
+    from a short list, so that a new length seldom wants a new kernel.
+    """
+    depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
+    l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
+    slab = max(128, l1 // (tile_n * itemsize) // 64 * 64)
+    block_k = slab if depth > slab else None
+    held = slab * itemsize
+    shares = 2 * facts.machine.cores
+    most_rows = max(1, min(24, l2 // 2 // (held * tile_m)))
+    return block_k, tile_m * _share(rows, tile_m, most_rows, 1), tile_n * _share(columns, tile_n, 16, shares)
+
+
+def _share(total: int, unit: int, most: int, pieces: int) -> int:
+    """Units in a block: at most `most`, a power of two below that, and so few that there are `pieces` blocks."""
+    size = most
+    while size > 1 and total < unit * size * pieces:
+        size //= 2
+    return size
+
+
+# ------------------------------------------------------------------------------------------- streams
+def _streams(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
+    """Dots over whole dimensions: those lie across lanes; a few rows share what is streamed."""
+    whole = [d for d in kernel.dims if d not in structure.axes(kernel) and _is_value_axis(kernel, d)]
+    width = max((facts.sizes[d] for d in whole), default=facts.lanes)
+    vectors = -(-width // facts.lanes)
+    rows = max(1, facts.registers // 2 // vectors)
+    decisions: dict[str, Choice] = {}
+    for axis in (a for a in nest.loop.axes if not a.each):
+        tile = min(rows, _power_of_two_below(facts.size(kernel, axis)))
+        decisions[f"tile.{axis.name}"] = tile
+        rows = max(1, rows // tile)
+    serial = [a for loop in ir.walk(nest.loop.body) if isinstance(loop, ir.Loop) for a in loop.axes if not a.each]
+    for axis in serial:
+        decisions[f"tile.{axis.name}"] = facts.lanes
+    return decisions, [*whole, *(a.name for a in serial)]
+
+
+def _is_value_axis(kernel: ir.Kernel, dim: str) -> bool:
+    return any(dim in let.type.axes for let in structure.lets(kernel).values())
+
+
+def _power_of_two_below(n: int) -> int:
+    return 1 << max(0, max(1, n).bit_length() - 1)
+
+
+# ---------------------------------------------------------------------------------------------- rows
+def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
+    """No dots: the axis with unit stride lies across lanes, four vectors at a time, one row after the other."""
+    counts = unit_axes(kernel, facts)
+    parallel = [a for a in nest.loop.axes if not a.each]
+    serial = [a for loop in ir.walk(nest.loop.body) if isinstance(loop, ir.Loop) for a in loop.axes if not a.each]
+    whole = [d for d in kernel.dims if d in counts and _is_value_axis(kernel, d)]
+    lanes = [*whole, *sorted((a.name for a in (*serial, *parallel) if counts.get(a.name)), key=lambda a: -counts[a])]
+    decisions: dict[str, Choice] = {}
+    for axis in serial:
+        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes else 1
+    leading = next((a.name for a in parallel if a.name in lanes), None)
+    for axis in parallel:
+        decisions[f"tile.{axis.name}"] = 1
+        if axis.name == leading and not serial and not whole:
+            decisions[f"tile.{axis.name}"] = 4 * facts.lanes
+            decisions[f"block.{axis.name}"] = 64 * facts.lanes
+        elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
+            decisions[f"block.{axis.name}"] = 32
+    return decisions, lanes
+
+
+__all__ = ["Facts", "default_design"]

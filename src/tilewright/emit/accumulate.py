@@ -1,0 +1,123 @@
+"""Patterns of a loop body that the emitters turn into accumulation in place.
+
+`acc := acc + dot(a, b)` needs no product tile: the products go straight into the accumulator. A sum
+along vector lanes into a tile that the body reads nowhere else can stay spread over the lanes until
+the loop ends, so that each iteration costs one addition and no shuffles.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tilewright.language import ir
+
+_REDUCTION_OF = {"add": "sum", "max": "max", "min": "min"}
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """`target := target op reduce(...) over axis` as the only use of target in the loop."""
+
+    target: str
+    total: str
+    op: str
+    axis: str
+    rest: tuple[str, ...]  # axes of the reduction's result
+
+
+@dataclass
+class FusedDots:
+    """Dots whose only use is an addition: `additions[name of the sum] = (dot, other addend)`."""
+
+    delayed: set[str] = field(default_factory=set)
+    additions: dict[str, tuple[ir.Let, str]] = field(default_factory=dict)
+
+
+def uses(body: tuple[ir.Stmt, ...]) -> Counter[str]:
+    """How often each name is read in `body`, nested statements included."""
+    counts: Counter[str] = Counter()
+    for stmt in ir.walk(body):
+        match stmt:
+            case ir.Let(_, _, expr):
+                counts.update(ir.operands(expr))
+            case ir.Assign(_, value):
+                counts[value] += 1
+            case ir.Store(ref, value):
+                counts[value] += 1
+                counts.update(i for i in ref.index if isinstance(i, str))
+            case ir.Loop(axes):
+                counts.update(x for a in axes for x in (a.start, a.stop) if isinstance(x, str))
+            case ir.Copy(dst, src):
+                counts.update(i for r in (dst, src) for i in r.index if isinstance(i, str))
+            case _:
+                pass
+    return counts
+
+
+def fused_dots(body: tuple[ir.Stmt, ...]) -> FusedDots:
+    """Dots of `body` (this level only) that an addition can take over."""
+    result, counts = FusedDots(), uses(body)
+    dots = {s.name: s for s in body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)}
+    for stmt in body:
+        if not (isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Map) and stmt.expr.op == "add"):
+            continue
+        x, y = stmt.expr.args
+        for dot, other in ((y, x), (x, y)):
+            if dot in dots and counts[dot] == 1 and other not in dots and stmt.type.dtype == dots[dot].type.dtype:
+                if set(stmt.type.axes) != set(dots[dot].type.axes):
+                    continue
+                result.delayed.add(dot)
+                result.additions[stmt.name] = (dots[dot], other)
+                break
+    return result
+
+
+def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
+    """Accumulations of a loop body, by the name of the reduction that feeds each."""
+    counts = uses(body)
+    lets = {s.name: s for s in body if isinstance(s, ir.Let)}
+    assigned = Counter(s.name for s in ir.walk(body) if isinstance(s, ir.Assign))
+    found: dict[str, Accumulation] = {}
+    for stmt in body:
+        if not isinstance(stmt, ir.Assign) or assigned[stmt.name] != 1 or counts[stmt.name] != 1:
+            continue
+        total = lets.get(stmt.value)
+        if total is None or counts[total.name] != 1 or not isinstance(total.expr, ir.Map):
+            continue
+        op = _REDUCTION_OF.get(total.expr.op)
+        parts = [a for a in total.expr.args if a != stmt.name]
+        if op is None or len(parts) != 1 or parts[0] not in lets or counts[parts[0]] != 1:
+            continue
+        reduction = lets[parts[0]]
+        match reduction.expr:
+            case ir.Reduce(kind, _, axis) if kind == op:
+                found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
+            case ir.Dot(_, _, axis) if op == "sum":
+                found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
+            case _:
+                pass
+    return found
+
+
+def dot_operands(body: tuple[ir.Stmt, ...]) -> set[str]:
+    """Values that nothing but dots of the same block read, directly or through a permutation.
+
+    They need not be in registers before the dot takes them in, one by one.
+    """
+    found: set[str] = set()
+    for block in _blocks(body):
+        lets = {s.name: s for s in block if isinstance(s, ir.Let)}
+        counts = uses(body)
+        by_dots: Counter[str] = Counter()
+        for let in reversed(lets.values()):
+            if isinstance(let.expr, ir.Dot) or (
+                isinstance(let.expr, ir.Permute) and 0 < counts[let.name] == by_dots[let.name]
+            ):
+                by_dots.update(ir.operands(let.expr))
+        found |= {name for name, n in by_dots.items() if n == counts[name] and name in lets}
+    return found
+
+
+def _blocks(body: tuple[ir.Stmt, ...]) -> list[tuple[ir.Stmt, ...]]:
+    return [body, *(b for s in ir.walk(body) if (b := ir.blocks(s)))]

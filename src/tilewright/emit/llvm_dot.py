@@ -1,0 +1,198 @@
+"""Dots on tiles in registers: inner and outer products, by the atom that the design names."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
+from tilewright.emit.llvm_memory import Address, masked_load, suffix
+from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, table, vector_type
+from tilewright.language.dtypes import DType, bf16
+from tilewright.language.ir import TileType
+
+
+def emit_dot(
+    cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, atom: str = "fma"
+) -> Tile:
+    """Sum over `axis` of a * b, added to `into` where given, in the accumulation type.
+
+    Where the contracted axis has the lanes, the products stay spread over them (an inner product);
+    else one operand is broadcast element by element (an outer product).
+    """
+    inner = cx.lane_of((axis, *type_.axes)) == axis
+    if atom == "bf16x2":
+        return (_inner_pairs if inner else _outer_pairs)(cx, a, b, axis, type_, into)
+    return (_inner_product if inner else _outer_product)(cx, a, b, axis, type_, into)
+
+
+def fused_multiply_add(cx: Context, x: str, y: str, acc: str | None, dtype: DType, width: int) -> str:
+    """acc + x * y, rounded once; x * y where there is no acc yet."""
+    ty = vector_type(dtype, width)
+    if dtype.kind == "int":
+        product_ = cx.b.emit(f"mul {ty} {x}, {y}")
+        return product_ if acc is None else cx.b.emit(f"add {ty} {acc}, {product_}")
+    if acc is None:
+        return cx.b.emit(f"fmul {ty} {x}, {y}")
+    name = f"@llvm.fma.{f'v{width}' if width > 1 else ''}{suffix(dtype)}"
+    cx.b.declare(f"declare {ty} {name}({ty}, {ty}, {ty})")
+    return cx.b.emit(f"call {ty} {name}({ty} {x}, {ty} {y}, {ty} {acc})")
+
+
+def _promoted(cx: Context, tile: Tile, point: dict[str, int], lane: str | None, dtype: DType) -> str:
+    """An operand in the accumulation type."""
+    width = cx.width(lane)
+    if lane is None or lane in tile.axes:
+        return cast(cx, read(cx, tile, point, lane), tile.dtype, dtype, width)
+    if tile.lane is None:  # convert the scalar, then broadcast
+        scalar = cast(cx, read(cx, tile, point, None), tile.dtype, dtype, 1)
+        return splat(cx, scalar_type(dtype), width, scalar)
+    return cast(cx, read(cx, tile, point, lane), tile.dtype, dtype, width)
+
+
+def _outer_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+    lane = cx.lane_of(type_.axes)
+    width, state = cx.width(lane), cx.axes[axis]
+    parts = _accumulators(cx, type_, lane, into)
+    for k in range(state.extent):
+        exists = cx.exists(axis, k)
+        for key in _streaming_order(cx, a, b, type_, lane):
+            point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
+            x = _promoted(cx, a, point, lane, type_.dtype)
+            y = _promoted(cx, b, point, lane, type_.dtype)
+            if exists is not None:  # past the end both must be zero: 0 * NaN is not
+                x = select_existing(cx, x, splat(cx, "i1", width, exists), "sum", type_.dtype, width)
+                y = select_existing(cx, y, splat(cx, "i1", width, exists), "sum", type_.dtype, width)
+            parts[key] = fused_multiply_add(cx, x, y, parts[key], type_.dtype, width)
+    return table(type_, lane, {k: v for k, v in parts.items() if v is not None})
+
+
+def _accumulators(cx: Context, type_: TileType, lane: str | None, into: Tile | None) -> dict[Key, str | None]:
+    return {
+        key: None if into is None else read(cx, into, dict(zip(type_.axes, key, strict=True)), lane)
+        for key in cx.keys(type_.axes, lane)
+    }
+
+
+def _streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> list[Key]:
+    """Part keys with the axes of the lane operand outermost, so that each of its vectors is loaded and used up."""
+    inner = set((a if lane in b.axes else b).axes)
+    order = sorted(range(len(type_.axes)), key=lambda n: type_.axes[n] in inner)
+    ranges = [cx.axes[t].chunks if t == lane else cx.axes[t].extent for t in type_.axes]
+    keys = []
+    for point in product(*(range(ranges[n]) for n in order)):
+        at = dict(zip(order, point, strict=True))
+        keys.append(tuple(at[n] for n in range(len(ranges))))
+    return keys
+
+
+def _inner_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+    width, state = cx.width(axis), cx.axes[axis]
+    spread = into is not None and into.spread > 0
+    parts: dict[Key, str] = {}
+    for key in _streaming_order(cx, a, b, type_, None):
+        point = dict(zip(type_.axes, key, strict=True))
+        acc = into.part(key) if into is not None and spread else None
+        for chunk in range(state.chunks):
+            at = {**point, axis: chunk}
+            x = _masked_operand(cx, a, at, axis, chunk, type_.dtype)
+            y = _masked_operand(cx, b, at, axis, chunk, type_.dtype)
+            acc = fused_multiply_add(cx, x, y, acc, type_.dtype, width)
+        assert acc is not None
+        parts[key] = acc
+    result = table(type_, None, parts, spread=width)
+    return result if spread else fold_lanes(cx, "sum", result)
+
+
+def _masked_operand(cx: Context, tile: Tile, at: dict[str, int], axis: str, chunk: int, dtype: DType) -> str:
+    """A chunk along the contracted axis, zero where the axis has no element."""
+    part = _promoted(cx, tile, at, axis, dtype)
+    return select_existing(cx, part, cx.mask(axis, chunk), "sum", dtype, cx.width(axis))
+
+
+# --------------------------------------------------------------------------- pairs of bf16 (vdpbf16ps)
+def _pairs_into(cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
+    """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each f32 lane n."""
+    bits = 32 * width
+    name = f"@llvm.x86.avx512bf16.dpbf16ps.{bits}"
+    f, h = f"<{width} x float>", f"<{2 * width} x bfloat>"
+    cx.b.declare(f"declare {f} {name}({f}, {h}, {h})")
+    return cx.b.emit(f"call {f} {name}({f} {acc or 'zeroinitializer'}, {h} {x}, {h} {y})")
+
+
+def _address(tile: Tile) -> Address:
+    assert isinstance(tile.source, Address), "the atom bf16x2 reads its operands from memory"
+    return tile.source
+
+
+def _outer_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+    lane = cx.lane_of(type_.axes)
+    assert lane is not None
+    width, state = cx.width(lane), cx.axes[axis]
+    parts = _accumulators(cx, type_, lane, into)
+    for k in range(0, state.extent, 2):
+        operands: dict[tuple[int, Key], str] = {}
+        for key in _streaming_order(cx, a, b, type_, lane):
+            point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
+            x, y = (_pair_operand(cx, t, n, point, lane, width, operands) for n, t in enumerate((a, b)))
+            parts[key] = _pairs_into(cx, x, y, parts[key], width)
+    return table(type_, lane, {k: v for k, v in parts.items() if v is not None})
+
+
+def _pair_operand(
+    cx: Context, tile: Tile, number: int, point: dict[str, int], lane: str, width: int, known: dict[tuple[int, Key], str]
+) -> str:
+    """Pairs at `point`: a vector of them along the lanes, or one pair in every lane."""
+    key = (number, tuple(point[t] for t in tile.axes))
+    if key not in known:
+        address, b = _address(tile), cx.b
+        if lane in tile.axes:
+            pointer = address.pointer({**point, lane: point[lane] * width}, lane)
+            known[key] = b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
+        else:
+            one = b.emit(f"load i32, ptr {address.pointer(point)}, align 2")
+            every = splat(cx, "i32", width, one)
+            known[key] = b.emit(f"bitcast <{width} x i32> {every} to <{2 * width} x bfloat>")
+    return known[key]
+
+
+def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+    width, state = cx.width(axis), cx.axes[axis]
+    spread = into is not None and into.spread > 0
+    parts: dict[Key, str | None] = {key: None for key in cx.keys(type_.axes, None)}
+    if into is not None and spread:
+        parts = {key: into.part(key) for key in parts}
+    for chunk in range(-(-state.extent // (2 * width))):
+        operands: dict[tuple[int, Key], str] = {}
+        for key in _streaming_order(cx, a, b, type_, None):
+            point = {**dict(zip(type_.axes, key, strict=True)), axis: chunk}
+            x, y = (_row_operand(cx, t, n, point, axis, width, operands) for n, t in enumerate((a, b)))
+            parts[key] = _pairs_into(cx, x, y, parts[key], width)
+    result = table(type_, None, {k: v for k, v in parts.items() if v is not None}, spread=width)
+    return result if spread else fold_lanes(cx, "sum", result)
+
+
+def _row_operand(
+    cx: Context, tile: Tile, number: int, point: dict[str, int], axis: str, width: int, known: dict[tuple[int, Key], str]
+) -> str:
+    """2 * width neighbours along the summed axis, zero where there is none."""
+    key = (number, tuple(point[t] for t in tile.axes))
+    if key not in known:
+        first = 2 * width * point[axis]
+        pointer = _address(tile).pointer({**point, axis: first}, axis)
+        mask = _pair_mask(cx, axis, first, 2 * width)
+        if mask is None:
+            known[key] = cx.b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
+        else:
+            known[key] = masked_load(cx, bf16, pointer, 2 * width, mask)
+    return known[key]
+
+
+def _pair_mask(cx: Context, axis: str, first: int, width: int) -> str | None:
+    state = cx.axes[axis]
+    if state.count is None and first + width <= state.extent:
+        return None
+    b, count = cx.b, state.count or str(state.extent)
+    short = b.hoist(f"trunc i64 {count} to i32", count) if count.startswith("%") else count
+    limit = splat(cx, "i32", width, short)
+    positions = ", ".join(f"i32 {first + n}" for n in range(width))
+    return b.hoist(f"icmp slt <{width} x i32> <{positions}>, {limit}", limit)

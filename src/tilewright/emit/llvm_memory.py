@@ -1,0 +1,320 @@
+"""Where tensors and buffers lie, and the loads and stores of tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.emit import llvm_builder as ll
+from tilewright.emit.llvm_values import (
+    Context,
+    Key,
+    Tile,
+    lane_type,
+    read,
+    scalar_type,
+    splat,
+    vector_type,
+)
+from tilewright.language.dtypes import DType
+from tilewright.language.ir import Load, Ref, TileType
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A packed order: dimension `dim` in blocks of `block`, `depth` before the block, `pair` depth elements together.
+
+    The element (n, k) of a panel lies at (n // block, k // pair, n % block, k % pair).
+    """
+
+    dim: int
+    depth: int
+    block: int
+    pair: int = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor or buffer: pointer, element type, strides in elements (literals where known) and what is sure of it."""
+
+    name: str
+    pointer: str
+    dtype: DType
+    strides: tuple[str, ...]
+    align: int = 1  # bytes that the pointer and every row start are multiples of
+    panel: Panel | None = None
+    origin: tuple[str | None, ...] = ()  # axes that a block-local buffer is relative to
+    padded: bool = False  # elements past the end exist and are zero
+
+    @property
+    def unit_dims(self) -> tuple[int, ...]:
+        """Dimensions whose neighbours are neighbours in memory."""
+        return tuple(d for d, s in enumerate(self.strides) if s == "1")
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One addend of an element offset: index times stride."""
+
+    base: str
+    offset: int
+    stride: str
+
+
+class Address:
+    """Pointers to the elements of one Ref: what does not change in a loop is computed before it."""
+
+    def __init__(self, cx: Context, place: Place, ref: Ref) -> None:
+        self.cx, self.place, self.ref = cx, place, ref
+        self._lane: str | None = None
+
+    def pointer(self, point: dict[str, int], lane: str | None = None, *, clamp: bool = True) -> str:
+        """Pointer to the element at `point` (positions within each axis).
+
+        Rows past a ragged end repeat the last one (`clamp`); the lane axis is masked instead, and a padded
+        buffer has those rows.
+        """
+        self._lane, clamp = lane, clamp and not self.place.padded
+        terms: list[tuple[str, str]] = []
+        displacement = 0
+        for base, offset, stride in self._indices(point, clamp):
+            if ll.is_const(stride):
+                displacement += offset * int(stride)
+            elif offset:
+                terms.append((str(offset), stride))
+            terms.append((base, stride))
+        return self._gep(terms, displacement)
+
+    def _indices(self, point: dict[str, int], clamp: bool) -> list[tuple[str, int, str]]:
+        indices = [self._index(d, i, point, clamp) for d, i in enumerate(self.ref.index)]
+        panel = self.place.panel
+        if panel is None:
+            return [(b, o, s) for (b, o), s in zip(indices, self.place.strides, strict=True)]
+        return self._panel_indices(indices, panel)
+
+    def _panel_indices(self, indices: list[tuple[str, int]], panel: Panel) -> list[tuple[str, int, str]]:
+        b, strides = self.cx.b, self.place.strides
+        base, offset = indices[panel.dim]
+        block, inside = divmod(offset, panel.block)
+        result = [(i[0], i[1], strides[d]) for d, i in enumerate(indices) if d not in (panel.dim, panel.depth)]
+        start = ll.udiv(b, base, str(panel.block))
+        result.append((start, block, strides[panel.dim]))
+        if self._straddles(panel):  # the range does not start at a block
+            result.append((ll.sub(b, base, ll.mul(b, start, str(panel.block))), 0, str(panel.pair)))
+        result.append(("0", inside, str(panel.pair)))
+        depth, step = indices[panel.depth]
+        pairs = ll.udiv(b, depth, str(panel.pair))
+        result.append((pairs, step // panel.pair, str(panel.block * panel.pair)))
+        result.append(("0", step % panel.pair, "1"))
+        return result
+
+    def _straddles(self, panel: Panel) -> bool:
+        index = self.ref.index[panel.dim]
+        return not (isinstance(index, str) and index in self.cx.axes and self.cx.axes[index].extent % panel.block == 0)
+
+    def _index(self, dim: int, index: str | int, point: dict[str, int], clamp: bool) -> tuple[str, int]:
+        """(base operand, constant offset) of one index."""
+        cx = self.cx
+        if isinstance(index, int):
+            return "0", index
+        if index in cx.axes:
+            state = cx.axes[index]
+            base = state.base
+            if self.place.origin and (origin := self.place.origin[dim]) is not None:
+                base = ll.sub(cx.b, base, cx.axes[origin].base)
+            at = 0 if state.each else point.get(index, 0)
+            if clamp and at and state.count is not None and index != self._lane:
+                return ll.add(cx.b, base, self._clamped(at, state.count)), 0
+            return base, at
+        value = cx.values[index]
+        where = {a: point[a] for a in value.axes}
+        scalar = read(cx, value, where, None)
+        if value.dtype.name == "i32" and scalar.startswith("%"):
+            scalar = cx.b.hoist(f"sext i32 {scalar} to i64", scalar)
+        return scalar, 0
+
+    def _clamped(self, at: int, count: str) -> str:
+        """The position `at`, or the last that exists: a load past the end repeats the last row."""
+        return ll.minimum(self.cx.b, str(at), ll.sub(self.cx.b, count, "1"))
+
+    def _gep(self, terms: list[tuple[str, str]], displacement: int) -> str:
+        b = self.cx.b
+        size = self.place.dtype.bytes
+        pointer = self.place.pointer
+        offsets = [ll.mul(b, base, stride) for base, stride in terms if base != "0"]
+        for offset in sorted(offsets, key=lambda o: b.depth(o)):
+            if ll.is_const(offset):
+                displacement += int(offset)
+            else:
+                pointer = b.hoist(f"getelementptr {_element(size)}, ptr {pointer}, i64 {offset}", pointer, offset)
+        if displacement:
+            pointer = b.hoist(f"getelementptr i8, ptr {pointer}, i64 {displacement * size}", pointer)
+        return pointer
+
+
+def _element(size: int) -> str:
+    return f"i{8 * size}"
+
+
+def axis_dims(cx: Context, ref: Ref) -> dict[str, int]:
+    """Which dimension each axis of a ref runs along (axes inside index values are not among them)."""
+    return {i: d for d, i in enumerate(ref.index) if isinstance(i, str) and i in cx.axes and not cx.axes[i].each}
+
+
+def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: bool = False) -> Tile:
+    """The tile at a ref, each part loaded when first read.
+
+    Along the lane axis a unit stride loads vectors, another stride gathers. Where a neighbouring axis
+    has the unit stride and both fill whole vectors, the tile is loaded along that one and transposed on use.
+    """
+    dims = axis_dims(cx, node.ref)
+    lane = cx.lane_of(type_.axes)
+    unit = [a for a in type_.axes if a in dims and dims[a] in place.unit_dims]
+    if lane is not None and lane not in unit and place.panel is None:
+        better = [a for a in unit if a in cx.lanes and cx.axes[a].width > 1]
+        lane = better[0] if better else None
+    address = Address(cx, place, node.ref)
+    known: dict[Key, str] = {}
+
+    def part(key: Key) -> str:
+        if key not in known:
+            known[key] = _load_part(cx, place, address, type_, lane, key, zero_fill)
+        return known[key]
+
+    return Tile(type_, lane, part, source=address)
+
+
+def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
+    """Positions of the first element of a part."""
+    return {a: k * cx.axes[a].width if a == lane else k for a, k in zip(axes, key, strict=True)}
+
+
+def _load_part(
+    cx: Context, place: Place, address: Address, type_: TileType, lane: str | None, key: Key, zero_fill: bool
+) -> str:
+    point = _point(cx, type_.axes, lane, key)
+    pointer = address.pointer(point, lane)
+    width = cx.width(lane)
+    mask = None
+    if lane is not None and not place.padded:
+        mask = cx.mask(lane, key[type_.axes.index(lane)])
+    if zero_fill:
+        mask = _and_rows(cx, mask, width, [e for a in type_.axes if a != lane if (e := cx.exists(a, point[a]))])
+    if mask is None:
+        return _plain_load(cx, place, pointer, width)
+    return masked_load(cx, place.dtype, pointer, width, mask)
+
+
+def _plain_load(cx: Context, place: Place, pointer: str, width: int) -> str:
+    align = place.dtype.bytes
+    if width > 1:
+        ty = f"<{width} x {scalar_type(place.dtype)}>"
+        value = cx.b.emit(f"load {ty}, ptr {pointer}, align {align}")
+        return cx.b.emit(f"trunc {ty} {value} to <{width} x i32>") if place.dtype.name == "i64" else value
+    if place.dtype.name == "bool":
+        byte = cx.b.emit(f"load i8, ptr {pointer}, align 1")
+        return cx.b.emit(f"icmp ne i8 {byte}, 0")
+    return cx.b.emit(f"load {scalar_type(place.dtype)}, ptr {pointer}, align {align}")
+
+
+def _and_rows(cx: Context, mask: str | None, width: int, rows: list[str]) -> str | None:
+    for row in rows:
+        whole = splat(cx, "i1", width, row)
+        if mask is None:
+            mask = whole
+        else:
+            ty = f"<{width} x i1>" if width > 1 else "i1"
+            mask = cx.b.hoist(f"and {ty} {mask}, {whole}", mask, whole)
+    return mask
+
+
+def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) -> str:
+    """The elements where `mask` is set, zero elsewhere; nothing else is touched."""
+    b = cx.b
+    element = scalar_type(dtype)
+    if width == 1:
+        b.declare(f"declare <1 x {element}> @llvm.masked.load.v1{suffix(dtype)}.p0(ptr, i32, <1 x i1>, <1 x {element}>)")
+        wide = b.emit(f"insertelement <1 x i1> poison, i1 {mask}, i64 0")
+        one = b.emit(
+            f"call <1 x {element}> @llvm.masked.load.v1{suffix(dtype)}.p0(ptr {pointer}, i32 {dtype.bytes}, "
+            f"<1 x i1> {wide}, <1 x {element}> zeroinitializer)"
+        )
+        return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
+    ty, name = f"<{width} x {element}>", f"@llvm.masked.load.v{width}{suffix(dtype)}.p0"
+    b.declare(f"declare {ty} {name}(ptr, i32, <{width} x i1>, {ty})")
+    value = b.emit(
+        f"call {ty} {name}(ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask}, {ty} zeroinitializer)"
+    )
+    return b.emit(f"trunc {ty} {value} to <{width} x i32>") if dtype.name == "i64" else value
+
+
+def suffix(dtype: DType) -> str:
+    """How an intrinsic's name spells an element type."""
+    return dtype.name if dtype.kind != "bool" else "i1"
+
+
+def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
+    """Write a tile. `pad`: the buffer holds whole tiles, so elements past the end are written too."""
+    dims = axis_dims(cx, ref)
+    unit = [a for a in value.axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].width > 1]
+    if place.panel is not None:
+        unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
+    lane = value.lane if value.lane in unit else (unit[0] if unit else None)
+    address = Address(cx, place, ref)
+    parts = [(key, _store_operand(cx, value, lane, key)) for key in cx.keys(value.axes, lane)]
+    for key, part in parts:
+        point = _point(cx, value.axes, lane, key)
+        mask = overhang(cx, lane, 0 if lane is None else key[value.axes.index(lane)])
+        if not pad:
+            if lane is not None:
+                mask = cx.mask(lane, key[value.axes.index(lane)])
+            rows = [e for a in value.axes if a != lane if (e := cx.exists(a, point[a]))]
+            mask = _and_rows(cx, mask, cx.width(lane), rows)
+        _store_part(cx, place, address.pointer(point, lane, clamp=not pad), part, cx.width(lane), mask, nontemporal)
+
+
+def overhang(cx: Context, lane: str | None, chunk: int) -> str | None:
+    """The lanes of a chunk that belong to its tile at all, where the tile ends inside a vector."""
+    if lane is None:
+        return None
+    state = cx.axes[lane]
+    first = chunk * state.width
+    if first + state.width <= state.extent:
+        return None
+    return "<" + ", ".join(f"i1 {'true' if first + n < state.extent else 'false'}" for n in range(state.width)) + ">"
+
+
+def _store_operand(cx: Context, value: Tile, lane: str | None, key: Key) -> str:
+    return read(cx, value, dict(zip(value.axes, key, strict=True)), lane)
+
+
+def _store_part(
+    cx: Context, place: Place, pointer: str, part: str, width: int, mask: str | None, nontemporal: bool
+) -> None:
+    b, dtype = cx.b, place.dtype
+    if dtype.name == "bool" and width == 1:
+        part, element = b.emit(f"zext i1 {part} to i8"), "i8"
+    elif dtype.name == "bool":
+        part, element = b.emit(f"zext <{width} x i1> {part} to <{width} x i8>"), "i8"
+    else:
+        element = scalar_type(dtype)
+        if dtype.name == "i64" and width > 1:
+            part = b.emit(f"sext <{width} x i32> {part} to <{width} x i64>")
+    ty = f"<{width} x {element}>" if width > 1 else element
+    if mask is None:
+        size = width * dtype.bytes
+        if nontemporal and place.align % size == 0:
+            b.do(f"store {ty} {part}, ptr {pointer}, align {size}, !nontemporal !0")
+        else:
+            b.do(f"store {ty} {part}, ptr {pointer}, align {dtype.bytes}")
+        return
+    if width == 1:
+        wide = b.emit(f"insertelement <1 x i1> poison, i1 {mask}, i64 0")
+        part = b.emit(f"insertelement <1 x {element}> poison, {element} {part}, i64 0")
+        ty, mask = f"<1 x {element}>", wide
+    kind = "i8" if dtype.name == "bool" else suffix(dtype)
+    name = f"@llvm.masked.store.v{width}{kind}.p0"
+    b.declare(f"declare void {name}({ty}, ptr, i32, <{width} x i1>)")
+    b.do(f"call void {name}({ty} {part}, ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask})")
+
+
+__all__ = ["Address", "Panel", "Place", "axis_dims", "lane_type", "load", "masked_load", "store", "vector_type"]

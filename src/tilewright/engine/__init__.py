@@ -1,0 +1,1 @@
+"""Running a model: requests, scheduling, sampling, generation."""

@@ -1,0 +1,126 @@
+"""The engine: steps of `schedule(); run(); postprocess()` over whatever requests there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.engine.request import Request
+from tilewright.engine.sampling import Sampler, SamplingParams
+from tilewright.engine.scheduler import Scheduler, Step
+from tilewright.engine.text import TextStream
+from tilewright.errors import ArgumentError, ContextError
+from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
+from tilewright.models.tokenizer import Tokenizer
+
+
+class Engine:
+    """Runs up to `max_batch` requests at once on one decoder. Steps exclude each other: threads may share an engine."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer | None, max_batch: int, context: int) -> None:
+        self.decoder = decoder
+        self.tokenizer = tokenizer
+        self.context = context
+        self.eos_ids = decoder.config.eos_ids
+        if tokenizer is not None and tokenizer.eos_id is not None:
+            self.eos_ids = (*self.eos_ids, tokenizer.eos_id)
+        self.scheduler = Scheduler(max_batch, PREFILL_CHUNK)
+        self._cache = decoder.new_cache(max_batch, context)
+        self._lock = threading.RLock()
+
+    def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
+        """Queue a prompt. ContextError if it is empty or leaves no room, ArgumentError for ids out of range."""
+        vocab = self.decoder.config.vocab
+        check_prompt(prompt_ids, vocab)
+        if len(prompt_ids) >= self.context:
+            raise ContextError(
+                f"the prompt has {len(prompt_ids)} tokens and the context is {self.context}, new tokens included; "
+                "shorten the prompt or raise max_context"
+            )
+        request = self._request(prompt_ids, params)
+        with self._lock:
+            self.scheduler.add(request)
+        return request
+
+    def step(self) -> None:
+        """Advance every request that the scheduler picks by one chunk of its prompt, or by one token."""
+        with self._lock:
+            step = self.scheduler.schedule()
+            try:
+                self._run(step)
+            except BaseException:
+                self._drop_all()
+                raise
+            self._postprocess(step)
+
+    def abort(self, request: Request) -> None:
+        """Stop a request that is still under way; its completion keeps what it has."""
+        with self._lock:
+            if not request.finished:
+                request.finish("abort")
+                self._remove(request)
+
+    def _request(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
+        ends = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else frozenset(self.eos_ids))
+        return Request(
+            prompt_ids=list(prompt_ids),
+            params=params,
+            sampler=Sampler(params, prompt_ids, self.decoder.config.vocab),
+            stream=TextStream(self.tokenizer, prompt_ids, params.stops),
+            end_ids=ends,
+            context=self.context,
+        )
+
+    def _run(self, step: Step) -> None:
+        """The passes of the step; each request takes its next token from its logits at once.
+
+        The logits of a pass are overwritten by the next, so they are used before it.
+        """
+        if step.decode:
+            logits = self.decoder.decode(self._cache, [r.output_ids[-1] for r in step.decode])
+            for request, row in zip(step.decode, logits, strict=True):
+                request.accept(row)
+        for chunk in step.prefill:
+            logits_or_none = self._prefill(chunk.request, chunk.start, chunk.stop, chunk.completes)
+            if logits_or_none is not None:
+                chunk.request.accept(logits_or_none)
+
+    def _prefill(self, request: Request, start: int, stop: int, completes: bool) -> npt.NDArray[np.float32] | None:
+        if start == 0:
+            request.started = time.perf_counter()
+            self.decoder.reserve(self._cache, request.row + 1, len(request.prompt_ids) + 1)
+            self._cache.clear(request.row)
+        want = Want.LAST if completes else Want.CACHE
+        return self.decoder.prefill(self._cache, request.row, request.prompt_ids[start:stop], want)
+
+    def _postprocess(self, step: Step) -> None:
+        """Take out what has finished, the highest row first so that a row moves at most once more."""
+        ran = {*step.decode, *(chunk.request for chunk in step.prefill)}
+        for request in sorted((r for r in ran if r.finished), key=lambda r: -r.row):
+            self._remove(request)
+
+    def _remove(self, request: Request) -> None:
+        for move in self.scheduler.remove(request):
+            self._cache.move(move.source, move.target)
+
+    def _drop_all(self) -> None:
+        """After a failed or interrupted step the cache is in doubt: end what was in it, so that others can go on."""
+        held = [*self.scheduler.decoding, *([self.scheduler.prefilling] if self.scheduler.prefilling else [])]
+        self.scheduler.decoding.clear()
+        self.scheduler.prefilling = None
+        for request in held:
+            if not request.finished:
+                request.finish("abort")
+
+
+def check_prompt(prompt_ids: Sequence[int], vocab: int) -> None:
+    """ContextError for a prompt without tokens, ArgumentError for one with something that is no token of the model."""
+    if not len(prompt_ids):
+        raise ContextError("the prompt is empty; give at least one token")
+    for i in prompt_ids:
+        if isinstance(i, (bool, np.bool_)) or not isinstance(i, (int, np.integer)) or not 0 <= i < vocab:
+            raise ArgumentError(f"{i!r} in the prompt is not a token id; ids are integers from 0 to {vocab - 1}")

@@ -1,0 +1,178 @@
+"""Sampling: the parameters of a request, by vLLM's names, and the choice of the next token from its logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.errors import ModelError, SamplingError
+
+Logits = npt.NDArray[np.float32]
+_MAX_LOGPROBS = 20
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose tokens and when to stop. Any value outside its range raises SamplingError at construction.
+
+    n: completions per prompt; only 1.
+    temperature: at least 0; 0 is greedy, the likeliest token, the lowest id among equals.
+    top_k: keep the k likeliest tokens (and those tied with the last); 0 or -1 keeps all.
+    top_p: in (0, 1]; keep the fewest likeliest tokens whose probabilities sum to at least top_p.
+    min_p: in [0, 1]; drop tokens less likely than min_p times the likeliest.
+    repetition_penalty: above 0; logits of tokens in prompt or output are divided (if positive) or multiplied by it.
+    presence_penalty, frequency_penalty: in [-2, 2]; taken off logits of output tokens, once or per occurrence.
+    seed: makes the random choices of this request repeatable, whatever runs beside it.
+    stop, stop_token_ids: end the output; a stop string is cut from the text.
+    max_tokens: at most so many new tokens; None is as many as the context holds.
+    ignore_eos: go on after the model's end token.
+    logprobs: also give log probabilities of so many likeliest tokens (0 to 20) and of the chosen one.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] | None = None
+    max_tokens: int | None = 16
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n != 1:
+            raise SamplingError(f"n is {self.n!r}; it must be 1, repeat the prompt for more completions")
+        self._number("temperature", 0, math.inf)
+        self._number("top_p", 0, 1, open_low=True)
+        self._number("min_p", 0, 1)
+        self._number("repetition_penalty", 0, math.inf, open_low=True)
+        self._number("presence_penalty", -2, 2)
+        self._number("frequency_penalty", -2, 2)
+        self._integer("top_k", -1)
+        self._integer("seed", 0, optional=True)
+        self._integer("max_tokens", 1, optional=True)
+        self._integer("logprobs", 0, _MAX_LOGPROBS, optional=True)
+        if not isinstance(self.ignore_eos, bool):
+            raise SamplingError(f"ignore_eos is {self.ignore_eos!r}; it must be True or False")
+        if any(not isinstance(s, str) or not s for s in self.stops):
+            raise SamplingError(f"stop is {self.stop!r}; it must be a string or a list of strings, none empty")
+        if any(type(i) is not int or i < 0 for i in self.stop_token_ids or ()):
+            raise SamplingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, however they were given."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the choice is free of chance."""
+        return self.temperature == 0
+
+    def _number(self, name: str, low: float, high: float, open_low: bool = False) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < low or value > high or (open_low and value == low):
+            if high == math.inf:
+                wanted = f"a number {'above' if open_low else 'of at least'} {low}"
+            else:
+                wanted = f"a number in {'(' if open_low else '['}{low}, {high}]"
+            raise SamplingError(f"{name} is {value!r}; it must be {wanted}")
+
+    def _integer(self, name: str, low: int, high: int | None = None, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if optional and value is None:
+            return
+        if type(value) is not int or value < low or (high is not None and value > high):
+            wanted = f"an integer of at least {low}" if high is None else f"an integer in [{low}, {high}]"
+            raise SamplingError(f"{name} is {value!r}; it must be {wanted}{' or None' if optional else ''}")
+
+
+class Sampler:
+    """Chooses the tokens of one request: its parameters, its own random generator, what it has seen so far."""
+
+    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab: int) -> None:
+        self.params = params
+        self._random = np.random.default_rng(params.seed)
+        p = params
+        self._penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1.0, 0.0, 0.0)
+        if self._penalised:
+            self._counts = np.zeros(vocab, np.int64)  # occurrences in the output
+            self._seen = np.zeros(vocab, np.bool_)  # in prompt or output
+            self._seen[list(prompt_ids)] = True
+
+    def choose(self, logits: Logits) -> int:
+        """The next token for f32[vocab] `logits`, which are left as they are."""
+        token = self._choose(self._with_penalties(logits) if self._penalised else logits)
+        if self._penalised:
+            self._counts[token] += 1
+            self._seen[token] = True
+        return token
+
+    def logprobs(self, logits: Logits, token: int) -> dict[int, float] | None:
+        """Natural log probabilities by the model itself, before penalties and temperature; None if unasked.
+
+        Likeliest first; `token` is always among them.
+        """
+        if self.params.logprobs is None:
+            return None
+        x = logits.astype(np.float64)
+        x -= x.max()
+        x -= math.log(np.exp(x).sum())
+        top = np.argsort(-x, kind="stable")[: self.params.logprobs]
+        return {int(i): float(x[i]) for i in dict.fromkeys([*top.tolist(), token])}
+
+    def _choose(self, logits: npt.NDArray[Any]) -> int:
+        best = int(np.argmax(logits))
+        if not math.isfinite(logits[best]):
+            raise ModelError(f"the model gave logit {logits[best]} for token {best}; its weights are damaged")
+        if self.params.greedy:
+            return best
+        ids, weights = _candidates(logits, self.params)
+        bounds = np.cumsum(weights)
+        place = np.searchsorted(bounds, self._random.random() * bounds[-1], side="right")
+        return int(ids[min(int(place), len(ids) - 1)])
+
+    def _with_penalties(self, logits: Logits) -> npt.NDArray[np.float64]:
+        p, x = self.params, logits.astype(np.float64)
+        seen = x[self._seen]
+        x[self._seen] = np.where(seen > 0, seen / p.repetition_penalty, seen * p.repetition_penalty)
+        x -= p.frequency_penalty * self._counts
+        x -= p.presence_penalty * (self._counts > 0)
+        return x
+
+
+def _candidates(logits: npt.NDArray[Any], p: SamplingParams) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Token ids that may be chosen, ascending, and their weights (probabilities up to a common factor)."""
+    ids = np.arange(len(logits))
+    if 0 < p.top_k < len(logits):
+        ids = np.flatnonzero(logits >= np.partition(logits, -p.top_k)[-p.top_k])
+    x = logits[ids].astype(np.float64)
+    weights = np.exp((x - x.max()) / p.temperature)
+    if p.min_p > 0:
+        keep = weights >= p.min_p  # the likeliest has weight 1
+        ids, weights = ids[keep], weights[keep]
+    if p.top_p < 1:
+        keep = _nucleus(weights, p.top_p)
+        ids, weights = ids[keep], weights[keep]
+    return ids, weights
+
+
+def _nucleus(weights: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.intp]:
+    """Indices, ascending, of the fewest largest weights that sum to at least `top_p` of the whole."""
+    total = float(weights.sum())
+    # What is below this threshold sums to less than 1 - top_p in all, so it is outside: far fewer remain to be sorted.
+    large = np.flatnonzero(weights >= (1 - top_p) * total / len(weights) * (1 - 1e-9))
+    order = large[np.argsort(-weights[large], kind="stable")]
+    last = int(np.searchsorted(np.cumsum(weights[order]), top_p * total, side="left"))
+    return np.sort(order[: last + 1])

@@ -1,0 +1,61 @@
+"""The tile language: `@kernel` programs, their IR, its text, its rules and its meaning."""
+
+from tilewright.language.dtypes import DType, bf16, boolean, dtype, f8e4m3, f16, f32, f64, i8, i32, i64
+from tilewright.language.functions import (
+    dot,
+    erf,
+    exp,
+    exp2,
+    full,
+    log,
+    maximum,
+    minimum,
+    rsqrt,
+    sigmoid,
+    size,
+    sqrt,
+    tanh,
+    where,
+    zeros,
+)
+from tilewright.language.handles import coord, whole
+from tilewright.language.loops import each, parallel, tiles
+from tilewright.language.program import Scalar, Tensor, TileProgram, kernel
+
+__all__ = [
+    "DType",
+    "Scalar",
+    "Tensor",
+    "TileProgram",
+    "bf16",
+    "boolean",
+    "coord",
+    "dot",
+    "dtype",
+    "each",
+    "erf",
+    "exp",
+    "exp2",
+    "f8e4m3",
+    "f16",
+    "f32",
+    "f64",
+    "full",
+    "i8",
+    "i32",
+    "i64",
+    "kernel",
+    "log",
+    "maximum",
+    "minimum",
+    "parallel",
+    "rsqrt",
+    "sigmoid",
+    "size",
+    "sqrt",
+    "tanh",
+    "tiles",
+    "where",
+    "whole",
+    "zeros",
+]

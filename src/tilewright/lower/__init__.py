@@ -1,0 +1,1 @@
+"""(operator, design, machine) -> scheduled program, as ordered, named stages."""

@@ -1,0 +1,76 @@
+"""What lowering and designs need to know of a program's shape: its nest, its dots, who reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tilewright.language import ir
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A top-level parallel loop with the serial loops and dots inside it."""
+
+    loop: ir.Loop
+    serial: tuple[ir.Loop, ...]  # directly in the body
+    dots: tuple[ir.Let, ...]
+
+    @property
+    def main(self) -> ir.Loop | None:
+        """The only serial loop of the body, where there is just one and it is over a whole dimension."""
+        if len(self.serial) != 1 or len(self.serial[0].axes) != 1:
+            return None
+        axis = self.serial[0].axes[0]
+        return self.serial[0] if axis.start is None and axis.stop is None and not axis.each else None
+
+
+def nests(kernel: ir.Kernel) -> list[Nest]:
+    """The top-level loops of a program."""
+    result = []
+    for stmt in kernel.body:
+        if isinstance(stmt, ir.Loop):
+            serial = tuple(s for s in stmt.body if isinstance(s, ir.Loop))
+            dots = tuple(s for s in ir.walk(stmt.body) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot))
+            result.append(Nest(stmt, serial, dots))
+    return result
+
+
+def axes(kernel: ir.Kernel) -> dict[str, ir.Axis]:
+    """Every loop axis of a program by name."""
+    return {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
+
+
+def lets(kernel: ir.Kernel) -> dict[str, ir.Let]:
+    """Every value of a program by name."""
+    return {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
+
+
+def loads(kernel: ir.Kernel) -> list[tuple[ir.Let, ir.Ref]]:
+    """Every load with its ref."""
+    return [(s, s.expr.ref) for s in lets(kernel).values() if isinstance(s.expr, ir.Load)]
+
+
+def rewrite(body: tuple[ir.Stmt, ...], change: Callable[[ir.Stmt], ir.Stmt]) -> tuple[ir.Stmt, ...]:
+    """`body` with every statement replaced by `change(stmt)`, inner ones first."""
+    result = []
+    for stmt in body:
+        if isinstance(stmt, (ir.Loop, ir.When, ir.Role)):
+            stmt = replace(stmt, body=rewrite(stmt.body, change))
+        result.append(change(stmt))
+    return tuple(result)
+
+
+def fresh(name: str, taken: set[str]) -> str:
+    """`name`, or `name` with the first number that makes it new; the result is taken from now on."""
+    candidate, n = name, 0
+    while candidate in taken:
+        candidate, n = f"{name}_{n}", n + 1
+    taken.add(candidate)
+    return candidate
+
+
+def names(kernel: ir.Kernel) -> set[str]:
+    """Every name that a program uses."""
+    used = {p.name for p in kernel.params} | set(kernel.dims) | set(axes(kernel)) | set(lets(kernel))
+    return used | {s.name for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc)}

@@ -1,0 +1,53 @@
+"""Stage `tile`: every axis gets its step, every loop its binding and unrolling, every dot its atom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.design.design import Design
+from tilewright.language import ir
+from tilewright.lower.structure import rewrite
+
+
+def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
+    """
+    before:  for m in M, n in N parallel { ... for k in K { ... } }
+    after:   for m in M step 8, n in N step 32 parallel @bind=thread { ... for k in K step 1 @unroll=4 { ... } }
+    """
+
+    def change(stmt: ir.Stmt) -> ir.Stmt:
+        match stmt:
+            case ir.Loop():
+                return _loop(stmt, design)
+            case ir.Let(name, _, ir.Dot()) if design.get(f"atom.{name}") is not None:
+                return replace(stmt, notes=ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}"))))
+            case ir.Store(ref) if design.get(f"nontemporal.{ref.buffer}"):
+                return replace(stmt, notes=ir.with_notes(stmt.notes, nontemporal=True))
+            case _:
+                return stmt
+
+    body = rewrite(kernel.body, change)
+    top = tuple(
+        replace(s, notes=ir.with_notes(s.notes, bind="thread")) if isinstance(s, ir.Loop) and s.parallel else s
+        for s in body
+    )
+    notes = ir.with_notes(kernel.notes, lanes=design.names("lanes"), design=design.hash)
+    return replace(kernel, body=_ordered(top, design.names("order")), notes=notes)
+
+
+def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
+    axes = tuple(replace(a, step=1 if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
+    unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
+    notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
+    return replace(loop, axes=axes, notes=notes)
+
+
+def _ordered(body: tuple[ir.Stmt, ...], order: tuple[str, ...]) -> tuple[ir.Stmt, ...]:
+    """Parallel loops with their axes in the order of the design."""
+    if not order:
+        return body
+    rank = {name: n for n, name in enumerate(order)}
+    return tuple(
+        replace(s, axes=tuple(sorted(s.axes, key=lambda a: rank.get(a.name, -1)))) if isinstance(s, ir.Loop) and s.parallel else s
+        for s in body
+    )

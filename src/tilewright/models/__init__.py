@@ -1,0 +1,1 @@
+"""Decoder-only models: configuration, weights, tokenizer, KV cache and the forward pass."""

@@ -1,0 +1,139 @@
+"""Plans: a forward pass recorded once as bound launches, then run as often as the shape recurs.
+
+Binding looks up kernels, checks shapes and takes addresses; running only calls. Between runs nothing changes but the
+contents of memory: token ids, positions, lengths, the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.models.memory import aligned_empty
+
+Array = npt.NDArray[Any]
+Launch = Callable[[], object]
+Out = TypeVar("Out", Array, tuple[Array, Array])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recorded pass over `batch` sequences of `tokens` new tokens each. Fill the inputs, `run`, read `output`."""
+
+    ids: Array  # i32[batch * tokens]
+    positions: Array  # i32[batch, tokens]: where each new token stands in its sequence
+    lengths: Array  # i32[batch]: tokens of each sequence, the new ones included
+    output: Array | None  # f32[batch, vocab] logits, or [batch * tokens, hidden] hidden states, or nothing
+    launches: tuple[Launch, ...]
+    memory: tuple[Array, ...] = field(default=(), repr=False)  # what the launches hold addresses of
+
+    def run(self) -> None:
+        """Execute every launch in order."""
+        for launch in self.launches:
+            launch()
+
+
+class Workspace:
+    """Activations by role, shared between plans: plans run one at a time and none reads another's leftovers."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, Array] = {}
+
+    def take(self, role: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """An array of `shape` for `role`, in memory that grows to the largest ever asked for."""
+        element = np.dtype(dtype)
+        wanted = int(np.prod(shape)) * element.itemsize
+        flat = self._flat.get(role)
+        if flat is None or flat.nbytes < wanted:
+            flat = self._flat[role] = aligned_empty((wanted,), np.uint8)
+        return flat[:wanted].view(element).reshape(shape)
+
+
+class Recorder:
+    """Operators that, instead of running, bind their launch and return the array it will fill.
+
+    The first argument of each is the role of its result in the workspace.
+    """
+
+    def __init__(self, operators: Any, workspace: Workspace, dtype: npt.DTypeLike) -> None:
+        self._operators = operators
+        self._workspace = workspace
+        self._dtype = dtype
+        self.launches: list[Launch] = []
+        self.memory: list[Array] = []
+
+    def embedding(self, role: str, ids: Array, table: Array) -> Array:
+        """Rows of `table`: [ids, hidden]."""
+        return self._bind("embedding", self._take(role, ids.size, table.shape[1]), ids, table)
+
+    def rmsnorm(self, role: str, x: Array, weight: Array, eps: float) -> Array:
+        """`x / rms(x) * weight` over the last dimension."""
+        return self._bind("rmsnorm", self._take(role, *x.shape), x, weight, eps)
+
+    def add_rmsnorm(
+        self, roles: tuple[str, str], x: Array, residual: Array, weight: Array, eps: float
+    ) -> tuple[Array, Array]:
+        """`(rmsnorm(x + residual), x + residual)`."""
+        out = (self._take(roles[0], *x.shape), self._take(roles[1], *x.shape))
+        return self._bind("add_rmsnorm", out, x, residual, weight, eps)
+
+    def linear(self, role: str, x: Array, weight: Array, bias: Array | None = None, dtype: Any = None) -> Array:
+        """`x weight^T + bias`, stored as `dtype` (the model's own if None)."""
+        return self._bind("linear", self._take(role, len(x), len(weight), dtype=dtype), x, weight, bias)
+
+    def gate_up(self, role: str, x: Array, gate: Array, up: Array) -> Array:
+        """`silu(x gate^T) * (x up^T)`."""
+        return self._bind("gate_up", self._take(role, len(x), len(gate)), x, gate, up)
+
+    def swiglu(self, role: str, gate: Array, up: Array) -> Array:
+        """`silu(gate) * up`."""
+        return self._bind("swiglu", self._take(role, *gate.shape), gate, up)
+
+    def rope_cache(
+        self,
+        role: str,
+        qkv: Array,
+        tables: tuple[Array, Array],
+        positions: Array,
+        cache: tuple[Array, Array],
+        *,
+        norms: tuple[Array | None, Array | None],
+        eps: float,
+    ) -> Array:
+        """Split, normalise (`norms` of q and k, where there are any) and turn `qkv`; k and v go into the cache.
+
+        Returns q, [batch, heads, tokens, head_dim].
+        """
+        keys, values = cache
+        batch, tokens = positions.shape
+        kv_heads, head_dim = keys.shape[1], keys.shape[3]
+        heads = qkv.shape[1] // head_dim - 2 * kv_heads
+        parts = np.split(qkv.reshape(batch, tokens, -1, head_dim), [heads, heads + kv_heads], axis=2)
+        out = self._take(role, batch, heads, tokens, head_dim)
+        place = out.transpose(0, 2, 1, 3)
+        self._bind(
+            "rope_cache", place, *parts, *tables, positions, keys, values, q_norm=norms[0], k_norm=norms[1], eps=eps
+        )
+        return out
+
+    def attention(self, role: str, q: Array, cache: tuple[Array, Array], lengths: Array, window: int | None) -> Array:
+        """Causal attention of the newest tokens over all; [batch * tokens, heads * head_dim]."""
+        batch, heads, tokens, head_dim = q.shape
+        out = self._take(role, batch, tokens, heads, head_dim)
+        self._bind("attention", out.transpose(0, 2, 1, 3), q, *cache, causal=True, window=window, lengths=lengths)
+        return out.reshape(batch * tokens, heads * head_dim)
+
+    def _bind(self, name: str, out: Out, *operands: Any, **options: Any) -> Out:
+        """Record `name(*operands, **options)` into `out`; all its arrays stay alive with the plan."""
+        self.launches.append(getattr(self._operators, name).bind(*operands, **options, out=out))
+        for value in (*operands, *options.values(), *(out if isinstance(out, tuple) else (out,))):
+            if isinstance(value, np.ndarray):
+                self.memory.append(value)
+        return out
+
+    def _take(self, role: str, *shape: int, dtype: Any = None) -> Array:
+        return self._workspace.take(role, shape, dtype or self._dtype)

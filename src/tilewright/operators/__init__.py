@@ -1,0 +1,47 @@
+"""The operators of a decoder-only LLM, each a few lines of the tile language beside a plain float64 reference."""
+
+from __future__ import annotations
+
+from tilewright.operators.activation import gelu, silu, swiglu
+from tilewright.operators.argmax import argmax
+from tilewright.operators.attention import attention, paged_attention
+from tilewright.operators.embedding import embedding
+from tilewright.operators.matmul import batched_matmul, gate_up, matmul
+from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm
+from tilewright.operators.operator import Exact, Operator, operator
+from tilewright.operators.rope import paged_rope_cache, rope, rope_cache
+from tilewright.operators.scale_add import scale_add
+from tilewright.operators.softmax import softmax
+
+OPERATORS: dict[str, Operator] = {
+    op.name: op
+    for op in (
+        matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
+        rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax,
+    )
+}  # fmt: skip
+
+__all__ = [
+    "OPERATORS",
+    "Exact",
+    "Operator",
+    "add_rmsnorm",
+    "argmax",
+    "attention",
+    "batched_matmul",
+    "embedding",
+    "gate_up",
+    "gelu",
+    "layernorm",
+    "matmul",
+    "operator",
+    "paged_attention",
+    "paged_rope_cache",
+    "rmsnorm",
+    "rope",
+    "rope_cache",
+    "scale_add",
+    "silu",
+    "softmax",
+    "swiglu",
+]

@@ -1,0 +1,102 @@
+"""Activations: silu, gelu and swiglu, and the activation epilogue that other operators share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tilewright.errors import ArgumentError
+from tilewright.language import Tensor, erf, f32, kernel, maximum, parallel, sigmoid, tanh
+from tilewright.operators.operator import Array64, Exact, operator, wide
+
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
+
+# gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel, arXiv:1606.08415.
+_GELU_SLOPE = math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715
+# sigmoid(x) underflows to 0 before x sigmoid(x) does; as a share of |x| that is far below any rounding.
+_UNDERFLOW = 2.0**-100
+
+
+def activate(v: Any, activation: str | None) -> Any:
+    """`activation` of the f32 tile `v`, inside a kernel; None leaves it as it is."""
+    match activation:
+        case None:
+            return v
+        case "silu":
+            return v * sigmoid(v)
+        case "gelu":
+            return 0.5 * v * (1.0 + erf(v * math.sqrt(0.5)))
+        case "gelu_tanh":
+            return 0.5 * v * (1.0 + tanh(_GELU_SLOPE * (v + _GELU_CUBIC * (v * v * v))))
+        case "relu":
+            return maximum(v, 0.0)
+        case _:
+            raise ArgumentError(f"unknown activation {activation!r}; choose one of {', '.join(ACTIVATIONS)} or None")
+
+
+def activated(v: Array64, activation: str | None) -> Array64:
+    """What `activate` means, in float64."""
+    match activation:
+        case None:
+            return v
+        case "silu":
+            return v * _logistic(v)
+        case "gelu":
+            return 0.5 * v * (1.0 + _erf(v * math.sqrt(0.5)))
+        case "gelu_tanh":
+            return 0.5 * v * (1.0 + np.tanh(_GELU_SLOPE * (v + _GELU_CUBIC * v**3)))
+        case _:
+            return np.maximum(v, 0.0)
+
+
+def reference_silu(x: Any) -> dict[str, Exact]:
+    """y = x sigmoid(x)."""
+    value = activated(wide(x), "silu")
+    return {"y": Exact(value, np.abs(value) + _UNDERFLOW * np.abs(wide(x)))}
+
+
+@operator(reference_silu, writes=("y",))
+@kernel
+def silu(x: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i, d in parallel("M", "D"):
+        y[i, d] = activate(x[i, d].to(f32), "silu")
+
+
+def reference_gelu(x: Any, activation: str = "gelu") -> dict[str, Exact]:
+    """y = x Phi(x); where x is very negative 1 + erf(x) cancels, so the error grows with |x|, not with |y|."""
+    return {"y": Exact(activated(wide(x), activation), np.abs(wide(x)))}
+
+
+@operator(reference_gelu, writes=("y",))
+@kernel
+def gelu(x: Tensor["M", "D"], y: Tensor["M", "D"], *, activation="gelu"):
+    for i, d in parallel("M", "D"):
+        y[i, d] = activate(x[i, d].to(f32), activation)
+
+
+def reference_swiglu(gate: Any, up: Any) -> dict[str, Exact]:
+    """y = silu(gate) up (Shazeer, arXiv:2002.05202)."""
+    value = activated(wide(gate), "silu") * wide(up)
+    return {"y": Exact(value, np.abs(value) + _UNDERFLOW * np.abs(wide(gate) * wide(up)))}
+
+
+@operator(reference_swiglu, writes=("y",))
+@kernel
+def swiglu(gate: Tensor["M", "D"], up: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i, d in parallel("M", "D"):
+        y[i, d] = activate(gate[i, d].to(f32), "silu") * up[i, d]
+
+
+def _logistic(v: Array64) -> Array64:
+    """1 / (1 + exp(-v)), with no overflow for any v."""
+    decay = np.exp(-np.abs(v))
+    result: Array64 = np.where(v >= 0, 1.0, decay) / (1.0 + decay)
+    return result
+
+
+def _erf(v: Array64) -> Array64:
+    result: Array64 = np.vectorize(math.erf, otypes=[np.float64])(v)
+    return result

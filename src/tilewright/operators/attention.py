@@ -1,0 +1,197 @@
+"""Attention with an online softmax: contiguous or paged keys and values, causal, windowed, ragged.
+
+The G query heads that share a head of keys and values are one tile of rows, together with the S queries, so
+that a key is read once for all of them. Query s of S sits at position length - S + s: the last query is at
+the end of the keys. A query that sees no key gives zeros. After Dao et al., arXiv:2205.14135, and Milakov and
+Gimelshein, arXiv:1805.02867.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tilewright.language import (
+    Scalar,
+    Tensor,
+    coord,
+    dot,
+    each,
+    exp2,
+    f32,
+    full,
+    i32,
+    i64,
+    kernel,
+    maximum,
+    minimum,
+    parallel,
+    size,
+    tiles,
+    where,
+    whole,
+    zeros,
+)
+from tilewright.language.dtypes import dtype
+from tilewright.operators.operator import Array64, Exact, operator, roundoff, smallest, wide
+from tilewright.operators.softmax import LOWEST, softened
+
+_LOG2_E = math.log2(math.e)
+
+
+def _visible(queries: int, keys: int, causal: bool, window: int | None) -> Array64:
+    """0 where query s sees key t, -inf where it does not: [S, T]."""
+    position = keys - queries + np.arange(queries)[:, None]
+    key = np.arange(keys)[None, :]
+    seen = np.ones((queries, keys), bool)
+    if causal:
+        seen = seen & (key <= position)
+    if window is not None:
+        seen = seen & (key > position - window)
+    return np.where(seen, 0.0, -np.inf)
+
+
+def reference_attention(
+    q: Any, k: Any, v: Any, scale: float, lengths: Any = None, causal: bool = False, window: int | None = None
+) -> dict[str, Exact]:
+    """o = softmax(scale q k^T, over the visible keys) v.
+
+    Keys from lengths[b] on are never read, whatever they hold. Probabilities take the type of v before they
+    meet v; its rounding is allowed for, as in every flash attention on tensor cores.
+    """
+    value, magnitude, narrowing = (np.zeros((*q.shape[:-1], v.shape[-1])) for _ in range(3))
+    for b in range(q.shape[0]):
+        length = k.shape[2] if lengths is None else int(lengths[b])
+        parts = _reference_sequence(q[b], k[b, :, :length], v[b, :, :length], scale, causal, window)
+        value[b], magnitude[b], narrowing[b] = parts
+    return {"o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing)}
+
+
+def _reference_sequence(
+    q: Any, k: Any, v: Any, scale: float, causal: bool, window: int | None
+) -> tuple[Array64, Array64, Array64]:
+    """Output, magnitude and narrowing for one sequence: q[H, G, S, D], k[H, T, D], v[H, T, E].
+
+    The error of a score becomes a relative error of its probability, hence the factor on the magnitude.
+    """
+    stored = dtype(v.dtype)
+    q, k, v = wide(q), wide(k)[:, None], wide(v)[:, None]
+    mask = _visible(q.shape[2], k.shape[2], causal, window)
+    seen = np.isfinite(mask).any(axis=-1, keepdims=True)
+    probability = np.where(seen, softened(q @ k.swapaxes(-1, -2) * scale + mask), 0.0)
+    sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
+    gain = 2.0 + 2.0 * np.max(sizes, axis=-1, keepdims=True, initial=0.0)
+    value, terms = probability @ v, probability @ np.abs(v)
+    narrowing = np.zeros_like(terms)
+    if stored.is_storage_only:
+        narrowing = roundoff(stored) * terms + smallest(stored) / 2 * np.sum(np.abs(v), axis=-2, keepdims=True)
+    return value, terms * gain, narrowing
+
+
+def _absorb(top: Any, total: Any, acc: Any, scores: Any, values: Any, t: Any) -> None:
+    """Take the keys `t` into the running maximum, sum and output of each query; scores are in powers of 2."""
+    new = maximum(top, scores.max(t))
+    decay = exp2(top - new)
+    p = exp2(scores - new)
+    total *= decay
+    total += p.sum(t)
+    acc *= decay
+    acc += dot(p.to(values.dtype), values)
+    top.update(new)
+
+
+def _range(s: Any, offset: Any, length: Any, causal: bool, window: int | None) -> tuple[Any, Any]:
+    """First key, and the key after the last one, that any query of the tile `s` sees."""
+    stop = minimum(length, maximum(coord(s).max(s) + offset + 1, 0)) if causal else length
+    start = 0 if window is None else maximum(coord(s).min(s) + offset - (window - 1), 0)
+    return start, stop
+
+
+def _masked(scores: Any, key: Any, query: Any, causal: bool, window: int | None) -> Any:
+    """Scores, with -inf where the query at position `query` does not see the key at position `key`."""
+    key, query = key.to(i32), query.to(i32)  # as wide as the scores, so that a mask fills the same vector
+    if causal:
+        scores = where(key <= query, scores, -math.inf)
+    if window is not None:
+        scores = where(key > query - window, scores, -math.inf)
+    return scores
+
+
+@operator(reference_attention, writes=("o",))
+@kernel
+def attention(
+    q: Tensor["B", "H", "G", "S", "D"],
+    k: Tensor["B", "H", "T", "D"],
+    v: Tensor["B", "H", "T", "E"],
+    o: Tensor["B", "H", "G", "S", "E"],
+    scale: Scalar["f32"],
+    lengths: Tensor["B"] = None,
+    *,
+    causal=False,
+    window=None,
+):
+    for b, h, g, s in parallel(each("B"), each("H"), "G", "S"):
+        d, e = whole("D"), whole("E")
+        length = size("T") if lengths is None else lengths[b].to(i64)
+        offset = length - size("S")
+        start, stop = _range(s, offset, length, causal, window)
+        query = q[b, h, g, s, d]
+        top = full(g, s, value=LOWEST, dtype=f32)
+        total = zeros(g, s, dtype=f32)
+        acc = zeros(g, s, e, dtype=f32)
+        for t in tiles("T", start=start, stop=stop):
+            scores = dot(query, k[b, h, t, d].T) * (scale * _LOG2_E)
+            scores = _masked(scores, coord(t), coord(s) + offset, causal, window)
+            _absorb(top, total, acc, scores, v[b, h, t, e], t)
+        o[b, h, g, s, e] = acc / where(total > 0.0, total, 1.0)
+
+
+def reference_paged_attention(
+    q: Any, k_pages: Any, v_pages: Any, page_table: Any, lengths: Any, scale: float,
+    causal: bool = True, window: int | None = None,
+) -> dict[str, Exact]:  # fmt: skip
+    """As attention, with the keys and values of sequence b in the pages page_table[b], in order."""
+    room = page_table.shape[1] * k_pages.shape[2]
+    k = np.zeros((q.shape[0], k_pages.shape[1], room, k_pages.shape[3]), k_pages.dtype)
+    v = np.zeros((q.shape[0], v_pages.shape[1], room, v_pages.shape[3]), v_pages.dtype)
+    page_size = k_pages.shape[2]
+    for b, length in enumerate(lengths):
+        for t in range(int(length)):
+            page, place = page_table[b, t // page_size], t % page_size
+            k[b, :, t], v[b, :, t] = k_pages[page, :, place], v_pages[page, :, place]
+    return reference_attention(q, k, v, scale, lengths, causal, window)
+
+
+@operator(reference_paged_attention, writes=("o",))
+@kernel
+def paged_attention(
+    q: Tensor["B", "H", "G", "S", "D"],
+    k_pages: Tensor["N", "H", "P", "D"],
+    v_pages: Tensor["N", "H", "P", "E"],
+    page_table: Tensor["B", "L"],
+    lengths: Tensor["B"],
+    o: Tensor["B", "H", "G", "S", "E"],
+    scale: Scalar["f32"],
+    *,
+    causal=True,
+    window=None,
+):
+    for b, h, g, s in parallel(each("B"), each("H"), "G", "S"):
+        d, e = whole("D"), whole("E")
+        length, page_size = lengths[b].to(i64), size("P")
+        offset = length - size("S")
+        start, stop = _range(s, offset, length, causal, window)
+        query = q[b, h, g, s, d]
+        top = full(g, s, value=LOWEST, dtype=f32)
+        total = zeros(g, s, dtype=f32)
+        acc = zeros(g, s, e, dtype=f32)
+        for n in tiles(each("L"), start=start // page_size, stop=(stop + page_size - 1) // page_size):
+            page, base = page_table[b, n], coord(n) * page_size
+            # Places from `stop` on are not visited: nobody has written them, so they may hold NaN.
+            for p in tiles("P", start=maximum(start - base, 0), stop=minimum(stop - base, page_size)):
+                scores = dot(query, k_pages[page, h, p, d].T) * (scale * _LOG2_E)
+                scores = _masked(scores, base + coord(p), coord(s) + offset, causal, window)
+                _absorb(top, total, acc, scores, v_pages[page, h, p, e], p)
+        o[b, h, g, s, e] = acc / where(total > 0.0, total, 1.0)

@@ -1,0 +1,90 @@
+"""Matrix products: one matrix by the rows of another, with epilogues; gate and up together; and a batch of them.
+
+The second matrix is given by its rows, `b[N, K]`, as weights are stored. Any layout of any operand is a
+matter of strides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilewright.language import Tensor, dot, each, f32, kernel, parallel, tiles, zeros
+from tilewright.operators.activation import activate, activated
+from tilewright.operators.operator import Exact, operator, wide
+
+# The steepest slope of silu, gelu and relu: an error before the activation grows by no more than this.
+_STEEPEST = 1.13
+
+
+def reference_matmul(
+    a: Any, b: Any, bias: Any = None, residual: Any = None, activation: str | None = None
+) -> dict[str, Exact]:
+    """c = activation(a b^T + bias) + residual."""
+    value, magnitude = wide(a) @ wide(b).T, np.abs(wide(a)) @ np.abs(wide(b)).T
+    if bias is not None:
+        value, magnitude = value + wide(bias), magnitude + np.abs(wide(bias))
+    if activation is not None:
+        value, magnitude = activated(value, activation), magnitude * _STEEPEST
+    if residual is not None:
+        value, magnitude = value + wide(residual), magnitude + np.abs(wide(residual))
+    return {"c": Exact(value, magnitude, a.shape[1])}
+
+
+@operator(reference_matmul, writes=("c",))
+@kernel
+def matmul(
+    a: Tensor["M", "K"],
+    b: Tensor["N", "K"],
+    c: Tensor["M", "N"],
+    bias: Tensor["N"] = None,
+    residual: Tensor["M", "N"] = None,
+    *,
+    activation=None,
+):
+    for i, j in parallel("M", "N"):
+        acc = zeros(i, j, dtype=f32)
+        for k in tiles("K"):
+            acc += dot(a[i, k], b[j, k].T)
+        v = acc if bias is None else acc + bias[j]
+        v = activate(v, activation)
+        c[i, j] = v if residual is None else v + residual[i, j]
+
+
+def reference_gate_up(x: Any, gate: Any, up: Any) -> dict[str, Exact]:
+    """y = silu(x gate^T) (x up^T); the error of each factor is scaled by the other."""
+    g, u = wide(x) @ wide(gate).T, wide(x) @ wide(up).T
+    size = np.abs(wide(x))
+    magnitude = _STEEPEST * (size @ np.abs(wide(gate)).T) * np.abs(u)
+    magnitude = magnitude + np.abs(activated(g, "silu")) * (size @ np.abs(wide(up)).T)
+    return {"y": Exact(activated(g, "silu") * u, magnitude, x.shape[1])}
+
+
+@operator(reference_gate_up, writes=("y",))
+@kernel
+def gate_up(x: Tensor["M", "K"], gate: Tensor["N", "K"], up: Tensor["N", "K"], y: Tensor["M", "N"]):
+    for i, j in parallel("M", "N"):
+        g = zeros(i, j, dtype=f32)
+        u = zeros(i, j, dtype=f32)
+        for k in tiles("K"):
+            v = x[i, k]
+            g += dot(v, gate[j, k].T)
+            u += dot(v, up[j, k].T)
+        y[i, j] = activate(g, "silu") * u
+
+
+def reference_batched_matmul(a: Any, b: Any) -> dict[str, Exact]:
+    """c[n] = a[n] b[n]^T for every n."""
+    transposed = wide(b).swapaxes(1, 2)
+    return {"c": Exact(wide(a) @ transposed, np.abs(wide(a)) @ np.abs(transposed), a.shape[2])}
+
+
+@operator(reference_batched_matmul, writes=("c",))
+@kernel
+def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"]):
+    for n, i, j in parallel(each("B"), "M", "N"):
+        acc = zeros(i, j, dtype=f32)
+        for k in tiles("K"):
+            acc += dot(a[n, i, k], b[n, j, k].T)
+        c[n, i, j] = acc

@@ -1,0 +1,37 @@
+"""`tw.ops`: the operators as functions of torch tensors or NumPy arrays.
+
+Each takes operands of any strides and gives a result of the same kind as its first operand (`out=` gives it a
+place); nothing is copied on the way. A call checks every shape, dtype and device and raises ArgumentError or
+DTypeError naming the operand. `op.bind(..., out=y)` does the checks once and gives a function without arguments
+that computes each time it is called. Gradients are not recorded.
+"""
+
+from tilewright.ops.attention import attention, paged_attention
+from tilewright.ops.backend import Launch, using
+from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu
+from tilewright.ops.linear import gate_up, linear, matmul
+from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
+from tilewright.ops.rows import add_rmsnorm, argmax, layernorm, rmsnorm, softmax
+
+__all__ = [
+    "Launch",
+    "add_rmsnorm",
+    "argmax",
+    "attention",
+    "embedding",
+    "gate_up",
+    "gelu",
+    "layernorm",
+    "linear",
+    "matmul",
+    "paged_attention",
+    "paged_rope_cache",
+    "rmsnorm",
+    "rope",
+    "rope_cache",
+    "scale_add",
+    "silu",
+    "softmax",
+    "swiglu",
+    "using",
+]

@@ -1,0 +1,123 @@
+"""Attention over contiguous and over paged keys and values."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+from tilewright import operators
+from tilewright.errors import ArgumentError
+from tilewright.ops.backend import bind
+from tilewright.ops.op import Bound, Tensor, op
+from tilewright.ops.operands import INTEGERS, Operands, in_range
+from tilewright.runtime.buffer import Buffer
+
+
+@op
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Tensor | None = None,
+    scale: float | None = None,
+    out: Tensor | None = None,
+) -> Bound[Tensor]:
+    """`softmax(scale q k^T) v`: q[B, Hq, S, D], k[B, Hkv, T, D], v[B, Hkv, T, E] -> [B, Hq, S, E].
+
+    Hq is a multiple of Hkv: consecutive query heads share a head of keys (grouped-query attention).
+    lengths[B] (i32 or i64, default T): how many keys of each sequence exist; later ones are never read. Query s
+    sits at position length - S + s, so the last query is at the last key. `causal` hides keys after that
+    position, `window` those more than window - 1 before it. A query that sees no key gives zeros. `scale` is
+    1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32.
+    """
+    given = Operands("attention")
+    query, keys = given.expect("q", q, ("B", "Hq", "S", "D")), given.expect("k", k, ("B", "Hkv", "T", "D"))
+    (b, _, _, d), (_, heads, t, _) = query.shape, keys.shape
+    given.fit("k", keys, (b, "Hkv", "T", d), "B and D are those of q")
+    values = given.expect("v", v, (b, heads, t, "E"), why="B, Hkv and T are those of k")
+    ragged = given.maybe("lengths", lengths, (b,), INTEGERS, "B is that of q")
+    check = functools.partial(_lengths_fit, ragged["lengths"], t) if ragged else None
+    out, bound = _output(given, q, query, keys, values, out)
+    if 0 in bound["o"].shape:
+        return Bound((), out, check)
+    operands = {**bound, "k": keys, "v": values, **ragged}
+    launch = bind(operators.attention, operands, _scale(scale, d), _options("attention", causal, window))
+    return Bound((launch,), out, check)
+
+
+@op
+def paged_attention(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    page_table: Tensor,
+    lengths: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    out: Tensor | None = None,
+) -> Bound[Tensor]:
+    """As `attention`, with keys and values in pages: k_pages[N, Hkv, P, D], v_pages[N, Hkv, P, E].
+
+    Key t of sequence b is at place t % P of page page_table[b, t // P]; page_table[B, L] and lengths[B] are i32
+    or i64. Entries of the table past the last key of a sequence are never read. Pages laid out as
+    [N, P, Hkv, D] are passed as a transposed view.
+    """
+    given = Operands("paged_attention")
+    query = given.expect("q", q, ("B", "Hq", "S", "D"))
+    keys = given.expect("k_pages", k_pages, ("N", "Hkv", "P", query.shape[3]), why="D is that of q")
+    values = given.expect("v_pages", v_pages, (*keys.shape[:3], "E"), why="N, Hkv and P are those of k_pages")
+    batch = query.shape[0]
+    table = given.expect("page_table", page_table, (batch, "L"), INTEGERS, "B is that of q")
+    ragged = given.expect("lengths", lengths, (batch,), INTEGERS, "B is that of q")
+    check = functools.partial(_pages_exist, ragged, table, keys.shape[0], keys.shape[2])
+    out, bound = _output(given, q, query, keys, values, out, "k_pages", "v_pages")
+    if 0 in bound["o"].shape:
+        return Bound((), out, check)
+    operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged}
+    options = _options("paged_attention", causal, window)
+    return Bound((bind(operators.paged_attention, operands, _scale(scale, query.shape[3]), options),), out, check)
+
+
+def _output(
+    given: Operands, q: Tensor, query: Buffer, keys: Buffer, values: Buffer, out: Tensor | None,
+    k_name: str = "k", v_name: str = "v",
+) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
+    """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
+    given.same_dtype(k_name, keys, "q", query)
+    given.same_dtype(v_name, values, "q", query)
+    b, query_heads, s, _ = query.shape
+    heads = keys.shape[1]
+    if (query_heads % heads if heads else query_heads) != 0:
+        given.refuse("q", query, f"has {query_heads} heads, not a multiple of the {heads} heads of {k_name}")
+    out, o = given.output(out, q, (b, query_heads, s, values.shape[3]), query.dtype)
+    group = (heads, query_heads // heads if heads else 1)
+    return out, {"q": query.split(1, group), "o": o.split(1, group)}
+
+
+def _options(op: str, causal: bool, window: int | None) -> dict[str, object]:
+    if window is not None and window < 1:
+        raise ArgumentError(f"{op}: window={window} sees no key at all; give 1 or more, or None for no window")
+    return {"causal": bool(causal), "window": window}
+
+
+def _scale(scale: float | None, head_size: int) -> dict[str, float]:
+    return {"scale": 1 / math.sqrt(max(head_size, 1)) if scale is None else scale}
+
+
+def _lengths_fit(lengths: Buffer, keys: int) -> None:
+    in_range("attention", "lengths", lengths, 0, keys + 1, f"k has {keys} positions")
+
+
+def _pages_exist(lengths: Buffer, table: Buffer, pages: int, page_size: int) -> None:
+    """ArgumentError unless each sequence fits its row of the table and the entries it uses name pages."""
+    in_range("paged_attention", "lengths", lengths, 0, table.shape[1] * page_size + 1, "the room in page_table")
+    if table.device != "cpu":
+        return
+    for b, length in enumerate(lengths.numpy()):
+        used = table.select(0, b).narrow(0, 0, -(-int(length) // page_size) if page_size else 0)
+        in_range("paged_attention", f"page_table[{b}]", used, 0, pages, "the pages that exist")

@@ -1,0 +1,78 @@
+"""Elementwise ops: silu, gelu, swiglu, scale_add; and embedding, which copies rows."""
+
+from __future__ import annotations
+
+import functools
+
+from tilewright import operators
+from tilewright.errors import ArgumentError
+from tilewright.operators import Operator
+from tilewright.ops.backend import Options, Scalars, bind
+from tilewright.ops.op import Bound, Tensor, op
+from tilewright.ops.operands import INTEGERS, Operands, fold_rows, in_range
+from tilewright.runtime.buffer import Buffer
+
+
+@op
+def silu(x: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """`x * sigmoid(x)`: x[...] of f32, bf16 or f16 -> the same shape and dtype; `out` may be x itself."""
+    return _elementwise(operators.silu, {"x": x}, "y", out)
+
+
+@op
+def gelu(x: Tensor, *, approximate: str = "none", out: Tensor | None = None) -> Bound[Tensor]:
+    """`x * Phi(x)`, or its tanh approximation with approximate="tanh" (torch's names): x[...] -> the same shape."""
+    activations = {"none": "gelu", "tanh": "gelu_tanh"}
+    if approximate not in activations:
+        raise ArgumentError(f"gelu: approximate={approximate!r} is unknown; choose 'none' or 'tanh'")
+    return _elementwise(operators.gelu, {"x": x}, "y", out, options={"activation": activations[approximate]})
+
+
+@op
+def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """`silu(gate) * up`: gate[...] and up[...] of one shape; `out` may be either of them."""
+    return _elementwise(operators.swiglu, {"gate": gate, "up": up}, "y", out)
+
+
+@op
+def scale_add(a: Tensor, alpha: float, b: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """`alpha * a + b` in one pass: a[...] and b[...] of one shape; `out` may be either of them."""
+    return _elementwise(operators.scale_add, {"a": a, "b": b}, "c", out, {"alpha": alpha})
+
+
+@op
+def embedding(ids: Tensor, table: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """`table[ids]`: ids[...] (i32 or i64), table[V, D] -> [..., D]. Raises ArgumentError for an id outside [0, V)."""
+    given = Operands("embedding")
+    rows, weights = given.take("ids", ids, INTEGERS), given.expect("table", table, ("V", "D"))
+    out, y = given.output(out, table, (*rows.shape, weights.shape[1]), weights.dtype)
+    check = functools.partial(in_range, "embedding", "ids", rows, 0, weights.shape[0], "the rows of table")
+    if 0 in y.shape:
+        return Bound((), out, check)
+    parts = fold_rows({"ids": rows, "y": y}, len(rows.shape))
+    return Bound([bind(operators.embedding, {**part, "table": weights}) for part in parts], out, check)
+
+
+def _elementwise(
+    operator: Operator,
+    operands: dict[str, Tensor],
+    result: str,
+    out: Tensor | None,
+    scalars: Scalars | None = None,
+    options: Options | None = None,
+) -> Bound[Tensor]:
+    """`operator` over operands of one shape, whose names are those of its parameters."""
+    given = Operands(operator.name)
+    first, *others = operands
+    buffers: dict[str, Buffer] = {first: given.take(first, operands[first])}
+    shape = buffers[first].shape
+    for name in others:
+        buffers[name] = given.expect(name, operands[name], shape, why=f"the shape of {first}")
+    out, y = given.output(out, operands[first], shape, buffers[first].dtype, in_place=tuple(operands))
+    if 0 in shape:
+        return Bound((), out)
+    buffers[result] = y
+    if not shape:
+        buffers = {name: b.expand(0, 1) for name, b in buffers.items()}
+    parts = fold_rows(buffers, max(len(shape) - 1, 0))
+    return Bound([bind(operator, part, scalars, options) for part in parts], out)

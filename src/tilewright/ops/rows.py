@@ -1,0 +1,106 @@
+"""Normalisations, softmax and argmax of the last dimension."""
+
+from __future__ import annotations
+
+from tilewright import operators
+from tilewright.errors import ArgumentError
+from tilewright.language.dtypes import i64
+from tilewright.ops.backend import bind
+from tilewright.ops.op import Bound, Tensor, op
+from tilewright.ops.operands import INTEGERS, Operands, fold_rows
+
+
+@op
+def rmsnorm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: x[..., D], weight[D] -> [..., D].
+
+    f32, bf16 or f16 each, computed in f32; `out` may be x itself.
+    """
+    given = Operands("rmsnorm")
+    a = given.take("x", x, rank=1)
+    fixed = {"weight": given.expect("weight", weight, a.shape[-1:], why="D is the last dimension of x")}
+    out, y = given.output(out, x, a.shape, a.dtype, in_place=("x",))
+    if 0 in y.shape:
+        return Bound((), out)
+    parts = fold_rows({"x": a, "y": y}, len(a.shape) - 1)
+    return Bound([bind(operators.rmsnorm, {**part, **fixed}, {"eps": eps}) for part in parts], out)
+
+
+@op
+def add_rmsnorm(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float = 1e-6,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
+) -> Bound[tuple[Tensor, Tensor]]:
+    """`(normed, sum)` with sum = x + residual and normed = rmsnorm(sum): x[..., D], residual[..., D], weight[D].
+
+    The norm is of the sum before it is rounded to its element type. `out` is (normed, sum); each may be x or
+    residual itself.
+    """
+    given = Operands("add_rmsnorm")
+    a = given.take("x", x, rank=1)
+    b = given.expect("residual", residual, a.shape, why="the shape of x")
+    fixed = {"weight": given.expect("weight", weight, a.shape[-1:], why="D is the last dimension of x")}
+    y, total = out or (None, None)
+    y, normed = given.output(y, x, a.shape, a.dtype, name="out[0]", in_place=("x", "residual"))
+    total, summed = given.output(total, residual, a.shape, b.dtype, name="out[1]", in_place=("x", "residual"))
+    if 0 in a.shape:
+        return Bound((), (y, total))
+    parts = fold_rows({"x": a, "residual": b, "total": summed, "y": normed}, len(a.shape) - 1)
+    launches = [bind(operators.add_rmsnorm, {**part, **fixed}, {"eps": eps}) for part in parts]
+    return Bound(launches, (y, total))
+
+
+@op
+def layernorm(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5, *, out: Tensor | None = None
+) -> Bound[Tensor]:
+    """`(x - mean) / sqrt(var + eps) * weight + bias` over the last dimension: x[..., D], weight[D], bias[D].
+
+    f32, bf16 or f16 each, computed in f32; `out` may be x itself.
+    """
+    given = Operands("layernorm")
+    a = given.take("x", x, rank=1)
+    why = "D is the last dimension of x"
+    fixed = {"weight": given.expect("weight", weight, a.shape[-1:], why=why)}
+    fixed.update(given.maybe("bias", bias, a.shape[-1:], why=why))
+    out, y = given.output(out, x, a.shape, a.dtype, in_place=("x",))
+    if 0 in y.shape:
+        return Bound((), out)
+    parts = fold_rows({"x": a, "y": y}, len(a.shape) - 1)
+    return Bound([bind(operators.layernorm, {**part, **fixed}, {"eps": eps}) for part in parts], out)
+
+
+@op
+def softmax(x: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """Softmax over the last dimension: x[..., D] -> [..., D]; NaN where a row is all -inf, as torch gives.
+
+    f32, bf16 or f16, computed in f32; `out` may be x itself.
+    """
+    given = Operands("softmax")
+    a = given.take("x", x, rank=1)
+    out, y = given.output(out, x, a.shape, a.dtype, in_place=("x",))
+    if 0 in y.shape:
+        return Bound((), out)
+    parts = fold_rows({"x": a, "y": y}, len(a.shape) - 1)
+    return Bound([bind(operators.softmax, part) for part in parts], out)
+
+
+@op
+def argmax(x: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """The position of the largest element of the last dimension: x[..., D] -> i64 [...]; the first of equal ones.
+
+    NaN counts as +inf. `out` may be i32 or i64. Raises ArgumentError where D is 0.
+    """
+    given = Operands("argmax")
+    a = given.take("x", x, rank=1)
+    if a.shape[-1] == 0:
+        raise ArgumentError(f"argmax: x of shape {list(a.shape)} has no elements to choose from in its last dimension")
+    out, index = given.output(out, x, a.shape[:-1], i64, dtypes=INTEGERS)
+    if 0 in a.shape:
+        return Bound((), out)
+    parts = fold_rows({"x": a, "index": index}, len(a.shape) - 1)
+    return Bound([bind(operators.argmax, part) for part in parts], out)

@@ -1,0 +1,1 @@
+"""Launch, measure and verify kernels; the worker pool they run on."""

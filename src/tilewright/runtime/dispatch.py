@@ -1,0 +1,235 @@
+"""From operands to a launch: which kernel, compiled if need be, tied to the memory it works on."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+from tilewright.build.kernel_cache import Binary, Request, build
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.emit import abi
+from tilewright.errors import MachineError
+from tilewright.knobs import knobs
+from tilewright.language import ir
+from tilewright.lower import structure
+from tilewright.machines.machine import Machine
+from tilewright.runtime import pool
+from tilewright.runtime.buffer import Buffer
+
+_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+# A region on the pool costs about a microsecond: less work than this (in seconds, at the rates below) runs alone.
+_WORTH_A_TEAM = 6e-6
+_BYTES_A_SECOND, _FLOPS_A_SECOND = 20e9, 60e9
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled operator for one class of operands: call `bind` to get launches."""
+
+    name: str
+    program: ir.Kernel
+    design: Design
+    binary: Binary
+    flops_of: tuple[tuple[str, ...], ...]  # for each dot, the axes' dims whose product is its multiplications
+    entry: Any = field(repr=False, compare=False)
+
+    def bind(self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]) -> Launch:
+        """A launch on these operands."""
+        program = self.program
+        words = np.zeros(abi.word_count(program), np.int64)
+        for p in program.params:
+            if p.dims is None:
+                words[abi.scalar_word(program, p.name)] = _scalar_bits(p, scalars[p.name])
+                continue
+            buffer, at = buffers[p.name], abi.tensor_word(program, p.name)
+            words[at] = buffer.pointer
+            words[at + 1 : at + 1 + len(buffer.strides)] = buffer.strides
+        for dim in program.dims:
+            words[abi.dim_word(program, dim)] = sizes[dim]
+        team = self._team(buffers, sizes)
+        if team is not None:
+            words[abi.POOL], words[abi.ENTRY] = team.context_address, team.entry_address
+        threads = 1 if team is None else team.threads
+        words[abi.THREADS] = threads
+        room = sum(r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace)
+        return Launch(self, words, room, tuple(b.owner for b in buffers.values()))
+
+    def _team(self, buffers: Mapping[str, Buffer], sizes: dict[str, int]) -> pool.Pool | None:
+        """The pool, where there is enough to do."""
+        work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
+        for dims in self.flops_of:
+            work += 2.0 * float(np.prod([sizes[d] for d in dims])) / _FLOPS_A_SECOND
+        if work < _WORTH_A_TEAM:
+            return None
+        team = pool.get(knobs().threads)
+        return team if team.threads > 1 else None
+
+
+class Launch:
+    """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds."""
+
+    __slots__ = ("_address", "_entry", "_owners", "_room", "_words", "kernel")
+
+    def __init__(self, kernel: Kernel, words: np.ndarray, room: int, owners: tuple[object, ...]) -> None:
+        self.kernel = kernel
+        self._words = words
+        self._address = words.ctypes.data
+        self._entry = kernel.entry
+        self._room = room
+        self._owners = owners
+
+    def __call__(self) -> None:
+        if self._room:
+            self._words[abi.WORKSPACE] = _arena(self._room)
+        self._entry(self._address)
+
+
+def bind(
+    operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
+) -> Launch:
+    """`operator` on these operands, by the best kernel known for their sizes.
+
+    Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.
+    Raises MachineError for operands that are not in this machine's memory.
+    """
+    for name, buffer in buffers.items():
+        if buffer.device != "cpu":
+            raise MachineError(f"{operator.name}: {name} is on {buffer.device}; this machine's kernels take cpu tensors")
+    dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
+    program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
+    sizes = _sizes(program, buffers)
+    layouts = tuple((n, _layout(b)) for n, b in buffers.items())
+    kernel = _kernel(program, layouts, _significant(program, sizes))
+    return kernel.bind(buffers, scalars, sizes)
+
+
+# ------------------------------------------------------------------------------------------ kernels
+@lru_cache(maxsize=1024)
+def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tuple[str, Any], ...]) -> ir.Kernel:
+    kernel: ir.Kernel = program.trace(dict(dtypes), options=dict(options))
+    return kernel
+
+
+_kernels: dict[tuple[ir.Kernel, tuple[tuple[str, abi.TensorLayout], ...], tuple[tuple[str, int], ...]], Kernel] = {}
+_by_design: dict[Request, Kernel] = {}
+_compiling = threading.Lock()
+
+
+def _kernel(
+    program: ir.Kernel, layouts: tuple[tuple[str, abi.TensorLayout], ...], sizes: tuple[tuple[str, int], ...]
+) -> Kernel:
+    """The kernel for these sizes: the design they call for, compiled once however many sizes share it."""
+    key = (program, layouts, sizes)
+    found = _kernels.get(key)
+    if found is None:
+        with _compiling:
+            found = _kernels.get(key) or _compiled(program, layouts, dict(sizes))
+            _kernels[key] = found
+    return found
+
+
+def _compiled(
+    program: ir.Kernel, layouts: tuple[tuple[str, abi.TensorLayout], ...], sizes: dict[str, int]
+) -> Kernel:
+    known = machine()
+    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
+    design = default_design(program, Facts(sizes, unit, known))
+    fixed = tuple((d, sizes[d]) for d in whole_dims(program))
+    request = Request(program, design, layouts, fixed)
+    if request not in _by_design:
+        binary = build(request, known)
+        _by_design[request] = Kernel(
+            program.name, program, design, binary, _multiplications(program), _PROTOTYPE(binary.address)
+        )
+    return _by_design[request]
+
+
+@cache
+def machine() -> Machine:
+    """The machine that kernels are compiled for: this one, or what TILEWRIGHT_MACHINE names."""
+    return Machine.detect()
+
+
+@lru_cache(maxsize=1024)
+def whole_dims(program: ir.Kernel) -> tuple[str, ...]:
+    """Dims that values lie along as a whole: their sizes are part of the kernel."""
+    loops = structure.axes(program)
+    used = {a for let in structure.lets(program).values() for a in let.type.axes}
+    return tuple(d for d in program.dims if d in used and d not in loops)
+
+
+@lru_cache(maxsize=1024)
+def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
+    loops, values = structure.axes(program), structure.lets(program)
+
+    def dim(axis: str) -> str:
+        while axis in loops:
+            axis = loops[axis].over
+        return axis
+
+    around = tuple(a.over for n in structure.nests(program) for a in n.loop.axes if a.each)
+    dots = [v for v in values.values() if isinstance(v.expr, ir.Dot)]
+    return tuple((*around, *(dim(a) for a in d.type.axes), dim(d.expr.axis)) for d in dots if isinstance(d.expr, ir.Dot))
+
+
+def _significant(program: ir.Kernel, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
+    whole = whole_dims(program)
+    return tuple((d, n if n <= 32 or d in whole else 1 << (n - 1).bit_length()) for d, n in sizes.items())
+
+
+def _layout(buffer: Buffer) -> abi.TensorLayout:
+    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on."""
+    step = buffer.pointer
+    for size, stride in zip(buffer.shape, buffer.strides, strict=True):
+        if size > 1 and stride != 1:
+            step |= stride * buffer.dtype.bytes
+    align = 64 if step % 64 == 0 else 1
+    unit = next((d for d in reversed(range(len(buffer.shape))) if buffer.strides[d] == 1), None)
+    return abi.TensorLayout(tuple(1 if d == unit else None for d in range(len(buffer.shape))), align)
+
+
+# ------------------------------------------------------------------------------------------ calls
+def _sizes(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for p in program.params:
+        if p.dims is not None:
+            for dim, n in zip(p.dims, buffers[p.name].shape, strict=True):
+                if isinstance(dim, str):
+                    sizes[dim] = n
+    return sizes
+
+
+def _scalar_bits(p: ir.Param, value: float | int) -> int:
+    if p.dtype.name == "f32":
+        return int(struct.unpack("<i", struct.pack("<f", value))[0])
+    if p.dtype.name == "f64":
+        return int(struct.unpack("<q", struct.pack("<d", value))[0])
+    return int(value)
+
+
+_local = threading.local()
+
+
+def _arena(room: int) -> int:
+    """Address of at least `room` bytes of this thread's workspace, aligned to cache lines."""
+    if getattr(_local, "room", 0) < room:
+        _local.memory = np.empty(room + 64, np.uint8)
+        _local.address = -(-_local.memory.ctypes.data // 64) * 64
+        _local.room = room
+    address: int = _local.address
+    return address
+
+
+def kernels() -> tuple[Kernel, ...]:
+    """Every kernel in use, in the order in which they were first needed."""
+    return tuple(_by_design.values())

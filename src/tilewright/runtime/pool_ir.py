@@ -1,0 +1,373 @@
+"""The worker pool's code, as LLVM IR text.
+
+A region is a list of phases; every thread of the pool calls each phase's function, and none begins a phase before all
+have ended the one before. The calling thread is thread 0. The caller publishes a phase by raising the ticket `go`;
+worker t answers by storing that ticket in its own `done`. Between two phases of a region and between two regions a
+worker does the same thing, waiting for the next ticket, so there is no separate barrier.
+
+The pool is one block of memory, named here by byte offsets. What one thread writes while others poll lies in a pair of
+cache lines of its own (the x86 prefetcher fetches pairs).
+"""
+
+from __future__ import annotations
+
+import platform
+from string import Template
+
+LINE = 128
+GO, FUNCTION, ARGS = 0, 8, 16  # the phase at hand: written by the caller, polled by the workers
+BUSY = LINE  # 1 while a region runs
+SLEEPERS = 2 * LINE  # workers that wait in the kernel, or are about to
+THREADS, STATE, SPIN, CREATED, STOP = (
+    3 * LINE + 8 * i for i in range(5)
+)  # written before the workers run, or at the end
+WORKERS = 4 * LINE  # of each thread: DONE, POOL, INDEX, CORE, HANDLE
+DONE, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
+
+NOT_STARTED, RUNNING, SERIAL = 0, 1, 2
+"""Values of STATE: workers are created by the first region; a pool that could not create them runs serially."""
+
+_FUTEX = {"x86_64": 202, "aarch64": 98}
+_PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": 'call void asm sideeffect "yield", ""()'}
+_DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": ""}
+
+_TEXT = Template("""
+$declare_pause
+declare i64 @syscall(i64, ...)
+declare i32 @sched_yield()
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare i32 @prctl(i32, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_join(i64, ptr)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+
+@name = private constant [11 x i8] c"tilewright\\00"
+
+; ---------------------------------------------------------------------------------------------- the entry
+; fns[count] of void(ptr args, i64 thread, i64 threads), called for all threads, phase after phase.
+define void @tw_parallel_phases(ptr %pool, ptr %fns, i64 %count, ptr %args) {
+entry:
+  %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
+  %threads = load i64, ptr %threads_at
+  %alone = icmp ult i64 %threads, 2
+  br i1 %alone, label %serial, label %claim
+claim:
+  %mine = call i1 @tw_pool_claim(ptr %pool)
+  br i1 %mine, label %owner, label %serial
+owner:
+  %ready = call i1 @ready(ptr %pool)
+  br i1 %ready, label %parallel, label %without
+parallel:
+  call void @run(ptr %pool, ptr %fns, i64 %count, ptr %args, i64 %threads)
+  br label %release
+without:
+  call void @run_serially(ptr %fns, i64 %count, ptr %args, i64 %threads)
+  br label %release
+release:
+  ; release: what this region wrote to the pool is seen by the next to claim it.
+  %busy = getelementptr i8, ptr %pool, i64 $BUSY
+  store atomic i32 0, ptr %busy release, align 4
+  ret void
+serial:
+  ; The pool is of one thread, or busy: with another thread of the program, or with the region that we are inside of.
+  call void @run_serially(ptr %fns, i64 %count, ptr %args, i64 %threads)
+  ret void
+}
+
+; Take the pool if it is free. The load in front spares the cache line while somebody else has it.
+define i1 @tw_pool_claim(ptr %pool) {
+entry:
+  %busy = getelementptr i8, ptr %pool, i64 $BUSY
+  %seen = load atomic i32, ptr %busy monotonic, align 4
+  %free = icmp eq i32 %seen, 0
+  br i1 %free, label %try, label %no
+try:
+  ; acquire: see all that the last owner wrote.
+  %pair = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic
+  %taken = extractvalue { i32, i1 } %pair, 1
+  ret i1 %taken
+no:
+  ret i1 false
+}
+
+define internal void @run_serially(ptr %fns, i64 %count, ptr %args, i64 %threads) {
+entry:
+  %none = icmp eq i64 %count, 0
+  br i1 %none, label %end, label %phase
+phase:
+  %c = phi i64 [ 0, %entry ], [ %c1, %ended ]
+  %fn_at = getelementptr ptr, ptr %fns, i64 %c
+  %fn = load ptr, ptr %fn_at
+  br label %each
+each:
+  %t = phi i64 [ 0, %phase ], [ %t1, %each ]
+  call void %fn(ptr %args, i64 %t, i64 %threads)
+  %t1 = add i64 %t, 1
+  %more = icmp ult i64 %t1, %threads
+  br i1 %more, label %each, label %ended
+ended:
+  %c1 = add i64 %c, 1
+  %again = icmp ult i64 %c1, %count
+  br i1 %again, label %phase, label %end
+end:
+  ret void
+}
+
+define internal void @run(ptr %pool, ptr %fns, i64 %count, ptr %args, i64 %threads) {
+entry:
+  %fn_out = getelementptr i8, ptr %pool, i64 $FUNCTION
+  %args_out = getelementptr i8, ptr %pool, i64 $ARGS
+  %sleepers = getelementptr i8, ptr %pool, i64 $SLEEPERS
+  %spin_at = getelementptr i8, ptr %pool, i64 $SPIN
+  %spin = load i64, ptr %spin_at
+  %none = icmp eq i64 %count, 0
+  br i1 %none, label %end, label %phase
+phase:
+  %c = phi i64 [ 0, %entry ], [ %c1, %ended ]
+  %fn_at = getelementptr ptr, ptr %fns, i64 %c
+  %fn = load ptr, ptr %fn_at
+  ; Only the owner writes `go`, and no worker reads these three now: all have answered the last ticket.
+  %last = load atomic i64, ptr %pool monotonic, align 8
+  %ticket = add i64 %last, 1
+  store ptr %fn, ptr %fn_out
+  store ptr %args, ptr %args_out
+  ; seq_cst, twice: as a release it publishes the two stores above and all data that the phase reads; and it is ordered
+  ; before the load of `sleepers`. A worker raises `sleepers` and then has the kernel compare `go`: one of the two
+  ; sees the other, so nobody sleeps through a ticket.
+  store atomic i64 %ticket, ptr %pool seq_cst, align 8
+  %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
+  %all_awake = icmp eq i32 %asleep, 0
+  br i1 %all_awake, label %own_part, label %wake
+wake:
+  call void @wake(ptr %pool)
+  br label %own_part
+own_part:
+  call void %fn(ptr %args, i64 0, i64 %threads)
+  br label %worker
+worker:
+  %t = phi i64 [ 1, %own_part ], [ %t1, %answered ]
+  %at = mul i64 %t, $LINE
+  %record = getelementptr i8, ptr %pool, i64 $WORKERS
+  %done = getelementptr i8, ptr %record, i64 %at
+  br label %poll
+poll:
+  %left = phi i64 [ %spin, %worker ], [ %left1, %again ]
+  ; acquire: see all that the worker wrote in this phase.
+  %answer = load atomic i64, ptr %done acquire, align 8
+  %is_done = icmp eq i64 %answer, %ticket
+  br i1 %is_done, label %answered, label %wait
+wait:
+  %patient = icmp ne i64 %left, 0
+  br i1 %patient, label %spin_once, label %yield
+spin_once:
+  $pause
+  %left2 = sub i64 %left, 1
+  br label %again
+yield:
+  ; The worker takes long, or has no core: it may need this one.
+  %ignored = call i32 @sched_yield()
+  br label %again
+again:
+  %left1 = phi i64 [ %left2, %spin_once ], [ 0, %yield ]
+  br label %poll
+answered:
+  %t1 = add i64 %t, 1
+  %more = icmp ult i64 %t1, %threads
+  br i1 %more, label %worker, label %ended
+ended:
+  %c1 = add i64 %c, 1
+  %next = icmp ult i64 %c1, %count
+  br i1 %next, label %phase, label %end
+end:
+  ret void
+}
+
+define internal void @wake(ptr %pool) {
+  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 129, i32 2147483647)  ; FUTEX_WAKE_PRIVATE
+  ret void
+}
+
+; ---------------------------------------------------------------------------------------------- a worker
+define internal ptr @worker(ptr %me) {
+entry:
+  %pool_at = getelementptr i8, ptr %me, i64 $POOL
+  %pool = load ptr, ptr %pool_at
+  %index_at = getelementptr i8, ptr %me, i64 $INDEX
+  %index = load i64, ptr %index_at
+  %fn_in = getelementptr i8, ptr %pool, i64 $FUNCTION
+  %args_in = getelementptr i8, ptr %pool, i64 $ARGS
+  %sleepers = getelementptr i8, ptr %pool, i64 $SLEEPERS
+  %stop_at = getelementptr i8, ptr %pool, i64 $STOP
+  %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
+  %threads = load i64, ptr %threads_at
+  %spin_at = getelementptr i8, ptr %pool, i64 $SPIN
+  %spin = load i64, ptr %spin_at
+  %named = call i32 (i32, ...) @prctl(i32 15, ptr @name)  ; PR_SET_NAME
+  call void @pin(ptr %me)
+  br label %wait
+wait:
+  %last = phi i64 [ 0, %entry ], [ %go, %work ], [ %last, %sleep ]
+  br label %poll
+poll:
+  %left = phi i64 [ %spin, %wait ], [ %left1, %spin_once ]
+  ; acquire: see the function, its arguments and the data that the caller wrote before this ticket.
+  %go = load atomic i64, ptr %pool acquire, align 8
+  %called = icmp ne i64 %go, %last
+  br i1 %called, label %begin, label %idle
+idle:
+  %patient = icmp ne i64 %left, 0
+  br i1 %patient, label %spin_once, label %sleep
+spin_once:
+  $pause
+  %left1 = sub i64 %left, 1
+  br label %poll
+sleep:
+  ; seq_cst: before the kernel's own look at `go`; see the store in @run. The low half of `go` is enough: no ticket is
+  ; given out before this worker has answered the last.
+  %up = atomicrmw add ptr %sleepers, i32 1 seq_cst
+  %seen = trunc i64 %last to i32
+  %woken = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 128, i32 %seen, ptr null)  ; FUTEX_WAIT_PRIVATE
+  %down = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  br label %wait
+begin:
+  %stop = load i64, ptr %stop_at
+  %stopped = icmp ne i64 %stop, 0
+  br i1 %stopped, label %leave, label %work
+work:
+  %fn = load ptr, ptr %fn_in
+  %args = load ptr, ptr %args_in
+  call void %fn(ptr %args, i64 %index, i64 %threads)
+  ; release: what the function wrote is seen by the caller, who lets all others pass on to the next phase.
+  store atomic i64 %go, ptr %me release, align 8
+  br label %wait
+leave:
+  ret ptr null
+}
+
+; Bind this worker to its core, if it has one; a kernel that refuses leaves it unbound.
+define internal void @pin(ptr %me) {
+entry:
+  %core_at = getelementptr i8, ptr %me, i64 $CORE
+  %core = load i64, ptr %core_at
+  %unbound = icmp slt i64 %core, 0
+  br i1 %unbound, label %end, label %bind
+bind:
+  %mask = alloca [128 x i64]
+  store [128 x i64] zeroinitializer, ptr %mask
+  %word = lshr i64 %core, 6
+  %word_at = getelementptr i64, ptr %mask, i64 %word
+  %shift = and i64 %core, 63
+  %bit = shl i64 1, %shift
+  store i64 %bit, ptr %word_at
+  %ignored = call i32 @sched_setaffinity(i32 0, i64 1024, ptr %mask)
+  br label %end
+end:
+  ret void
+}
+
+; ---------------------------------------------------------------------------------------------- beginning and end
+; Whether the workers run; creates them the first time. For the owner of the pool.
+define internal i1 @ready(ptr %pool) {
+entry:
+  %state_at = getelementptr i8, ptr %pool, i64 $STATE
+  %state = load i64, ptr %state_at
+  %new = icmp eq i64 %state, $NOT_STARTED
+  br i1 %new, label %start, label %answer
+start:
+  call void @start(ptr %pool)
+  %started = load i64, ptr %state_at
+  br label %answer
+answer:
+  %now = phi i64 [ %state, %entry ], [ %started, %start ]
+  %running = icmp eq i64 %now, $RUNNING
+  ret i1 %running
+}
+
+define internal void @start(ptr %pool) {
+entry:
+  %all = alloca [16 x i64]
+  %old = alloca [16 x i64]
+  %state_at = getelementptr i8, ptr %pool, i64 $STATE
+  %created_at = getelementptr i8, ptr %pool, i64 $CREATED
+  %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
+  %threads = load i64, ptr %threads_at
+  ; Workers inherit this mask: signals are for the threads of the program.
+  store [16 x i64] [$all_signals], ptr %all
+  %set = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %old)
+  br label %create
+create:
+  %t = phi i64 [ 1, %entry ], [ %t1, %created ]
+  %at = mul i64 %t, $LINE
+  %records = getelementptr i8, ptr %pool, i64 $WORKERS
+  %me = getelementptr i8, ptr %records, i64 %at
+  %handle = getelementptr i8, ptr %me, i64 $HANDLE
+  %error = call i32 @pthread_create(ptr %handle, ptr null, ptr @worker, ptr %me)
+  %failed = icmp ne i32 %error, 0
+  br i1 %failed, label %end, label %created
+created:
+  store i64 %t, ptr %created_at
+  %t1 = add i64 %t, 1
+  %more = icmp ult i64 %t1, %threads
+  br i1 %more, label %create, label %end
+end:
+  %state = phi i64 [ $SERIAL, %create ], [ $RUNNING, %created ]
+  store i64 %state, ptr %state_at
+  %reset = call i32 @pthread_sigmask(i32 2, ptr %old, ptr null)
+  ret void
+}
+
+; End the workers and wait for them. The caller has claimed the pool and keeps it, so later regions run serially.
+define void @tw_pool_stop(ptr %pool) {
+entry:
+  %stop_at = getelementptr i8, ptr %pool, i64 $STOP
+  store i64 1, ptr %stop_at
+  ; seq_cst as in @run: a release of `stop`, ordered before the wake.
+  %ticket = atomicrmw add ptr %pool, i64 1 seq_cst
+  call void @wake(ptr %pool)
+  %created_at = getelementptr i8, ptr %pool, i64 $CREATED
+  %created = load i64, ptr %created_at
+  %none = icmp eq i64 %created, 0
+  br i1 %none, label %end, label %join
+join:
+  %t = phi i64 [ 1, %entry ], [ %t1, %join ]
+  %at = mul i64 %t, $LINE
+  %records = getelementptr i8, ptr %pool, i64 $WORKERS
+  %me = getelementptr i8, ptr %records, i64 %at
+  %handle_at = getelementptr i8, ptr %me, i64 $HANDLE
+  %handle = load i64, ptr %handle_at
+  %ignored = call i32 @pthread_join(i64 %handle, ptr null)
+  %t1 = add i64 %t, 1
+  %more = icmp ule i64 %t1, %created
+  br i1 %more, label %join, label %end
+end:
+  store i64 0, ptr %created_at
+  ret void
+}
+
+; As many turns of the waiting loop: to find out how long one takes.
+define void @tw_pool_spin(i64 %turns, ptr %polled) {
+entry:
+  br label %turn
+turn:
+  %left = phi i64 [ %turns, %entry ], [ %left1, %turn ]
+  %ignored = load atomic i64, ptr %polled acquire, align 8
+  $pause
+  %left1 = sub i64 %left, 1
+  %more = icmp ne i64 %left1, 0
+  br i1 %more, label %turn, label %end
+end:
+  ret void
+}
+""")
+
+
+def pool_ir(machine: str = platform.machine()) -> str:
+    """The module for a processor family ("x86_64" or "aarch64") under Linux."""
+    offsets = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, int)}
+    return _TEXT.substitute(
+        offsets,
+        futex=_FUTEX[machine],
+        pause=_PAUSE[machine],
+        declare_pause=_DECLARE_PAUSE[machine],
+        all_signals=", ".join(["i64 -1"] * 16),
+    )

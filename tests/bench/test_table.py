@@ -1,0 +1,81 @@
+"""The README's tables: made from the newest results, and found out when stale."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tilewright.bench import record, table
+from tilewright.bench.result import Result
+from tilewright.errors import ArgumentError
+from tilewright.machines.machine import Machine
+
+
+def rates(**more: float) -> dict[str, float]:
+    return {"gflops": 1234.6, "peer_gflops": 1000, "gbs": 20.04, "peer_gbs": 10, "bandwidth": 0.876,
+            "ratio": 2.0, "ratio_low": 1.9, "ratio_high": 2.1, **more}  # fmt: skip
+
+
+RESULTS = [
+    Result("matmul_f32", "matmul f32 8x8x8", 1, rates()),
+    Result("matmul_f32", "linear f32 1x8x8", 1, rates(ratio=0.5)),
+    Result("matmul_f32", "linear f32 2x8x8", 1, error="VerificationError: far off"),
+    Result("rows", "softmax f32 8x8", 2, rates()),
+    Result("decoder", "prefill", 2, {**rates(tokens_per_s=500.0, peer_tokens_per_s=250.0)}),
+    Result("memory", "peak resident memory", 2, {"peak_mb": 2600, "need_mb": 2500, "peak_over_need": 1.04}),
+    Result("startup", "import tilewright", 2, {"s": 0.123}),
+]
+
+
+@pytest.fixture
+def root(tmp_path):
+    described = record.describe(Machine.named("x86-avx2"), RESULTS, ["tilewright", "bench", "cpu", "--save"], tmp_path)
+    record.save(described, tmp_path / "benchmarks" / "results")
+    (tmp_path / "README.md").write_text(f"# Title\n\n{table.BEGIN}\n{table.END}\n\n## After\n")
+    return tmp_path
+
+
+def test_written_once_then_fresh(root):
+    assert table.regenerate(root, check=True) is False
+    assert table.BEGIN + "\n" + table.END in (root / "README.md").read_text()  # check writes nothing
+    assert table.regenerate(root, check=False) is False
+    assert table.regenerate(root, check=True) is True
+    text = (root / "README.md").read_text()
+    assert text.startswith("# Title\n") and text.endswith("\n\n## After\n")
+    assert [p.name for p in root.iterdir() if p.suffix == ".unfinished"] == []
+
+
+def test_figures_are_those_of_the_results(root):
+    table.regenerate(root, check=False)
+    text = (root / "README.md").read_text()
+    assert "| matmul f32 8x8x8 | 1 | 1,235 | 1,000 | 2.00x [1.90, 2.10] |" in text
+    assert "| linear f32 2x8x8 | 1 | failed |" in text
+    assert "| **geometric mean** | 1 |  |  | **1.00x** |" in text
+    assert "| softmax f32 8x8 | 2 | 20.0 | 10.0 | 88% | 2.00x [1.90, 2.10] |" in text
+    assert "| peak resident memory | 2 | 2,600 | 2,500 | 104% |" in text
+    assert "benchmarks/results/cpu-x86-avx2-" in text
+    assert "`tilewright bench cpu --save`" in text
+
+
+def test_a_newer_file_makes_the_readme_stale(root):
+    table.regenerate(root, check=False)
+    (path,) = (root / "benchmarks" / "results").iterdir()
+    newer = json.loads(path.read_text())
+    newer["date"] = "2999-01-01T00:00:00+00:00"
+    newer["results"][0]["metrics"]["gflops"] = 4321
+    (path.parent / "cpu-newer.json").write_text(json.dumps(newer))
+    assert table.regenerate(root, check=True) is False
+
+
+def test_every_table_row_has_as_many_cells_as_its_head(root):
+    (path,) = (root / "benchmarks" / "results").iterdir()
+    blocks = table.render(record.load(path), "x.json").split("\n\n")
+    for block in (b for b in blocks if b.startswith("|")):
+        assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_a_readme_without_markers_is_a_typed_error(root):
+    (root / "README.md").write_text("# Title\n")
+    with pytest.raises(ArgumentError, match="exactly one pair"):
+        table.regenerate(root, check=True)

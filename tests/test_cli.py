@@ -1,0 +1,243 @@
+"""The command: instant help, clean errors, and what each command prints."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tilewright import cli
+from tilewright.bench.checkpoint import Shape, write_checkpoint
+from tilewright.bench.result import Result
+from tilewright.errors import ArgumentError, TilewrightError
+
+TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48, vocabulary=256, context=64)
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}bot:{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model folder with random weights, a tokenizer of bytes and a chat template."""
+    folder = tmp_path_factory.mktemp("model")
+    write_checkpoint(folder, TINY)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.5, "top_k": 7}))
+    return str(folder)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command with arguments and an optional standard input: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str, stdin: str = ""):
+        monkeypatch.setattr(sys, "argv", ["tilewright", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("TILEWRIGHT_THREADS", os.environ.get("TILEWRIGHT_THREADS", ""))  # undone after --threads
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+# ------------------------------------------------------------------------------------------------ help and errors
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys; sys.argv = ['tilewright', '--help']\n"
+        "from tilewright.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'torch', 'llvmlite', 'jinja2', 'tokenizers', 'ml_dtypes'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    for command in ("generate", "chat", "show", "doctor", "bench"):
+        assert command in ended.stdout
+
+
+def test_version(run):
+    from tilewright import __version__
+
+    assert run("--version") == (0, __version__ + "\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("show", "no_such", "--sizes", "1"), "no operator is called 'no_such'; there are matmul"),
+        (("show", "matmul", "--sizes", "1,2"), "matmul needs M=..,N=..,K=.."),
+        (("show", "softmax", "--sizes", "1,2", "--dtype", "f33"), "f33"),
+        (("generate", "x", "--model", "/no/such/folder"), "/no/such/folder"),
+        (("bench", "cpu", "--threads", "0"), "--threads 0"),
+    ],
+)
+def test_errors_are_one_line(run, arguments, says):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert says in err
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch):
+    monkeypatch.setenv("DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["tilewright", "show", "no_such", "--sizes", "1"])
+    with pytest.raises(ArgumentError):
+        cli.main()
+
+
+def test_a_bad_setting_is_an_error_not_a_loop(run, monkeypatch):
+    monkeypatch.setenv("DEBUG", "lots")
+    code, _, err = run("generate", "x")
+    assert code == 2 and err.startswith("error: DEBUG='lots'")
+
+
+# --------------------------------------------------------------------------------------------------------- sizes
+def test_sizes_by_place_and_by_name():
+    dims = ["M", "N", "K"]
+    assert cli.parse_sizes("1,2,3", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
+    assert cli.parse_sizes("K=3, M=1, N=2", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2", "1,2,3,4", "1,2,-3", "1,2,x", "M=1,N=2", "M=1,N=2,L=3", "M=1,2,3", "M=1,M=2,K=3"]
+)
+def test_bad_sizes(text):
+    with pytest.raises(ArgumentError, match=r"M=\.\.,N=\.\.,K=\.\."):
+        cli.parse_sizes(text, ["M", "N", "K"], "matmul")
+
+
+def test_dims_begin_with_those_of_the_result():
+    assert cli.operator_dims("matmul", "f32") == ["M", "N", "K"]
+    assert cli.operator_dims("rmsnorm", "bf16") == ["M", "D"]
+
+
+# ------------------------------------------------------------------------------------------------ generate, chat
+def test_generate_prints_the_text_and_tells_what_ran(run, model):
+    options = ("--model", model, "--max-tokens", "5", "--temperature", "0", "--threads", "1")
+    code, out, err = run("generate", "abc", *options)
+    assert code == 0
+    assert "5 tokens, " in err and "tokens/s, first token after" in err
+    assert "kernels: " in err and "matmul" in err and "attention" in err
+    code, again, _ = run("generate", *options, stdin="abc")
+    assert (code, again) == (0, out)
+
+
+def test_generate_json(run, model):
+    code, out, _ = run("generate", "abc", "--model", model, "--max-tokens", "5", "--seed", "3", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["prompt"] == "abc"
+    assert len(found["token_ids"]) == 5 and found["finish_reason"] == "length"
+    assert found["timings"]["first_token"] > 0
+    assert found["kernels"]["embedding"] == 5
+    _, out, _ = run("generate", "abc", "--model", model, "--max-tokens", "5", "--seed", "3", "--json")
+    assert json.loads(out)["token_ids"] == found["token_ids"]
+
+
+def test_options_of_the_model_hold_unless_the_command_line_says_otherwise(model):
+    llm = cli._load(model)
+    params = cli._params(llm, max_tokens=9, temperature=None, top_k=None, top_p=0.25, stop=["\n"])
+    assert (params.temperature, params.top_k, params.top_p) == (0.5, 7, 0.25)
+    assert params.max_tokens == 9 and params.stops == ("\n",)
+
+
+def test_bad_sampling_value(run, model):
+    code, _, err = run("generate", "abc", "--model", model, "--top-p", "3")
+    assert code == 2 and "top_p is 3.0" in err
+
+
+def test_chat_goes_on_until_an_empty_line(run, model):
+    options = ("--model", model, "--max-tokens", "3", "--temperature", "0")
+    code, _, err = run("chat", *options, stdin="hi\nyou\n\nnot read\n")
+    assert code == 0
+    assert err.count("kernels:") == 2
+
+
+def test_chat_needs_a_template_before_the_user_types(run, tmp_path, model):
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    (bare / "tokenizer_config.json").unlink()
+    code, _, err = run("chat", "--model", str(bare), stdin="hi\n")
+    assert code == 2 and "no chat template" in err
+
+
+# -------------------------------------------------------------------------------------------------- show, doctor
+@pytest.mark.parametrize("stage", ["tile", "sched", "ll", "asm", "thread"])
+def test_show_every_stage(run, stage):
+    code, out, err = run("show", "matmul", "--sizes", "1,64,64", "--stage", stage)
+    assert (code, err) == (0, "")
+    assert len(out) > 100
+
+
+def test_show_json(run):
+    _, out, _ = run("show", "softmax", "--sizes", "D=8,M=2", "--stage", "tile", "--json")
+    found = json.loads(out)
+    assert found["sizes"] == {"M": 2, "D": 8}
+    assert "kernel softmax" in found["text"]
+
+
+def test_doctor(run):
+    code, out, _ = run("doctor", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["machine"]["cores"] >= 1 and "problems" in found
+    code, out, _ = run("doctor")
+    assert code == 0 and "llvmlite" in out
+
+
+# --------------------------------------------------------------------------------------------------------- bench
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout whose only floor is a ratio of 1, and a bench that measures nothing."""
+    from tilewright.bench import cpu
+
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "floors.toml").write_text('[[floor]]\nfamily = "rows"\nmetric = "ratio"\nmin = 1.0\n')
+    (tmp_path / "README.md").write_text("<!-- bench:cpu -->\n<!-- /bench:cpu -->\n")
+    monkeypatch.chdir(tmp_path)
+    metrics = dict.fromkeys(("ratio", "ratio_low", "ratio_high", "gbs", "peer_gbs", "bandwidth"), 1.5)
+    results = [Result("rows", "softmax f32 4x4", 1, metrics)]
+    monkeypatch.setattr(cpu, "measure", lambda request: iter(results))
+    return results
+
+
+def test_bench_saves_and_the_table_follows(run, checkout, tmp_path):
+    code, _, err = run("bench", "cpu", "--save")
+    assert code == 0 and "softmax f32 4x4" in err and "1.50x" in err and "wrote" in err
+    assert run("bench", "table", "--check")[0] == 1
+    assert run("bench", "table")[0] == 0
+    assert run("bench", "table", "--check")[0] == 0
+    assert "| softmax f32 4x4 | 1 |" in (tmp_path / "README.md").read_text()
+
+
+def test_bench_fails_below_a_floor(run, checkout):
+    checkout.append(Result("rows", "rope f32 4x4", 2, {"ratio": 0.5}))
+    code, out, err = run("bench", "cpu", "--json")
+    assert code == 1
+    assert "rope f32 4x4, threads 2: ratio is 0.5, the floor is at least 1" in err
+    assert [r["name"] for r in json.loads(out)["results"]] == ["softmax f32 4x4", "rope f32 4x4"]
+
+
+def test_an_error_of_the_bench_is_one_line(run, checkout, monkeypatch):
+    from tilewright.bench import cpu
+
+    def fails(request):
+        raise TilewrightError("the worker died")
+
+    monkeypatch.setattr(cpu, "measure", fails)
+    code, _, err = run("bench", "cpu", "--json")
+    assert code == 2 and "error: the worker died" in err
