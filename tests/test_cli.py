@@ -16,7 +16,7 @@ from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError, TilewrightError
 
-TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48, vocabulary=256, context=64)
+TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=48, vocabulary=256, context=64)
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}bot:{% endif %}"
 )
@@ -100,7 +100,7 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch):
 
 def test_a_bad_setting_is_an_error_not_a_loop(run, monkeypatch):
     monkeypatch.setenv("DEBUG", "lots")
-    code, _, err = run("generate", "x")
+    code, _, err = run("bench", "cpu")
     assert code == 2 and err.startswith("error: DEBUG='lots'")
 
 

@@ -74,7 +74,7 @@ def test_an_unwritable_cache_is_a_problem_with_a_fix(tmp_path: Path, monkeypatch
         report = diagnose()
     assert not report["cache"]["writable"]
     assert "cannot be written" in problems(report) and "TILEWRIGHT_CACHE_DIR" in problems(report)
-    assert "NOT writable" in render(report)
+    assert "NOT writable" in render(report, width=400)
 
 
 def test_bad_settings_are_a_problem_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def llm(folder):
-    """The model, with room for four requests at once."""
-    return LLM(folder, max_batch=4, operators=plain_operators)
+@pytest.fixture(params=["plain", "compiled"])
+def llm(request, folder):
+    """The model on operators in NumPy and on compiled kernels, with room for four requests at once."""
+    return LLM(folder, max_batch=4, operators=plain_operators if request.param == "plain" else None)

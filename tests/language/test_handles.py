@@ -1,6 +1,6 @@
 """Tiles: element types of arithmetic, broadcasting, axes, dots; each checked on the traced type."""
 
-# ruff: noqa: F821 (the names in Tensor[...] are dimensions)
+# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import numpy as np
@@ -36,7 +36,7 @@ def type_of(expression, dtypes="f32"):
     found = []
 
     @kernel
-    def program(x: Tensor[M, N], v: Tensor[N], p: Tensor[N].of("i32"), s: Scalar[f32], y: Tensor[N]):
+    def program(x: Tensor["M", "N"], v: Tensor["N"], p: Tensor["N"].of("i32"), s: Scalar["f32"], y: Tensor["N"]):
         y[:] = 0
         tile = expression(x, v, p, s)
         found.append(show_type(tile.type))
@@ -86,7 +86,7 @@ def test_types(expression, dtypes, expected):
 
 def test_broadcasts_put_outer_loops_first():
     @kernel
-    def program(v: Tensor[N], w: Tensor[M], y: Tensor[M, N]):
+    def program(v: Tensor["N"], w: Tensor["M"], y: Tensor["M", "N"]):
         for i in parallel("M"):
             for j in tiles("N"):
                 tile = v[j] * w[i]
@@ -98,7 +98,7 @@ def test_broadcasts_put_outer_loops_first():
 
 def test_a_point_is_its_position_in_arithmetic():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"]):
         for b in parallel(each("N")):
             y[b] = where(b % 2 == 0, x[b], (10 - b).to("f32"))
 
@@ -109,7 +109,7 @@ def test_a_point_is_its_position_in_arithmetic():
 
 def test_carried_tiles_change_in_place():
     @kernel
-    def program(x: Tensor[N], y: Tensor[4]):
+    def program(x: Tensor["N"], y: Tensor[4]):
         top, low, scaled = full(value=-np.inf), full(value=np.inf), full(value=1.0)
         total = zeros()
         for n in tiles("N"):
@@ -127,7 +127,7 @@ def test_carried_tiles_change_in_place():
 
 def test_transposes_of_a_carried_tile_are_taken_at_once():
     @kernel
-    def program(x: Tensor[M, N], y: Tensor[N, M]):
+    def program(x: Tensor["M", "N"], y: Tensor["N", "M"]):
         acc = zeros("M", "N")
         acc += x[:, :]
         before = acc.T
@@ -141,7 +141,7 @@ def test_transposes_of_a_carried_tile_are_taken_at_once():
 
 def test_functions_agree_with_numpy():
     @kernel
-    def program(x: Tensor[N], y: Tensor[3, N]):
+    def program(x: Tensor["N"], y: Tensor[3, "N"]):
         y[0, :] = exp(x[:])
         y[1, :] = exp2(x[:])
         y[2, :] = log(x[:])

@@ -1,6 +1,6 @@
 """Each mistake of an author gives a typed error that names the fix and points at the author's line."""
 
-# ruff: noqa: F821 (the names in Tensor[...] are dimensions)
+# ruff: noqa: F821, PLR0917, UP037 (the names in Tensor[...] are dimensions; kernels have many tensors)
 from __future__ import annotations
 
 import math
@@ -37,12 +37,12 @@ def traced(function):
 
     @kernel
     def program(
-        x: Tensor[M, N],
-        v: Tensor[N],
-        y: Tensor[M, N],
-        z: Tensor[M],
-        p: Tensor[M].of("i64"),
-        s: Scalar[f32],
+        x: Tensor["M", "N"],
+        v: Tensor["N"],
+        y: Tensor["M", "N"],
+        z: Tensor["M"],
+        p: Tensor["M"].of("i64"),
+        s: Scalar["f32"],
     ):
         function(x, v, y, z, p, s)
 
@@ -134,7 +134,7 @@ def float_tile_index(x, v, y, z, p, s):
 @mistake(ShapeError, "axis M indexes .* twice; use two axes, or coord")
 def one_axis_twice(x, v, y, z, p, s):
     @kernel
-    def square(a: Tensor[M, M], b: Tensor[M]):
+    def square(a: Tensor["M", "M"], b: Tensor["M"]):
         b["M"] = a["M", "M"]  # here
 
     square.trace()
@@ -257,7 +257,7 @@ def sum_over_a_missing_axis(x, v, y, z, p, s):
 
 @mistake(ShapeError, r"\.T swaps the last two axes, but this tile is f32\[M\]")
 def transpose_of_a_row(x, v, y, z, p, s):
-    z[:].T  # here
+    _ = z[:].T  # here
 
 
 # ---------------------------------------------------------------------------------------- carried tiles

@@ -1,6 +1,6 @@
 """`@kernel`: signatures, dtypes, optional parameters, static options, the cache of traces."""
 
-# ruff: noqa: F821 (the names in Tensor[...] are dimensions)
+# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import pytest
@@ -97,27 +97,27 @@ def unannotated(x):
     pass
 
 
-def with_default(x: Tensor[M] = 3):
+def with_default(x: Tensor["M"] = 3):
     pass
 
 
-def option_without_default(x: Tensor[M], *, mode):
+def option_without_default(x: Tensor["M"], *, mode):
     pass
 
 
-def bad_dim(x: Tensor[M+1]):
+def bad_dim(x: Tensor["M+1"]):
     pass
 
 
-def param_is_dim(M: Tensor[M]):
+def param_is_dim(M: Tensor["M"]):
     pass
 
 
-def keyword(step: Tensor[M]):
+def keyword(step: Tensor["M"]):
     pass
 
 
-def unseen(x: Missing[M]):
+def unseen(x: Missing["M"]):
     pass
 
 
@@ -130,7 +130,7 @@ def unseen(x: Missing[M]):
         (bad_dim, r"dimension 'M\+1' is not a name"),
         (param_is_dim, "'M' is a parameter and a dimension; rename one"),
         (keyword, "'step' is a word of the tile language; rename it"),
-        (unseen, "name 'Missing' is not defined; import Tensor and Scalar where its module sees them"),
+        (unseen, "name 'Missing' is not defined; quote dimensions, as in Tensor"),
     ],
 )
 def test_signatures_that_are_none(function, message):

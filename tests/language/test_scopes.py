@@ -38,8 +38,8 @@ def test_blocks_see_what_is_around_them():
 def test_what_is_inside_ends_with_its_block():
     after = [set(scope.values) for stmt, scope in scopes(parse(TEXT)) if isinstance(stmt, ir.Loop)]
     assert after[0] == {"zero"}
-    body = TEXT.replace("kernel k", "kernel k", 1).rstrip().removesuffix("}") + "  end = full 1.0 : f32[]\n}"
-    last = [scope for stmt, scope in scopes(parse(body)) if isinstance(stmt, ir.Let) and stmt.name == "end"][0]
+    body = TEXT.rstrip().removesuffix("}") + "  end = full 1.0 : f32[]\n}"
+    last = next(scope for stmt, scope in scopes(parse(body)) if isinstance(stmt, ir.Let) and stmt.name == "end")
     assert set(last.values) - {"end"} == {"zero"}
     assert not last.axes
 

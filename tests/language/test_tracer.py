@@ -1,6 +1,6 @@
 """What a trace emits: names, order, shared expressions, and where the author wrote each statement."""
 
-# ruff: noqa: F821 (the names in Tensor[...] are dimensions)
+# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import inspect
@@ -24,7 +24,7 @@ def test_the_same_program_traces_to_the_same_text():
 
 def test_axes_are_called_after_their_dimensions():
     @kernel
-    def program(b: Tensor[B, N], c: Tensor[B, N], d: Tensor[N]):
+    def program(b: Tensor["B", "N"], c: Tensor["B", "N"], d: Tensor["N"]):
         for i, j in parallel(each("B"), "N"):
             c[i, j] = b[i, j]
         for j in tiles("N"):
@@ -37,7 +37,7 @@ def test_axes_are_called_after_their_dimensions():
 
 def test_values_are_called_after_what_they_are():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"]):
         y[:] = exp(x[:] + 1.0) + exp(x[:])
 
     assert lines_of(program, dtypes="bf16") == [
@@ -56,7 +56,7 @@ def test_values_are_called_after_what_they_are():
 
 def test_equal_pure_expressions_are_emitted_once():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N], z: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"], z: Tensor["N"]):
         v = x[:]
         y[:] = v * 2.0 + v * 2.0
         for n in tiles("N"):
@@ -71,7 +71,7 @@ def test_equal_pure_expressions_are_emitted_once():
 
 def test_what_reads_a_carried_tile_is_emitted_again():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"]):
         acc = zeros("N")
         before = exp(acc)
         acc += x[:]
@@ -82,7 +82,7 @@ def test_what_reads_a_carried_tile_is_emitted_again():
 
 def test_zero_and_minus_zero_are_not_one_constant():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"]):
         y[:] = (x[:] + 0.0) * -0.0
 
     text = "\n".join(lines_of(program))
@@ -92,10 +92,10 @@ def test_zero_and_minus_zero_are_not_one_constant():
 
 def test_a_loop_over_the_whole_dimension_has_no_bounds():
     @kernel
-    def program(x: Tensor[N, M], y: Tensor[N]):
+    def program(x: Tensor["N", "M"], y: Tensor["N"]):
         for n in tiles("N", start=0, stop=size("N")):
-            for m in tiles("M", stop=size("N")):
-                y.dims  # noqa: B018 (a loop without statements disappears)
+            for _ in tiles("M", stop=size("N")):
+                pass  # a loop without statements disappears
             y[n] = 0
 
     (loop,) = [s for s in program.trace().body if isinstance(s, ir.Loop)]
@@ -105,7 +105,7 @@ def test_a_loop_over_the_whole_dimension_has_no_bounds():
 
 def test_bounds_are_numbers_or_values():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N], length: Tensor[L].of("i32")):
+    def program(x: Tensor["N"], y: Tensor["N"], length: Tensor["L"].of("i32")):
         for n in parallel("N", start=2, stop=length[0]):
             y[n] = x[n]
 
@@ -115,7 +115,7 @@ def test_bounds_are_numbers_or_values():
 
 def test_lines_point_at_the_author():
     @kernel
-    def program(x: Tensor[N], y: Tensor[N]):
+    def program(x: Tensor["N"], y: Tensor["N"]):
         for n in tiles("N"):
             v = x[n]
             y[n] = v

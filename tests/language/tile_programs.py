@@ -1,6 +1,6 @@
 """Tile programs that the tests of the language share, and a strategy for random ones."""
 
-# ruff: noqa: F821 (the names in Tensor[...] are dimensions)
+# ruff: noqa: F821, PLR0917, UP037 (the names in Tensor[...] are dimensions; kernels have many tensors)
 from __future__ import annotations
 
 import math
@@ -33,11 +33,11 @@ from tilewright.language import (
 
 @kernel
 def matmul(
-    a: Tensor[M, K],
-    b: Tensor[N, K],
-    c: Tensor[M, N],
-    bias: Tensor[N] = None,
-    alpha: Scalar[f32] = None,
+    a: Tensor["M", "K"],
+    b: Tensor["N", "K"],
+    c: Tensor["M", "N"],
+    bias: Tensor["N"] = None,
+    alpha: Scalar["f32"] = None,
     *,
     activation=None,
 ):
@@ -53,7 +53,7 @@ def matmul(
 
 
 @kernel
-def rmsnorm(x: Tensor[M, D], weight: Tensor[D], y: Tensor[M, D], eps: Scalar[f32]):
+def rmsnorm(x: Tensor["M", "D"], weight: Tensor["D"], y: Tensor["M", "D"], eps: Scalar["f32"]):
     for i in parallel("M"):
         squares = zeros(i)
         for d in tiles("D"):
@@ -66,12 +66,12 @@ def rmsnorm(x: Tensor[M, D], weight: Tensor[D], y: Tensor[M, D], eps: Scalar[f32
 
 @kernel
 def attention(
-    q: Tensor[B, Hq, S, D],
-    k: Tensor[B, H, T, D],
-    v: Tensor[B, H, T, D],
-    o: Tensor[B, Hq, S, D],
-    lengths: Tensor[B].of("i32"),
-    scale: Scalar[f32],
+    q: Tensor["B", "Hq", "S", "D"],
+    k: Tensor["B", "H", "T", "D"],
+    v: Tensor["B", "H", "T", "D"],
+    o: Tensor["B", "Hq", "S", "D"],
+    lengths: Tensor["B"].of("i32"),
+    scale: Scalar["f32"],
 ):
     """Causal, grouped heads, ragged lengths; the last query is the last key."""
     for b, h, s in parallel(each("B"), each("Hq"), "S"):
@@ -90,7 +90,7 @@ def attention(
 
 
 @kernel
-def paged_gather(pages: Tensor[N, P, D], table: Tensor[L].of("i32"), y: Tensor[T, D]):
+def paged_gather(pages: Tensor["N", "P", "D"], table: Tensor["L"].of("i32"), y: Tensor["T", "D"]):
     """y[t] = pages[table[t // P], t % P]."""
     for t in parallel("T"):
         page = table[coord(t) // size("P")]
@@ -98,14 +98,14 @@ def paged_gather(pages: Tensor[N, P, D], table: Tensor[L].of("i32"), y: Tensor[T
 
 
 @kernel
-def scatter(x: Tensor[M, D], slots: Tensor[M].of("i64"), y: Tensor[R, D]):
+def scatter(x: Tensor["M", "D"], slots: Tensor["M"].of("i64"), y: Tensor["R", "D"]):
     """y[slots[m]] = x[m]."""
     for m, d in parallel("M", "D"):
         y[slots[m], d] = x[m, d]
 
 
 @kernel
-def transpose(x: Tensor[M, N], y: Tensor[N, M]):
+def transpose(x: Tensor["M", "N"], y: Tensor["N", "M"]):
     for i, j in parallel("M", "N"):
         y[j, i] = x[i, j]
 
@@ -126,8 +126,8 @@ _STEPS = (
 
 @kernel
 def _random(
-    a: Tensor[M, K], b: Tensor[N, K], x: Tensor[M, N], v: Tensor[N], y: Tensor[M, N],
-    row: Tensor[M], *, steps=(), how="dot", carried="sum",
+    a: Tensor["M", "K"], b: Tensor["N", "K"], x: Tensor["M", "N"], v: Tensor["N"], y: Tensor["M", "N"],
+    row: Tensor["M"], *, steps=(), how="dot", carried="sum",
 ):  # fmt: skip
     for i, j in parallel("M", "N"):
         acc = zeros(i, j)

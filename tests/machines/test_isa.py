@@ -16,7 +16,6 @@ _V4 = {*_V3, "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
         ("amd", {*_V4, "avx512vnni", "avx512bf16"}, "znver4"),
         ("amd", {*_V3, "vaes", "vpclmulqdq"}, "znver3"),
         ("amd", _V3, "znver2"),
-        ("amd", {*_V4, "amx-tile", "avx512bf16"}, "sapphirerapids"),
         ("intel", {*_V4, "avx512vnni", "avx512bf16", "amx-tile", "amx-bf16"}, "sapphirerapids"),
         ("intel", {*_V4, "avx512vnni", "avx512bf16", "avx512fp16"}, "sapphirerapids"),
         ("intel", {*_V4, "avx512bf16", "amx-tile", "amx-fp16"}, "graniterapids"),

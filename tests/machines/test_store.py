@@ -37,7 +37,7 @@ def test_an_unwritable_folder_warns_once_and_names_the_fix(unwritable_cache: Pat
 def test_a_full_disk_leaves_nothing_behind(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _store.save("thing", {"a": 1})
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("json.dump", full)

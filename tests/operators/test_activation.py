@@ -43,5 +43,5 @@ def test_references_are_torch():
 
 
 def test_an_unknown_activation_is_named():
-    with pytest.raises(ArgumentError, match="unknown activation 'swish'; choose one of silu, gelu"):
+    with pytest.raises(ArgumentError, match=r"unknown activation 'swish'; choose one of silu, gelu"):
         operators.gelu.kernel.trace("f32", options={"activation": "swish"})

@@ -18,5 +18,5 @@ def test_embedding(memory, steps, kind, n, vocabulary, d):
 def test_an_id_outside_the_table_is_refused_by_the_interpreter():
     kernel = operators.embedding.kernel.trace({"ids": "i64", "table": "f32", "y": "f32"})
     tensors = {"ids": np.array([3]), "table": np.zeros((3, 2), np.float32), "y": np.zeros((1, 2), np.float32)}
-    with pytest.raises(ArgumentError, match="is 3, outside dimension V of size 3"):
+    with pytest.raises(ArgumentError, match=r"is 3, outside dimension V of size 3"):
         run(kernel, tensors)

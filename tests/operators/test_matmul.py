@@ -51,7 +51,7 @@ def test_reference_is_torch():
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-12, atol=1e-12)
 
 
-def test_no_terms_give_the_bias(rng=np.random.default_rng(0)):
-    bias = rng.standard_normal(4).astype(np.float32)
+def test_no_terms_give_the_bias():
+    bias = np.arange(4, dtype=np.float32)
     exact = operators.matmul.reference(np.zeros((2, 0)), np.zeros((4, 0)), bias)["c"]
     np.testing.assert_array_equal(exact.value, np.broadcast_to(bias, (2, 4)))

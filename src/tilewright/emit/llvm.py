@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tilewright.emit import abi
+from tilewright.emit import abi, llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
 from tilewright.emit.llvm_compute import (
@@ -87,7 +87,12 @@ class _ModuleEmitter:
         for stmt in self.kernel.body:
             if isinstance(stmt, ir.Let):
                 function.statement(stmt)
+        tiles = _uses_amx(loop)
+        if tiles:
+            llvm_amx.configure(builder)
         function.phase(loop)
+        if tiles:
+            llvm_amx.release(builder)
         builder.do("ret void")
         head = f"define internal void @phase{number}(ptr noalias %args, i64 %thread, i64 %threads) {{\nentry:"
         return f"{head}\n{builder.text()}\n}}"
@@ -120,7 +125,7 @@ class _ModuleEmitter:
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
         step = axes[str(lane)].step
         assert step is not None
-        return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4}[str(layout)])
+        return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
 
     def _rounding(self, alloc: ir.Alloc, panel: Panel | None, dim: int) -> int:
         if panel is None or dim not in (panel.dim, panel.depth):
@@ -540,6 +545,10 @@ class _Function:
         assert isinstance(expr, ir.Dot)
         cx = self.cx
         into = cx.values[addend]
+        if into.spread == llvm_amx.IN_REGISTERS:
+            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into.type)
+            cx.values[add.name] = into
+            return
         result = emit_dot(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, dot.type, self._aligned(into, dot.type), _atom(dot))
         if not into.spread and result.spread == 0 and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:
             cx.values[dot.name] = result  # an inner product folded at once: add it up
@@ -564,8 +573,8 @@ class _Function:
         """A loop inside a phase: in order, whether parallel or not."""
         accumulations = {} if loop.parallel else find_accumulations(loop.body)
         held: list[tuple[Accumulation, Tile]] = []
-        for a in accumulations.values():
-            spread = self._spread_of(loop, a)
+        for name, a in accumulations.items():
+            spread = self._in_tiles(loop, name, a) or self._spread_of(loop, a)
             if spread:
                 held.append((a, self.cx.values[a.target]))
                 self.cx.values[a.target] = spread
@@ -577,6 +586,13 @@ class _Function:
         self.cx.values = {n: inner[n] for n in outer}
         for a, initial in held:
             self._gather(a, initial)
+
+    def _in_tiles(self, loop: ir.Loop, name: str, a: Accumulation) -> Tile | None:
+        """Zero accumulators in tile registers, where AMX does the dot."""
+        dot = next((s for s in loop.body if isinstance(s, ir.Let) and s.name == name), None)
+        if dot is None or _atom(dot) != "amx_bf16":
+            return None
+        return llvm_amx.begin(self.cx, self.cx.values[a.target].type)
 
     def _spread_of(self, loop: ir.Loop, a: Accumulation) -> Tile | None:
         """Neutral partial results, where the reduction runs along the lanes of a loop axis."""
@@ -604,7 +620,11 @@ class _Function:
     def _gather(self, a: Accumulation, initial: Tile) -> None:
         """Fold the lanes of a finished accumulation and add what was there before."""
         cx = self.cx
-        folded = fold_lanes(cx, a.op, cx.values[a.target])
+        partial = cx.values[a.target]
+        if partial.spread == llvm_amx.IN_REGISTERS:
+            folded = llvm_amx.finish(cx, partial.type)
+        else:
+            folded = fold_lanes(cx, a.op, partial)
         lane = folded.lane
         parts = {}
         for key in cx.keys(folded.axes, lane):
@@ -677,6 +697,10 @@ class _Function:
             return
         names = dict.fromkeys(s.name for s in ir.walk(stmt.body) if isinstance(s, ir.Assign))
         branch(self.cx, holds, lambda: self.block(stmt.body), Carry(self.cx, [n for n in names if n in self.cx.values]))
+
+
+def _uses_amx(loop: ir.Loop) -> bool:
+    return any(isinstance(s, ir.Let) and _atom(s) == "amx_bf16" for s in ir.walk(loop.body))
 
 
 def _amortises_masks(body: tuple[ir.Stmt, ...]) -> bool:

@@ -41,6 +41,8 @@ class _Carried:
     spread: int
 
     def keys(self, cx: Context) -> list[Key]:
+        if self.spread < 0:  # it lies in registers of its own and needs no phi
+            return []
         return list(cx.keys(self.type.axes, self.lane))
 
     def parts(self, cx: Context, tile: Tile) -> dict[Key, str]:

@@ -15,6 +15,9 @@ def copy_panel(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
     if dst.panel is not None and dst.panel.pair == 2:
         _copy_pairs(cx, dst, src, node)
         return
+    if dst.panel is not None and dst.panel.pair == 32:
+        _copy_rows(cx, dst, src, node)
+        return
     axes = tuple(i for i in node.src.index if isinstance(i, str) and i in cx.axes and not cx.axes[i].each)
     type_ = TileType(src.dtype, axes)
     tile = load(cx, src, ir.Load(node.src), type_, zero_fill=dst.padded)
@@ -49,6 +52,18 @@ def _copy_pairs(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
             pointer = address.pointer({lane: chunk * rows.width, depth: 2 * k}, clamp=False)
             valid = min(rows.width, rows.extent - chunk * rows.width)
             _store_lanes(cx, pairs(chunk, k), pointer, rows.width, valid)
+
+
+def _copy_rows(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
+    """16-bit elements: rows of 32 neighbours along the depth axis, one under the other."""
+    panel = dst.panel
+    assert panel is not None
+    lane, depth = str(node.dst.index[panel.dim]), str(node.dst.index[panel.depth])
+    source, target = Address(cx, src, node.src), Address(cx, dst, node.dst)
+    for row in range(cx.axes[lane].extent):
+        value = _row_of_pairs(cx, source, lane, depth, row)
+        pointer = target.pointer({lane: row, depth: 0}, clamp=False)
+        cx.b.do(f"store <{cx.axes[depth].extent // 2} x i32> {value}, ptr {pointer}, align 4")
 
 
 def _store_lanes(cx: Context, vector: str, pointer: str, width: int, valid: int) -> None:

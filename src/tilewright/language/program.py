@@ -140,7 +140,8 @@ def kernel(function: Callable[..., None]) -> TileProgram:
     try:
         parameters = inspect.signature(function, eval_str=True).parameters.values()
     except NameError as error:
-        raise LanguageError(f"kernel {name!r}: {error}; import Tensor and Scalar where its module sees them") from None
+        fix = 'quote dimensions, as in Tensor["M"], and import Tensor and Scalar where the module sees them'
+        raise LanguageError(f"kernel {name!r}: {error}; {fix}") from None
     params = tuple(_parameter(name, p) for p in parameters if p.kind is not p.KEYWORD_ONLY)
     options = tuple((p.name, _default(name, p)) for p in parameters if p.kind is p.KEYWORD_ONLY)
     _check_names(name, params)

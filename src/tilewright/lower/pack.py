@@ -9,7 +9,7 @@ from tilewright.language import ir
 from tilewright.lower.structure import axes, fresh, lets, loads, names, rewrite
 
 # Points of the reduced axis that one copy moves: a register block transposes them in one go.
-_DEPTH = {"panel": 16, "pair": 32, "quad": 64}
+_DEPTH = {"panel": 16, "pair": 32, "quad": 64, "tile": 32}
 
 
 def pack(kernel: ir.Kernel, design: Design) -> ir.Kernel:

@@ -38,7 +38,7 @@ def host_levels() -> tuple[MemoryLevel, ...]:
     cpu = min(affinity())
     threads = hardware_threads(cpu)
     caches = [MemoryLevel(f"l{c.level}", c.bytes, max(1, c.shared_by // threads)) for c in host_caches(cpu)]
-    return (*caches, MemoryLevel("dram", None))
+    return (*caches, MemoryLevel("dram"))
 
 
 def _from_sysfs(cpu: int, root: Path) -> list[Cache]:

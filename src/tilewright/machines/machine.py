@@ -21,13 +21,14 @@ _DATA = Path(__file__).parent / "data"
 class MemoryLevel:
     """One level of memory.
 
-    `bytes` is the capacity of one instance, `shared_by` the number of cores that one instance serves.
+    `bytes` is the capacity of one instance (None: it bounds no design), `shared_by` the number of
+    cores that one instance serves.
     Bandwidths are bytes/s of the whole level: `bandwidth` by the data sheet, the others measured
     (a copy counts the bytes read plus the bytes written).
     """
 
     name: str
-    bytes: int | None
+    bytes: int | None = None
     shared_by: int = 1
     bandwidth: float | None = None
     read: float | None = None
@@ -136,7 +137,7 @@ class Machine:
         return cls.from_dict(data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; fields at their default are left out of levels and atoms."""
+        """Plain data for JSON; what is unknown is left out of levels and atoms."""
         data = asdict(self)
         data["levels"] = [_without_none(level) for level in data["levels"]]
         data["atoms"] = [_without_none(atom) for atom in data["atoms"]]

@@ -146,7 +146,7 @@ class Decoder:
             qkv = run.linear("qkv", h, layer.qkv, layer.qkv_bias)
             q = run.rope_cache("q", qkv, self._tables, positions, kv, norms=(layer.q_norm, layer.k_norm), eps=eps)
             if final and want is Want.CACHE:
-                return Plan(ids, positions, lengths, None, tuple(run.launches), tuple(run.memory))
+                return Plan(ids, positions, lengths, None, tuple(run.launches))
             if final and last_row:
                 q, x = q[:, :, -1:], x[-1:]
             a = run.attention("a", q, kv, lengths, self.config.windows[i])
@@ -155,7 +155,7 @@ class Decoder:
             d = run.linear("o", _mlp(run, layer, h), layer.down, layer.down_bias)
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
-        return Plan(ids, positions, lengths, output, tuple(run.launches), tuple(run.memory))
+        return Plan(ids, positions, lengths, output, tuple(run.launches))
 
     def _forget(self, layout: int) -> None:
         """Drop the plans of a cache's former memory, which they keep alive."""

@@ -6,8 +6,9 @@ contents of memory: token ids, positions, lengths, the cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,6 @@ class Plan:
     lengths: Array  # i32[batch]: tokens of each sequence, the new ones included
     output: Array | None  # f32[batch, vocab] logits, or [batch * tokens, hidden] hidden states, or nothing
     launches: tuple[Launch, ...]
-    memory: tuple[Array, ...] = field(default=(), repr=False)  # what the launches hold addresses of
 
     def run(self) -> None:
         """Execute every launch in order."""
@@ -46,7 +46,7 @@ class Workspace:
     def take(self, role: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of `shape` for `role`, in memory that grows to the largest ever asked for."""
         element = np.dtype(dtype)
-        wanted = int(np.prod(shape)) * element.itemsize
+        wanted = math.prod(shape) * element.itemsize
         flat = self._flat.get(role)
         if flat is None or flat.nbytes < wanted:
             flat = self._flat[role] = aligned_empty((wanted,), np.uint8)
@@ -64,7 +64,6 @@ class Recorder:
         self._workspace = workspace
         self._dtype = dtype
         self.launches: list[Launch] = []
-        self.memory: list[Array] = []
 
     def embedding(self, role: str, ids: Array, table: Array) -> Array:
         """Rows of `table`: [ids, hidden]."""
@@ -128,11 +127,8 @@ class Recorder:
         return out.reshape(batch * tokens, heads * head_dim)
 
     def _bind(self, name: str, out: Out, *operands: Any, **options: Any) -> Out:
-        """Record `name(*operands, **options)` into `out`; all its arrays stay alive with the plan."""
+        """Record `name(*operands, **options)` into `out`. The launch keeps all these arrays alive."""
         self.launches.append(getattr(self._operators, name).bind(*operands, **options, out=out))
-        for value in (*operands, *options.values(), *(out if isinstance(out, tuple) else (out,))):
-            if isinstance(value, np.ndarray):
-                self.memory.append(value)
         return out
 
     def _take(self, role: str, *shape: int, dtype: Any = None) -> Array:

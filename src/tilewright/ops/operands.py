@@ -131,7 +131,7 @@ def _empty(like: Any, shape: Shape, dtype: DType) -> Any:
     if is_torch(like):
         import torch
 
-        return torch.empty(shape, dtype=getattr(torch, dtype.numpy.name), device=like.device)
+        return like.new_empty(shape, dtype=getattr(torch, dtype.numpy.name))
     if isinstance(like, np.ndarray):
         return np.empty(shape, dtype.numpy)
     raise ArgumentError("a result for a bare Buffer has no library to be made with; pass out=")
@@ -153,19 +153,28 @@ def fold_rows(buffers: Mapping[str, Buffer], lead: int) -> Iterator[dict[str, Bu
         yield dict(buffers)
         return
     groups = _merged(buffers, lead)
+    if len(groups) == 1:
+        size, strides = groups[0]
+        yield {
+            name: _with_rows(b, b.pointer, size, step, lead)
+            for step, (name, b) in zip(strides, buffers.items(), strict=True)
+        }
+        return
     rows = max(range(len(groups)), key=lambda g: groups[g][0])
     others = [group for g, group in enumerate(groups) if g != rows]
     size, strides = groups[rows]
     for place in itertools.product(*(range(count) for count, _ in others)):
-        yield {
-            name: Buffer(
-                b.pointer + b.dtype.bytes * sum(i * steps[n] for i, (_, steps) in zip(place, others, strict=True)),
-                (size, *b.shape[lead:]),
-                (strides[n], *b.strides[lead:]),
-                b.dtype, b.device, b.owner, b.writable,
-            )
-            for n, (name, b) in enumerate(buffers.items())
-        }  # fmt: skip
+        part = {}
+        for n, (name, b) in enumerate(buffers.items()):
+            offset = sum(i * steps[n] for i, (_, steps) in zip(place, others, strict=True))
+            part[name] = _with_rows(b, b.pointer + offset * b.dtype.bytes, size, strides[n], lead)
+        yield part
+
+
+def _with_rows(b: Buffer, pointer: int, size: int, stride: int, lead: int) -> Buffer:
+    """`b` from `pointer` on, with one dimension of `size` in the place of its first `lead` ones."""
+    shape, strides = (size, *b.shape[lead:]), (stride, *b.strides[lead:])
+    return Buffer(pointer, shape, strides, b.dtype, b.device, b.owner, b.writable)
 
 
 def _merged(buffers: Mapping[str, Buffer], lead: int) -> list[tuple[int, tuple[int, ...]]]:

@@ -18,6 +18,7 @@ Shape = tuple[int, ...]
 _LIVE_DEVICES = ("cpu", "cuda")
 # dtype object (NumPy's or torch's) -> DType, filled as dtypes are met: a call looks up three or more of them.
 _KNOWN_DTYPES: dict[object, DType] = {}
+_TORCH_TYPES: dict[type, bool] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +183,11 @@ class _Exported:
 def is_torch(x: object) -> bool:
     """Whether `x` is a torch tensor (Parameters and other subclasses too), asked without importing torch."""
     kind = type(x)
-    if kind.__module__.partition(".")[0] == "torch":
-        return hasattr(x, "data_ptr")
-    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)
+    known = _TORCH_TYPES.get(kind)
+    if known is None:
+        known = any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__)
+        _TORCH_TYPES[kind] = known
+    return known
 
 
 def _of_numpy(x: npt.NDArray[Any]) -> Buffer:

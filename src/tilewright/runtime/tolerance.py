@@ -50,7 +50,7 @@ def bound(
     """
     magnitude = np.abs(np.asarray(magnitude, np.float64))
     additions = min(float(reduction_length), CONFIDENCE * math.sqrt(reduction_length))
-    error = magnitude * ((additions + ELEMENTARY_ROUNDINGS) * F32_ROUNDOFF) + narrowing
+    error = magnitude * ((additions + ELEMENTARY_ROUNDINGS) * F32_ROUNDOFF) + np.asarray(narrowing, np.float64)
     stored = magnitude if value is None else np.abs(np.asarray(value, np.float64))
     underflow = max(smallest(dtype), float(np.finfo(np.float32).tiny))
     result: Array64 = error + roundoff(dtype) * (stored + error) + underflow

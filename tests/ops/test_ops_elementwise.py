@@ -33,14 +33,14 @@ def test_any_operand_can_be_the_place_of_the_result(generator):
 
 def test_a_shifted_view_of_an_operand_cannot_be():
     x = np.ones(9, np.float32)
-    with pytest.raises(ArgumentError, match="silu: out of shape .* shares memory with x"):
+    with pytest.raises(ArgumentError, match=r"silu: out of shape .* shares memory with x"):
         ops.silu(x[:8], out=x[1:])
 
 
 def test_shapes_are_not_broadcast():
     with pytest.raises(ArgumentError, match=r"swiglu: up of shape \[4\] does not fit \[3, 4\] \(the shape of gate\)"):
         ops.swiglu(np.ones((3, 4), np.float32), np.ones(4, np.float32))
-    with pytest.raises(ArgumentError, match="choose 'none' or 'tanh'"):
+    with pytest.raises(ArgumentError, match=r"choose 'none' or 'tanh'"):
         ops.gelu(np.ones(3, np.float32), approximate="fast")
 
 
@@ -58,5 +58,5 @@ def test_embedding(generator):
 def test_an_id_outside_the_table_is_named(bad):
     with pytest.raises(ArgumentError, match=rf"embedding: ids holds {bad}, outside \[0, 5\)"):
         ops.embedding(np.array([1, bad]), np.ones((5, 2), np.float32))
-    with pytest.raises(DTypeError, match="ids of shape .* is f32, not one of i32, i64"):
+    with pytest.raises(DTypeError, match=r"ids of shape .* is f32, not one of i32, i64"):
         ops.embedding(np.ones(2, np.float32), np.ones((5, 2), np.float32))

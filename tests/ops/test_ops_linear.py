@@ -109,7 +109,7 @@ def test_a_launch_reads_the_memory_again():
     x[...], w[1] = 2, 5
     launch()
     np.testing.assert_array_equal(y, [[6, 30]])
-    with pytest.raises(ArgumentError, match="linear.bind needs out="):
+    with pytest.raises(ArgumentError, match=r"linear.bind needs out="):
         ops.linear.bind(x, w)
 
 
@@ -127,7 +127,11 @@ def ones(*shape, kind=np.float32):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ops.linear(ones(2, 3), ones(4, 5)), ArgumentError, r"linear: w of shape \[4, 5\] does not fit \[N, 3\]"),
+        (
+            lambda: ops.linear(ones(2, 3), ones(4, 5)),
+            ArgumentError,
+            r"linear: w of shape \[4, 5\] does not fit \[N, 3\]",
+        ),
         (lambda: ops.linear(ones(2, 3), ones(3)), ArgumentError, r"linear: w of shape \[3\] needs at least 2 dim"),
         (lambda: ops.linear(ones(2, 3), ones(4, 3), ones(3)), ArgumentError, r"bias of shape \[3\] does not fit \[4\]"),
         (
@@ -148,7 +152,11 @@ def ones(*shape, kind=np.float32):
         (lambda: ops.linear(torch.ones(2, 3, device="meta"), ones(4, 3)), ArgumentError, "x: tensor .* is on meta"),
         (lambda: ops.matmul(ones(2, 3), ones(4, 3)), ArgumentError, r"matmul: b of shape \[4, 3\] does not fit"),
         (lambda: ops.matmul(ones(2, 2, 3), ones(4, 3, 1)), ArgumentError, "leading dimensions that do not broadcast"),
-        (lambda: ops.gate_up(ones(2, 3), ones(4, 3), ones(5, 3)), ArgumentError, r"w_up of shape \[5, 3\] does not fit"),
+        (
+            lambda: ops.gate_up(ones(2, 3), ones(4, 3), ones(5, 3)),
+            ArgumentError,
+            r"w_up of shape \[5, 3\] does not fit",
+        ),
     ],
 )
 def test_a_wrong_call_names_the_operand_and_the_fix(call, error, message):
@@ -158,13 +166,13 @@ def test_a_wrong_call_names_the_operand_and_the_fix(call, error, message):
 
 def test_out_must_not_be_read_as_well():
     x, w = ones(4, 4), ones(4, 4)
-    with pytest.raises(ArgumentError, match="linear: out of shape .* shares memory with x"):
+    with pytest.raises(ArgumentError, match=r"linear: out of shape .* shares memory with x"):
         ops.linear(x, w, out=x)
-    with pytest.raises(ArgumentError, match="stride 0"):
+    with pytest.raises(ArgumentError, match=r"stride 0"):
         ops.linear(x, w, out=torch.empty(1, 4).expand(4, 4))
     fixed = ones(4, 4)
     fixed.flags.writeable = False
-    with pytest.raises(ArgumentError, match="is read-only"):
+    with pytest.raises(ArgumentError, match=r"is read-only"):
         ops.linear(x, w, out=fixed)
     # Two halves of the same rows are apart, though they lie between each other.
     both = ones(4, 8)

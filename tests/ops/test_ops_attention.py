@@ -83,15 +83,15 @@ def test_nothing_to_write_returns_at_once(generator):
 
 def test_wrong_calls(generator):
     q, k, v = draw(generator)
-    with pytest.raises(ArgumentError, match="q of shape .* has 4 heads, not a multiple of the 3 heads of k"):
+    with pytest.raises(ArgumentError, match=r"q of shape .* has 4 heads, not a multiple of the 3 heads of k"):
         ops.attention(q, k[:, :1].expand(2, 3, 7, 8), v[:, :1].expand(2, 3, 7, 8))
     with pytest.raises(ArgumentError, match=r"k of shape \[1, 2, 7, 8\] does not fit \[2, Hkv, T, 8\]"):
         ops.attention(q, k[:1], v)
     with pytest.raises(ArgumentError, match=r"v of shape \[2, 2, 6, 8\] does not fit \[2, 2, 7, E\]"):
         ops.attention(q, k, v[:, :, :6])
-    with pytest.raises(DTypeError, match="k of shape .* is bf16 but q is f32"):
+    with pytest.raises(DTypeError, match=r"k of shape .* is bf16 but q is f32"):
         ops.attention(q, k.bfloat16(), v)
     with pytest.raises(ArgumentError, match=r"attention: lengths holds 8, outside \[0, 8\): k has 7 positions"):
         ops.attention(q, k, v, lengths=torch.tensor([8, 1]))
-    with pytest.raises(ArgumentError, match="attention: window=0 sees no key"):
+    with pytest.raises(ArgumentError, match=r"attention: window=0 sees no key"):
         ops.attention(q, k, v, window=0)

@@ -41,9 +41,9 @@ def test_positions_and_tables_are_checked():
     x, cos = np.ones((2, 3, 1, 4), np.float32), np.ones((3, 4), np.float32)
     with pytest.raises(ArgumentError, match=r"positions holds 3, outside \[0, 3\)"):
         ops.rope(x, cos, cos, positions=np.array([0, 1, 3]))
-    with pytest.raises(ArgumentError, match="cos of shape .* has 2 rows for 3 positions"):
+    with pytest.raises(ArgumentError, match=r"cos of shape .* has 2 rows for 3 positions"):
         ops.rope(x, cos[:2], cos[:2])
-    with pytest.raises(ArgumentError, match="cos of shape .* turns 3 elements of heads of 4"):
+    with pytest.raises(ArgumentError, match=r"cos of shape .* turns 3 elements of heads of 4"):
         ops.rope(x, cos[:, :3], cos[:, :3])
     with pytest.raises(ArgumentError, match=r"positions of shape \[1, 3\] does not fit \[2, 3\]"):
         ops.rope(x, cos, cos, positions=np.zeros((1, 3), np.int64))
@@ -103,7 +103,7 @@ def test_the_cache_is_checked():
     where = np.array([[3, 4]])
     with pytest.raises(ArgumentError, match=r"rope_cache: positions holds 5, outside \[0, 5\)"):
         ops.rope_cache(q, q, q, cos, cos, where + 1, *cache)
-    with pytest.raises(ArgumentError, match="v_cache of shape .* shares memory with k_cache"):
+    with pytest.raises(ArgumentError, match=r"v_cache of shape .* shares memory with k_cache"):
         ops.rope_cache(q, q, q, cos, cos, where, cache[0], cache[0])
-    with pytest.raises(ArgumentError, match="cos turns 2 of 4 elements; it must turn the whole head"):
+    with pytest.raises(ArgumentError, match=r"cos turns 2 of 4 elements; it must turn the whole head"):
         ops.rope_cache(q, q, q, cos[:, :2], cos[:, :2], where, *cache)

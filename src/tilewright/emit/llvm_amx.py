@@ -1,0 +1,156 @@
+"""Dots on the tile registers of AMX: accumulators stay in them for a whole loop.
+
+A tile register holds 16 rows of 64 bytes. One operand gives rows (16 by 32 bf16, neighbours along the
+sum), the other columns in pairs (16 pairs of the sum by 16 columns). Registers are named, not
+allocated: accumulators first, then the rows, then the columns.
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.emit import llvm_builder as ll
+from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_memory import Address
+from tilewright.emit.llvm_values import Context, Key, Tile
+from tilewright.language.ir import TileType
+
+ROWS, DEPTH, REGISTERS = 16, 32, 8
+IN_REGISTERS = -1  # Tile.spread of a value that lies in tile registers
+SCRATCH_FLOATS = 4 * ROWS * ROWS
+_INTRINSICS = {
+    "ldtilecfg": "void (ptr)",
+    "tilerelease": "void ()",
+    "tilezero": "void (i8)",
+    "tileloadd64": "void (i8, ptr, i64)",
+    "tilestored64": "void (i8, ptr, i64)",
+    "tdpbf16ps": "void (i8, i8, i8)",
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an accumulator of rows by columns is cut into tile registers."""
+
+    row_axis: str
+    lane_axis: str
+    rows: int
+    columns: int
+
+    def accumulator(self, row: int, column: int) -> int:
+        """Register of one block of the result."""
+        return row * self.columns + column
+
+
+def configure(b: Builder) -> None:
+    """All eight tile registers as 16 rows of 64 bytes, for the rest of the function; and room to spill them."""
+    b.do("%tile_config = alloca [64 x i8], align 64")
+    b.do(f"%tile_scratch = alloca [{SCRATCH_FLOATS} x float], align 64")
+    palette = [1] + [0] * 15 + [64 if n % 2 == 0 else 0 for n in range(16)] + [0] * 16 + [16] * 8 + [0] * 8
+    values = ", ".join(f"i8 {v}" for v in palette)
+    b.do(f"store <64 x i8> <{values}>, ptr %tile_config, align 64")
+    _call(b, "ldtilecfg", "ptr %tile_config")
+
+
+def release(b: Builder) -> None:
+    """Give the tile registers back, so that a context switch need not save them."""
+    _call(b, "tilerelease", "")
+
+
+def grid(cx: Context, type_: TileType) -> Grid:
+    """The registers for an accumulator of that type."""
+    lane = cx.lane_of(type_.axes)
+    assert lane is not None
+    row = next((a for a in type_.axes if a != lane and cx.axes[a].extent > 1), type_.axes[0])
+    found = Grid(row, lane, -(-cx.axes[row].extent // ROWS), -(-cx.axes[lane].extent // ROWS))
+    assert found.rows * found.columns + 2 <= REGISTERS, "the design asks for more tile registers than there are"
+    return found
+
+
+def begin(cx: Context, type_: TileType) -> Tile:
+    """Zero accumulators; the tile that stands for them."""
+    g = grid(cx, type_)
+    for n in range(g.rows * g.columns):
+        _call(cx.b, "tilezero", f"i8 {n}")
+    return Tile(type_, None, _nowhere, spread=IN_REGISTERS)
+
+
+def accumulate(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType) -> None:
+    """Add the product of two tiles to the accumulators."""
+    g = grid(cx, type_)
+    rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
+    first_row = g.rows * g.columns
+    first_column = first_row + g.rows if first_row + g.rows < REGISTERS else first_row
+    for k in range(0, cx.axes[axis].extent, DEPTH):
+        for r in range(g.rows):
+            _load(cx, first_row + r, rows, {g.row_axis: ROWS * r, axis: k}, _row_stride(cx, rows))
+        for c in range(g.columns):
+            register = first_column + c % (REGISTERS - first_column)
+            _load(cx, register, columns, {g.lane_axis: ROWS * c, axis: k}, _pair_stride(columns))
+            for r in range(g.rows):
+                registers = f"i8 {g.accumulator(r, c)}, i8 {first_row + r}, i8 {register}"
+                _call(cx.b, "tdpbf16ps", registers)
+
+
+def finish(cx: Context, type_: TileType) -> Tile:
+    """The accumulators as a tile in vector registers, by way of memory."""
+    g = grid(cx, type_)
+    width = g.columns * ROWS
+    for r in range(g.rows):
+        for c in range(g.columns):
+            offset = (r * ROWS * width + c * ROWS) * 4
+            pointer = cx.b.emit(f"getelementptr i8, ptr %tile_scratch, i64 {offset}")
+            _call(cx.b, "tilestored64", f"i8 {g.accumulator(r, c)}, ptr {pointer}, i64 {4 * width}")
+    return Tile(type_, g.lane_axis, _Spilled(cx, type_, g, width))
+
+
+class _Spilled:
+    """Parts of a result that lies in scratch, each loaded once, in the block that reads it first."""
+
+    def __init__(self, cx: Context, type_: TileType, g: Grid, width: int) -> None:
+        self.cx, self.type, self.grid, self.width = cx, type_, g, width
+        lanes = cx.width(g.lane_axis)
+        self.parts: dict[Key, str] = {}
+        for key in cx.keys(type_.axes, g.lane_axis):
+            point = dict(zip(type_.axes, key, strict=True))
+            offset = (point.get(g.row_axis, 0) * width + point[g.lane_axis] * lanes) * 4
+            pointer = cx.b.emit(f"getelementptr i8, ptr %tile_scratch, i64 {offset}")
+            self.parts[key] = cx.b.emit(f"load <{lanes} x float>, ptr {pointer}, align 64")
+
+    def __call__(self, key: Key) -> str:
+        return self.parts[key]
+
+
+def _nowhere(_key: Key) -> str:
+    raise AssertionError("a value in tile registers was read inside its loop")
+
+
+def _load(cx: Context, register: int, tile: Tile, point: dict[str, int], stride: str) -> None:
+    address = tile.source
+    assert isinstance(address, Address), "AMX reads its operands from memory"
+    at = {**{a: 0 for a in tile.axes}, **point}
+    pointer = address.pointer(at, clamp=False)
+    _call(cx.b, "tileloadd64", f"i8 {register}, ptr {pointer}, i64 {stride}")
+
+
+def _row_stride(cx: Context, tile: Tile) -> str:
+    """Bytes from one row of the row operand to the next."""
+    address = tile.source
+    assert isinstance(address, Address)
+    if address.place.panel is not None:
+        return str(2 * address.place.panel.pair)
+    row = next(d for d, s in enumerate(address.place.strides) if s != "1")
+    return ll.mul(cx.b, address.place.strides[row], "2")
+
+
+def _pair_stride(tile: Tile) -> str:
+    address = tile.source
+    assert isinstance(address, Address) and address.place.panel is not None
+    return str(4 * address.place.panel.block)
+
+
+def _call(b: Builder, name: str, args: str) -> None:
+    result, parameters = _INTRINSICS[name].split(" ", 1)
+    b.declare(f"declare {result} @llvm.x86.{name}{parameters}")
+    b.do(f"call {result} @llvm.x86.{name}({args})")

@@ -1,0 +1,185 @@
+"""Write the model card from what was measured: the corpus' manifest, the run's record, an evaluation.
+
+python training/card.py --data .train --log run.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from evaluate import evaluate
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "src" / "tilewright" / "models" / "shipped"
+TEXT = ROOT / "tests" / "models" / "data" / "heldout.txt"
+COLUMNS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rope_theta",
+    "vocab_size",
+)
+
+# ruff: noqa: E501 (rows of a table cannot be folded)
+CARD = """\
+---
+license: apache-2.0
+language: code
+library_name: tilewright
+pipeline_tag: text-generation
+---
+
+# The model that ships with Tilewright
+
+A Llama of {parameters:.2f} M parameters that continues Python source. It exists so that `tilewright generate` has
+something real to run in the first minute: it writes code that looks like Python, not code that is right. It knows
+nothing but Python source, and its docstrings state nonsense with confidence.
+
+## Architecture
+
+`LlamaForCausalLM`, tied embeddings, bf16, {megabytes:.1f} MB:
+
+| layers | hidden | SwiGLU | query heads | key-value heads | head | context | RoPE base | vocabulary |
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+{architecture}
+
+The tokenizer is a byte-level BPE in which a run of indentation is one token and every digit its own. `<|endoftext|>`
+begins and ends a text. In the chat template a message of the user becomes a module's docstring, and the answer is the
+code that follows it. `generation_config.json` holds the sampling that reads best; greedy decoding repeats itself
+sooner.
+
+## Held-out perplexity
+
+| text | tokens | numerics | nats per token | perplexity | bits per byte |
+|---|---:|---|---:|---:|---:|
+| `tests/models/data/heldout.txt` | {tokens:,} | float32 | {nats_per_token:.5f} | {perplexity:.4f} | {bits_per_byte:.4f} |
+| the held-out files | {scored:,} | bf16 autocast | {best:.4f} | {best_perplexity:.3f} | {best_bits:.3f} |
+
+The first row is what this prints, and a test holds it to it:
+
+```sh
+python training/evaluate.py src/tilewright/models/shipped tests/models/data/heldout.txt
+```
+
+The text is cut into windows of 1,023 tokens, each one scored on its own after the begin token. It is made of whole
+files of the standard library of CPython {cpython} (copyright 2001 Python Software Foundation, all rights reserved;
+PSF-2.0) that took no part in training:
+
+{slice_files}
+
+The second row is the training script's own evaluation, in windows of 1,024 tokens with no begin token; the checkpoint
+is the one where it was lowest.
+
+## Training data
+
+Python source under free licences. {files:,} files, {train_mb:.1f} MB, {train_tokens:.1f} M tokens train the model;
+{heldout_files} files, {heldout_mb:.1f} MB, chosen by a hash of their content, are held out. Generated files, tables of
+data, files that are not ASCII, what packages vendor from others, and near-duplicates (over half of the text seen in
+earlier files) are left out, and licence headers are cut. The table counts both parts.
+
+| source | version | licence of its Python files | files | MB |
+|---|---|---|---:|---:|
+{sources}
+
+## Training
+
+{epochs:.0f} passes over the data in {minutes:.1f} minutes on one {machine} (torch {torch}): {steps:,} steps of
+{batch} x {max_position_embeddings} tokens, {seen:,.0f} M tokens. A quarter of the windows start at a top-level block,
+after the begin token.
+
+| setting | value |
+|---|---|
+| optimizer | AdamW (0.9, 0.95), bf16 autocast over float32 weights, gradients clipped at 1 |
+| learning rate | {learning_rate:g}, {warmup:.0%} linear warm-up, cosine to one hundredth |
+| weight decay | {weight_decay:g}, on matrices |
+| dropout | {dropout:g}, on the embedding and both residual branches |
+| seed | {seed} |
+
+The learning rate follows the clock, so another run repeats the recipe and not the bits. The corpus is what is
+installed: with the versions above it comes out the same, byte for byte.
+
+```sh
+python training/corpus.py --out .train --stdlib LIB/python3.13 --site-packages SITE-PACKAGES
+python training/train.py --data .train --out src/tilewright/models/shipped --log run.json --minutes {minutes:.1f}
+python training/card.py --data .train --log run.json
+```
+
+Loss curve, nats per token (`train` is the mean since the row before, with dropout):
+
+```json
+[
+{curve}
+]
+```
+"""
+
+
+def table(sources: list[dict[str, Any]]) -> str:
+    ranked = sorted(sources, key=lambda row: -row["bytes"])
+    names = {"cpython": "CPython standard library, with its tests"}
+    return "\n".join(
+        f"| {names.get(row['name'], row['name'])} | {row['version']} | {row['licence']} | {row['files']:,} |"
+        f" {row['bytes'] / 1e6:.1f} |"
+        for row in ranked
+    )
+
+
+def card(corpus: dict[str, Any], run: dict[str, Any], score: dict[str, float], folder: Path) -> str:
+    """The card's text."""
+    recipe, last = run["recipe"], run["curve"][-1]
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    held_bytes_per_token = corpus["bytes"]["heldout"] / corpus["tokens"]["heldout"]
+    windows = (corpus["tokens"]["heldout"] - 1) // config["max_position_embeddings"]
+    values = {
+        **config,
+        **recipe,
+        **score,
+        "parameters": run["parameters"] / 1e6,
+        "megabytes": (folder / "model.safetensors").stat().st_size / 1e6,
+        "architecture": "| " + " | ".join(str(config[name]) for name in COLUMNS) + " |",
+        "scored": windows // recipe["batch"] * recipe["batch"] * config["max_position_embeddings"],
+        "best": run["best_heldout"],
+        "best_perplexity": math.exp(run["best_heldout"]),
+        "best_bits": run["best_heldout"] / math.log(2) / held_bytes_per_token,
+        "cpython": next(row["version"] for row in corpus["sources"] if row["name"] == "cpython"),
+        "slice_files": "\n".join(f"- `{name}`" for name in corpus["heldout_slice"]),
+        "files": corpus["files"]["train"],
+        "heldout_files": corpus["files"]["heldout"],
+        "train_mb": corpus["bytes"]["train"] / 1e6,
+        "heldout_mb": corpus["bytes"]["heldout"] / 1e6,
+        "train_tokens": corpus["tokens"]["train"] / 1e6,
+        "sources": table(corpus["sources"]),
+        "epochs": run["tokens_seen"] / corpus["tokens"]["train"],
+        "seen": run["tokens_seen"] / 1e6,
+        "steps": last["step"],
+        "machine": run["machine"],
+        "torch": run["torch"],
+        "curve": ",\n".join(json.dumps(row) for row in run["curve"]),
+    }
+    return CARD.format(**values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the card of the model that ships.")
+    parser.add_argument("--data", type=Path, default=Path(".train"))
+    parser.add_argument("--log", type=Path, default=Path("run.json"))
+    options = parser.parse_args()
+    corpus = json.loads((options.data / "corpus.json").read_text("utf-8"))
+    run = json.loads(options.log.read_text("utf-8"))
+    text = card(corpus, run, evaluate(MODEL, TEXT.read_text("utf-8"), 1024), MODEL)
+    partial = MODEL / ".README.md.partial"
+    partial.write_text(text, "utf-8")
+    os.replace(partial, MODEL / "README.md")
+
+
+if __name__ == "__main__":
+    main()
