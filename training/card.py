@@ -54,8 +54,8 @@ nothing but Python source, and its docstrings state nonsense with confidence.
 
 The tokenizer is a byte-level BPE in which a run of indentation is one token and every digit its own. `<|endoftext|>`
 begins and ends a text. In the chat template a message of the user becomes a module's docstring, and the answer is the
-code that follows it. `generation_config.json` holds the sampling that reads best; greedy decoding repeats itself
-sooner.
+code that follows it. The sampling settings of `generation_config.json` were chosen by eye; greedy decoding repeats
+itself sooner.
 
 ## Held-out perplexity
 
@@ -105,7 +105,7 @@ after the begin token.
 | seed | {seed} |
 
 The learning rate follows the clock, so another run repeats the recipe and not the bits. The corpus is what is
-installed: with the versions above it comes out the same, byte for byte.
+installed: built again from the versions above, it came out the same, byte for byte.
 
 ```sh
 python training/corpus.py --out .train --stdlib LIB/python3.13 --site-packages SITE-PACKAGES

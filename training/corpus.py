@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from tokenizer import END_OF_TEXT, save_tokenizer, train_tokenizer
 
-# Distributions whose Python files may go in, with the SPDX licence of those files. (What a wheel declares can be longer:
-# it names the licences of the compiled libraries inside.) A package under another kind of licence (MPL: hypothesis,
+# Distributions whose Python files may go in, with the SPDX licence of those files. (A wheel may declare more: it also
+# names the licences of the compiled libraries inside.) A package under another kind of licence (MPL: hypothesis,
 # pathspec, tqdm; CNRI: regex) stays out, and so does code that a package vendors.
 LICENCES = {
     "anyio": "MIT",

@@ -110,8 +110,8 @@ def held_out_batches(tokens: np.ndarray, shape: Shape, batch: int, device: str) 
 
 # -------------------------------------------------------------------------------------------- output
 def save_model(folder: Path, model: Llama, shape: Shape, tokenizer: Path) -> None:
-    """Write the model folder beside its place, then move it there."""
-    partial = folder.with_name(f".{folder.name}.partial")
+    """Write the model folder beside its place, then swap it in: no reader meets a half-written one."""
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {
@@ -124,8 +124,10 @@ def save_model(folder: Path, model: Llama, shape: Shape, tokenizer: Path) -> Non
         shutil.copyfile(tokenizer / name, partial / name)
     for path in partial.iterdir():
         path.chmod(0o644)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
     os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def machine(device: str) -> str:
@@ -158,7 +160,7 @@ class Trainer:
         ids, targets = self.windows.draw()
         with torch.autocast(self.device, torch.bfloat16):
             loss: Tensor = self.loss(ids, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -171,7 +173,7 @@ class Trainer:
         with torch.autocast(self.device, torch.bfloat16):
             losses = torch.stack([self.loss(ids, targets) for ids, targets in self.heldout])
         self.model.train()
-        value = losses.float().mean().item()
+        value = float(losses.float().mean())
         if value < self.best:
             self.best = value
             save_model(self.out, self.model, self.shape, self.data)

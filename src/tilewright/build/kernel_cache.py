@@ -1,0 +1,116 @@
+"""From a design to machine code: lowered, emitted and compiled once, and found again by what went in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+
+from tilewright.build.cache import Cache, cache_key
+from tilewright.build.jit import Library, Target, compile_ir, compiler_version, load
+from tilewright.design.design import Design
+from tilewright.emit import abi
+from tilewright.emit.llvm import VectorUnit, emit
+from tilewright.knobs import knobs
+from tilewright.language import ir
+from tilewright.language.printer import show
+from tilewright.lower.stages import lower
+from tilewright.machines.machine import Machine
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A loaded kernel: the address of `tw_run(args)`, and the workspace a call needs."""
+
+    address: int
+    workspace: tuple[abi.Reserve, ...]
+    library: Library = field(repr=False, compare=False)
+    seconds: float = 0.0  # spent compiling; 0 if it was found on disk
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides a binary: the program, the design, layouts, fixed sizes and the machine."""
+
+    kernel: ir.Kernel
+    design: Design
+    layouts: tuple[tuple[str, abi.TensorLayout], ...]
+    sizes: tuple[tuple[str, int], ...]
+
+    def text(self) -> str:
+        """Canonical text of the request: the cache key is made of it."""
+        layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
+        return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), json.dumps(dict(self.sizes))))
+
+
+def build(request: Request, machine: Machine) -> Binary:
+    """Compile, or load from the cache on disk."""
+    store, target = disk_cache(), target_of(machine)
+    key = cache_key(f"{_sources()}\n{machine.vector_bits}\n{request.text()}", target.fingerprint, compiler_version())
+    found = _found(store, key)
+    if found is not None:
+        return found
+    begun = time.perf_counter()
+    scheduled = lower(request.kernel, request.design)
+    unit = VectorUnit(machine.vector_bits // 8, target.enabled)
+    module = emit(scheduled, dict(request.layouts), dict(request.sizes), unit)
+    binary = compile_ir(module.text, target)
+    library = load(binary)
+    store.put(key, "meta", json.dumps(_described(module.workspace)).encode())
+    store.put(key, "o", binary)
+    return Binary(library.address("tw_run"), module.workspace, library, time.perf_counter() - begun)
+
+
+def _found(store: Cache, key: str) -> Binary | None:
+    binary, described = store.get(key, "o"), store.get(key, "meta")
+    if binary is None or described is None:
+        return None
+    library = load(binary)
+    return Binary(library.address("tw_run"), _reserves(json.loads(described)), library)
+
+
+def _described(workspace: tuple[abi.Reserve, ...]) -> list[list[object]]:
+    return [[r.name, r.itemsize, [[e.dim, e.round_to] for e in r.extents], r.per_thread] for r in workspace]
+
+
+def _reserves(data: list[list[object]]) -> tuple[abi.Reserve, ...]:
+    return tuple(
+        abi.Reserve(str(n), int(size), tuple(abi.Extent(d, int(r)) for d, r in extents), bool(per_thread))  # type: ignore[call-overload,attr-defined]
+        for n, size, extents, per_thread in data
+    )
+
+
+@lru_cache(maxsize=8)
+def target_of(machine: Machine) -> Target:
+    """What LLVM compiles for on `machine`."""
+    return Target(machine.llvm_cpu, machine.llvm_features)
+
+
+@cache
+def _sources() -> str:
+    """Hash of the code that turns a request into text: another version of it must not meet this one's binaries."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for folder in ("emit", "lower"):
+        for path in sorted((package / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_caches: dict[tuple[str, int], Cache] = {}
+
+
+def disk_cache() -> Cache:
+    """The cache of the folder that the knobs name."""
+    settings = knobs()
+    where = (str(settings.cache_dir), settings.cache_bytes)
+    if where not in _caches:
+        _caches[where] = Cache(Path(where[0]) / "kernels", where[1])
+    return _caches[where]
+
+
+__all__ = ["Binary", "Mapping", "Request", "build", "disk_cache", "target_of"]
