@@ -325,6 +325,8 @@ def cpu(
         typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results')}", err=True)
     if as_json:
         typer.echo(json.dumps(record))
+    if loud := sum(r.metrics.get("noise", 0.0) > 0.10 for r in results):
+        typer.secho(f"{loud} of {len(results)} results have noise above 10%: a busy machine is no evidence", err=True)
     misses = missed(results, floors)
     for line in misses:
         typer.secho(line, err=True, fg="red")

@@ -74,6 +74,27 @@ def test_abort_leaves_the_others_alone(llm, params):
     assert requests[1].finish_reason == requests[5].finish_reason == "abort"
 
 
+def test_abort_in_the_middle_of_a_step(llm, params, monkeypatch):
+    """A stream that is dropped may be collected, and so closed, anywhere."""
+    wanted = [alone(llm, ids, p) for ids, p in zip(PROMPTS, params, strict=True)]
+    requests = [llm.engine.add(ids, p) for ids, p in zip(PROMPTS, params, strict=True)]
+    llm.engine.step()
+    decode = llm.decoder.decode
+
+    def decode_and_collect(*args):
+        for gone in (0, 3, 4):
+            llm.engine.abort(requests[gone])
+        return decode(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm.decoder, "decode", decode_and_collect)
+        llm.engine.step()
+    llm.engine.scheduler.check_integrity()
+    run(llm.engine, requests)
+    assert [requests[i].output_ids for i in (1, 2, 5)] == [wanted[i] for i in (1, 2, 5)]
+    assert {requests[i].finish_reason for i in (0, 3, 4)} <= {"abort", "length"}
+
+
 def test_finish_reasons(llm):
     greedy = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     tokens = alone(llm, PROMPTS[0], greedy)

@@ -185,6 +185,18 @@ def test_damaged_file(tmp_path, text, message):
         ModelConfig.from_folder(tmp_path)
 
 
+def test_not_text(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(ModelError, match=r"config.json: is not UTF-8 text .*; fetch the file again"):
+        ModelConfig.from_folder(tmp_path)
+
+
+def test_unreadable(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ModelError, match=r"config.json: cannot be read \(Is a directory\); correct its permissions"):
+        ModelConfig.from_folder(tmp_path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ModelError, match=r"config.json: no such file; give the folder of a Hugging Face model"):
         ModelConfig.from_folder(tmp_path)

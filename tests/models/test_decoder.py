@@ -45,7 +45,7 @@ def greedy(decoder, prompts, steps):
 def test_logits_equal_transformers(model, operators):
     folder, theirs = model
     wanted = reference_logits(theirs, PROMPT)
-    found = Decoder.from_folder(folder, operators=operators).logits(PROMPT)
+    found = Decoder.from_folder(folder, operators=operators).logits([PROMPT])[0]
     assert found.dtype == np.float32
     assert found.shape == wanted.shape
     assert np.max(np.abs(found - wanted)) <= F32_BOUND * np.max(np.abs(wanted))
@@ -55,7 +55,7 @@ def test_logits_equal_transformers(model, operators):
 def test_logits_of_interpreted_kernels(model, interpreted_ops):
     folder, theirs = model
     wanted = reference_logits(theirs, PROMPT)
-    found = Decoder.from_folder(folder, operators=interpreted_ops).logits(PROMPT)
+    found = Decoder.from_folder(folder, operators=interpreted_ops).logits([PROMPT])[0]
     assert np.max(np.abs(found - wanted)) <= F32_BOUND * np.max(np.abs(wanted))
 
 
@@ -101,21 +101,15 @@ def test_prompt_in_chunks(model, operators):
     assert np.max(np.abs(parts - whole)) <= 1e-5 * np.max(np.abs(whole))
 
 
-@pytest.fixture(scope="module", params=["llama-rope3", "qwen3"])
-def half_model(request, tmp_path_factory):
-    """(folder, transformers' model) in bf16."""
-    folder = tmp_path_factory.mktemp(request.param + "-bf16")
-    return folder, make_model(request.param, folder, "bfloat16")
-
-
-def test_bf16_no_further_than_twice_transformers(half_model, operators):
-    folder, theirs = half_model
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["llama-rope3", "qwen3"])
+def test_half_precision_no_further_than_twice_transformers(name, half, operators, tmp_path):
+    theirs = make_model(name, tmp_path, half)
     rough = reference_logits(theirs, PROMPT)
     exact = reference_logits(theirs.to(torch.float64), PROMPT)
-    theirs.to(torch.bfloat16)
-    decoder = Decoder.from_folder(folder, operators=operators)
-    assert decoder.weights.dtype.name == "bf16"
-    found = decoder.logits(PROMPT)
+    decoder = Decoder.from_folder(tmp_path, operators=operators)
+    assert decoder.weights.dtype.numpy.name == half
+    found = decoder.logits([PROMPT])[0]
     assert rms(found - exact) <= 2 * rms(rough - exact)
     assert np.max(np.abs(found - exact)) <= 2 * np.max(np.abs(rough - exact))
 
@@ -165,9 +159,18 @@ def test_growing_cache_keeps_what_it_holds(llama, monkeypatch, operators):
 
 def test_scoring_in_chunks(llama, monkeypatch, operators):
     decoder = Decoder.from_folder(llama, operators=operators)
-    whole = decoder.logits(PROMPT)
+    whole = decoder.logits([PROMPT])[0]
     monkeypatch.setattr(decoder_module, "_SCORE_CHUNK", 5)
-    assert np.max(np.abs(decoder.logits(PROMPT) - whole)) <= 1e-5 * np.max(np.abs(whole))
+    assert np.max(np.abs(decoder.logits([PROMPT])[0] - whole)) <= 1e-5 * np.max(np.abs(whole))
+
+
+def test_scoring_many_is_scoring_each(llama, operators):
+    decoder = Decoder.from_folder(llama, operators=operators)
+    together = decoder.logits([PROMPT, PROMPT[::-1], PROMPT[5:]])
+    for ids, found in zip([PROMPT, PROMPT[::-1], PROMPT[5:]], together, strict=True):
+        assert np.array_equal(found, decoder.logits([ids])[0])
+    assert decoder.logits([]) == []
+    assert not decoder._plans  # they would keep the memory of the scratch cache
 
 
 def test_plans_are_bounded(llama, monkeypatch, operators):
@@ -187,4 +190,4 @@ def test_beyond_the_context(llama, operators):
 
 def test_nothing_to_score(llama, operators):
     with pytest.raises(ContextError, match="empty"):
-        Decoder.from_folder(llama, operators=operators).logits([])
+        Decoder.from_folder(llama, operators=operators).logits([PROMPT, []])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tilewright.bench.result import Result
 from tilewright.errors import TilewrightError
+from tilewright.machines.cores import affinity
 
 PROMPT = "def fibonacci(n):"
 _IMPORT = "import time; t = time.perf_counter(); import tilewright; print(time.perf_counter() - t)"
@@ -31,11 +32,7 @@ def measure_startup(repeats: int = 5) -> list[Result]:
 
 
 def _result(name: str, seconds: list[float]) -> Result:
-    return Result("startup", name, _threads(), {"s": round(statistics.median(seconds), 4)}, {"samples_s": seconds})
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0))
+    return Result("startup", name, len(affinity()), {"s": round(statistics.median(seconds), 4)}, {"samples_s": seconds})
 
 
 def import_seconds() -> float:

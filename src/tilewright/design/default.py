@@ -134,7 +134,14 @@ def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, 
 
 
 def _pairs(p: _Product, facts: Facts) -> bool:
+    """Whether operands can be multiplied in pairs as they lie."""
     return p.dtype == "bf16" and facts.machine.has("avx512bf16")
+
+
+def _pairs_are_faster(facts: Facts) -> bool:
+    """Whether the machine retires more flops as pairs of bf16 than as f32: some split the instruction in many."""
+    rates = {a.name: a.flops_per_cycle or 0.0 for a in facts.machine.atoms}
+    return rates.get("vdpbf16ps", 0.0) > rates.get("fma", 0.0)
 
 
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
@@ -157,12 +164,14 @@ def _outer_products(
     kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
 ) -> tuple[dict[str, Choice], list[str]]:
     """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
-    pairs = _pairs(p, facts)
+    if p.dtype == "bf16" and facts.machine.has("amx-bf16"):
+        return _tile_products(kernel, p, rows, facts)
+    pairs = _pairs(p, facts) and _pairs_are_faster(facts)
     count = len(p.columns)
     tile_n = 2 * facts.lanes
     tile_m = _register_rows(facts, count)
     tile_m = max(1, min(tile_m, rows))
-    depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if p.dtype != "f32" else 4)
+    depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if pairs else 4)
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
@@ -184,10 +193,34 @@ def _outer_products(
     return decisions, [p.n.name]
 
 
+def _tile_products(
+    kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
+) -> tuple[dict[str, Choice], list[str]]:
+    """AMX: two by two tile registers for one product, one by two for each of two; both operands in tile order."""
+    count = len(p.columns)
+    tile_m = 32 if count == 1 else 16
+    slab = 2048
+    columns = facts.size(kernel, p.n)
+    decisions: dict[str, Choice] = {
+        f"tile.{p.m.name}": tile_m,
+        f"tile.{p.n.name}": 32 if count == 1 else 16,
+        f"tile.{p.k.name}": 32,
+        f"block.{p.m.name}": tile_m * _share(rows, tile_m, 8, 1),
+        f"block.{p.n.name}": 32 * _share(columns, 32, 8, 2 * facts.machine.cores),
+        "inner": (p.n.name, p.m.name),
+        "order": (p.n.name, p.m.name),
+        f"pack.{p.rows}": "tile",
+    }
+    if facts.size(kernel, p.k) > slab:
+        decisions[f"block.{p.k.name}"] = slab
+    decisions |= {f"pack.{c}": "pair" for c in p.columns}
+    decisions |= {f"atom.{d.name}": "amx_bf16" for d in p.dots}
+    return decisions, [p.n.name]
+
+
 def _register_rows(facts: Facts, products: int) -> int:
-    """Rows of a register tile two vectors wide: all registers but what the operands need."""
-    spare = facts.registers - (4 if facts.registers >= 32 else 3)
-    return max(1, spare // (2 * products))
+    """Rows of a register tile two vectors wide: three quarters of the registers, so that nothing spills."""
+    return max(1, facts.registers * 3 // 4 // (2 * products))
 
 
 def _cache_blocks(

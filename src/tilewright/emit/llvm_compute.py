@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import product
 
+from tilewright.emit.llvm_halves import convert, has_conversion
 from tilewright.emit.llvm_memory import suffix
 from tilewright.emit.llvm_math import emit_map
 from tilewright.emit.llvm_values import (
     Context,
     Key,
     Tile,
+    concat,
+    lane_type,
     read,
     scalar_type,
     splat,
@@ -17,7 +20,7 @@ from tilewright.emit.llvm_values import (
     table,
     vector_type,
 )
-from tilewright.language.dtypes import DType, boolean
+from tilewright.language.dtypes import DType, boolean, f32
 from tilewright.language.ir import COMPARISONS, TileType
 
 _FLOAT = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
@@ -166,6 +169,8 @@ def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> s
     if source == target or (width > 1 and {source.name, target.name} == {"i64", "i32"}):
         return value
     old, new = vector_type(source, width), vector_type(target, width)
+    if source.kind == target.kind == "float" and not has_conversion(source.name, target.name, cx.features):
+        return _convert_halves(cx, value, source, target, width)
     if target == boolean:
         zero = splat(cx, old.split(" x ")[-1].rstrip(">"), width, "0" if source.kind == "int" else literal(0, source))
         return cx.b.emit(f"{'icmp ne' if source.kind == 'int' else 'fcmp une'} {old} {value}, {zero}")
@@ -183,6 +188,13 @@ def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> s
     else:
         op = "sext" if target.bits > source.bits else "trunc"
     return cx.b.hoist(f"{op} {old} {value} to {new}", value)
+
+
+def _convert_halves(cx: Context, value: str, source: DType, target: DType, width: int) -> str:
+    """A conversion that the processor lacks: by way of f32, of which the 16-bit end is integer arithmetic."""
+    if f32 not in (source, target):
+        return cast(cx, cast(cx, value, source, f32, width), f32, target, width)
+    return convert(cx.b, value, source.name, target.name, width)
 
 
 # --------------------------------------------------------------------------------------- reductions
@@ -265,6 +277,9 @@ def _fold(cx: Context, op: str, rows: list[str], dtype: DType, width: int) -> st
     """Lane n of the result is the fold of all lanes of row n; log2 passes, each halving the vectors or the lanes."""
     if width == 1:
         return rows[0]
+    if len(rows) > width:  # more rows than a vector has lanes: a vector of results for each group of rows
+        groups = [_fold(cx, op, rows[n : n + width], dtype, width) for n in range(0, len(rows), width)]
+        return concat(cx, groups, lane_type(dtype), width)
     block, count = width, len(rows)
     while len(rows) > 1:  # exchange halves of blocks between rows n and n + len/2, then combine
         middle = len(rows) // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
@@ -26,14 +27,16 @@ def emit_dot(
 
 
 def fused_multiply_add(cx: Context, x: str, y: str, acc: str | None, dtype: DType, width: int) -> str:
-    """acc + x * y, rounded once; x * y where there is no acc yet."""
+    """acc + x * y, rounded once where the machine can; x * y where there is no acc yet."""
     ty = vector_type(dtype, width)
     if dtype.kind == "int":
         product_ = cx.b.emit(f"mul {ty} {x}, {y}")
         return product_ if acc is None else cx.b.emit(f"add {ty} {acc}, {product_}")
     if acc is None:
         return cx.b.emit(f"fmul {ty} {x}, {y}")
-    name = f"@llvm.fma.{f'v{width}' if width > 1 else ''}{suffix(dtype)}"
+    # Without the instruction a fused product would be a call for each element.
+    kind = "fma" if "fma" in cx.features else "fmuladd"
+    name = f"@llvm.{kind}.{f'v{width}' if width > 1 else ''}{suffix(dtype)}"
     cx.b.declare(f"declare {ty} {name}({ty}, {ty}, {ty})")
     return cx.b.emit(f"call {ty} {name}({ty} {x}, {ty} {y}, {ty} {acc})")
 
@@ -55,7 +58,7 @@ def _outer_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, in
     parts = _accumulators(cx, type_, lane, into)
     for k in range(state.extent):
         exists = cx.exists(axis, k)
-        for key in _streaming_order(cx, a, b, type_, lane):
+        for key in streaming_order(cx, a, b, type_, lane):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
             x = _promoted(cx, a, point, lane, type_.dtype)
             y = _promoted(cx, b, point, lane, type_.dtype)
@@ -73,15 +76,16 @@ def _accumulators(cx: Context, type_: TileType, lane: str | None, into: Tile | N
     }
 
 
-def _streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> list[Key]:
-    """Part keys with the axes of the lane operand outermost, so that each of its vectors is loaded and used up."""
-    inner = set((a if lane in b.axes else b).axes)
-    order = sorted(range(len(type_.axes)), key=lambda n: type_.axes[n] in inner)
-    ranges = [cx.axes[t].chunks if t == lane else cx.axes[t].extent for t in type_.axes]
+def streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> list[Key]:
+    """Part keys in an order that keeps the operand with fewer parts in registers while the other streams by."""
+    counts = {t: cx.axes[t].chunks if t == lane else cx.axes[t].extent for t in type_.axes}
+    parts = [math.prod(counts[t] for t in tile.axes if t in counts) for tile in (a, b)]
+    held = set((a if parts[0] <= parts[1] else b).axes)
+    order = sorted(range(len(type_.axes)), key=lambda n: type_.axes[n] in held)
     keys = []
-    for point in product(*(range(ranges[n]) for n in order)):
+    for point in product(*(range(counts[type_.axes[n]]) for n in order)):
         at = dict(zip(order, point, strict=True))
-        keys.append(tuple(at[n] for n in range(len(ranges))))
+        keys.append(tuple(at[n] for n in range(len(order))))
     return keys
 
 
@@ -89,7 +93,7 @@ def _inner_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, in
     width, state = cx.width(axis), cx.axes[axis]
     spread = into is not None and into.spread > 0
     parts: dict[Key, str] = {}
-    for key in _streaming_order(cx, a, b, type_, None):
+    for key in streaming_order(cx, a, b, type_, None):
         point = dict(zip(type_.axes, key, strict=True))
         acc = into.part(key) if into is not None and spread else None
         for chunk in range(state.chunks):
@@ -131,7 +135,7 @@ def _outer_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into
     parts = _accumulators(cx, type_, lane, into)
     for k in range(0, state.extent, 2):
         operands: dict[tuple[int, Key], str] = {}
-        for key in _streaming_order(cx, a, b, type_, lane):
+        for key in streaming_order(cx, a, b, type_, lane):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
             x, y = (_pair_operand(cx, t, n, point, lane, width, operands) for n, t in enumerate((a, b)))
             parts[key] = _pairs_into(cx, x, y, parts[key], width)
@@ -163,7 +167,7 @@ def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into
         parts = {key: into.part(key) for key in parts}
     for chunk in range(-(-state.extent // (2 * width))):
         operands: dict[tuple[int, Key], str] = {}
-        for key in _streaming_order(cx, a, b, type_, None):
+        for key in streaming_order(cx, a, b, type_, None):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: chunk}
             x, y = (_row_operand(cx, t, n, point, axis, width, operands) for n, t in enumerate((a, b)))
             parts[key] = _pairs_into(cx, x, y, parts[key], width)

@@ -67,7 +67,7 @@ def _copy_rows(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
 
 
 def _store_lanes(cx: Context, vector: str, pointer: str, width: int, valid: int) -> None:
-    ty = f"<{width} x i32>"
+    ty = f"<{width} x i32>" if width > 1 else "i32"
     if valid == width:
         cx.b.do(f"store {ty} {vector}, ptr {pointer}, align 4")
         return
@@ -134,6 +134,10 @@ def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, dept
     def pair(chunk: int, k: int) -> str:
         low = read(cx, tile, {lane: chunk, depth: 2 * k}, lane)
         high = read(cx, tile, {lane: chunk, depth: 2 * k + 1}, lane)
+        if width == 1:
+            first = cx.b.emit(f"insertelement <2 x bfloat> poison, bfloat {low}, i64 0")
+            both = cx.b.emit(f"insertelement <2 x bfloat> {first}, bfloat {high}, i64 1")
+            return cx.b.emit(f"bitcast <2 x bfloat> {both} to i32")
         order = ", ".join(f"i32 {n // 2 + (n % 2) * width}" for n in range(2 * width))
         ty = f"<{width} x bfloat>"
         both = cx.b.emit(f"shufflevector {ty} {low}, {ty} {high}, <{2 * width} x i32> <{order}>")

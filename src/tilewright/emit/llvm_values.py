@@ -238,7 +238,7 @@ def transposed(cx: Context, rows: list[str], element: str, width: int) -> list[s
         return blocks[0]
     joined = []
     for column in range(width):
-        joined.append(_concat(cx, [block[column] for block in blocks], element, width))
+        joined.append(concat(cx, [block[column] for block in blocks], element, width))
     return joined
 
 
@@ -277,7 +277,8 @@ def _shuffle(cx: Context, ty: str, x: str, y: str, lanes: list[int]) -> str:
     return cx.b.hoist(f"shufflevector {ty} {x}, {ty} {y}, <{len(lanes)} x i32> <{picks}>", x, y)
 
 
-def _concat(cx: Context, vectors: list[str], element: str, width: int) -> str:
+def concat(cx: Context, vectors: list[str], element: str, width: int) -> str:
+    """Vectors of `width` lanes (a power of two of them) as one."""
     while len(vectors) > 1:
         ty, lanes = f"<{width} x {element}>", list(range(2 * width))
         vectors = [_shuffle(cx, ty, vectors[n], vectors[n + 1], lanes) for n in range(0, len(vectors), 2)]

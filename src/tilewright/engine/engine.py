@@ -31,6 +31,8 @@ class Engine:
         self.scheduler = Scheduler(max_batch, PREFILL_CHUNK)
         self._cache = decoder.new_cache(max_batch, context)
         self._lock = threading.RLock()
+        self._stepping = False
+        self._leaving: list[Request] = []  # aborted in the middle of a step
 
     def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
         """Queue a prompt. ContextError if it is empty or leaves no room, ArgumentError for ids out of range."""
@@ -49,18 +51,23 @@ class Engine:
     def step(self) -> None:
         """Advance every request that the scheduler picks by one chunk of its prompt, or by one token."""
         with self._lock:
-            step = self.scheduler.schedule()
+            self._stepping = True
             try:
+                step = self.scheduler.schedule()
                 self._run(step)
+                self._postprocess(step)
             except BaseException:
                 self._drop_all()
                 raise
-            self._postprocess(step)
+            finally:
+                self._stepping = False
 
     def abort(self, request: Request) -> None:
         """Stop a request that is still under way; its completion keeps what it has."""
         with self._lock:
-            if not request.finished:
+            if self._stepping:  # a stream collected as garbage: rows must not move under the step's feet
+                self._leaving.append(request)
+            elif not request.finished:
                 request.finish("abort")
                 self._remove(request)
 
@@ -99,7 +106,11 @@ class Engine:
 
     def _postprocess(self, step: Step) -> None:
         """Take out what has finished, the highest row first so that a row moves at most once more."""
-        ran = {*step.decode, *(chunk.request for chunk in step.prefill)}
+        leaving, self._leaving = self._leaving, []
+        for request in leaving:
+            if not request.finished:
+                request.finish("abort")
+        ran = {*step.decode, *(chunk.request for chunk in step.prefill), *leaving}
         for request in sorted((r for r in ran if r.finished), key=lambda r: -r.row):
             self._remove(request)
 
@@ -109,10 +120,12 @@ class Engine:
 
     def _drop_all(self) -> None:
         """After a failed or interrupted step the cache is in doubt: end what was in it, so that others can go on."""
-        held = [*self.scheduler.decoding, *([self.scheduler.prefilling] if self.scheduler.prefilling else [])]
-        self.scheduler.decoding.clear()
-        self.scheduler.prefilling = None
+        scheduler, leaving, self._leaving = self.scheduler, self._leaving, []
+        held = [*scheduler.decoding, *([scheduler.prefilling] if scheduler.prefilling else []), *leaving]
+        scheduler.decoding.clear()
+        scheduler.prefilling = None
         for request in held:
+            scheduler.remove(request)  # one that was only waiting
             if not request.finished:
                 request.finish("abort")
 

@@ -107,7 +107,7 @@ class LLM:
             check_prompt(ids, self.config.vocab)
             if len(ids) > self.context:
                 raise ContextError(f"a sequence of {len(ids)} tokens is longer than the context of {self.context}")
-        return [self.decoder.logits(ids) for ids in prompts]
+        return self.decoder.logits(prompts)
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -8,6 +8,8 @@ from tilewright.design.design import Design
 from tilewright.language import ir
 from tilewright.lower.structure import axes, fresh, lets, loads, names, rewrite
 
+# Rows that one copy turns into lanes at a time.
+_ROWS = 16
 # Points of the reduced axis that one copy moves: a register block transposes them in one go.
 _DEPTH = {"panel": 16, "pair": 32, "quad": 64, "tile": 32}
 
@@ -36,8 +38,7 @@ def _packed(kernel: ir.Kernel, tensor: str, layout: str, design: Design, taken: 
     assert param.dims is not None
     element = "f32" if design.get(f"unpack.{tensor}") else param.dtype.name
     alloc = ir.Alloc(buffer, ir_dtype(element), param.dims, (("layout", layout), ("place", "panel")))
-    copy = ir.Copy(ir.Ref(buffer, index), ir.Ref(tensor, index), (("lanes", rename[lane]),))
-    fill = ir.Loop(loop_axes, (copy,), parallel=True, notes=(("bind", "thread"),))
+    fill = _fill(loop_axes, ir.Ref(buffer, index), ir.Ref(tensor, index), rename[lane], taken)
     wait = ir.Sync(buffer, "barrier", (("scope", "team"),))
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
@@ -50,7 +51,26 @@ def _packed(kernel: ir.Kernel, tensor: str, layout: str, design: Design, taken: 
     body = (*kernel.body[:at], alloc, fill, wait, *rewrite(kernel.body[at:], change))
     lanes = ir.note(kernel.notes, "lanes", ())
     assert isinstance(lanes, tuple)
-    return replace(kernel, body=body, notes=ir.with_notes(kernel.notes, lanes=(*lanes, rename[lane], rename[depth])))
+    return replace(kernel, body=body, notes=ir.with_notes(kernel.notes, lanes=(*lanes, *_copied_along(fill), rename[depth])))
+
+
+def _copied_along(fill: ir.Loop) -> tuple[str, ...]:
+    return tuple(str(ir.note(s.notes, "lanes")) for s in ir.walk(fill.body) if isinstance(s, ir.Copy))
+
+
+def _fill(axes_: tuple[ir.Axis, ...], dst: ir.Ref, src: ir.Ref, lane: str, taken: set[str]) -> ir.Loop:
+    """The loop that copies; a panel of several register blocks is filled block by block, which is less code."""
+    width = next(a.step for a in axes_ if a.name == lane)
+    assert width is not None
+    body: ir.Stmt
+    if width > _ROWS and width % _ROWS == 0:
+        part = fresh(f"{lane}r", taken)
+        index = tuple(part if i == lane else i for i in dst.index)
+        copy = ir.Copy(replace(dst, index=index), replace(src, index=index), (("lanes", part),))
+        body = ir.Loop((ir.Axis(part, lane, _ROWS),), (copy,), parallel=True)
+    else:
+        body = ir.Copy(dst, src, (("lanes", lane),))
+    return ir.Loop(axes_, (body,), parallel=True, notes=(("bind", "thread"),))
 
 
 def ir_dtype(name: str):  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tilewright.errors import ModelError
+from tilewright.models.config import read_text
 
 Message = Mapping[str, Any]
 
@@ -32,7 +33,7 @@ class ChatTemplate:
         """The template of a model folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`."""
         path = folder / "chat_template.jinja"
         if path.is_file():
-            return cls(path.read_text(encoding="utf-8"), str(path))
+            return cls(read_text(path), str(path))
         found = settings.get("chat_template")
         if isinstance(found, list):  # several, by name
             found = {t.get("name"): t.get("template") for t in found if isinstance(t, Mapping)}.get("default")

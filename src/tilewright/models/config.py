@@ -260,15 +260,26 @@ def _token_ids(fields: _Fields, key: str, generation: Mapping[str, Any]) -> tupl
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in the file at `path`; ModelError if there is no such file or it holds something else."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; give the folder of a Hugging Face model, which holds {path.name}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error}); fetch the file again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds {type(value).__name__}, not a JSON object; fetch the file again")
     return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a model's file; ModelError if it is missing, unreadable or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        what = f"no such file; give the folder of a Hugging Face model, which holds {path.name}"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}); correct its permissions or fetch it again"
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text ({error.reason}); fetch the file again"
+    raise ModelError(f"{path}: {what}")
 
 
 class _Fields:

@@ -92,18 +92,28 @@ class Decoder:
         assert plan.output is not None
         return plan.output
 
-    def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """f32[len(ids), vocab]: the logits after every token of one sequence. Touches no other sequence's cache."""
-        if not len(ids):
+    def logits(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+        """For each sequence of ids, f32[tokens, vocab]: the logits after every token.
+
+        Works in a cache of its own: sequences that are being generated elsewhere are not disturbed.
+        """
+        if not all(len(ids) for ids in sequences):
             raise ContextError("a sequence to score is empty; give at least one token")
         cache = self.new_cache()
-        self.reserve(cache, 1, len(ids))
+        try:
+            self.reserve(cache, 1, max(map(len, sequences), default=1))
+            return [self._score(cache, ids) for ids in sequences]
+        finally:
+            self._forget(cache.layout)
+
+    def _score(self, cache: KVCache, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The logits after every token of one sequence, by way of row 0 of `cache`."""
+        cache.clear(0)
         result = aligned_empty((len(ids), self.config.vocab), np.float32)
         for start in range(0, len(ids), _SCORE_CHUNK):
             part = ids[start : start + _SCORE_CHUNK]
             hidden = self.prefill(cache, 0, part, Want.HIDDEN)
             self._operators.linear(hidden, self.weights.head, out=result[start : start + len(part)])
-        self._forget(cache.layout)
         return result
 
     def reserve(self, cache: KVCache, rows: int, tokens: int) -> None:

@@ -146,11 +146,26 @@ def _compiled(
     fixed = tuple((d, sizes[d]) for d in whole_dims(program))
     request = Request(program, design, layouts, fixed)
     if request not in _by_design:
+        _ask_for_tiles(design)
         binary = build(request, known)
         _by_design[request] = Kernel(
             program.name, program, design, binary, _multiplications(program), _PROTOTYPE(binary.address)
         )
     return _by_design[request]
+
+
+@cache
+def _tiles_granted() -> bool:
+    from tilewright.machines import x86
+
+    return x86.request_amx()
+
+
+def _ask_for_tiles(design: Design) -> None:
+    """Linux gives a process the tile registers of AMX only if asked; using them unasked kills it."""
+    wanted = any(choice == "amx_bf16" for _, choice in design.prefixed("atom"))
+    if wanted and not _tiles_granted():
+        raise MachineError("the system does not let this process use AMX tiles; set TILEWRIGHT_MACHINE=x86-avx512")
 
 
 @cache

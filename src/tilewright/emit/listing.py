@@ -1,0 +1,504 @@
+"""Scheduled program -> the listing of what one thread executes, to be read by people.
+
+    for n in range(n0, n0_end, 32):
+      for k in range(k0, k0_end):
+        b0 = load(b_packed, (n, k), vec=16)
+        a0 = load(a_packed, (m, k), vec=1)
+        acc0 = fma(a0, b0, acc0)
+
+It follows the walk of `llvm.emit`, with the same lanes, register tiles and accumulators, for a whole tile;
+what happens at ragged ends is said by `mask=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
+from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
+from tilewright.emit.listing_page import applied, number, several, shifted
+from tilewright.emit.listing_values import Scene, read
+from tilewright.emit.llvm import VectorUnit
+from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_memory import Panel, Place
+from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
+from tilewright.language import ir
+from tilewright.language.dtypes import i64
+
+_NEUTRAL = {"sum": "0.0", "max": "-inf", "min": "inf"}
+_GROUPS = {"panel": 1, "pair": 2, "quad": 4, "tile": 32}  # neighbours of the depth axis that lie side by side
+
+
+def listing(
+    kernel: ir.Kernel, layouts: Mapping[str, abi.TensorLayout], sizes: Mapping[str, int], unit: VectorUnit
+) -> str:
+    """The text for a scheduled program; the arguments are those of `llvm.emit`."""
+    return _Thread(kernel, layouts, dict(sizes), unit).text()
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The range of a loop as text."""
+
+    low: str
+    high: str
+
+    @property
+    def length(self) -> int | None:
+        return int(self.high) - int(self.low) if self.low.isdigit() and self.high.isdigit() else None
+
+    def covers(self, step: int) -> bool:
+        """Whether tiles of `step` fill it exactly."""
+        return step == 1 or (self.length is not None and self.length % step == 0)
+
+
+class _Thread:
+    """Writes the listing, statement by statement."""
+
+    def __init__(
+        self, kernel: ir.Kernel, layouts: Mapping[str, abi.TensorLayout], sizes: dict[str, int], unit: VectorUnit
+    ) -> None:
+        self.kernel, self.sizes, self.unit = kernel, sizes, unit
+        lanes = tuple(str(a) for a in _names(ir.note(kernel.notes, "lanes", ())))
+        self.cx = Context(Builder(set()), lanes, unit.bytes, unit.features)
+        self.scene = Scene(self.cx)
+        self.page = self.scene.page
+        self.homes: dict[str, Tile] = {}  # registers that a carried value keeps through a loop
+        self.spans: dict[str, _Span] = {}
+        self._sums: list[dict[str, Accumulation]] = []
+        self._late = dot_operands(kernel.body)
+        self._define(layouts)
+
+    def text(self) -> str:
+        """The whole page."""
+        self._header()
+        for stmt in self.kernel.body:
+            if isinstance(stmt, ir.Loop):
+                self.page.line("")
+                self._phase(stmt)
+            else:
+                self.statement(stmt, None)
+        return self.page.text()
+
+    # ------------------------------------------------------------------------------------ what is known before
+    def _define(self, layouts: Mapping[str, abi.TensorLayout]) -> None:
+        for dim, size in self.sizes.items():
+            self.cx.axes[dim] = AxisState(dim, "0", size, self._width(size))
+        for p in self.kernel.params:
+            if p.dims is None:
+                self.cx.values[p.name] = uniform(ir.TileType(p.dtype), p.name)
+            else:
+                strides = tuple("1" if s == 1 else "" for s in layouts[p.name].strides)
+                self.scene.places[p.name] = Place(p.name, "", p.dtype, strides, layouts[p.name].align)
+        self._buffers(self.kernel.body, {})
+
+    def _buffers(self, body: tuple[ir.Stmt, ...], around: dict[str, ir.Axis]) -> None:
+        for stmt in body:
+            if isinstance(stmt, ir.Alloc):
+                origin = tuple(d if isinstance(d, str) and d in around else None for d in stmt.dims)
+                panel = self._panel(stmt)
+                strides = ("",) * (len(stmt.dims) - 1) + ("" if panel else "1",)
+                place = Place(stmt.name, "", stmt.dtype, strides, 64, panel, origin, padded=panel is not None)
+                self.scene.places[stmt.name] = place
+            inside = {a.name: a for a in stmt.axes} if isinstance(stmt, ir.Loop) else {}
+            self._buffers(ir.blocks(stmt), {**around, **inside})
+
+    def _panel(self, alloc: ir.Alloc) -> Panel | None:
+        """The packed order of a buffer, as `llvm` has it: blocks as wide as the lanes of the copy that fills it."""
+        layout = str(ir.note(alloc.notes, "layout", "row"))
+        if layout not in _GROUPS:
+            return None
+        loop, copy = _filling(self.kernel.body, alloc.name)
+        axes = {a.name: a for a in loop.axes}
+        lane = str(ir.note(copy.notes, "lanes"))
+        dim = copy.dst.index.index(lane)
+        depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
+        return Panel(dim, depth, axes[lane].step or 1, _GROUPS[layout])
+
+    def _header(self) -> None:
+        tensors = ", ".join(f"{p.name} {p.dtype}{_dims(p.dims)}" for p in self.kernel.params)
+        fixed = "".join(f", {d} = {n}" for d, n in self.sizes.items())
+        self.page.line(f"# {self.kernel.name}: {tensors}{fixed}")
+        lanes = self.unit.bytes // 4
+        self.page.line(f"# one thread; a name is a register of up to {lanes} f32; vec: neighbours that one instruction moves")
+        self.page.line("# share: the thread's run of the tiles, the last axis fastest; mask: ends that are checked")
+
+    # ------------------------------------------------------------------------------------------------ loops
+    def _width(self, extent: int) -> int:
+        """Lanes of an axis with that many points (as in `llvm`): a power of two, at most a register of f32."""
+        width = self.unit.bytes // 4
+        while width // 2 >= extent:
+            width //= 2
+        return width
+
+    def _span(self, axis: ir.Axis) -> _Span:
+        if axis.over in self.spans and axis.over not in self.kernel.dims:
+            low, high = self.cx.axes[axis.over].base, f"{axis.over}_end"
+        else:
+            low, high = "0", str(self.sizes.get(axis.over, axis.over))
+        if axis.start is not None:
+            low = f"max({low}, {self._scalar(axis.start)})"
+        if axis.stop is not None:
+            high = f"min({high}, {self._scalar(axis.stop)})"
+        return _Span(low, high)
+
+    def _scalar(self, atom: str | int) -> str:
+        if isinstance(atom, str) and atom in self.cx.values:
+            return read(self.scene, self.cx.values[atom], {}, None)
+        return str(self.sizes.get(atom, atom)) if isinstance(atom, str) else str(atom)
+
+    def _step(self, axis: ir.Axis, span: _Span) -> int:
+        assert axis.step is not None, f"axis {axis.name} has no step: the program is not scheduled"
+        if axis.each:
+            return 1
+        return axis.step if span.length is None else max(1, min(axis.step, span.length))
+
+    def _phase(self, loop: ir.Loop) -> None:
+        if not loop.parallel:
+            with self.page.block("if thread == 0:"):
+                self.loop(loop)
+            return
+        spans = [self._span(a) for a in loop.axes]
+        steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
+        ranges = ", ".join(_range(s, step) for s, step in zip(spans, steps, strict=True))
+        with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in share({ranges}):"):
+            for axis, span, step in zip(loop.axes, spans, steps, strict=True):
+                self._enter(loop, axis, span, step, axis.name)
+            self.block(loop.body)
+
+    def _enter(self, loop: ir.Loop, axis: ir.Axis, span: _Span, step: int, base: str) -> None:
+        """The state of an axis in its body; the end of a block is named where inner loops need it."""
+        ragged = not axis.each and not span.covers(step)
+        masked = ragged and loop.parallel and _amortises_masks(loop.body)
+        count = f"{axis.name}_end" if masked else None
+        self.spans[axis.name] = span
+        self.cx.axes[axis.name] = AxisState(axis.name, base, step, self._width(step), count, axis.each)
+        if axis.each:
+            self.cx.values[axis.name] = uniform(ir.TileType(i64), base)
+        if any(a.over == axis.name for s in ir.walk(loop.body) if isinstance(s, ir.Loop) for a in s.axes):
+            end = shifted(base, step)
+            self.page.line(f"{axis.name}_end = {f'min({end}, {span.high})' if ragged else end}")
+
+    def loop(self, loop: ir.Loop) -> None:
+        """A loop inside a phase; sums that can stay in their registers, spread over lanes, are folded after it."""
+        sums = {} if loop.parallel else find_accumulations(loop.body)
+        held = []
+        for name, a in sums.items():
+            initial, home = self.cx.values[a.target], self.homes.get(a.target)
+            spread = self._in_tiles(loop, name, a) or self._spread(loop, a)
+            if spread is not None:
+                held.append((a, initial, home))
+                self.cx.values[a.target] = self.homes[a.target] = spread
+        self._sums.append(sums)
+        outer = dict(self.cx.values)
+        names = self._carry(loop.body)
+        self._axis(loop, 0, names)
+        self._sums.pop()
+        self.cx.values = {n: self.cx.values[n] for n in outer}
+        for a, initial, home in held:
+            self._gather(a, initial, home)
+
+    def _axis(self, loop: ir.Loop, depth: int, names: list[str]) -> None:
+        if depth == len(loop.axes):
+            values = dict(self.cx.values)
+            self.block(loop.body)
+            self.cx.values = {n: self.cx.values[n] for n in values}
+            self._settle(names)
+            return
+        axis = loop.axes[depth]
+        span = self._span(axis)
+        step = self._step(axis, span)
+        if span.length is not None and span.length <= step:
+            self._enter(loop, axis, span, step, span.low)
+            self._axis(loop, depth + 1, names)
+            return
+        unroll = ir.note(loop.notes, "unroll", 1) if depth == len(loop.axes) - 1 else 1
+        times = f"  # unrolled {unroll} times" if unroll != 1 else ""
+        with self.page.block(f"for {axis.name} in {_range(span, step)}:{times}"):
+            self._enter(loop, axis, span, step, axis.name)
+            self._axis(loop, depth + 1, names)
+
+    def _when(self, stmt: ir.When) -> None:
+        state, span = self.cx.axes[stmt.axis], self.spans[stmt.axis]
+        if "first" in stmt.cond:
+            holds = f"{state.base} {'>' if stmt.cond.startswith('not') else '=='} {span.low}"
+        else:
+            holds = f"{shifted(state.base, state.extent)} {'<' if stmt.cond.startswith('not') else '>='} {span.high}"
+        names = self._carry(stmt.body)
+        with self.page.block(f"if {holds}:"):
+            values = dict(self.cx.values)
+            self.block(stmt.body)
+            self.cx.values = {n: self.cx.values[n] for n in values}
+            self._settle(names)
+
+    # ----------------------------------------------------------------------------------------- carried values
+    def _carry(self, body: tuple[ir.Stmt, ...]) -> list[str]:
+        """Give every value that `body` changes registers of its own, and its value so far."""
+        names = [n for n in dict.fromkeys(s.name for s in ir.walk(body) if isinstance(s, ir.Assign))
+                 if n in self.cx.values]  # fmt: skip
+        for name in names:
+            tile, home = self.cx.values[name], self.homes.get(name)
+            if home is None or tile is not home:
+                self.homes[name] = self.cx.values[name] = tile if tile.spread else self._settled(name, tile)
+        return names
+
+    def _settled(self, name: str, tile: Tile) -> Tile:
+        cx, lane = self.cx, self.cx.lane_of(tile.axes)
+        keys = list(cx.keys(tile.axes, lane))
+        before = [read(self.scene, tile, self.scene.point(tile.axes, k), lane) for k in keys]
+        parts = {key: self.scene.names.new(name, cx.width(lane)) for key in keys}
+        if tile.same is not None:
+            self.page.line(f"{several(list(parts.values()))} = {tile.same}")
+        else:
+            for register, value in zip(parts.values(), before, strict=True):
+                self.page.line(f"{register} = {value}")
+        return table(tile.type, lane, parts)
+
+    def _settle(self, names: list[str]) -> None:
+        """Move values that ended up elsewhere back into the registers of what they update."""
+        for name in names:
+            home, tile = self.homes[name], self.cx.values[name]
+            if tile is not home and not home.spread:
+                for key in self.cx.keys(home.axes, home.lane):
+                    now = read(self.scene, tile, self.scene.point(home.axes, key), home.lane)
+                    if now != home.part(key):
+                        self.page.line(f"{home.part(key)} = {now}")
+            self.cx.values[name] = home
+
+    def _home(self, body: tuple[ir.Stmt, ...], at: int, let: ir.Let) -> Tile | None:
+        """The registers of the carried value that `let` becomes, if nothing still needs what they hold."""
+        later = body[at + 1 :]
+        end = next((n for n, s in enumerate(later) if isinstance(s, ir.Assign) and s.value == let.name), None)
+        if end is None:
+            return None
+        target = later[end]
+        assert isinstance(target, ir.Assign)
+        home, rest = self.homes.get(target.name), later[end + 1 :]
+        again = next((n for n, s in enumerate(rest) if isinstance(s, ir.Assign) and s.name == target.name), len(rest))
+        free = (
+            home is not None
+            and set(home.axes) == set(let.type.axes)
+            and not uses(later[:end])[target.name]
+            and not any(isinstance(s, ir.Assign) and s.name == target.name for s in ir.walk(later[:end]))
+            and not uses(rest[again:])[let.name]
+        )
+        return home if free else None
+
+    # ------------------------------------------------------------------------------------- sums over loops
+    def _in_tiles(self, loop: ir.Loop, name: str, a: Accumulation) -> Tile | None:
+        dot = next((s for s in loop.body if isinstance(s, ir.Let) and s.name == name), None)
+        if dot is None or ir.note(dot.notes, "atom") != "amx_bf16":
+            return None
+        return listing_dot.amx_begin(self.scene, self.cx.values[a.target].type, a.target)
+
+    def _spread(self, loop: ir.Loop, a: Accumulation) -> Tile | None:
+        """Partial sums, one a lane, where the reduction runs along the lanes of a loop axis."""
+        axis = next((x for x in loop.axes if x.name == a.axis), None)
+        if axis is None:
+            return None
+        width = self._width(self._step(axis, self._span(axis)))
+        known = {n for n, state in self.cx.axes.items() if state.extent > 1} | {axis.name}
+        along = next((n for n in self.cx.lanes if n in (a.axis, *a.rest) and n in known), None)
+        if along != a.axis or width == 1:
+            return None
+        type_ = self.cx.values[a.target].type
+        parts = {key: self.scene.names.new(a.target, width) for key in self.cx.keys(type_.axes, None)}
+        self.page.line(f"{several(list(parts.values()))} = {_NEUTRAL[a.op]}")
+        return table(type_, None, parts, spread=width)
+
+    def _gather(self, a: Accumulation, initial: Tile, home: Tile | None) -> None:
+        """Fold the lanes of a finished sum and add what was there before."""
+        cx, tile = self.cx, self.cx.values[a.target]
+
+        def before(key: Key) -> str:
+            lane = cx.lane_of(tile.axes)
+            return read(self.scene, initial, self.scene.point(tile.axes, key), lane)
+
+        with self.page.statement():
+            if tile.spread == llvm_amx.IN_REGISTERS:
+                folded = listing_dot.amx_finish(self.scene, tile, a.target)
+                folded = self._elementwise(a.target, "add", [initial, folded], folded.type, folded)
+            else:
+                scalars = replace(tile, spread=0)
+                folded = listing_dot.fold(self.scene, a.op, tile, a.target, before, scalars)
+        self.cx.values[a.target] = folded
+        self.homes.pop(a.target, None)
+        if home is not None:
+            self.homes[a.target] = home
+
+    # -------------------------------------------------------------------------------------------- statements
+    def block(self, body: tuple[ir.Stmt, ...]) -> None:
+        """Statements in order; a dot whose only use is an addition becomes part of it."""
+        fused = fused_dots(body)
+        totals = {a.total: name for name, a in (self._sums[-1] if self._sums else {}).items()}
+        for at, stmt in enumerate(body):
+            name = stmt.name if isinstance(stmt, ir.Let) else ""
+            reduced = self.cx.values.get(totals.get(name, ""))
+            if name in fused.delayed:
+                continue
+            if reduced is not None and reduced.spread:  # the reduction was added to its target lane by lane
+                self.cx.values[name] = reduced
+                continue
+            home = self._home(body, at, stmt) if isinstance(stmt, ir.Let) else None
+            if isinstance(stmt, ir.Let) and name in fused.additions:
+                with self.page.statement():
+                    self._accumulate(stmt, *fused.additions[name], home)
+            else:
+                self.statement(stmt, home)
+
+    def statement(self, stmt: ir.Stmt, home: Tile | None) -> None:
+        """One statement; `home` is where its value is wanted, if that is free."""
+        match stmt:
+            case ir.Let():
+                with self.page.statement():
+                    self.cx.values[stmt.name] = self._value(stmt, home)
+            case ir.Assign(name, value):
+                self.cx.values[name] = _permuted(self.cx.values[value], self.cx.values[name].type)
+            case ir.Store():
+                with self.page.statement():
+                    listing_values.store(self.scene, stmt, self.cx.values[stmt.value])
+            case ir.Copy():
+                with self.page.statement():
+                    listing_values.copy(self.scene, stmt)
+            case ir.Loop():
+                self.loop(stmt)
+            case ir.When():
+                self._when(stmt)
+            case ir.Role():
+                with self.page.block(f"role {stmt.name}:"):
+                    self.block(stmt.body)
+            case ir.Sync():
+                self.page.line(f"{stmt.action}({ir.note(stmt.notes, 'scope', stmt.name)})")
+            case ir.Alloc():
+                order = f", {layout} order" if (layout := ir.note(stmt.notes, "layout")) else ""
+                self.page.line(f"# {stmt.name}: {stmt.dtype}{_dims(stmt.dims)}{order}")
+
+    def _value(self, let: ir.Let, home: Tile | None) -> Tile:
+        cx, type_ = self.cx, let.type
+        match let.expr:
+            case ir.Full(value):
+                return uniform(type_, self._scalar(value) if isinstance(value, str) else number(value))
+            case ir.Coord(axis):
+                return self._coord(axis, type_, let.name)
+            case ir.Load(ref):
+                late = let.name in self._late
+                tile = listing_values.load(self.scene, ref, type_, let.name, let.notes, None if late else home)
+                if late:  # a dot reads it, part by part
+                    return tile
+                return table(type_, tile.lane, {key: tile.part(key) for key in cx.keys(type_.axes, tile.lane)})
+            case ir.Map(op, args):
+                operands = [cx.values[a] if a in cx.values else uniform(ir.TileType(i64), self._scalar(a)) for a in args]
+                return self._elementwise(let.name, op, operands, type_, home)
+            case ir.Reduce(op, arg, axis):
+                return self._reduce(let, op, cx.values[arg], axis)
+            case ir.Dot():
+                return listing_dot.dot(self.scene, let, None, None)
+            case ir.Permute(arg):
+                return _permuted(cx.values[arg], type_)
+
+    def _coord(self, axis: str, type_: ir.TileType, root: str) -> Tile:
+        state, lane = self.cx.axes[axis], self.cx.lane_of((axis,))
+        if state.each:
+            return uniform(type_, state.base)
+        if lane is None:
+            return Tile(type_, None, lambda key: shifted(state.base, key[0]))
+        parts = {}
+        for (chunk,) in self.cx.keys((axis,), lane):
+            parts[(chunk,)] = self.scene.names.new(root, state.width)
+            first = chunk * state.width
+            ends = f"{shifted(state.base, first)}, {shifted(state.base, first + state.width)}"
+            self.page.line(f"{parts[(chunk,)]} = arange({ends})")
+        return table(type_, lane, parts)
+
+    def _elementwise(self, root: str, op: str, args: list[Tile], type_: ir.TileType, home: Tile | None) -> Tile:
+        cx = self.cx
+        lane = cx.lane_of(type_.axes)
+        if lane is not None and not any(lane in a.axes for a in args):
+            lane = None
+        target = self.scene.parts(type_, lane, root, home)
+        word = str(type_.dtype) if op == "cast" else op
+        parts: dict[Key, str] = {}
+        for key in cx.keys(type_.axes, lane):
+            point = self.scene.point(type_.axes, key)
+            operands = [read(self.scene, a, point, lane) for a in args]
+            parts[key] = target(key)
+            self.page.line(f"{parts[key]} = {applied(word, operands)}")
+        return table(type_, lane, parts)
+
+    def _reduce(self, let: ir.Let, op: str, arg: Tile, axis: str) -> Tile:
+        cx, type_, combine = self.cx, let.type, {"sum": "add"}.get(op, op)
+        sums = self._sums[-1] if self._sums else {}
+        into = cx.values[sums[let.name].target] if let.name in sums else None
+        into = into if into is not None and into.spread else None
+        along = arg.lane == axis
+        lane = None if along else arg.lane
+        parts: dict[Key, str] = {}
+        for key in cx.keys(type_.axes, lane):
+            point = self.scene.point(type_.axes, key)
+            places = range(cx.axes[axis].chunks if along else cx.axes[axis].extent)
+            terms = [arg.part(tuple({**point, axis: n}[a] for a in arg.axes)) for n in places]
+            if into is not None:
+                terms.insert(0, into.part(key))
+            parts[key] = into.part(key) if into is not None else terms[0]
+            if len(terms) > 1:
+                parts[key] = into.part(key) if into else self.scene.names.new(let.name, cx.width(axis if along else lane))
+                self.page.line(f"{parts[key]} = {applied(combine, terms)}")
+        if not along:
+            return table(type_, lane, parts)
+        spread = table(type_, None, parts, spread=cx.width(axis))
+        return spread if into is not None else listing_dot.fold(self.scene, op, spread, let.name)
+
+    def _accumulate(self, add: ir.Let, dot: ir.Let, addend: str, home: Tile | None) -> None:
+        """`add = addend + dot`: the products go straight into the accumulator."""
+        cx, into = self.cx, self.cx.values[addend]
+        if into.spread == llvm_amx.IN_REGISTERS:
+            listing_dot.amx_accumulate(self.scene, dot, into)
+            cx.values[add.name] = into
+            return
+        if not into.spread and set(into.axes) == set(dot.type.axes):
+            into = _permuted(into, dot.type)
+        expr = dot.expr
+        assert isinstance(expr, ir.Dot)
+        if not into.spread and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:  # folded at once, then added
+            product = listing_dot.dot(self.scene, dot, None, None)
+            cx.values[add.name] = self._elementwise(add.name, "add", [into, product], add.type, home)
+            return
+        result = listing_dot.dot(self.scene, replace(dot, name=add.name), into, home)
+        cx.values[add.name] = _permuted(result, add.type)
+
+
+def _permuted(tile: Tile, type_: ir.TileType) -> Tile:
+    if tile.axes == type_.axes or set(tile.axes) != set(type_.axes):
+        return tile
+    back = [type_.axes.index(a) for a in tile.axes]
+    return replace(tile, type=type_, part=lambda key: tile.part(tuple(key[n] for n in back)))
+
+
+def _amortises_masks(body: tuple[ir.Stmt, ...]) -> bool:
+    """Whether one masked version of a tile serves whole and short tiles alike (as in `llvm`)."""
+    return any(isinstance(s, ir.Copy) or (isinstance(s, ir.Loop) and not s.parallel) for s in ir.walk(body))
+
+
+def _filling(body: tuple[ir.Stmt, ...], name: str) -> tuple[ir.Loop, ir.Copy]:
+    """The copy that fills a buffer, and the loop around it."""
+    for loop in ir.walk(body):
+        for stmt in ir.blocks(loop) if isinstance(loop, ir.Loop) else ():
+            if isinstance(stmt, ir.Copy) and stmt.dst.buffer == name:
+                return loop, stmt  # type: ignore[return-value]
+    raise AssertionError(f"nothing fills {name}")
+
+
+def _range(span: _Span, step: int) -> str:
+    return f"range({span.low}, {span.high}{f', {step}' if step != 1 else ''})"
+
+
+def _dims(dims: tuple[ir.Dim, ...] | None) -> str:
+    return f"[{', '.join(map(str, dims))}]" if dims else ""
+
+
+def _names(value: ir.Note | None) -> tuple[str | int, ...]:
+    return value if isinstance(value, tuple) else (str(value),)
+
+
+__all__ = ["listing"]

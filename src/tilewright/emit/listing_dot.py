@@ -1,0 +1,180 @@
+"""Dots of a thread listing: one line for each instruction that multiplies, in the order of `llvm_dot` and `llvm_amx`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tilewright.emit import llvm_amx
+from tilewright.emit.listing_page import applied
+from tilewright.emit.listing_values import Scene, place_text, read
+from tilewright.emit.llvm_dot import streaming_order
+from tilewright.emit.llvm_values import Key, Tile, table
+from tilewright.language import ir
+
+
+def dot(scene: Scene, let: ir.Let, into: Tile | None, home: Tile | None) -> Tile:
+    """The products of a dot, added to `into` where given; the result may be spread over the lanes of the summed axis."""
+    expr = let.expr
+    assert isinstance(expr, ir.Dot)
+    cx, axes = scene.cx, let.type.axes
+    a, b = cx.values[expr.a], cx.values[expr.b]
+    pairs = ir.note(let.notes, "atom", "fma") == "bf16x2"
+    if cx.lane_of((expr.axis, *axes)) == expr.axis:
+        return _inner(scene, let, a, b, expr.axis, into, pairs)
+    return _outer(scene, let, a, b, expr.axis, into, home, pairs)
+
+
+def _fma(scene: Scene, target: str, x: str, y: str, acc: str | None, atom: str) -> None:
+    if acc is None and atom == "fma":
+        scene.page.line(f"{target} = {applied('mul', [x, y])}")
+    else:
+        scene.page.line(f"{target} = {atom}({x}, {y}, {acc or '0.0'})")
+
+
+def _outer(
+    scene: Scene, let: ir.Let, a: Tile, b: Tile, axis: str, into: Tile | None, home: Tile | None, pairs: bool
+) -> Tile:
+    """One operand along the lanes, the other broadcast element by element (or pair by pair)."""
+    cx, type_ = scene.cx, let.type
+    lane = cx.lane_of(type_.axes)
+    target = scene.parts(type_, lane, let.name, home)
+    parts: dict[Key, str | None] = {
+        key: None if into is None else read(scene, into, scene.point(type_.axes, key), lane)
+        for key in cx.keys(type_.axes, lane)
+    }
+    placed: dict[Key, str] = {}
+    operand = _pairs(scene, lane) if pairs else _promoted(scene, lane, let)
+    for k in range(0, cx.axes[axis].extent, 2 if pairs else 1):
+        for key in streaming_order(cx, a, b, type_, lane):
+            point = {**scene.point(type_.axes, key), axis: k}
+            x, y = operand(a, point), operand(b, point)
+            if key not in placed:
+                placed[key] = target(key)
+            _fma(scene, placed[key], x, y, parts[key], "bf16x2" if pairs else "fma")
+            parts[key] = placed[key]
+    return table(type_, lane, placed)
+
+
+def _inner(scene: Scene, let: ir.Let, a: Tile, b: Tile, axis: str, into: Tile | None, pairs: bool) -> Tile:
+    """Both operands along the summed axis: each accumulator holds one partial sum a lane."""
+    cx, type_ = scene.cx, let.type
+    width = cx.width(axis)
+    spread = into is not None and into.spread > 0
+    step = 2 * width if pairs else width
+    operand = _pairs(scene, axis) if pairs else _promoted(scene, axis, let)
+    parts: dict[Key, str] = {}
+    keys = streaming_order(cx, a, b, type_, None)
+    chunks = range(-(-cx.axes[axis].extent // step))
+    # Pairs are visited chunk by chunk, single elements accumulator by accumulator.
+    order = [(key, c) for c in chunks for key in keys] if pairs else [(key, c) for key in keys for c in chunks]
+    for key, chunk in order:
+        point = {**scene.point(type_.axes, key), axis: chunk}
+        acc = parts.get(key) or (into.part(key) if into is not None and spread else None)
+        x, y = operand(a, point), operand(b, point)
+        parts[key] = acc or scene.names.new(let.name, width)
+        _fma(scene, parts[key], x, y, acc, "bf16x2" if pairs else "fma")
+    result = table(type_, None, parts, spread=width)
+    return result if spread else fold(scene, "sum", result, let.name)
+
+
+def _promoted(scene: Scene, lane: str | None, let: ir.Let) -> Callable[[Tile, dict[str, int]], str]:
+    def operand(tile: Tile, point: dict[str, int]) -> str:
+        text = read(scene, tile, point, lane)
+        return text if tile.dtype == let.type.dtype else f"{let.type.dtype}({text})"
+
+    return operand
+
+
+def _pairs(scene: Scene, lane: str | None) -> Callable[[Tile, dict[str, int]], str]:
+    """Operands of bf16x2 come from memory: vectors of pairs along the lanes, or one pair for all lanes."""
+    cx, known = scene.cx, dict[tuple[int, Key], str]()
+    assert lane is not None
+    width = cx.width(lane)
+
+    def operand(tile: Tile, point: dict[str, int]) -> str:
+        ref = tile.source
+        assert isinstance(ref, ir.Ref)
+        key = (id(tile), tuple(point[a] for a in tile.axes))
+        if key not in known:
+            wide = lane in tile.axes
+            place = scene.places[ref.buffer]
+            summed = place.panel is None and wide  # an inner product: neighbours along the sum
+            at = {**point, lane: point[lane] * width * (2 if summed else 1)} if wide else point
+            known[key] = scene.names.new(ref.buffer.removesuffix("_packed"), 2 * width if wide else 2)
+            end = f", mask={lane}" if summed and cx.axes[lane].count is not None else ""
+            scene.page.line(f"{known[key]} = load({place_text(scene, ref, at)}, vec={2 * width if wide else 2}{end})")
+        return known[key]
+
+    return operand
+
+
+# ------------------------------------------------------------------------------------------------ reductions
+def fold(scene: Scene, op: str, tile: Tile, root: str, before: Callable[[Key], str] | None = None,
+         home: Tile | None = None) -> Tile:  # fmt: skip
+    """The lanes of every part of a spread tile folded into one element, and joined with what was there before."""
+    cx = scene.cx
+    lane = cx.lane_of(tile.axes) if tile.spread > 1 else None
+    target = scene.parts(tile.type, lane, root, home)
+    parts: dict[Key, str] = {}
+    for key in cx.keys(tile.axes, lane):
+        rows = [tile.part(key)]
+        if lane is not None:
+            position, state = tile.axes.index(lane), cx.axes[lane]
+            first = key[position] * state.width
+            points = range(first, min(first + state.width, state.extent))
+            rows = [tile.part((*key[:position], p, *key[position + 1 :])) for p in points]
+        parts[key] = target(key)
+        text = f"{op}_lanes({', '.join(rows)})" if tile.spread > 1 else rows[0]
+        if before is not None:
+            text = applied({"sum": "add"}.get(op, op), [before(key), text])
+        scene.page.line(f"{parts[key]} = {text}")
+    return table(tile.type, lane, parts)
+
+
+# ------------------------------------------------------------------------------------------------ AMX
+def amx_begin(scene: Scene, type_: ir.TileType, root: str) -> Tile:
+    """Zero accumulators in tile registers of 16 x 16."""
+    g = llvm_amx.grid(scene.cx, type_)
+    parts = {(r, c): scene.names.new(root, 1) for r in range(g.rows) for c in range(g.columns)}
+    for name in parts.values():
+        scene.page.line(f"{name} = tile(0.0)")
+    return Tile(type_, None, parts.__getitem__, spread=llvm_amx.IN_REGISTERS)
+
+
+def amx_accumulate(scene: Scene, let: ir.Let, into: Tile) -> None:
+    """Rows by columns, 32 neighbours of the sum at a time."""
+    expr = let.expr
+    assert isinstance(expr, ir.Dot)
+    cx, g = scene.cx, llvm_amx.grid(scene.cx, into.type)
+    a, b = cx.values[expr.a], cx.values[expr.b]
+    rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
+    for k in range(0, cx.axes[expr.axis].extent, llvm_amx.DEPTH):
+        at = [{g.row_axis: llvm_amx.ROWS * r, expr.axis: k} for r in range(g.rows)]
+        row_names = [_tile_load(scene, rows, point) for point in at]
+        for c in range(g.columns):
+            column = _tile_load(scene, columns, {g.lane_axis: llvm_amx.ROWS * c, expr.axis: k})
+            for r, row in enumerate(row_names):
+                _fma(scene, into.part((r, c)), row, column, into.part((r, c)), "amx_bf16")
+
+
+def _tile_load(scene: Scene, tile: Tile, point: dict[str, int]) -> str:
+    ref = tile.source
+    assert isinstance(ref, ir.Ref)
+    name = scene.names.new(ref.buffer.removesuffix("_packed"), 1)
+    at = place_text(scene, ref, {**dict.fromkeys(tile.axes, 0), **point})
+    scene.page.line(f"{name} = load({at}, tile=16x{llvm_amx.DEPTH})")
+    return name
+
+
+def amx_finish(scene: Scene, tile: Tile, root: str) -> Tile:
+    """The accumulators as vectors along the lanes, by way of memory."""
+    cx, g = scene.cx, llvm_amx.grid(scene.cx, tile.type)
+    width = cx.width(g.lane_axis)
+    parts: dict[Key, str] = {}
+    for key in cx.keys(tile.axes, g.lane_axis):
+        point = scene.point(tile.axes, key)
+        row, column = point.get(g.row_axis, 0), point[g.lane_axis] * width
+        source = tile.part((row // llvm_amx.ROWS, column // llvm_amx.ROWS))
+        parts[key] = scene.names.new(root, width)
+        scene.page.line(f"{parts[key]} = {source}[{row % llvm_amx.ROWS}, {column % llvm_amx.ROWS}:]")
+    return table(tile.type, g.lane_axis, parts)

@@ -1,0 +1,110 @@
+"""Conversions between f32 and the 16-bit floats, in integer arithmetic where the processor has no instruction.
+
+LLVM would call a function of its run-time library for each element, which the process need not have. A bf16
+is widened by a shift on any machine, so only the other three conversions are written here. All round to
+nearest even, keep infinities, denormals and the sign of zero, and make a NaN quiet.
+"""
+
+from __future__ import annotations
+
+from tilewright.emit.llvm_builder import Builder
+
+# Families of features of which each has the conversion of whole vectors.
+_F16_FEATURES = frozenset({"f16c", "avx512f", "fp-armv8"})
+_BF16_FEATURES = frozenset({"avx512bf16"})
+
+
+def has_conversion(source: str, target: str, features: frozenset[str]) -> bool:
+    """Whether LLVM has instructions for this conversion between floats, by the names of their dtypes."""
+    if "f16" in (source, target):
+        return bool(features & _F16_FEATURES)
+    return target != "bf16" or bool(features & _BF16_FEATURES)
+
+
+def convert(b: Builder, value: str, source: str, target: str, width: int) -> str:
+    """`value` (a scalar, or a vector of `width`) from f32 to bf16 or f16, or from f16 to f32."""
+    words = _Words(b, width)
+    match source, target:
+        case "f32", "bf16":
+            return _to_bf16(words, value)
+        case "f32", "f16":
+            return _to_f16(words, value)
+        case "f16", "f32":
+            return _from_f16(words, value)
+    raise AssertionError((source, target))
+
+
+class _Words:
+    """Writes operations on 32-bit integers: one of them, or a vector of `width`."""
+
+    def __init__(self, b: Builder, width: int) -> None:
+        self.b, self.width = b, width
+        self.i32, self.f32, self.i16 = self.of("i32"), self.of("float"), self.of("i16")
+
+    def of(self, element: str) -> str:
+        return element if self.width == 1 else f"<{self.width} x {element}>"
+
+    def const(self, value: int) -> str:
+        return str(value) if self.width == 1 else f"splat (i32 {value})"
+
+    def op(self, name: str, x: str, y: int | str) -> str:
+        return self.b.emit(f"{name} {self.i32} {x}, {self.const(y) if isinstance(y, int) else y}")
+
+    def float_op(self, name: str, x: str, y: int) -> str:
+        """fadd, fsub or fmul of the float with bits `x` and the float with bits `y`, as bits."""
+        left = self.b.emit(f"bitcast {self.i32} {x} to {self.f32}")
+        right = self.b.emit(f"bitcast {self.i32} {self.const(y)} to {self.f32}")
+        return self.bits(self.b.emit(f"{name} {self.f32} {left}, {right}"))
+
+    def bits(self, x: str) -> str:
+        return self.b.emit(f"bitcast {self.f32} {x} to {self.i32}")
+
+    def choose(self, predicate: str, x: str, y: int, then: int | str, other: int | str) -> str:
+        """`then` where the icmp holds, else `other`."""
+        holds = self.b.emit(f"icmp {predicate} {self.i32} {x}, {self.const(y)}")
+        a, c = (self.const(v) if isinstance(v, int) else v for v in (then, other))
+        return self.b.emit(f"select {self.of('i1')} {holds}, {self.i32} {a}, {self.i32} {c}")
+
+    def narrow(self, x: str, element: str) -> str:
+        half = self.b.emit(f"trunc {self.i32} {x} to {self.i16}")
+        return self.b.emit(f"bitcast {self.i16} {half} to {self.of(element)}")
+
+
+_INFINITY = 0x7F800000
+
+
+def _to_bf16(w: _Words, value: str) -> str:
+    bits = w.bits(value)
+    odd = w.op("and", w.op("lshr", bits, 16), 1)
+    rounded = w.op("lshr", w.op("add", w.op("add", bits, odd), 0x7FFF), 16)
+    quiet = w.op("or", w.op("lshr", bits, 16), 0x40)
+    return w.narrow(w.choose("ugt", w.op("and", bits, 0x7FFFFFFF), _INFINITY, quiet, rounded), "bfloat")
+
+
+# 2^16, the first power of two beyond f16; 2^-14, its smallest normal; 0.5, whose last bit is that of the denormals.
+_BEYOND_F16, _NORMAL_F16, _HALF = 0x47800000, 0x38800000, 0x3F000000
+
+
+def _to_f16(w: _Words, value: str) -> str:
+    bits = w.bits(value)
+    magnitude = w.op("and", bits, 0x7FFFFFFF)
+    # A normal: the exponent is biased anew, and the carry of rounding may go up to infinity.
+    odd = w.op("and", w.op("lshr", magnitude, 13), 1)
+    rebiased = w.op("add", w.op("add", magnitude, odd), 0xFFF - (112 << 23))
+    normal = w.op("lshr", rebiased, 13)
+    # A denormal: adding 0.5 lets the addition round at its last bit.
+    denormal = w.op("sub", w.float_op("fadd", magnitude, _HALF), _HALF)
+    finite = w.choose("ult", magnitude, _NORMAL_F16, denormal, normal)
+    special = w.choose("ugt", magnitude, _INFINITY, 0x7E00, 0x7C00)
+    half = w.choose("uge", magnitude, _BEYOND_F16, special, finite)
+    return w.narrow(w.op("or", half, w.op("and", w.op("lshr", bits, 16), 0x8000)), "half")
+
+
+def _from_f16(w: _Words, value: str) -> str:
+    half = w.b.emit(f"bitcast {w.of('half')} {value} to {w.i16}")
+    word = w.b.emit(f"zext {w.i16} {half} to {w.i32}")
+    # Exponent and fraction in place, as a float that is 2^112 too small; the product is exact, for denormals too.
+    scaled = w.float_op("fmul", w.op("shl", w.op("and", word, 0x7FFF), 13), 0x77800000)
+    magnitude = w.choose("uge", scaled, _BEYOND_F16, w.op("or", scaled, _INFINITY), scaled)
+    whole = w.op("or", magnitude, w.op("shl", w.op("and", word, 0x8000), 16))
+    return w.b.emit(f"bitcast {w.i32} {whole} to {w.f32}")
