@@ -16,7 +16,7 @@ from tilewright.design.design import Design
 from tilewright.emit.abi import TensorLayout
 from tilewright.language import ir
 from tilewright.language.dtypes import dtype
-from tilewright.lower import structure
+from tilewright.language import structure
 from tilewright.machines.machine import Atom, Machine, MemoryLevel, VectorISA
 from tilewright.runtime import tolerance
 from tilewright.runtime.buffer import Buffer

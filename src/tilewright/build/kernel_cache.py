@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
 from tilewright.build.cache import Cache, cache_key
-from tilewright.build.jit import Library, Target, compile_ir, compiler_version, load
+from tilewright.build.jit import Library, Target, compiler_version, load
+from tilewright.build.stages import Stages, overrides_in
 from tilewright.design.design import Design
 from tilewright.emit import abi
-from tilewright.emit.llvm import VectorUnit, emit
 from tilewright.knobs import knobs
 from tilewright.language import ir
 from tilewright.language.printer import show
-from tilewright.lower.stages import lower
 from tilewright.machines.machine import Machine
 
 
@@ -47,22 +46,35 @@ class Request:
         return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), json.dumps(dict(self.sizes))))
 
 
-def build(request: Request, machine: Machine) -> Binary:
-    """Compile, or load from the cache on disk."""
-    store, target = disk_cache(), target_of(machine)
-    key = cache_key(f"{_sources()}\n{machine.vector_bits}\n{request.text()}", target.fingerprint, compiler_version())
-    found = _found(store, key)
-    if found is not None:
-        return found
+Observer = Callable[[str, Stages, Binary], None]
+"""Told of every kernel that is built or found: its key, its stages and the binary."""
+
+
+def build(request: Request, machine: Machine, observe: Observer | None = None) -> Binary:
+    """Compile, or load from the cache on disk; a stage that a user has overridden is compiled each time."""
+    store, key = disk_cache(), key_of(request, machine)
+    stages = Stages(request, machine, target_of(machine), overrides_in(store, key))
+    binary = None if stages.overridden else _found(store, key)
+    if binary is None:
+        binary = _compiled(store, key, stages)
+    if observe is not None:
+        observe(key, stages, binary)
+    return binary
+
+
+def key_of(request: Request, machine: Machine) -> str:
+    """Where the cache keeps what becomes of a request."""
+    text = f"{_sources()}\n{machine.vector_bits}\n{request.text()}"
+    return cache_key(text, target_of(machine).fingerprint, compiler_version())
+
+
+def _compiled(store: Cache, key: str, stages: Stages) -> Binary:
     begun = time.perf_counter()
-    scheduled = lower(request.kernel, request.design)
-    unit = VectorUnit(machine.vector_bits // 8, target.enabled)
-    module = emit(scheduled, dict(request.layouts), dict(request.sizes), unit)
-    binary = compile_ir(module.text, target)
-    library = load(binary)
-    store.put(key, "meta", json.dumps(_described(module.workspace)).encode())
-    store.put(key, "o", binary)
-    return Binary(library.address("tw_run"), module.workspace, library, time.perf_counter() - begun)
+    workspace, library = stages.module.workspace, load(stages.o)
+    if not stages.overridden:
+        store.put(key, "meta", json.dumps(_described(workspace)).encode())
+        store.put(key, "o", stages.o)
+    return Binary(library.address("tw_run"), workspace, library, time.perf_counter() - begun)
 
 
 def _found(store: Cache, key: str) -> Binary | None:
@@ -113,4 +125,4 @@ def disk_cache() -> Cache:
     return _caches[where]
 
 
-__all__ = ["Binary", "Mapping", "Request", "build", "disk_cache", "target_of"]
+__all__ = ["Binary", "Observer", "Request", "build", "disk_cache", "key_of", "target_of"]

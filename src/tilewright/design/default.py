@@ -11,12 +11,13 @@ A default is only a start: it must be legal everywhere and good on the shapes th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.design.design import Choice, Design
 from tilewright.language import ir
-from tilewright.lower import structure
+from tilewright.language import structure
 from tilewright.machines.machine import Machine
 
 
@@ -27,6 +28,7 @@ class Facts:
     sizes: Mapping[str, int]
     unit: Mapping[str, tuple[int, ...]]
     machine: Machine
+    aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
 
     @property
     def lanes(self) -> int:
@@ -147,7 +149,7 @@ def _pairs_are_faster(facts: Facts) -> bool:
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
     accumulators = facts.registers // 2
-    tile_m = next(t for t in (1, 2, 4, 8, 16) if t >= min(rows, _FEW_ROWS))
+    tile_m = next(t for t in (1, 4, 16) if t >= min(rows, _FEW_ROWS))
     tile_n = max(1, min(8, accumulators // (tile_m * len(p.columns))))
     chunk = 2 * facts.lanes
     decisions: dict[str, Choice] = {
@@ -170,7 +172,6 @@ def _outer_products(
     count = len(p.columns)
     tile_n = 2 * facts.lanes
     tile_m = _register_rows(facts, count)
-    tile_m = max(1, min(tile_m, rows))
     depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if pairs else 4)
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
@@ -205,7 +206,7 @@ def _tile_products(
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": 32 if count == 1 else 16,
         f"tile.{p.k.name}": 32,
-        f"block.{p.m.name}": tile_m * _share(rows, tile_m, 8, 1),
+        f"block.{p.m.name}": tile_m * 8,
         f"block.{p.n.name}": 32 * _share(columns, 32, 8, 2 * facts.machine.cores),
         "inner": (p.n.name, p.m.name),
         "order": (p.n.name, p.m.name),
@@ -238,7 +239,7 @@ def _cache_blocks(
     held = slab * itemsize
     shares = 2 * facts.machine.cores
     most_rows = max(1, min(24, l2 // 2 // (held * tile_m)))
-    return block_k, tile_m * _share(rows, tile_m, most_rows, 1), tile_n * _share(columns, tile_n, 16, shares)
+    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 16, shares)
 
 
 def _share(total: int, unit: int, most: int, pieces: int) -> int:
@@ -258,7 +259,7 @@ def _streams(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dic
     rows = max(1, facts.registers // 2 // vectors)
     decisions: dict[str, Choice] = {}
     for axis in (a for a in nest.loop.axes if not a.each):
-        tile = min(rows, _power_of_two_below(facts.size(kernel, axis)))
+        tile = min(rows, 1 << (max(1, facts.size(kernel, axis)) - 1).bit_length())
         decisions[f"tile.{axis.name}"] = tile
         rows = max(1, rows // tile)
     serial = [a for loop in ir.walk(nest.loop.body) if isinstance(loop, ir.Loop) for a in loop.axes if not a.each]
@@ -269,10 +270,6 @@ def _streams(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dic
 
 def _is_value_axis(kernel: ir.Kernel, dim: str) -> bool:
     return any(dim in let.type.axes for let in structure.lets(kernel).values())
-
-
-def _power_of_two_below(n: int) -> int:
-    return 1 << max(0, max(1, n).bit_length() - 1)
 
 
 # ---------------------------------------------------------------------------------------------- rows
@@ -294,7 +291,30 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
             decisions[f"block.{axis.name}"] = 64 * facts.lanes
         elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
             decisions[f"block.{axis.name}"] = 32
-    return decisions, lanes
+    return {**decisions, **_streaming(kernel, nest, parallel, facts)}, lanes
+
+
+def _streaming(
+    kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts
+) -> dict[str, Choice]:
+    """Tensors larger than the caches: results go around them, and the next row is fetched while this one is written."""
+    stores = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
+    written = {s.ref.buffer for s in stores}
+    cached = min(facts.machine.l3_bytes * 3 // 2, 48 << 20)
+    if sum(_bytes(kernel, name, facts) for name in written) < max(cached, 4 << 20):
+        return {}
+    decisions: dict[str, Choice] = {f"nontemporal.{name}": True for name in written & facts.aligned}
+    last = [s for s in nest.loop.body if isinstance(s, ir.Loop)][-1:]
+    rows = {a.name for a in parallel}
+    for let in (s for loop in last for s in ir.walk(loop.body) if isinstance(s, ir.Let)):
+        if len(nest.serial) > 1 and isinstance(let.expr, ir.Load) and rows & set(let.expr.ref.index):
+            decisions[f"prefetch.{let.name}"] = 1
+    return decisions
+
+
+def _bytes(kernel: ir.Kernel, name: str, facts: Facts) -> int:
+    param = kernel.param(name)
+    return param.dtype.bytes * math.prod(facts.sizes[d] if isinstance(d, str) else d for d in param.dims or ())
 
 
 __all__ = ["Facts", "default_design"]

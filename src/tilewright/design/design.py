@@ -23,6 +23,7 @@ class Design:
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)
     - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `amx_bf16`)
+    - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
     """

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 
 from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
 from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
-from tilewright.emit.listing_page import applied, number, several, shifted
+from tilewright.emit.listing_page import Names, applied, number, several, shifted
 from tilewright.emit.listing_values import Scene, read
 from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_memory import Panel, Place
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
-from tilewright.language import ir
+from tilewright.language import ir, structure
 from tilewright.language.dtypes import i64
 
 _NEUTRAL = {"sum": "0.0", "max": "-inf", "min": "inf"}
@@ -62,7 +62,8 @@ class _Thread:
         self.kernel, self.sizes, self.unit = kernel, sizes, unit
         lanes = tuple(str(a) for a in _names(ir.note(kernel.notes, "lanes", ())))
         self.cx = Context(Builder(set()), lanes, unit.bytes, unit.features)
-        self.scene = Scene(self.cx)
+        taken = {*kernel.dims, *structure.axes(kernel), *(p.name for p in kernel.params)}
+        self.scene = Scene(self.cx, names=Names(taken))
         self.page = self.scene.page
         self.homes: dict[str, Tile] = {}  # registers that a carried value keeps through a loop
         self.spans: dict[str, _Span] = {}
@@ -109,11 +110,13 @@ class _Thread:
         layout = str(ir.note(alloc.notes, "layout", "row"))
         if layout not in _GROUPS:
             return None
-        loop, copy = _filling(self.kernel.body, alloc.name)
-        axes = {a.name: a for a in loop.axes}
+        axes = structure.axes(self.kernel)
+        copy = next(s for s in ir.walk(self.kernel.body) if isinstance(s, ir.Copy) and s.dst.buffer == alloc.name)
         lane = str(ir.note(copy.notes, "lanes"))
         dim = copy.dst.index.index(lane)
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
+        while axes[lane].over in axes:  # a panel may be filled in several parts
+            lane = axes[lane].over
         return Panel(dim, depth, axes[lane].step or 1, _GROUPS[layout])
 
     def _header(self) -> None:
@@ -128,7 +131,7 @@ class _Thread:
     def _width(self, extent: int) -> int:
         """Lanes of an axis with that many points (as in `llvm`): a power of two, at most a register of f32."""
         width = self.unit.bytes // 4
-        while width // 2 >= extent:
+        while width // 2 >= max(1, extent):
             width //= 2
         return width
 
@@ -478,15 +481,6 @@ def _permuted(tile: Tile, type_: ir.TileType) -> Tile:
 def _amortises_masks(body: tuple[ir.Stmt, ...]) -> bool:
     """Whether one masked version of a tile serves whole and short tiles alike (as in `llvm`)."""
     return any(isinstance(s, ir.Copy) or (isinstance(s, ir.Loop) and not s.parallel) for s in ir.walk(body))
-
-
-def _filling(body: tuple[ir.Stmt, ...], name: str) -> tuple[ir.Loop, ir.Copy]:
-    """The copy that fills a buffer, and the loop around it."""
-    for loop in ir.walk(body):
-        for stmt in ir.blocks(loop) if isinstance(loop, ir.Loop) else ():
-            if isinstance(stmt, ir.Copy) and stmt.dst.buffer == name:
-                return loop, stmt  # type: ignore[return-value]
-    raise AssertionError(f"nothing fills {name}")
 
 
 def _range(span: _Span, step: int) -> str:

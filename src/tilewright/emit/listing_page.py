@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from tilewright.language import ir
@@ -67,8 +67,9 @@ def _kind(line: str) -> str:
 class Names:
     """Names of registers: `acc0`, `acc1`, ... for each stem; a register of 2 to 4 lanes shows its elements."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Collection[str] = ()) -> None:
         self._used: Counter[str] = Counter()
+        self._taken = {*taken, *ir.MAPS}  # axes, dims, parameters; and functions: exp2 is one
 
     def new(self, value: str, lanes: int) -> str:
         """A new register for a part of the IR value `value`."""
@@ -80,7 +81,7 @@ class Names:
 
     def _next(self, stem: str) -> str:
         number_ = self._used[stem]
-        while f"{stem}{number_}" in ir.MAPS:  # exp2 is a function
+        while f"{stem}{number_}" in self._taken:
             number_ += 1
         self._used[stem] = number_ + 1
         return f"{stem}{number_}"

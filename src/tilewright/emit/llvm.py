@@ -23,7 +23,7 @@ from tilewright.emit.llvm_compute import (
 )
 from tilewright.emit.llvm_dot import emit_dot
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
-from tilewright.emit.llvm_memory import Panel, Place, load, store
+from tilewright.emit.llvm_memory import Panel, Place, load, prefetch, store
 from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_values import (
     AxisState,
@@ -121,7 +121,7 @@ class _ModuleEmitter:
             return None
         axes, copy = self._filling(alloc.name)
         lane = ir.note(copy.notes, "lanes")
-        dim = copy.dst.index.index(lane)  # type: ignore[arg-type]
+        dim = copy.dst.index.index(lane)
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
         step = self._panel_width(axes, str(lane))
         return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
@@ -208,6 +208,7 @@ class _Function:
             builder, lanes if isinstance(lanes, tuple) else (str(lanes),), module.unit.bytes, module.unit.features  # type: ignore[arg-type]
         )
         self.places: dict[str, Place] = {}
+        self._dealt: tuple[str, ...] = ()  # axes of the parallel loop that is dealt to threads
         self._accumulation_stack: list[dict[str, Accumulation]] = []
         self._dot_operands = dot_operands(module.kernel.body)
         self.spans: dict[str, tuple[Span, int]] = {}
@@ -308,6 +309,7 @@ class _Function:
         b = self.b
         spans = [self._span(a) for a in loop.axes]
         steps = [1 if a.each else self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
+        self._dealt = tuple(a.name for a in loop.axes)
         counts = [
             ll.ceil_div(b, ll.sub(b, s.high, s.low), str(step)) for s, step in zip(spans, steps, strict=True)
         ]
@@ -362,7 +364,7 @@ class _Function:
     def _width(self, extent: int) -> int:
         """Lanes for an axis of that many points: a power of two, at most a register of f32."""
         width = self.cx.vector_bytes // 4
-        while width // 2 >= extent:
+        while width // 2 >= max(1, extent):
             width //= 2
         return width
 
@@ -469,7 +471,9 @@ class _Function:
                 return self._coord(axis, type_)
             case ir.Load(ref) as node:
                 place = self.places[ref.buffer]
-                return self._loaded(load(cx, place, node, type_), let)
+                tile = load(cx, place, node, type_)
+                self._prefetch(let, node, tile)
+                return self._loaded(tile, let)
             case ir.Map(op, args):
                 return emit_elementwise(cx, op, [self._operand(a) for a in args], type_)
             case ir.Reduce(op, arg, axis):
@@ -491,6 +495,17 @@ class _Function:
             return tile
         parts = {key: tile.part(key) for key in self.cx.keys(tile.axes, tile.lane)}
         return table(tile.type, tile.lane, parts)
+
+    def _prefetch(self, let: ir.Let, node: ir.Load, tile: Tile) -> None:
+        """Ask for the same elements some iterations of the parallel loop ahead; beyond the end it is harmless."""
+        ahead = ir.note(let.notes, "prefetch")
+        dim = next((d for d, i in enumerate(node.ref.index) if i in self._dealt), None)
+        if not isinstance(ahead, int) or dim is None:
+            return
+        place = self.places[node.ref.buffer]
+        step = ahead * self.cx.axes[str(node.ref.index[dim])].extent * place.dtype.bytes
+        distance = ll.mul(self.b, place.strides[dim], str(step))
+        prefetch(self.cx, place, node, tile, distance)
 
     def _full(self, value: ir.Atom, type_: ir.TileType) -> Tile:
         if isinstance(value, str):

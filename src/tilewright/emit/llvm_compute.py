@@ -20,7 +20,7 @@ from tilewright.emit.llvm_values import (
     table,
     vector_type,
 )
-from tilewright.language.dtypes import DType, boolean, f32
+from tilewright.language.dtypes import DType, bf16, boolean, f32
 from tilewright.language.ir import COMPARISONS, TileType
 
 _FLOAT = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
@@ -43,7 +43,7 @@ def literal(value: float | int, dtype: DType) -> str:
     rounded = float(dtype.numpy.type(value)) if dtype.name != "f64" else float(value)
     bits = struct.unpack("<Q", struct.pack("<d", rounded))[0]
     if dtype.name == "bf16":
-        return f"0xR{struct.unpack('<I', struct.pack('<f', rounded))[0] >> 16:04X}"
+        return str(struct.unpack("<h", struct.pack("<f", rounded)[2:])[0])
     if dtype.name == "f16":
         return f"0xH{struct.unpack('<H', struct.pack('<e', rounded))[0]:04X}"
     return f"0x{bits:016X}"
@@ -169,16 +169,13 @@ def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> s
     if source == target or (width > 1 and {source.name, target.name} == {"i64", "i32"}):
         return value
     old, new = vector_type(source, width), vector_type(target, width)
-    if source.kind == target.kind == "float" and not has_conversion(source.name, target.name, cx.features):
+    if bf16 in (source, target) or not has_conversion(source.name, target.name, cx.features):
         return _convert_halves(cx, value, source, target, width)
     if target == boolean:
         zero = splat(cx, old.split(" x ")[-1].rstrip(">"), width, "0" if source.kind == "int" else literal(0, source))
         return cx.b.emit(f"{'icmp ne' if source.kind == 'int' else 'fcmp une'} {old} {value}, {zero}")
     if source.kind == "float" and target.kind == "float":
         op = "fpext" if target.bits > source.bits else "fptrunc"
-        if source.bits == target.bits:  # bf16 <-> f16 through f32
-            middle = cx.b.emit(f"fpext {old} {value} to {old.replace(scalar_type(source), 'float')}")
-            return cx.b.emit(f"fptrunc {old.replace(scalar_type(source), 'float')} {middle} to {new}")
     elif source.kind == "float":
         op = "fptosi"
     elif target.kind == "float":
@@ -191,10 +188,10 @@ def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> s
 
 
 def _convert_halves(cx: Context, value: str, source: DType, target: DType, width: int) -> str:
-    """A conversion that the processor lacks: by way of f32, of which the 16-bit end is integer arithmetic."""
+    """A conversion that LLVM has no one instruction for: by way of f32."""
     if f32 not in (source, target):
         return cast(cx, cast(cx, value, source, f32, width), f32, target, width)
-    return convert(cx.b, value, source.name, target.name, width)
+    return convert(cx.b, value, source.name, target.name, width, cx.features)
 
 
 # --------------------------------------------------------------------------------------- reductions
@@ -269,7 +266,9 @@ def fold_lanes(cx: Context, op: str, tile: Tile) -> Tile:
         first = key[position] * state.width
         points = [min(first + n, state.extent - 1) for n in range(state.width)]
         rows = [tile.part((*key[:position], p, *key[position + 1 :])) for p in points]
-        parts[key] = _fold(cx, op, rows, tile.dtype, tile.spread)
+        groups = [rows[n : n + tile.spread] for n in range(0, len(rows), tile.spread)]
+        folded = [_fold(cx, op, group, tile.dtype, tile.spread) for group in groups]
+        parts[key] = concat(cx, folded, lane_type(tile.dtype), min(tile.spread, len(rows)))
     return table(tile.type, lane, parts)
 
 

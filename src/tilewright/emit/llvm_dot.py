@@ -187,7 +187,8 @@ def _row_operand(
         if mask is None:
             known[key] = cx.b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
         else:
-            known[key] = masked_load(cx, bf16, pointer, 2 * width, mask)
+            words = masked_load(cx, bf16, pointer, 2 * width, mask)
+            known[key] = cx.b.emit(f"bitcast <{2 * width} x i16> {words} to <{2 * width} x bfloat>")
     return known[key]
 
 

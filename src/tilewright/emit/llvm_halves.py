@@ -1,8 +1,8 @@
 """Conversions between f32 and the 16-bit floats, in integer arithmetic where the processor has no instruction.
 
-LLVM would call a function of its run-time library for each element, which the process need not have. A bf16
-is widened by a shift on any machine, so only the other three conversions are written here. All round to
-nearest even, keep infinities, denormals and the sign of zero, and make a NaN quiet.
+LLVM would call a function of its run-time library for each element, which the process need not have. All
+round to nearest even, keep infinities, denormals and the sign of zero, and make a NaN quiet. A bf16 is an
+i16 on either side.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _BF16_FEATURES = frozenset({"avx512bf16"})
 
 
 def has_conversion(source: str, target: str, features: frozenset[str]) -> bool:
-    """Whether LLVM has instructions for this conversion between floats, by the names of their dtypes."""
-    if "f16" in (source, target):
-        return bool(features & _F16_FEATURES)
-    return target != "bf16" or bool(features & _BF16_FEATURES)
+    """Whether LLVM converts between these dtypes (by their names, neither bf16) by instructions."""
+    return "f16" not in (source, target) or bool(features & _F16_FEATURES)
 
 
-def convert(b: Builder, value: str, source: str, target: str, width: int) -> str:
-    """`value` (a scalar, or a vector of `width`) from f32 to bf16 or f16, or from f16 to f32."""
+def convert(b: Builder, value: str, source: str, target: str, width: int, features: frozenset[str]) -> str:
+    """`value` (a scalar, or a vector of `width`) from f32 to bf16 or f16, or from one of them to f32."""
     words = _Words(b, width)
     match source, target:
+        case "bf16", "f32":
+            return _from_bf16(words, value)
         case "f32", "bf16":
-            return _to_bf16(words, value)
+            return _to_bf16_directly(words, value) if features & _BF16_FEATURES else _to_bf16(words, value)
         case "f32", "f16":
             return _to_f16(words, value)
         case "f16", "f32":
@@ -52,9 +52,7 @@ class _Words:
 
     def float_op(self, name: str, x: str, y: int) -> str:
         """fadd, fsub or fmul of the float with bits `x` and the float with bits `y`, as bits."""
-        left = self.b.emit(f"bitcast {self.i32} {x} to {self.f32}")
-        right = self.b.emit(f"bitcast {self.i32} {self.const(y)} to {self.f32}")
-        return self.bits(self.b.emit(f"{name} {self.f32} {left}, {right}"))
+        return self.bits(self.b.emit(f"{name} {self.f32} {self.floats(x)}, {self.floats(self.const(y))}"))
 
     def bits(self, x: str) -> str:
         return self.b.emit(f"bitcast {self.f32} {x} to {self.i32}")
@@ -65,12 +63,29 @@ class _Words:
         a, c = (self.const(v) if isinstance(v, int) else v for v in (then, other))
         return self.b.emit(f"select {self.of('i1')} {holds}, {self.i32} {a}, {self.i32} {c}")
 
-    def narrow(self, x: str, element: str) -> str:
-        half = self.b.emit(f"trunc {self.i32} {x} to {self.i16}")
-        return self.b.emit(f"bitcast {self.i16} {half} to {self.of(element)}")
+    def low(self, x: str) -> str:
+        """The lower halves, as i16."""
+        return self.b.emit(f"trunc {self.i32} {x} to {self.i16}")
+
+    def wide(self, x: str) -> str:
+        """i16 as i32, the upper halves zero."""
+        return self.b.emit(f"zext {self.i16} {x} to {self.i32}")
+
+    def floats(self, x: str) -> str:
+        return self.b.emit(f"bitcast {self.i32} {x} to {self.f32}")
 
 
 _INFINITY = 0x7F800000
+
+
+def _from_bf16(w: _Words, value: str) -> str:
+    return w.floats(w.op("shl", w.wide(value), 16))
+
+
+def _to_bf16_directly(w: _Words, value: str) -> str:
+    """By the instruction of the processor."""
+    half = w.b.emit(f"fptrunc {w.f32} {value} to {w.of('bfloat')}")
+    return w.b.emit(f"bitcast {w.of('bfloat')} {half} to {w.i16}")
 
 
 def _to_bf16(w: _Words, value: str) -> str:
@@ -78,7 +93,7 @@ def _to_bf16(w: _Words, value: str) -> str:
     odd = w.op("and", w.op("lshr", bits, 16), 1)
     rounded = w.op("lshr", w.op("add", w.op("add", bits, odd), 0x7FFF), 16)
     quiet = w.op("or", w.op("lshr", bits, 16), 0x40)
-    return w.narrow(w.choose("ugt", w.op("and", bits, 0x7FFFFFFF), _INFINITY, quiet, rounded), "bfloat")
+    return w.low(w.choose("ugt", w.op("and", bits, 0x7FFFFFFF), _INFINITY, quiet, rounded))
 
 
 # 2^16, the first power of two beyond f16; 2^-14, its smallest normal; 0.5, whose last bit is that of the denormals.
@@ -97,14 +112,13 @@ def _to_f16(w: _Words, value: str) -> str:
     finite = w.choose("ult", magnitude, _NORMAL_F16, denormal, normal)
     special = w.choose("ugt", magnitude, _INFINITY, 0x7E00, 0x7C00)
     half = w.choose("uge", magnitude, _BEYOND_F16, special, finite)
-    return w.narrow(w.op("or", half, w.op("and", w.op("lshr", bits, 16), 0x8000)), "half")
+    signed = w.low(w.op("or", half, w.op("and", w.op("lshr", bits, 16), 0x8000)))
+    return w.b.emit(f"bitcast {w.i16} {signed} to {w.of('half')}")
 
 
 def _from_f16(w: _Words, value: str) -> str:
-    half = w.b.emit(f"bitcast {w.of('half')} {value} to {w.i16}")
-    word = w.b.emit(f"zext {w.i16} {half} to {w.i32}")
+    word = w.wide(w.b.emit(f"bitcast {w.of('half')} {value} to {w.i16}"))
     # Exponent and fraction in place, as a float that is 2^112 too small; the product is exact, for denormals too.
     scaled = w.float_op("fmul", w.op("shl", w.op("and", word, 0x7FFF), 13), 0x77800000)
     magnitude = w.choose("uge", scaled, _BEYOND_F16, w.op("or", scaled, _INFINITY), scaled)
-    whole = w.op("or", magnitude, w.op("shl", w.op("and", word, 0x8000), 16))
-    return w.b.emit(f"bitcast {w.i32} {whole} to {w.f32}")
+    return w.floats(w.op("or", magnitude, w.op("shl", w.op("and", word, 0x8000), 16)))

@@ -9,6 +9,7 @@ from tilewright.emit.llvm_values import (
     Context,
     Key,
     Tile,
+    concat,
     lane_type,
     read,
     scalar_type,
@@ -183,6 +184,16 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     return Tile(type_, lane, part, source=address)
 
 
+def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -> None:
+    """Fetch into all caches what lies `distance` bytes behind each part of a tile."""
+    address = Address(cx, place, node.ref)
+    cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    for key in cx.keys(tile.axes, tile.lane):
+        pointer = address.pointer(_point(cx, tile.axes, tile.lane, key), tile.lane)
+        later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
+        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+
+
 def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
     """Positions of the first element of a part."""
     return {a: k * cx.axes[a].width if a == lane else k for a, k in zip(axes, key, strict=True)}
@@ -249,7 +260,7 @@ def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) 
 
 def suffix(dtype: DType) -> str:
     """How an intrinsic's name spells an element type."""
-    return dtype.name if dtype.kind != "bool" else "i1"
+    return {"bool": "i1", "bf16": "i16"}.get(dtype.name, dtype.name)
 
 
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
@@ -260,16 +271,52 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
     address = Address(cx, place, ref)
-    parts = [(key, _store_operand(cx, value, lane, key)) for key in cx.keys(value.axes, lane)]
-    for key, part in parts:
-        point = _point(cx, value.axes, lane, key)
-        mask = overhang(cx, lane, 0 if lane is None else key[value.axes.index(lane)])
-        if not pad:
-            if lane is not None:
-                mask = cx.mask(lane, key[value.axes.index(lane)])
-            rows = [e for a in value.axes if a != lane if (e := cx.exists(a, point[a]))]
-            mask = _and_rows(cx, mask, cx.width(lane), rows)
-        _store_part(cx, place, address.pointer(point, lane, clamp=not pad), part, cx.width(lane), mask, nontemporal)
+    parts = {key: _store_operand(cx, value, lane, key) for key in cx.keys(value.axes, lane)}
+    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in parts}
+    width = cx.width(lane)
+    together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
+    for group in _neighbours(value.axes, lane, parts, masks, together):
+        point = _point(cx, value.axes, lane, group[0])
+        pointer = address.pointer(point, lane, clamp=not pad)
+        part = concat(cx, [parts[key] for key in group], lane_type(place.dtype), width)
+        _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
+
+
+def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool) -> str | None:
+    """Which elements of a part are written: None for all."""
+    chunk = 0 if lane is None else key[axes.index(lane)]
+    if pad:
+        return overhang(cx, lane, chunk)
+    mask = None if lane is None else cx.mask(lane, chunk)
+    point = _point(cx, axes, lane, key)
+    rows = [e for a in axes if a != lane if (e := cx.exists(a, point[a]))]
+    return _and_rows(cx, mask, cx.width(lane), rows)
+
+
+def _neighbours(
+    axes: tuple[str, ...], lane: str | None, parts: dict[Key, str], masks: dict[Key, str | None], together: int
+) -> list[list[Key]]:
+    """Keys in groups whose parts lie side by side and are written whole: 16-bit parts fill a register together."""
+    if lane is None or together == 1:
+        return [[key] for key in parts]
+    at = axes.index(lane)
+    groups: list[list[Key]] = []
+    for key in parts:
+        last = groups[-1] if groups else []
+        begins = key[at] % together == 0 or not last or masks[key] is not None or masks[last[-1]] is not None
+        follows = bool(last) and (*last[-1][:at], last[-1][at] + 1, *last[-1][at + 1 :]) == key
+        if begins or not follows:
+            groups.append([key])
+        else:
+            last.append(key)
+    return [part for group in groups for part in _powers_of_two(group)]
+
+
+def _powers_of_two(group: list[Key]) -> list[list[Key]]:
+    """A group cut so that each piece is a vector length that can be joined."""
+    if len(group) & (len(group) - 1) == 0:
+        return [group]
+    return [[key] for key in group]
 
 
 def overhang(cx: Context, lane: str | None, chunk: int) -> str | None:
@@ -317,4 +364,4 @@ def _store_part(
     b.do(f"call void {name}({ty} {part}, ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask})")
 
 
-__all__ = ["Address", "Panel", "Place", "axis_dims", "lane_type", "load", "masked_load", "store", "vector_type"]
+__all__ = ["Address", "Panel", "Place", "axis_dims", "lane_type", "load", "masked_load", "prefetch", "store", "vector_type"]

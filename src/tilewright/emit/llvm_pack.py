@@ -103,7 +103,7 @@ def _row_of_pairs(cx: Context, address: Address, lane: str, depth: str, row: int
     count = columns.extent
     pointer = address.pointer({lane: row, depth: 0}, clamp=True)
     mask = _row_mask(cx, lane, row, depth, count)
-    ty = f"<{count} x bfloat>"
+    ty = f"<{count} x i16>"
     if mask is None:
         value = b.emit(f"load {ty}, ptr {pointer}, align 2")
     else:
@@ -135,13 +135,13 @@ def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, dept
         low = read(cx, tile, {lane: chunk, depth: 2 * k}, lane)
         high = read(cx, tile, {lane: chunk, depth: 2 * k + 1}, lane)
         if width == 1:
-            first = cx.b.emit(f"insertelement <2 x bfloat> poison, bfloat {low}, i64 0")
-            both = cx.b.emit(f"insertelement <2 x bfloat> {first}, bfloat {high}, i64 1")
-            return cx.b.emit(f"bitcast <2 x bfloat> {both} to i32")
+            first = cx.b.emit(f"insertelement <2 x i16> poison, i16 {low}, i64 0")
+            both = cx.b.emit(f"insertelement <2 x i16> {first}, i16 {high}, i64 1")
+            return cx.b.emit(f"bitcast <2 x i16> {both} to i32")
         order = ", ".join(f"i32 {n // 2 + (n % 2) * width}" for n in range(2 * width))
-        ty = f"<{width} x bfloat>"
+        ty = f"<{width} x i16>"
         both = cx.b.emit(f"shufflevector {ty} {low}, {ty} {high}, <{2 * width} x i32> <{order}>")
-        return cx.b.emit(f"bitcast <{2 * width} x bfloat> {both} to <{width} x i32>")
+        return cx.b.emit(f"bitcast <{2 * width} x i16> {both} to <{width} x i32>")
 
     return pair
 

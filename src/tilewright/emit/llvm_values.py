@@ -15,7 +15,8 @@ from tilewright.emit.llvm_builder import Builder
 from tilewright.language.dtypes import DType
 from tilewright.language.ir import TileType
 
-LLVM_TYPES = {"f64": "double", "f32": "float", "bf16": "bfloat", "f16": "half", "i64": "i64", "i32": "i32", "i8": "i8", "bool": "i1"}  # fmt: skip
+# bf16 is moved as 16 bits: LLVM converts a `bfloat` to float and back wherever the processor has none.
+LLVM_TYPES = {"f64": "double", "f32": "float", "bf16": "i16", "f16": "half", "i64": "i64", "i32": "i32", "i8": "i8", "bool": "i1"}  # fmt: skip
 
 Key = tuple[int, ...]
 
@@ -278,6 +279,7 @@ def _shuffle(cx: Context, ty: str, x: str, y: str, lanes: list[int]) -> str:
 
 
 def concat(cx: Context, vectors: list[str], element: str, width: int) -> str:
+    """Vectors of `width` lanes (a power of two of them) end to end."""
     """Vectors of `width` lanes (a power of two of them) as one."""
     while len(vectors) > 1:
         ty, lanes = f"<{width} x {element}>", list(range(2 * width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -32,7 +33,7 @@ class DType:
         return self.kind == "float" and self.bits < 32
 
     @property
-    def numpy(self) -> np.dtype:
+    def numpy(self) -> np.dtype[Any]:
         """The NumPy dtype that holds one element."""
         return np.dtype(_NUMPY[self.name])
 
@@ -47,7 +48,7 @@ i32 = DType("i32", 32, "int")
 i8 = DType("i8", 8, "int")
 boolean = DType("bool", 1, "bool")
 
-_NUMPY: dict[str, object] = {
+_NUMPY: dict[str, Any] = {
     "f64": np.float64,
     "f32": np.float32,
     "bf16": ml_dtypes.bfloat16,
@@ -65,7 +66,7 @@ _ALIASES = {"float32": "f32", "float64": "f64", "bfloat16": "bf16", "float16": "
 _BY_NUMPY = {np.dtype(t): DTYPES[name] for name, t in _NUMPY.items()}
 
 
-def dtype(name: str | DType | np.dtype) -> DType:
+def dtype(name: str | DType | np.dtype[Any]) -> DType:
     """The DType called `name` ("bf16", "bfloat16", "torch.bfloat16" or a NumPy dtype); DTypeError if there is none."""
     if isinstance(name, DType):
         return name

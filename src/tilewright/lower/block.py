@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.lower.structure import Nest, fresh, lets, names, nests
+from tilewright.language.structure import Nest, fresh, lets, names, nests
 
 
 def block(kernel: ir.Kernel, design: Design) -> ir.Kernel:
@@ -72,7 +72,9 @@ def _split_reduction(
     at = nest.loop.body.index(main)
     before, after = nest.loop.body[:at], nest.loop.body[at + 1 :]
     carried = dict.fromkeys(s.name for s in ir.walk(main.body) if isinstance(s, ir.Assign))
-    allocs, reloads, saves = [], [], []
+    allocs: list[ir.Stmt] = []
+    reloads: list[ir.Stmt] = []
+    saves: list[ir.Stmt] = []
     for name in carried:
         type_ = values[name].type
         part, again = fresh(f"part_{name}", taken), fresh(f"saved_{name}", taken)

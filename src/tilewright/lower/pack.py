@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.lower.structure import axes, fresh, lets, loads, names, rewrite
+from tilewright.language.structure import axes, fresh, lets, loads, names, rewrite
 
 # Rows that one copy turns into lanes at a time.
 _ROWS = 16

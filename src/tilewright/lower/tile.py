@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.lower.structure import rewrite
+from tilewright.language.structure import rewrite
 
 
 def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
@@ -21,6 +21,8 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                 return _loop(stmt, design)
             case ir.Let(name, _, ir.Dot()) if design.get(f"atom.{name}") is not None:
                 return replace(stmt, notes=ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}"))))
+            case ir.Let(name, _, ir.Load()) if design.get(f"prefetch.{name}"):
+                return replace(stmt, notes=ir.with_notes(stmt.notes, prefetch=design.number(f"prefetch.{name}")))
             case ir.Store(ref) if design.get(f"nontemporal.{ref.buffer}"):
                 return replace(stmt, notes=ir.with_notes(stmt.notes, nontemporal=True))
             case _:

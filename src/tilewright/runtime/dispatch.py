@@ -19,9 +19,9 @@ from tilewright.emit import abi
 from tilewright.errors import MachineError
 from tilewright.knobs import knobs
 from tilewright.language import ir
-from tilewright.lower import structure
+from tilewright.language import structure
 from tilewright.machines.machine import Machine
-from tilewright.runtime import pool
+from tilewright.runtime import debug, pool
 from tilewright.runtime.buffer import Buffer
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -95,7 +95,7 @@ class Launch:
 
 def bind(
     operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
-) -> Launch:
+) -> Launch | debug.Timed:
     """`operator` on these operands, by the best kernel known for their sizes.
 
     Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.
@@ -106,52 +106,80 @@ def bind(
             raise MachineError(f"{operator.name}: {name} is on {buffer.device}; this machine's kernels take cpu tensors")
     dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
     program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
-    sizes = _sizes(program, buffers)
-    layouts = tuple((n, _layout(b)) for n, b in buffers.items())
-    kernel = _kernel(program, layouts, _significant(program, sizes))
-    return kernel.bind(buffers, scalars, sizes)
+    sizes = _sizes(program.kernel, buffers)
+    layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
+    launch = _kernel(program, layouts, program.significant(sizes)).bind(buffers, scalars, sizes)
+    return launch if knobs().debug < 2 else debug.timed(launch, buffers, sizes)
 
 
 # ------------------------------------------------------------------------------------------ kernels
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A traced program and what every call wants to know of it; equal only to itself, so that look-ups are quick."""
+
+    kernel: ir.Kernel
+    whole: tuple[str, ...]  # dims that values lie along as a whole: their sizes are part of a kernel
+    multiplications: tuple[tuple[str, ...], ...]  # for each dot, the dims whose product counts them
+
+    @classmethod
+    def of(cls, kernel: ir.Kernel) -> Program:
+        """The program of a trace."""
+        return cls(kernel, whole_dims(kernel), _multiplications(kernel))
+
+    def significant(self, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
+        """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
+        return tuple((d, n if n <= 32 or d in self.whole else 1 << (n - 1).bit_length()) for d, n in sizes.items())
+
+
 @lru_cache(maxsize=1024)
-def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tuple[str, Any], ...]) -> ir.Kernel:
-    kernel: ir.Kernel = program.trace(dict(dtypes), options=dict(options))
-    return kernel
+def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tuple[str, Any], ...]) -> Program:
+    return Program.of(program.trace(dict(dtypes), options=dict(options)))
 
 
-_kernels: dict[tuple[ir.Kernel, tuple[tuple[str, abi.TensorLayout], ...], tuple[tuple[str, int], ...]], Kernel] = {}
-_by_design: dict[Request, Kernel] = {}
+Layouts = tuple[tuple[str, abi.TensorLayout], ...]
+_kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
+_by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
 _compiling = threading.Lock()
 
 
-def _kernel(
-    program: ir.Kernel, layouts: tuple[tuple[str, abi.TensorLayout], ...], sizes: tuple[tuple[str, int], ...]
-) -> Kernel:
+def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...]) -> Kernel:
     """The kernel for these sizes: the design they call for, compiled once however many sizes share it."""
     key = (program, layouts, sizes)
     found = _kernels.get(key)
     if found is None:
         with _compiling:
-            found = _kernels.get(key) or _compiled(program, layouts, dict(sizes))
+            found = _kernels.get(key) or _designed(program, layouts, dict(sizes))
             _kernels[key] = found
     return found
 
 
-def _compiled(
-    program: ir.Kernel, layouts: tuple[tuple[str, abi.TensorLayout], ...], sizes: dict[str, int]
-) -> Kernel:
-    known = machine()
-    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
-    design = default_design(program, Facts(sizes, unit, known))
-    fixed = tuple((d, sizes[d]) for d in whole_dims(program))
-    request = Request(program, design, layouts, fixed)
-    if request not in _by_design:
-        _ask_for_tiles(design)
-        binary = build(request, known)
-        _by_design[request] = Kernel(
-            program.name, program, design, binary, _multiplications(program), _PROTOTYPE(binary.address)
-        )
-    return _by_design[request]
+def _designed(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel:
+    request = requested(program, layouts, sizes, machine())
+    key = (program, request.layouts, request.sizes, request.design)
+    if key not in _by_design:
+        _by_design[key] = compiled(program, request)
+    return _by_design[key]
+
+
+def requested(
+    program: Program, layouts: Layouts, sizes: dict[str, int], known: Machine, design: Design | None = None
+) -> Request:
+    """What has to be built for these sizes on `known`: by `design`, or by the default one that they call for."""
+    if design is None:
+        unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
+        aligned = frozenset(n for n, x in layouts if x.align >= 64)
+        design = default_design(program.kernel, Facts(dict(program.significant(sizes)), unit, known, aligned))
+    if not any(name.startswith("nontemporal.") for name, _ in design.decisions):
+        layouts = tuple((n, abi.TensorLayout(x.strides)) for n, x in layouts)  # nothing relies on alignment
+    return Request(program.kernel, design, layouts, tuple((d, sizes[d]) for d in program.whole))
+
+
+def compiled(program: Program, request: Request) -> Kernel:
+    """The kernel of a request, from the cache on disk or from the compiler."""
+    _ask_for_tiles(request.design)
+    binary = build(request, machine(), debug.observer(machine()))
+    name, entry = request.kernel.name, _PROTOTYPE(binary.address)
+    return Kernel(name, request.kernel, request.design, binary, program.multiplications, entry)
 
 
 @cache
@@ -174,7 +202,6 @@ def machine() -> Machine:
     return Machine.detect()
 
 
-@lru_cache(maxsize=1024)
 def whole_dims(program: ir.Kernel) -> tuple[str, ...]:
     """Dims that values lie along as a whole: their sizes are part of the kernel."""
     loops = structure.axes(program)
@@ -182,7 +209,6 @@ def whole_dims(program: ir.Kernel) -> tuple[str, ...]:
     return tuple(d for d in program.dims if d in used and d not in loops)
 
 
-@lru_cache(maxsize=1024)
 def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
     loops, values = structure.axes(program), structure.lets(program)
 
@@ -196,13 +222,7 @@ def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
     return tuple((*around, *(dim(a) for a in d.type.axes), dim(d.expr.axis)) for d in dots if isinstance(d.expr, ir.Dot))
 
 
-def _significant(program: ir.Kernel, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
-    whole = whole_dims(program)
-    return tuple((d, n if n <= 32 or d in whole else 1 << (n - 1).bit_length()) for d, n in sizes.items())
-
-
-def _layout(buffer: Buffer) -> abi.TensorLayout:
+def layout_of(buffer: Buffer) -> abi.TensorLayout:
     """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on."""
     step = buffer.pointer
     for size, stride in zip(buffer.shape, buffer.strides, strict=True):

@@ -1,0 +1,255 @@
+"""`tw.compile` and `tw.launch`: one kernel in the hand, and any tile program run on arrays as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from tilewright.build.kernel_cache import Request, target_of
+from tilewright.build.stages import Stages
+from tilewright.design.design import Design
+from tilewright.emit import abi
+from tilewright.errors import ArgumentError
+from tilewright.language import ir
+from tilewright.language.dtypes import DType
+from tilewright.language.program import TileProgram
+from tilewright.machines.machine import Machine
+from tilewright.runtime import dispatch
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.operands import check_operands, operands_of, scalar_of
+from tilewright.runtime.work import work_of
+
+
+class _HasKernel(Protocol):
+    @property
+    def kernel(self) -> Any: ...
+
+
+class DesignRecord(Protocol):
+    """What a search found: a design, with the sizes and the dtype it is for."""
+
+    @property
+    def design(self) -> Design: ...
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+Program = TileProgram | _HasKernel
+"""A tile program, or an operator around one."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a call costs at least.
+
+    `flops` operations, `bytes` of operands (each once), `intensity` operations a byte; `seconds` by the roofline and
+    what bounds them (`bound`: "memory", "compute"), or None and "unknown" where the machine's rates are not known.
+    """
+
+    flops: float
+    bytes: int
+    intensity: float
+    seconds: float | None
+    bound: str
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A tile program, a design and the machine code of both; made by `compile`."""
+
+    program: ir.Kernel
+    design: Design
+    sizes: Mapping[str, int]
+    machine: Machine
+    stages: Stages = field(repr=False)
+    _variants: dict[dispatch.Layouts, dispatch.Kernel] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def source(self) -> str:
+        """The LLVM IR."""
+        return self.stages.module.text
+
+    @property
+    def listing(self) -> str:
+        """What one thread executes."""
+        return self.stages.thread
+
+    @property
+    def assembly(self) -> str:
+        """The machine code as text."""
+        return self.stages.asm
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The least that a call at the sizes of `compile` can cost."""
+        work = work_of(self.program, self.sizes)
+        first = next((p.dtype.name for p in self.program.params if p.dims is not None), "f32")
+        seconds, bound = work.bound(self.machine, first)
+        return Estimate(work.flops, work.bytes, work.intensity, seconds, bound)
+
+    def run(self, *arrays: Any, **scalars: float | int) -> None:
+        """Compute on arrays given in the order of the program's tensors; outputs among them are written in place.
+
+        The kernel takes any sizes, but those that it was compiled for as fixed (see `fixed`). Raises ArgumentError
+        or DTypeError naming the operand that does not fit.
+        """
+        tensors = [p.name for p in self.program.params if p.dims is not None]
+        if len(arrays) != len(tensors):
+            raise ArgumentError(f"{self.program.name} takes {len(tensors)} arrays ({', '.join(tensors)}), not {len(arrays)}")
+        buffers = {name: _buffer(self.program.name, name, x) for name, x in zip(tensors, arrays, strict=True)}
+        sizes = check_operands(self.program, buffers)
+        for dim, n in self.fixed.items():
+            if sizes[dim] != n:
+                raise ArgumentError(f"{self.program.name} was compiled for {dim}={n}, not {sizes[dim]}; compile it again")
+        values = {p.name: scalar_of(self.program, p, scalars) for p in self.program.params if p.dims is None}
+        _refuse_unknown(self.program.name, scalars, values)
+        if _written(self.program, buffers):
+            self._kernel(buffers).bind(buffers, values, sizes)()
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The sizes that are a part of the machine code: dims that values lie along as a whole."""
+        return dict(self.stages.request.sizes)
+
+    def _kernel(self, buffers: Mapping[str, Buffer]) -> dispatch.Kernel:
+        """The kernel for these strides: they are known to the machine code where they are one."""
+        layouts = tuple((n, dispatch.layout_of(b)) for n, b in buffers.items())
+        if layouts not in self._variants:
+            traced = dispatch.Program.of(self.program)
+            request = dispatch.requested(traced, layouts, dict(self.sizes), self.machine, self.design)
+            self._variants[layouts] = dispatch.compiled(traced, request)
+        return self._variants[layouts]
+
+
+def compile(  # noqa: A001 - the name that users know
+    operator: Program,
+    record_or_design: DesignRecord | Design | None = None,
+    *,
+    dtype: str | DType | Mapping[str, str | DType] | None = None,
+    options: Mapping[str, Any] | None = None,
+    present: Collection[str] = (),
+    machine: Machine | None = None,
+    **sizes: int,
+) -> CompiledKernel:
+    """The kernel of an operator (or of a `@kernel` program) for these sizes: `compile(matmul, M=1, N=64, K=64)`.
+
+    Without a design the default one is taken; a record brings its design, sizes and dtype. `dtype` is that of all
+    tensors (default f32), or one for each; `options` are the program's static ones, `present` names the optional
+    tensors that it gets. Tensors are row-major until `run` says otherwise. On another machine than this one the
+    kernel can be looked at but not run. Raises ArgumentError for sizes that are missing or unknown.
+    """
+    design = record_or_design if isinstance(record_or_design, Design) else None
+    if record_or_design is not None and design is None:
+        record = record_or_design
+        assert not isinstance(record, Design)
+        design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
+    traced = _program_of(operator).trace("f32" if dtype is None else dtype, options=options, present=present)
+    check_sizes(traced, sizes)
+    known = machine or dispatch.machine()
+    ordered = {d: sizes[d] for d in traced.dims}
+    request = dispatch.requested(dispatch.Program.of(traced), row_major(traced), ordered, known, design)
+    stages = stages_of(request, known)
+    return CompiledKernel(traced, request.design, ordered, known, stages)
+
+
+def stages_of(request: Request, machine: Machine) -> Stages:
+    """The stages of a request for any machine that LLVM knows."""
+    return Stages(request, machine, target_of(machine))
+
+
+def check_sizes(program: ir.Kernel, sizes: Mapping[str, int]) -> None:
+    """ArgumentError unless `sizes` gives every dim of the program, and nothing else, as numbers from 0 on."""
+    wanted = set(program.dims)
+    if set(sizes) != wanted:
+        given = ", ".join(f"{d}={n}" for d, n in sizes.items()) or "none"
+        raise ArgumentError(f"{program.name} needs the sizes {', '.join(program.dims)}; given: {given}")
+    for dim, n in sizes.items():
+        if not isinstance(n, int) or n < 0:
+            raise ArgumentError(f"{program.name}: {dim}={n!r} is no size; give a whole number from 0 on")
+
+
+def row_major(program: ir.Kernel) -> dispatch.Layouts:
+    """The layout of contiguous tensors, of which only the last dimension has a known stride."""
+    return tuple(
+        (p.name, abi.TensorLayout((None,) * (len(p.dims) - 1) + (1,) if p.dims else ()))
+        for p in program.params
+        if p.dims is not None
+    )
+
+
+# ------------------------------------------------------------------------------------------------ launch
+def launch(program: Program, /, **operands: Any) -> None:
+    """Run a tile program on NumPy arrays or torch tensors, by name; what it stores is written in place.
+
+        @tw.kernel
+        def scale(x: tw.Tensor["M", "D"], y: tw.Tensor["M", "D"], alpha: tw.Scalar["f32"]): ...
+        tw.launch(scale, x=x, y=y, alpha=2.0)
+
+    dtypes are those of the tensors; static options go by name too; an optional operand may be None or left out. The
+    kernel is designed and compiled for the shapes it meets. An output may not share memory with another operand.
+    Raises ArgumentError or DTypeError naming the operand.
+    """
+    bind(program, **operands)()
+
+
+def bind(program: Program, /, **operands: Any) -> Callable[[], None]:
+    """As `launch`, but checked and compiled once: each call of the result computes on what the memory then holds."""
+    known = _program_of(program)
+    tensors, scalars, options = operands_of(known, operands)
+    buffers = {name: _buffer(known.name, name, x) for name, x in tensors.items()}
+    given = {**{n: b.dtype.name for n, b in buffers.items()}, **_scalar_dtypes(known, scalars)}
+    traced = known.trace(given, options=options)
+    check_operands(traced, buffers)
+    values = {p.name: scalar_of(traced, p, scalars) for p in traced.params if p.dims is None}
+    if not _written(traced, buffers):
+        return _nothing
+    return dispatch.bind(_Named(known.name, known), buffers, values, options)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What `dispatch.bind` wants to know of an operator."""
+
+    name: str
+    kernel: TileProgram
+
+
+def _nothing() -> None:
+    """A launch whose outputs have no elements."""
+
+
+def _program_of(operator: Program) -> TileProgram:
+    found = operator if isinstance(operator, TileProgram) else getattr(operator, "kernel", None)
+    if not isinstance(found, TileProgram):
+        raise ArgumentError(f"{operator!r} is no tile program; decorate a function with @kernel, or name an operator")
+    return found
+
+
+def _buffer(program: str, name: str, x: Any) -> Buffer:
+    try:
+        return Buffer.of(x)
+    except ArgumentError as error:
+        raise ArgumentError(f"{program}: {name}: {error}") from None
+
+
+def _scalar_dtypes(program: TileProgram, scalars: Mapping[str, float | int]) -> dict[str, str]:
+    return {p.name: p.spec.dtype.name for p in program.signature.params if p.name in scalars and p.spec.dtype}
+
+
+def _written(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether there is an element to write at all."""
+    outputs = {s.ref.buffer for s in ir.walk(program.body) if isinstance(s, ir.Store)}
+    return any(buffers[n].size for n in outputs if n in buffers)
+
+
+def _refuse_unknown(program: str, given: Mapping[str, object], known: Mapping[str, object]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ArgumentError(f"{program} has no scalar {unknown[0]!r}; its scalars are {', '.join(known) or 'none'}")
+
+
+__all__ = ["CompiledKernel", "DesignRecord", "Estimate", "bind", "compile", "launch"]

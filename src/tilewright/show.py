@@ -1,0 +1,74 @@
+"""What an operator becomes on its way to machine code, at any stage, as text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tilewright.design.design import Design
+from tilewright.errors import ArgumentError
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS, Operator
+from tilewright.runtime.compiled import CompiledKernel, compile
+from tilewright.runtime.debug import design_table
+
+STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
+"""In the order in which a program passes them."""
+
+
+def stage_text(
+    operator: str,
+    sizes: Mapping[str, int] | Sequence[int],
+    dtype: str = "f32",
+    stage: str = "sched",
+    machine: Machine | None = None,
+    design: Design | None = None,
+) -> str:
+    """A stage of a registered operator at these sizes: by name, or in the order of `dims_of`.
+
+    `stage` is one of STAGES; the design is the default one unless given, the machine the one this process runs on.
+    Raises ArgumentError for an operator, size or stage that is unknown.
+    """
+    kernel = compiled(operator, sizes, dtype, machine, design)
+    return design_table(kernel.design) if stage == "design" else kernel.stages.text(stage)
+
+
+def save_stages(
+    folder: str | os.PathLike[str],
+    operator: str,
+    sizes: Mapping[str, int] | Sequence[int],
+    dtype: str = "f32",
+    machine: Machine | None = None,
+    design: Design | None = None,
+) -> list[Path]:
+    """Write every stage of an operator to `folder` as `<operator>.<stage>`; the files written."""
+    return compiled(operator, sizes, dtype, machine, design).stages.save(folder)
+
+
+def compiled(
+    operator: str, sizes: Mapping[str, int] | Sequence[int], dtype: str, machine: Machine | None, design: Design | None
+) -> CompiledKernel:
+    """The operator's kernel; every stage of it is made when asked for."""
+    if operator not in OPERATORS:
+        raise ArgumentError(f"no operator is called {operator!r}; there are {', '.join(OPERATORS)}")
+    found = OPERATORS[operator]
+    named = dict(sizes) if isinstance(sizes, Mapping) else _named(found, dtype, sizes)
+    return compile(found, design, dtype=dtype, machine=machine, **named)
+
+
+def dims_of(operator: Operator, dtype: str = "f32") -> list[str]:
+    """Names of an operator's sizes: those of its results first, then the others in order of use."""
+    program = operator.kernel.trace(dtype)
+    results = [d for p in program.params if p.name in operator.outputs for d in p.dims or () if isinstance(d, str)]
+    return list(dict.fromkeys([*results, *program.dims]))
+
+
+def _named(operator: Operator, dtype: str, sizes: Sequence[int]) -> dict[str, int]:
+    dims = dims_of(operator, dtype)
+    if len(sizes) != len(dims):
+        raise ArgumentError(f"{operator.name} needs {len(dims)} sizes ({', '.join(dims)}), not {len(sizes)}")
+    return dict(zip(dims, sizes, strict=True))
+
+
+__all__ = ["STAGES", "compiled", "dims_of", "save_stages", "stage_text"]
