@@ -10,7 +10,7 @@ from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS, Operator
-from tilewright.runtime.compiled import CompiledKernel, compile
+from tilewright.runtime.compiled import CompiledKernel, compile, dtypes_of
 from tilewright.runtime.debug import design_table
 
 STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
@@ -59,7 +59,7 @@ def compiled(
 
 def dims_of(operator: Operator, dtype: str = "f32") -> list[str]:
     """Names of an operator's sizes: those of its results first, then the others in order of use."""
-    program = operator.kernel.trace(dtype)
+    program = operator.kernel.trace(dtypes_of(operator.kernel, dtype))
     results = [d for p in program.params if p.name in operator.outputs for d in p.dims or () if isinstance(d, str)]
     return list(dict.fromkeys([*results, *program.dims]))
 

@@ -164,7 +164,8 @@ class Run:
     def facts(self, sizes: dict[str, int] | None = None) -> Facts:
         """The facts for a design; `sizes` in place of those of the case."""
         unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in self.layouts}
-        return Facts({**self.sizes, **(sizes or {})}, unit, self.machine)
+        aligned = frozenset(n for n, x in self.layouts if x.align >= 64)
+        return Facts({**self.sizes, **(sizes or {})}, unit, self.machine, aligned)
 
     def kernel(self, design: Design | None = None, sizes: dict[str, int] | None = None, fixed: bool = False) -> Kernel:
         """The kernel for this case's class; `sizes` are what the default design is chosen for."""

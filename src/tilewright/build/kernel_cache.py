@@ -13,7 +13,9 @@ from pathlib import Path
 from tilewright.build.cache import Cache, cache_key
 from tilewright.build.jit import Library, Target, compiler_version, load
 from tilewright.build.stages import Stages, overrides_in
+from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.legality import check
 from tilewright.emit import abi
 from tilewright.knobs import knobs
 from tilewright.language import ir
@@ -45,17 +47,27 @@ class Request:
         layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
         return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), json.dumps(dict(self.sizes))))
 
+    def facts(self, machine: Machine) -> Facts:
+        """What its kernel may rely on: the fixed sizes and no others, and the layouts."""
+        unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in self.layouts}
+        aligned = frozenset(n for n, x in self.layouts if x.align >= 64)
+        return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)))
+
 
 Observer = Callable[[str, Stages, Binary], None]
 """Told of every kernel that is built or found: its key, its stages and the binary."""
 
 
 def build(request: Request, machine: Machine, observe: Observer | None = None) -> Binary:
-    """Compile, or load from the cache on disk; a stage that a user has overridden is compiled each time."""
+    """Compile, or load from the cache on disk; a stage that a user has overridden is compiled each time.
+
+    Raises IllegalDesign, before anything is emitted, for a design that the request or the machine does not allow.
+    """
     store, key = disk_cache(), key_of(request, machine)
     stages = Stages(request, machine, target_of(machine), overrides_in(store, key))
     binary = None if stages.overridden else _found(store, key)
     if binary is None:
+        check(request.kernel, request.design, request.facts(machine))
         binary = _compiled(store, key, stages)
     if observe is not None:
         observe(key, stages, binary)
@@ -107,7 +119,7 @@ def _sources() -> str:
     """Hash of the code that turns a request into text: another version of it must not meet this one's binaries."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
-    for folder in ("emit", "lower"):
+    for folder in ("emit", "language", "lower"):
         for path in sorted((package / folder).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -23,12 +23,16 @@ from tilewright.machines.machine import Machine
 
 @dataclass(frozen=True)
 class Facts:
-    """What a design may depend on besides the program: sizes, unit-stride dimensions of each tensor, the machine."""
+    """What a design may depend on besides the program: sizes, unit-stride dimensions of each tensor, the machine.
+
+    A kernel also serves other sizes than these, unless they are `fixed`.
+    """
 
     sizes: Mapping[str, int]
     unit: Mapping[str, tuple[int, ...]]
     machine: Machine
     aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
+    fixed: frozenset[str] = frozenset()  # dims whose size is part of the kernel
 
     @property
     def lanes(self) -> int:
@@ -137,7 +141,13 @@ def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, 
 
 def _pairs(p: _Product, facts: Facts) -> bool:
     """Whether operands can be multiplied in pairs as they lie."""
-    return p.dtype == "bf16" and facts.machine.has("avx512bf16")
+    # Vectors of pairs along the sum, or of results, must fill: small sizes are part of a kernel.
+    return p.dtype == "bf16" and facts.machine.has("avx512bf16") and _fills(p, facts, facts.lanes, 2 * facts.lanes)
+
+
+def _fills(p: _Product, facts: Facts, columns: int, depth: int) -> bool:
+    """Whether the result has that many columns, and the sum that many terms."""
+    return facts.sizes[p.n.over] >= columns and facts.sizes[p.k.over] >= depth
 
 
 def _pairs_are_faster(facts: Facts) -> bool:
@@ -150,12 +160,12 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
     """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
     accumulators = facts.registers // 2
     tile_m = next(t for t in (1, 4, 16) if t >= min(rows, _FEW_ROWS))
-    tile_n = max(1, min(8, accumulators // (tile_m * len(p.columns))))
+    tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
     chunk = 2 * facts.lanes
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
-        f"tile.{p.k.name}": chunk if tile_m * tile_n > 4 else 2 * chunk,
+        f"tile.{p.k.name}": chunk if tile_m > 1 else 4 * chunk // len(p.columns),
     }
     if _pairs(p, facts):
         decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
@@ -166,7 +176,7 @@ def _outer_products(
     kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
 ) -> tuple[dict[str, Choice], list[str]]:
     """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
-    if p.dtype == "bf16" and facts.machine.has("amx-bf16"):
+    if p.dtype == "bf16" and facts.machine.has("amx-bf16") and rows >= 16 and _fills(p, facts, 32, 32):
         return _tile_products(kernel, p, rows, facts)
     pairs = _pairs(p, facts) and _pairs_are_faster(facts)
     count = len(p.columns)

@@ -124,8 +124,14 @@ class _Thread:
         fixed = "".join(f", {d} = {n}" for d, n in self.sizes.items())
         self.page.line(f"# {self.kernel.name}: {tensors}{fixed}")
         lanes = self.unit.bytes // 4
-        self.page.line(f"# one thread; a name is a register of up to {lanes} f32; vec: neighbours that one instruction moves")
-        self.page.line("# share: the thread's run of the tiles, the last axis fastest; mask: ends that are checked")
+        self.page.line(
+            f"# one thread; a name is a register of up to {lanes} f32; vec: neighbours that one instruction moves"
+        )
+        self.page.line(
+            "# share: the thread's run of the tiles, the last axis fastest; mask: ends that are checked; clamp: the last row, if past it"
+        )
+        if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
+            self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
     # ------------------------------------------------------------------------------------------------ loops
     def _width(self, extent: int) -> int:
@@ -162,6 +168,7 @@ class _Thread:
             with self.page.block("if thread == 0:"):
                 self.loop(loop)
             return
+        self.scene.dealt = tuple(a.name for a in loop.axes)
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         ranges = ", ".join(_range(s, step) for s, step in zip(spans, steps, strict=True))
@@ -323,7 +330,7 @@ class _Thread:
                 folded = listing_dot.amx_finish(self.scene, tile, a.target)
                 folded = self._elementwise(a.target, "add", [initial, folded], folded.type, folded)
             else:
-                scalars = replace(tile, spread=0)
+                scalars = replace(tile, spread=0) if not 2 <= tile.spread <= 4 else None  # elements have names
                 folded = listing_dot.fold(self.scene, a.op, tile, a.target, before, scalars)
         self.cx.values[a.target] = folded
         self.homes.pop(a.target, None)
@@ -374,8 +381,10 @@ class _Thread:
             case ir.Sync():
                 self.page.line(f"{stmt.action}({ir.note(stmt.notes, 'scope', stmt.name)})")
             case ir.Alloc():
-                order = f", {layout} order" if (layout := ir.note(stmt.notes, "layout")) else ""
-                self.page.line(f"# {stmt.name}: {stmt.dtype}{_dims(stmt.dims)}{order}")
+                panel = self.scene.places[stmt.name].panel
+                order = f", panels of {panel.block} along {stmt.dims[panel.dim]}" if panel else ""
+                groups = f", {panel.pair} of {stmt.dims[panel.depth]} together" if panel and panel.pair > 1 else ""
+                self.page.line(f"# {stmt.name}: {stmt.dtype}{_dims(stmt.dims)}{order}{groups}")
 
     def _value(self, let: ir.Let, home: Tile | None) -> Tile:
         cx, type_ = self.cx, let.type
@@ -391,7 +400,9 @@ class _Thread:
                     return tile
                 return table(type_, tile.lane, {key: tile.part(key) for key in cx.keys(type_.axes, tile.lane)})
             case ir.Map(op, args):
-                operands = [cx.values[a] if a in cx.values else uniform(ir.TileType(i64), self._scalar(a)) for a in args]
+                operands = [
+                    cx.values[a] if a in cx.values else uniform(ir.TileType(i64), self._scalar(a)) for a in args
+                ]
                 return self._elementwise(let.name, op, operands, type_, home)
             case ir.Reduce(op, arg, axis):
                 return self._reduce(let, op, cx.values[arg], axis)
@@ -445,7 +456,9 @@ class _Thread:
                 terms.insert(0, into.part(key))
             parts[key] = into.part(key) if into is not None else terms[0]
             if len(terms) > 1:
-                parts[key] = into.part(key) if into else self.scene.names.new(let.name, cx.width(axis if along else lane))
+                parts[key] = (
+                    into.part(key) if into else self.scene.names.new(let.name, cx.width(axis if along else lane))
+                )
                 self.page.line(f"{parts[key]} = {applied(combine, terms)}")
         if not along:
             return table(type_, lane, parts)

@@ -23,6 +23,7 @@ class Scene:
     page: Page = field(default_factory=Page)
     names: Names = field(default_factory=Names)
     places: dict[str, Place] = field(default_factory=dict)
+    dealt: tuple[str, ...] = ()  # axes of the loop whose tiles are dealt to threads
 
     def point(self, axes: tuple[str, ...], key: Key) -> dict[str, int]:
         """The key of a part by axis."""
@@ -108,14 +109,23 @@ def _ends(scene: Scene, lane: str | None, key: Key, axes: tuple[str, ...], rows:
     return found
 
 
+def _clamped(scene: Scene, lane: str | None, key: Key, axes: tuple[str, ...]) -> str:
+    """`, clamp=m` where a row may lie past the end of m, and the last one is read instead."""
+    states = (scene.cx.axes[a] for a, k in zip(axes, key, strict=True) if a != lane and k)
+    return _listed("clamp", [s.name for s in states if s.count is not None and not s.each])
+
+
+def _listed(keyword: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return f", {keyword}={names[0]}" if len(names) == 1 else f", {keyword}=({', '.join(names)})"
+
+
 def _options(vec: int, notes: ir.Notes, ends: list[str], nontemporal: bool = False) -> str:
     """The keyword arguments of an access."""
     cache = "cs" if nontemporal else ir.note(notes, "cache")
     parts = [f"cache={cache}"] if cache else []
-    parts.append(f"vec={vec}")
-    if ends:
-        parts.append(f"mask={ends[0]}" if len(ends) == 1 else f"mask=({', '.join(ends)})")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"vec={vec}"]) + _listed("mask", ends)
 
 
 # ------------------------------------------------------------------------------------------------ loads, stores
@@ -126,13 +136,16 @@ def load(scene: Scene, ref: ir.Ref, type_: ir.TileType, root: str, notes: ir.Not
     lane = load_lane(cx, place, ref, type_)
     known: dict[Key, str] = {}
     register = scene.parts(type_, lane, root, home)
+    prefetch = ir.note(notes, "prefetch")
+    ahead = f", prefetch={prefetch}" if prefetch and set(scene.dealt) & set(ref.index) else ""
 
     def part(key: Key) -> str:
         if key not in known:
             known[key] = register(key)
             ends = [] if place.padded else _ends(scene, lane, key, type_.axes, rows)
+            last = "" if place.padded or rows else _clamped(scene, lane, key, type_.axes)
             at = place_text(scene, ref, _positions(scene, type_.axes, lane, key))
-            scene.page.line(f"{known[key]} = load({at}, {_options(cx.width(lane), notes, ends)})")
+            scene.page.line(f"{known[key]} = load({at}, {_options(cx.width(lane), notes, ends)}{last}{ahead})")
         return known[key]
 
     return Tile(type_, lane, part, source=ref)

@@ -20,6 +20,9 @@ from tilewright.language.dtypes import DType
 from tilewright.language.ir import Load, Ref, TileType
 
 
+_LINE = 64  # bytes of a cache line
+
+
 @dataclass(frozen=True)
 class Panel:
     """A packed order: dimension `dim` in blocks of `block`, `depth` before the block, `pair` depth elements together.
@@ -189,7 +192,10 @@ def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -
     address = Address(cx, place, node.ref)
     cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     for key in cx.keys(tile.axes, tile.lane):
-        pointer = address.pointer(_point(cx, tile.axes, tile.lane, key), tile.lane)
+        point = _point(cx, tile.axes, tile.lane, key)
+        if tile.lane is not None and point[tile.lane] * place.dtype.bytes % _LINE:
+            continue  # the same cache line as the part before
+        pointer = address.pointer(point, tile.lane)
         later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
         cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
 

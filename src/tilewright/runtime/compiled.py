@@ -11,7 +11,7 @@ from tilewright.build.kernel_cache import Request, target_of
 from tilewright.build.stages import Stages
 from tilewright.design.design import Design
 from tilewright.emit import abi
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, MachineError
 from tilewright.language import ir
 from tilewright.language.dtypes import DType
 from tilewright.language.program import TileProgram
@@ -99,12 +99,16 @@ class CompiledKernel:
         """
         tensors = [p.name for p in self.program.params if p.dims is not None]
         if len(arrays) != len(tensors):
-            raise ArgumentError(f"{self.program.name} takes {len(tensors)} arrays ({', '.join(tensors)}), not {len(arrays)}")
+            raise ArgumentError(
+                f"{self.program.name} takes {len(tensors)} arrays ({', '.join(tensors)}), not {len(arrays)}"
+            )
         buffers = {name: _buffer(self.program.name, name, x) for name, x in zip(tensors, arrays, strict=True)}
         sizes = check_operands(self.program, buffers)
         for dim, n in self.fixed.items():
             if sizes[dim] != n:
-                raise ArgumentError(f"{self.program.name} was compiled for {dim}={n}, not {sizes[dim]}; compile it again")
+                raise ArgumentError(
+                    f"{self.program.name} was compiled for {dim}={n}, not {sizes[dim]}; compile it again"
+                )
         values = {p.name: scalar_of(self.program, p, scalars) for p in self.program.params if p.dims is None}
         _refuse_unknown(self.program.name, scalars, values)
         if _written(self.program, buffers):
@@ -117,6 +121,10 @@ class CompiledKernel:
 
     def _kernel(self, buffers: Mapping[str, Buffer]) -> dispatch.Kernel:
         """The kernel for these strides: they are known to the machine code where they are one."""
+        if self.machine.fingerprint != dispatch.machine().fingerprint:
+            raise MachineError(
+                f"{self.program.name} was compiled for {self.machine.name}; it can be looked at, not run"
+            )
         layouts = tuple((n, dispatch.layout_of(b)) for n, b in buffers.items())
         if layouts not in self._variants:
             traced = dispatch.Program.of(self.program)
@@ -138,7 +146,7 @@ def compile(  # noqa: A001 - the name that users know
     """The kernel of an operator (or of a `@kernel` program) for these sizes: `compile(matmul, M=1, N=64, K=64)`.
 
     Without a design the default one is taken; a record brings its design, sizes and dtype. `dtype` is that of all
-    tensors (default f32), or one for each; `options` are the program's static ones, `present` names the optional
+    tensors (default f32; positions and ids are i32), or a mapping of those that differ; `options` are the program's static ones, `present` names the optional
     tensors that it gets. Tensors are row-major until `run` says otherwise. On another machine than this one the
     kernel can be looked at but not run. Raises ArgumentError for sizes that are missing or unknown.
     """
@@ -147,13 +155,31 @@ def compile(  # noqa: A001 - the name that users know
         record = record_or_design
         assert not isinstance(record, Design)
         design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
-    traced = _program_of(operator).trace("f32" if dtype is None else dtype, options=options, present=present)
+    program = _program_of(operator)
+    traced = program.trace(dtypes_of(program, dtype, present), options=options)
     check_sizes(traced, sizes)
     known = machine or dispatch.machine()
     ordered = {d: sizes[d] for d in traced.dims}
     request = dispatch.requested(dispatch.Program.of(traced), row_major(traced), ordered, known, design)
     stages = stages_of(request, known)
     return CompiledKernel(traced, request.design, ordered, known, stages)
+
+
+# Operands that hold positions, ids and lengths, by the names that the operators give them.
+_INTEGERS = frozenset({"ids", "index", "lengths", "page_table", "positions", "slots"})
+
+
+def dtypes_of(
+    program: TileProgram, dtype: str | DType | Mapping[str, str | DType] | None = None, present: Collection[str] = ()
+) -> dict[str, str | DType]:
+    """The dtype of every operand that is required or `present`: as given, else fixed by the program, else f32 or i32."""
+    named = dict(dtype) if isinstance(dtype, Mapping) else {}
+    default = "f32" if dtype is None or isinstance(dtype, Mapping) else dtype
+    chosen: dict[str, str | DType] = dict(named)
+    for p in program.signature.params:
+        if p.name not in named and (not p.optional or p.name in present):
+            chosen[p.name] = p.spec.dtype or ("i32" if p.name in _INTEGERS else default)
+    return {**chosen, **dict.fromkeys(set(present) - set(chosen), default)}
 
 
 def stages_of(request: Request, machine: Machine) -> Stages:

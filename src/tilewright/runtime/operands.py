@@ -19,7 +19,9 @@ def operands_of(
     options = {name for name, _ in program.signature.options}
     unknown = sorted(set(given) - set(specs) - options)
     if unknown:
-        raise ArgumentError(f"{program.name} has no operand {unknown[0]!r}; it takes {', '.join([*specs, *sorted(options)])}")
+        raise ArgumentError(
+            f"{program.name} has no operand {unknown[0]!r}; it takes {', '.join([*specs, *sorted(options)])}"
+        )
     there = {n: x for n, x in given.items() if n in specs and x is not None}
     missing = [p.name for p in specs.values() if not p.optional and p.name not in there]
     if missing:
@@ -40,7 +42,9 @@ def check_operands(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> dict[st
         if buffer.dtype != p.dtype:
             raise DTypeError(f"{what} is {buffer.dtype}, not {p.dtype}; convert it")
         if len(buffer.shape) != len(p.dims):
-            raise ArgumentError(f"{what} has {len(buffer.shape)} dimensions, not [{', '.join(map(str, p.dims))}]; reshape it")
+            raise ArgumentError(
+                f"{what} has {len(buffer.shape)} dimensions, not [{', '.join(map(str, p.dims))}]; reshape it"
+            )
         for dim, n in zip(p.dims, buffer.shape, strict=True):
             wanted = dim if isinstance(dim, int) else sizes.setdefault(dim, n)
             why = f"that of {first[dim]}" if isinstance(dim, str) and dim in first else "the program's"
@@ -62,7 +66,9 @@ def _check_memory(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> None:
             raise ArgumentError(f"{program.name}: elements of the output {name} share memory; pass one of its own")
         for other, buffer in buffers.items():
             if other != name and output.overlaps(buffer):
-                raise ArgumentError(f"{program.name}: the output {name} shares memory with {other}; pass one of its own")
+                raise ArgumentError(
+                    f"{program.name}: the output {name} shares memory with {other}; pass one of its own"
+                )
 
 
 def scalar_of(program: ir.Kernel, param: ir.Param, given: Mapping[str, Any]) -> float | int:
@@ -76,7 +82,9 @@ def scalar_of(program: ir.Kernel, param: ir.Param, given: Mapping[str, Any]) -> 
     except (ValueError, RuntimeError):
         value = None  # more than one element
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise ArgumentError(f"{program.name}: {param.name}={given[param.name]!r} is no {param.dtype}; pass a plain number")
+        raise ArgumentError(
+            f"{program.name}: {param.name}={given[param.name]!r} is no {param.dtype}; pass a plain number"
+        )
     number: float | int = value
     return number
 
