@@ -41,8 +41,8 @@ pipeline_tag: text-generation
 # The model that ships with Tilewright
 
 A Llama of {parameters:.2f} M parameters that continues Python source. It exists so that `tilewright generate` has
-something real to run in the first minute: it writes code that looks like Python, not code that is right. It knows
-nothing but Python source, and its docstrings state nonsense with confidence.
+something real to run in the first minute: it writes code that looks like Python, and is right only by luck. It knows
+nothing but Python source.
 
 ## Architecture
 
@@ -53,9 +53,9 @@ nothing but Python source, and its docstrings state nonsense with confidence.
 {architecture}
 
 The tokenizer is a byte-level BPE in which a run of indentation is one token and every digit its own. `<|endoftext|>`
-begins and ends a text. In the chat template a message of the user becomes a module's docstring, and the answer is the
-code that follows it. The sampling settings of `generation_config.json` were chosen by eye; greedy decoding repeats
-itself sooner.
+begins and ends a text: a prompt that opens a function is continued to the function's end, and there generation stops.
+In the chat template a message of the user becomes a module's docstring, and the answer is the code that follows it.
+The sampling settings of `generation_config.json` were chosen by eye.
 
 ## Held-out perplexity
 
@@ -72,7 +72,7 @@ python training/evaluate.py src/tilewright/models/shipped tests/models/data/held
 
 The text is cut into windows of 1,023 tokens, each one scored on its own after the begin token. It is made of whole
 files of the standard library of CPython {cpython} (copyright 2001 Python Software Foundation, all rights reserved;
-PSF-2.0) that took no part in training:
+PSF-2.0), trimmed as the training data is, that took no part in training:
 
 {slice_files}
 
@@ -81,20 +81,26 @@ is the one where it was lowest.
 
 ## Training data
 
-Python source under free licences. {files:,} files, {train_mb:.1f} MB, {train_tokens:.1f} M tokens train the model;
-{heldout_files} files, {heldout_mb:.1f} MB, chosen by a hash of their content, are held out. Generated files, tables of
-data, files that are not ASCII, what packages vendor from others, and near-duplicates (over half of the text seen in
-earlier files) are left out, and licence headers are cut. The table counts both parts.
+Python source under free licences: {files:,} files train the model, and {heldout_files} files, chosen by a hash of their
+content, are held out. Tests, generated files, tables of data, files that are not ASCII, what packages vendor from
+others, and near-duplicates (over half of the text seen in earlier files) are left out, licence headers are cut, and no
+distribution gives more than 3 MB.
 
-| source | version | licence of its Python files | files | MB |
-|---|---|---|---:|---:|
+Each file is then trimmed to its code: most docstrings go, and comments over two lines and literals over thirty. It is
+read whole, and once more in excerpts that are each a text of their own: its functions and classes, some of them without
+the annotations of their signatures, some behind their summary as a module's docstring, and a few of its loops. That
+makes {texts:,} texts, {train_mb:.1f} MB, {train_tokens:.1f} M tokens for training, and {heldout_mb:.1f} MB held out.
+
+The table counts the files of both parts before trimming; the weight is how often a source is read.
+
+| source | version | licence of its Python files | files | MB | weight |
+|---|---|---|---:|---:|---:|
 {sources}
 
 ## Training
 
 {epochs:.0f} passes over the data in {minutes:.1f} minutes on one {machine} (torch {torch}): {steps:,} steps of
-{batch} x {max_position_embeddings} tokens, {seen:,.0f} M tokens. A quarter of the windows start at a top-level block,
-after the begin token.
+{batch} x {max_position_embeddings} tokens, {seen:,.0f} M tokens. Half of the windows begin where a text begins.
 
 | setting | value |
 |---|---|
@@ -104,10 +110,10 @@ after the begin token.
 | dropout | {dropout:g}, on the embedding and both residual branches |
 | seed | {seed} |
 
-The learning rate follows the clock, so another run repeats the recipe and not the bits. The corpus is what is
-installed: built again from the versions above, it came out the same, byte for byte.
+The learning rate follows the clock, so another run repeats the recipe and not the bits.
 
 ```sh
+python -m pip install --no-deps --no-compile --target SITE-PACKAGES -r training/requirements.txt
 python training/corpus.py --out .train --stdlib LIB/python3.13 --site-packages SITE-PACKAGES
 python training/train.py --data .train --out src/tilewright/models/shipped --log run.json --minutes {minutes:.1f}
 python training/card.py --data .train --log run.json
@@ -125,10 +131,10 @@ Loss curve, nats per token (`train` is the mean since the row before, with dropo
 
 def table(sources: list[dict[str, Any]]) -> str:
     ranked = sorted(sources, key=lambda row: -row["bytes"])
-    names = {"cpython": "CPython standard library, with its tests"}
+    names = {"cpython": "CPython standard library"}
     return "\n".join(
         f"| {names.get(row['name'], row['name'])} | {row['version']} | {row['licence']} | {row['files']:,} |"
-        f" {row['bytes'] / 1e6:.1f} |"
+        f" {row['bytes'] / 1e6:.1f} | {row['weight']} |"
         for row in ranked
     )
 
@@ -154,6 +160,7 @@ def card(corpus: dict[str, Any], run: dict[str, Any], score: dict[str, float], f
         "slice_files": "\n".join(f"- `{name}`" for name in corpus["heldout_slice"]),
         "files": corpus["files"]["train"],
         "heldout_files": corpus["files"]["heldout"],
+        "texts": corpus["texts"]["train"],
         "train_mb": corpus["bytes"]["train"] / 1e6,
         "heldout_mb": corpus["bytes"]["heldout"] / 1e6,
         "train_tokens": corpus["tokens"]["train"] / 1e6,

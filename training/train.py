@@ -47,7 +47,7 @@ class Recipe:
     weight_decay: float = 0.1
     dropout: float = 0.05
     warmup: float = 0.02
-    block_share: float = 0.25
+    begun_share: float = 0.5
     evaluate_every: float = 15.0
     seed: int = 1
 
@@ -60,27 +60,16 @@ class Recipe:
 
 
 # --------------------------------------------------------------------------------------------- data
-def block_starts(tokens: np.ndarray, tokenizer: Path) -> np.ndarray:
-    """Positions where a top-level block begins: text at column 0 after at least one blank line."""
-    vocabulary = json.loads(tokenizer.read_text("utf-8"))["model"]["vocab"]
-    space = np.zeros(len(vocabulary), bool)
-    blank = np.zeros(len(vocabulary), bool)
-    for piece, number in vocabulary.items():
-        space[number] = piece[0] in "ĊĠĉč"  # how byte-level BPE spells line feed, space, tab, return
-        blank[number] = piece.count("Ċ") >= 2
-    space[0] = True
-    return np.flatnonzero(blank[tokens[:-1]] & ~space[tokens[1:]]) + 1
-
-
 class Windows:
     """Seeded random windows of the training tokens, as (ids, targets) of shape [batch, context] on the device.
 
-    A share of them begins at a top-level block, after the end-of-text token: a prompt is rarely a whole file, so the
-    model must have met definitions at position 1.
+    A share of them begins with a text, at its end-of-text token: as a prompt does, so the model must have met
+    definitions at position 1.
     """
 
-    def __init__(self, tokens: np.ndarray, starts: np.ndarray, shape: Shape, recipe: Recipe, device: str) -> None:
+    def __init__(self, tokens: np.ndarray, shape: Shape, recipe: Recipe, device: str) -> None:
         self.tokens = torch.from_numpy(tokens.astype(np.int64)).to(device)
+        starts = np.flatnonzero(tokens == 0)  # end-of-text
         fitting = starts[starts + shape.context < tokens.size]
         self.starts = torch.from_numpy(fitting).to(device)
         self.offsets = torch.arange(shape.context + 1, device=device)
@@ -89,13 +78,12 @@ class Windows:
 
     def draw(self) -> tuple[Tensor, Tensor]:
         device, batch = self.tokens.device, self.recipe.batch
-        blocks = int(self.recipe.block_share * batch)
+        begun = int(self.recipe.begun_share * batch)
         limit = self.tokens.numel() - self.offsets.numel()
         first = torch.randint(limit, (batch,), device=device, generator=self.random)
-        pick = torch.randint(self.starts.numel(), (blocks,), device=device, generator=self.random)
-        first[:blocks] = self.starts[pick] - 1
+        pick = torch.randint(self.starts.numel(), (begun,), device=device, generator=self.random)
+        first[:begun] = self.starts[pick]
         window = self.tokens[first[:, None] + self.offsets]
-        window[:blocks, 0] = 0
         return window[:, :-1], window[:, 1:]
 
 
@@ -142,8 +130,7 @@ class Trainer:
         self.data, self.out, self.shape, self.recipe, self.device = data, out, shape, recipe, device
         torch.manual_seed(recipe.seed)
         tokens = np.load(data / "tokens.npz")
-        train = tokens["train"]
-        self.windows = Windows(train, block_starts(train, data / "tokenizer.json"), shape, recipe, device)
+        self.windows = Windows(tokens["train"], shape, recipe, device)
         self.heldout = list(held_out_batches(tokens["heldout"], shape, recipe.batch, device))
         self.model = Llama(shape, recipe.dropout).to(device)
         self.loss = torch.compile(self.model) if compiled else self.model

@@ -10,7 +10,7 @@ from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS, Operator
-from tilewright.runtime.compiled import CompiledKernel, compile, dtypes_of
+from tilewright.runtime.compiled import CompiledKernel, compile_at, dtypes_of
 from tilewright.runtime.debug import design_table
 
 STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
@@ -23,6 +23,7 @@ def stage_text(
     dtype: str = "f32",
     stage: str = "sched",
     machine: Machine | None = None,
+    *,
     design: Design | None = None,
 ) -> str:
     """A stage of a registered operator at these sizes: by name, or in the order of `dims_of`.
@@ -39,6 +40,7 @@ def save_stages(
     operator: str,
     sizes: Mapping[str, int] | Sequence[int],
     dtype: str = "f32",
+    *,
     machine: Machine | None = None,
     design: Design | None = None,
 ) -> list[Path]:
@@ -54,7 +56,7 @@ def compiled(
         raise ArgumentError(f"no operator is called {operator!r}; there are {', '.join(OPERATORS)}")
     found = OPERATORS[operator]
     named = dict(sizes) if isinstance(sizes, Mapping) else _named(found, dtype, sizes)
-    return compile(found, design, dtype=dtype, machine=machine, **named)
+    return compile_at(found, named, design, dtype=dtype, machine=machine)
 
 
 def dims_of(operator: Operator, dtype: str = "f32") -> list[str]:

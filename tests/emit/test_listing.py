@@ -12,6 +12,7 @@ from listing_machine import execute
 
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.mutations import Vectorise
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.listing import listing
 from tilewright.emit.listing_page import LONGEST, Names, Page, several
@@ -145,7 +146,7 @@ def test_the_listing_of_a_decode_step_reads_like_the_design():
     text = body(lower(program, default_design(program, facts)), 64)
     assert re.search(r"^    acc0 = fma\(a0, b0, acc0\)$", text, re.MULTILINE)
     assert re.search(r"^    b0 = load\(b, \(n, k\), vec=16\)$", text, re.MULTILINE)
-    assert re.search(r"^  store\(c, \(m, n\), acc\d+, vec=\d+", text, re.MULTILINE)
+    assert re.search(r"^  store\(c, \(m, n\), .*acc\d+.*, vec=\d+", text, re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------------------------ B3
@@ -162,7 +163,8 @@ def cached_globally(program: ir.Kernel) -> ir.Kernel:
 
 def test_B3_two_loads_of_one_become_one_load_of_two():
     scalar = Design.of({"tile.m": 1, "tile.n": 1, "tile.k": 2, "lanes": ()})
-    vector = scalar.with_(lanes=("k",))
+    vector = Vectorise("k").apply(scalar)
+    assert isinstance(vector, Design)
     authored = OPERATORS["matmul"].kernel.trace("f32")
     before, after = (cached_globally(lower(authored, d)) for d in (scalar, vector))
 
@@ -242,6 +244,11 @@ CASES = {
         {"M": 6, "N": 16, "K": 48},
         {"tile.m": 2, "tile.n": 8, "tile.k": 1, "lanes": ("n",), "pack.b": "panel", "block.m": 4, "block.n": 16,
          "block.k": 16, "order": ("n", "m"), "inner": ("n", "m"), "unroll.k": 4},
+    ),
+    "matmul, packed, along the sum": (
+        "matmul",
+        {"M": 4, "N": 8, "K": 32},
+        {"tile.m": 2, "tile.n": 4, "tile.k": 8, "lanes": ("k",), "pack.b": "panel"},
     ),
     "gate_up": (
         "gate_up",

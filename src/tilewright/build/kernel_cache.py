@@ -41,17 +41,20 @@ class Request:
     design: Design
     layouts: tuple[tuple[str, abi.TensorLayout], ...]
     sizes: tuple[tuple[str, int], ...]
+    multiples: tuple[str, ...] = ()  # dims that are a multiple of 32 in every call
 
     def text(self) -> str:
         """Canonical text of the request: the cache key is made of it."""
         layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
-        return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), json.dumps(dict(self.sizes))))
+        sizes = json.dumps([dict(self.sizes), self.multiples])
+        return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), sizes))
 
     def facts(self, machine: Machine) -> Facts:
         """What its kernel may rely on: the fixed sizes and no others, and the layouts."""
         unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in self.layouts}
         aligned = frozenset(n for n, x in self.layouts if x.align >= 64)
-        return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)))
+        multiples = frozenset(self.multiples) | {d for d, n in self.sizes if n and n % 32 == 0}
+        return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)), multiples)
 
 
 Observer = Callable[[str, Stages, Binary], None]

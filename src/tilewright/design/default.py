@@ -33,6 +33,7 @@ class Facts:
     machine: Machine
     aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
     fixed: frozenset[str] = frozenset()  # dims whose size is part of the kernel
+    multiples: frozenset[str] = frozenset()  # dims that are a multiple of 32 in every call, and not 0
 
     @property
     def lanes(self) -> int:
@@ -124,11 +125,32 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
     if rows <= _FEW_ROWS and depth_is_unit:
+        if rows > _INNER_ROWS and _tiles_fit(p, facts):
+            return _few_tile_products(p)
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
 
 _FEW_ROWS = 16
+_INNER_ROWS = 4  # so many rows a machine with tile registers multiplies faster without them
+
+
+def _tiles_fit(p: _Product, facts: Facts) -> bool:
+    """Whether AMX can take the columns' operand from where it lies: whole tiles, no packing."""
+    whole = {p.n.over, p.k.over} <= facts.multiples
+    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and whole
+
+
+def _few_tile_products(p: _Product) -> tuple[dict[str, Choice], list[str]]:
+    """AMX on few rows: they lie across lanes, and each weight goes from memory into a tile register once."""
+    decisions: dict[str, Choice] = {
+        f"tile.{p.m.name}": 16,
+        f"tile.{p.n.name}": 32 if len(p.columns) == 1 else 16,
+        f"tile.{p.k.name}": 32,
+        f"pack.{p.rows}": "pair",
+    }
+    decisions |= {f"atom.{d.name}": "amx_bf16" for d in p.dots}
+    return decisions, [p.m.name]
 
 
 def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, ...]) -> bool:
@@ -180,8 +202,8 @@ def _outer_products(
         return _tile_products(kernel, p, rows, facts)
     pairs = _pairs(p, facts) and _pairs_are_faster(facts)
     count = len(p.columns)
-    tile_n = 2 * facts.lanes
-    tile_m = _register_rows(facts, count)
+    tile_m, vectors = _register_tile(facts, count)
+    tile_n = vectors * facts.lanes
     depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if pairs else 4)
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
@@ -229,9 +251,13 @@ def _tile_products(
     return decisions, [p.n.name]
 
 
-def _register_rows(facts: Facts, products: int) -> int:
-    """Rows of a register tile two vectors wide: three quarters of the registers, so that nothing spills."""
-    return max(1, facts.registers * 3 // 4 // (2 * products))
+def _register_tile(facts: Facts, products: int) -> tuple[int, int]:
+    """(rows, vectors) of a register tile: three quarters of the registers accumulate, so that nothing spills.
+
+    Three vectors to a row want fewer loads for each product than two, and leave the row operand small.
+    """
+    vectors = 3 if facts.registers >= 32 else 2
+    return max(1, facts.registers * 3 // 4 // (vectors * products)), vectors
 
 
 def _cache_blocks(
@@ -307,17 +333,16 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
 def _streaming(
     kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts
 ) -> dict[str, Choice]:
-    """Tensors larger than the caches: results go around them, and the next row is fetched while this one is written."""
+    """Tensors larger than the caches: results go around them, and the next row is fetched in the second pass over this one."""
     stores = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
     written = {s.ref.buffer for s in stores}
     cached = min(facts.machine.l3_bytes * 3 // 2, 48 << 20)
     if sum(_bytes(kernel, name, facts) for name in written) < max(cached, 4 << 20):
         return {}
     decisions: dict[str, Choice] = {f"nontemporal.{name}": True for name in written & facts.aligned}
-    last = [s for s in nest.loop.body if isinstance(s, ir.Loop)][-1:]
     rows = {a.name for a in parallel}
-    for let in (s for loop in last for s in ir.walk(loop.body) if isinstance(s, ir.Let)):
-        if len(nest.serial) > 1 and isinstance(let.expr, ir.Load) and rows & set(let.expr.ref.index):
+    for let in (s for loop in nest.serial[1:2] for s in ir.walk(loop.body) if isinstance(s, ir.Let)):
+        if isinstance(let.expr, ir.Load) and rows & set(let.expr.ref.index):
             decisions[f"prefetch.{let.name}"] = 1
     return decisions
 

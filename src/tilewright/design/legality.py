@@ -104,6 +104,11 @@ class _View(Footprint):
         dims = [ref.index.index(axis) for _, ref in self.loads_of(tensor) if axis in ref.index]
         return bool(dims) and all(d in self.facts.unit.get(tensor, ()) for d in dims)
 
+    def lies_in_tiles(self, tensor: str, value: ir.Let, depth: str) -> bool:
+        """Whether whole tile registers can be loaded from an operand as it lies in memory."""
+        whole = {self.dim(a) for a in value.type.axes} <= self.facts.multiples
+        return whole and self.design.get(f"pack.{tensor}") is None and self.runs_along(tensor, depth)
+
     def dim(self, axis: str) -> str:
         """The dimension that an axis is a range of."""
         while axis in self.axes:
@@ -425,6 +430,8 @@ def _tile_operands(v: _View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[s
         layout = "pair" if lane in value.type.axes else "tile"
         if value.type.dtype.name not in ("bf16",):
             yield f"{label}: {operand} is {value.type.dtype}, not bf16; take fma"
+        if layout == "tile" and tensor is not None and v.lies_in_tiles(tensor, value, dot.axis):
+            continue
         if tensor is None or v.design.get(f"pack.{tensor}") != layout:
             yield f"{label}: tile registers are loaded from packed memory; add pack.{tensor or operand}={layout}"
 

@@ -13,21 +13,25 @@ what happens at ragged ends is said by `mask=`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
 from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
-from tilewright.emit.listing_page import Names, applied, number, several, shifted
+from tilewright.emit.listing_compute import coord, elementwise, reduce
+from tilewright.emit.listing_page import Names, Span, number, range_text, several, shifted
+from tilewright.emit.listing_places import described, dims_text, places
 from tilewright.emit.listing_values import Scene, read
 from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
-from tilewright.emit.llvm_memory import Panel, Place
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
 from tilewright.language.dtypes import i64
 
+_LEGEND = (
+    "# one thread; a name is a register of up to {lanes} f32; vec: neighbours that one instruction moves",
+    "# share: its run of the tiles, last axis fastest; mask: ends that are checked; clamp: past the end, the last row",
+)
 _NEUTRAL = {"sum": "0.0", "max": "-inf", "min": "inf"}
-_GROUPS = {"panel": 1, "pair": 2, "quad": 4, "tile": 32}  # neighbours of the depth axis that lie side by side
 
 
 def listing(
@@ -35,22 +39,6 @@ def listing(
 ) -> str:
     """The text for a scheduled program; the arguments are those of `llvm.emit`."""
     return _Thread(kernel, layouts, dict(sizes), unit).text()
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The range of a loop as text."""
-
-    low: str
-    high: str
-
-    @property
-    def length(self) -> int | None:
-        return int(self.high) - int(self.low) if self.low.isdigit() and self.high.isdigit() else None
-
-    def covers(self, step: int) -> bool:
-        """Whether tiles of `step` fill it exactly."""
-        return step == 1 or (self.length is not None and self.length % step == 0)
 
 
 class _Thread:
@@ -66,7 +54,7 @@ class _Thread:
         self.scene = Scene(self.cx, names=Names(taken))
         self.page = self.scene.page
         self.homes: dict[str, Tile] = {}  # registers that a carried value keeps through a loop
-        self.spans: dict[str, _Span] = {}
+        self.spans: dict[str, Span] = {}
         self._sums: list[dict[str, Accumulation]] = []
         self._late = dot_operands(kernel.body)
         self._define(layouts)
@@ -89,47 +77,14 @@ class _Thread:
         for p in self.kernel.params:
             if p.dims is None:
                 self.cx.values[p.name] = uniform(ir.TileType(p.dtype), p.name)
-            else:
-                strides = tuple("1" if s == 1 else "" for s in layouts[p.name].strides)
-                self.scene.places[p.name] = Place(p.name, "", p.dtype, strides, layouts[p.name].align)
-        self._buffers(self.kernel.body, {})
-
-    def _buffers(self, body: tuple[ir.Stmt, ...], around: dict[str, ir.Axis]) -> None:
-        for stmt in body:
-            if isinstance(stmt, ir.Alloc):
-                origin = tuple(d if isinstance(d, str) and d in around else None for d in stmt.dims)
-                panel = self._panel(stmt)
-                strides = ("",) * (len(stmt.dims) - 1) + ("" if panel else "1",)
-                place = Place(stmt.name, "", stmt.dtype, strides, 64, panel, origin, padded=panel is not None)
-                self.scene.places[stmt.name] = place
-            inside = {a.name: a for a in stmt.axes} if isinstance(stmt, ir.Loop) else {}
-            self._buffers(ir.blocks(stmt), {**around, **inside})
-
-    def _panel(self, alloc: ir.Alloc) -> Panel | None:
-        """The packed order of a buffer, as `llvm` has it: blocks as wide as the lanes of the copy that fills it."""
-        layout = str(ir.note(alloc.notes, "layout", "row"))
-        if layout not in _GROUPS:
-            return None
-        axes = structure.axes(self.kernel)
-        copy = next(s for s in ir.walk(self.kernel.body) if isinstance(s, ir.Copy) and s.dst.buffer == alloc.name)
-        lane = str(ir.note(copy.notes, "lanes"))
-        dim = copy.dst.index.index(lane)
-        depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
-        while axes[lane].over in axes:  # a panel may be filled in several parts
-            lane = axes[lane].over
-        return Panel(dim, depth, axes[lane].step or 1, _GROUPS[layout])
+        self.scene.places |= places(self.kernel, layouts)
 
     def _header(self) -> None:
-        tensors = ", ".join(f"{p.name} {p.dtype}{_dims(p.dims)}" for p in self.kernel.params)
+        tensors = ", ".join(f"{p.name} {p.dtype}{dims_text(p.dims)}" for p in self.kernel.params)
         fixed = "".join(f", {d} = {n}" for d, n in self.sizes.items())
         self.page.line(f"# {self.kernel.name}: {tensors}{fixed}")
-        lanes = self.unit.bytes // 4
-        self.page.line(
-            f"# one thread; a name is a register of up to {lanes} f32; vec: neighbours that one instruction moves"
-        )
-        self.page.line(
-            "# share: the thread's run of the tiles, the last axis fastest; mask: ends that are checked; clamp: the last row, if past it"
-        )
+        for line in _LEGEND:
+            self.page.line(line.format(lanes=self.unit.bytes // 4))
         if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
             self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
@@ -141,7 +96,7 @@ class _Thread:
             width //= 2
         return width
 
-    def _span(self, axis: ir.Axis) -> _Span:
+    def _span(self, axis: ir.Axis) -> Span:
         if axis.over in self.spans and axis.over not in self.kernel.dims:
             low, high = self.cx.axes[axis.over].base, f"{axis.over}_end"
         else:
@@ -150,17 +105,17 @@ class _Thread:
             low = f"max({low}, {self._scalar(axis.start)})"
         if axis.stop is not None:
             high = f"min({high}, {self._scalar(axis.stop)})"
-        return _Span(low, high)
+        return Span(low, high)
 
     def _scalar(self, atom: str | int) -> str:
         if isinstance(atom, str) and atom in self.cx.values:
             return read(self.scene, self.cx.values[atom], {}, None)
         return str(self.sizes.get(atom, atom)) if isinstance(atom, str) else str(atom)
 
-    def _step(self, axis: ir.Axis, span: _Span) -> int:
-        assert axis.step is not None, f"axis {axis.name} has no step: the program is not scheduled"
+    def _step(self, axis: ir.Axis, span: Span) -> int:
         if axis.each:
             return 1
+        assert axis.step is not None, f"axis {axis.name} has no step: the program is not scheduled"
         return axis.step if span.length is None else max(1, min(axis.step, span.length))
 
     def _phase(self, loop: ir.Loop) -> None:
@@ -171,13 +126,13 @@ class _Thread:
         self.scene.dealt = tuple(a.name for a in loop.axes)
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
-        ranges = ", ".join(_range(s, step) for s, step in zip(spans, steps, strict=True))
+        ranges = ", ".join(range_text(s, step) for s, step in zip(spans, steps, strict=True))
         with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in share({ranges}):"):
             for axis, span, step in zip(loop.axes, spans, steps, strict=True):
                 self._enter(loop, axis, span, step, axis.name)
             self.block(loop.body)
 
-    def _enter(self, loop: ir.Loop, axis: ir.Axis, span: _Span, step: int, base: str) -> None:
+    def _enter(self, loop: ir.Loop, axis: ir.Axis, span: Span, step: int, base: str) -> None:
         """The state of an axis in its body; the end of a block is named where inner loops need it."""
         ragged = not axis.each and not span.covers(step)
         masked = ragged and loop.parallel and _amortises_masks(loop.body)
@@ -225,7 +180,7 @@ class _Thread:
             return
         unroll = ir.note(loop.notes, "unroll", 1) if depth == len(loop.axes) - 1 else 1
         times = f"  # unrolled {unroll} times" if unroll != 1 else ""
-        with self.page.block(f"for {axis.name} in {_range(span, step)}:{times}"):
+        with self.page.block(f"for {axis.name} in {range_text(span, step)}:{times}"):
             self._enter(loop, axis, span, step, axis.name)
             self._axis(loop, depth + 1, names)
 
@@ -328,10 +283,11 @@ class _Thread:
         with self.page.statement():
             if tile.spread == llvm_amx.IN_REGISTERS:
                 folded = listing_dot.amx_finish(self.scene, tile, a.target)
-                folded = self._elementwise(a.target, "add", [initial, folded], folded.type, folded)
+                total = ir.Let(a.target, folded.type, ir.Map("add", ()))
+                folded = elementwise(self.scene, total, "add", [initial, folded], folded)
             else:
                 scalars = replace(tile, spread=0) if not 2 <= tile.spread <= 4 else None  # elements have names
-                folded = listing_dot.fold(self.scene, a.op, tile, a.target, before, scalars)
+                folded = listing_dot.fold(self.scene, a.op, tile, a.target, before=before, home=scalars)
         self.cx.values[a.target] = folded
         self.homes.pop(a.target, None)
         if home is not None:
@@ -381,10 +337,7 @@ class _Thread:
             case ir.Sync():
                 self.page.line(f"{stmt.action}({ir.note(stmt.notes, 'scope', stmt.name)})")
             case ir.Alloc():
-                panel = self.scene.places[stmt.name].panel
-                order = f", panels of {panel.block} along {stmt.dims[panel.dim]}" if panel else ""
-                groups = f", {panel.pair} of {stmt.dims[panel.depth]} together" if panel and panel.pair > 1 else ""
-                self.page.line(f"# {stmt.name}: {stmt.dtype}{_dims(stmt.dims)}{order}{groups}")
+                self.page.line(described(stmt, self.scene.places[stmt.name]))
 
     def _value(self, let: ir.Let, home: Tile | None) -> Tile:
         cx, type_ = self.cx, let.type
@@ -392,10 +345,10 @@ class _Thread:
             case ir.Full(value):
                 return uniform(type_, self._scalar(value) if isinstance(value, str) else number(value))
             case ir.Coord(axis):
-                return self._coord(axis, type_, let.name)
-            case ir.Load(ref):
+                return coord(self.scene, axis, type_, let.name)
+            case ir.Load():
                 late = let.name in self._late
-                tile = listing_values.load(self.scene, ref, type_, let.name, let.notes, None if late else home)
+                tile = listing_values.load(self.scene, let, None if late else home)
                 if late:  # a dot reads it, part by part
                     return tile
                 return table(type_, tile.lane, {key: tile.part(key) for key in cx.keys(type_.axes, tile.lane)})
@@ -403,67 +356,19 @@ class _Thread:
                 operands = [
                     cx.values[a] if a in cx.values else uniform(ir.TileType(i64), self._scalar(a)) for a in args
                 ]
-                return self._elementwise(let.name, op, operands, type_, home)
-            case ir.Reduce(op, arg, axis):
-                return self._reduce(let, op, cx.values[arg], axis)
+                return elementwise(self.scene, let, op, operands, home)
+            case ir.Reduce(_, arg, _):
+                return reduce(self.scene, let, cx.values[arg], self._partial(let.name))
             case ir.Dot():
                 return listing_dot.dot(self.scene, let, None, None)
             case ir.Permute(arg):
                 return _permuted(cx.values[arg], type_)
 
-    def _coord(self, axis: str, type_: ir.TileType, root: str) -> Tile:
-        state, lane = self.cx.axes[axis], self.cx.lane_of((axis,))
-        if state.each:
-            return uniform(type_, state.base)
-        if lane is None:
-            return Tile(type_, None, lambda key: shifted(state.base, key[0]))
-        parts = {}
-        for (chunk,) in self.cx.keys((axis,), lane):
-            parts[(chunk,)] = self.scene.names.new(root, state.width)
-            first = chunk * state.width
-            ends = f"{shifted(state.base, first)}, {shifted(state.base, first + state.width)}"
-            self.page.line(f"{parts[(chunk,)]} = arange({ends})")
-        return table(type_, lane, parts)
-
-    def _elementwise(self, root: str, op: str, args: list[Tile], type_: ir.TileType, home: Tile | None) -> Tile:
-        cx = self.cx
-        lane = cx.lane_of(type_.axes)
-        if lane is not None and not any(lane in a.axes for a in args):
-            lane = None
-        target = self.scene.parts(type_, lane, root, home)
-        word = str(type_.dtype) if op == "cast" else op
-        parts: dict[Key, str] = {}
-        for key in cx.keys(type_.axes, lane):
-            point = self.scene.point(type_.axes, key)
-            operands = [read(self.scene, a, point, lane) for a in args]
-            parts[key] = target(key)
-            self.page.line(f"{parts[key]} = {applied(word, operands)}")
-        return table(type_, lane, parts)
-
-    def _reduce(self, let: ir.Let, op: str, arg: Tile, axis: str) -> Tile:
-        cx, type_, combine = self.cx, let.type, {"sum": "add"}.get(op, op)
+    def _partial(self, reduction: str) -> Tile | None:
+        """The sums, spread over lanes, that a reduction is added to."""
         sums = self._sums[-1] if self._sums else {}
-        into = cx.values[sums[let.name].target] if let.name in sums else None
-        into = into if into is not None and into.spread else None
-        along = arg.lane == axis
-        lane = None if along else arg.lane
-        parts: dict[Key, str] = {}
-        for key in cx.keys(type_.axes, lane):
-            point = self.scene.point(type_.axes, key)
-            places = range(cx.axes[axis].chunks if along else cx.axes[axis].extent)
-            terms = [arg.part(tuple({**point, axis: n}[a] for a in arg.axes)) for n in places]
-            if into is not None:
-                terms.insert(0, into.part(key))
-            parts[key] = into.part(key) if into is not None else terms[0]
-            if len(terms) > 1:
-                parts[key] = (
-                    into.part(key) if into else self.scene.names.new(let.name, cx.width(axis if along else lane))
-                )
-                self.page.line(f"{parts[key]} = {applied(combine, terms)}")
-        if not along:
-            return table(type_, lane, parts)
-        spread = table(type_, None, parts, spread=cx.width(axis))
-        return spread if into is not None else listing_dot.fold(self.scene, op, spread, let.name)
+        into = self.cx.values[sums[reduction].target] if reduction in sums else None
+        return into if into is not None and into.spread else None
 
     def _accumulate(self, add: ir.Let, dot: ir.Let, addend: str, home: Tile | None) -> None:
         """`add = addend + dot`: the products go straight into the accumulator."""
@@ -478,7 +383,7 @@ class _Thread:
         assert isinstance(expr, ir.Dot)
         if not into.spread and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:  # folded at once, then added
             product = listing_dot.dot(self.scene, dot, None, None)
-            cx.values[add.name] = self._elementwise(add.name, "add", [into, product], add.type, home)
+            cx.values[add.name] = elementwise(self.scene, add, "add", [into, product], home)
             return
         result = listing_dot.dot(self.scene, replace(dot, name=add.name), into, home)
         cx.values[add.name] = _permuted(result, add.type)
@@ -494,14 +399,6 @@ def _permuted(tile: Tile, type_: ir.TileType) -> Tile:
 def _amortises_masks(body: tuple[ir.Stmt, ...]) -> bool:
     """Whether one masked version of a tile serves whole and short tiles alike (as in `llvm`)."""
     return any(isinstance(s, ir.Copy) or (isinstance(s, ir.Loop) and not s.parallel) for s in ir.walk(body))
-
-
-def _range(span: _Span, step: int) -> str:
-    return f"range({span.low}, {span.high}{f', {step}' if step != 1 else ''})"
-
-
-def _dims(dims: tuple[ir.Dim, ...] | None) -> str:
-    return f"[{', '.join(map(str, dims))}]" if dims else ""
 
 
 def _names(value: ir.Note | None) -> tuple[str | int, ...]:

@@ -1,4 +1,4 @@
-"""Dots of a thread listing: one line for each instruction that multiplies, in the order of `llvm_dot` and `llvm_amx`."""
+"""Dots of a thread listing: a line for each instruction that multiplies, in the order of `llvm_dot` and `llvm_amx`."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ from tilewright.language import ir
 
 
 def dot(scene: Scene, let: ir.Let, into: Tile | None, home: Tile | None) -> Tile:
-    """The products of a dot, added to `into` where given; the result may be spread over the lanes of the summed axis."""
+    """The products of a dot, added to `into` where given; they may stay spread over the lanes of the summed axis."""
     expr = let.expr
     assert isinstance(expr, ir.Dot)
-    cx, axes = scene.cx, let.type.axes
-    a, b = cx.values[expr.a], cx.values[expr.b]
-    pairs = ir.note(let.notes, "atom", "fma") == "bf16x2"
-    if cx.lane_of((expr.axis, *axes)) == expr.axis:
-        return _inner(scene, let, a, b, expr.axis, into, pairs)
-    return _outer(scene, let, a, b, expr.axis, into, home, pairs)
+    if scene.cx.lane_of((expr.axis, *let.type.axes)) == expr.axis:
+        return _inner(scene, let, expr, into)
+    return _outer(scene, let, expr, into, home)
 
 
-def _fma(scene: Scene, target: str, x: str, y: str, acc: str | None, atom: str) -> None:
-    if acc is None and atom == "fma":
-        scene.page.line(f"{target} = {applied('mul', [x, y])}")
-    else:
-        scene.page.line(f"{target} = {atom}({x}, {y}, {acc or '0.0'})")
+def _is_paired(let: ir.Let) -> bool:
+    return ir.note(let.notes, "atom") == "bf16x2"
 
 
-def _outer(
-    scene: Scene, let: ir.Let, a: Tile, b: Tile, axis: str, into: Tile | None, home: Tile | None, pairs: bool
-) -> Tile:
+def _fma(atom: str, x: str, y: str, acc: str | None) -> str:
+    return applied("mul", [x, y]) if acc is None and atom == "fma" else f"{atom}({x}, {y}, {acc or '0.0'})"
+
+
+def _outer(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None, home: Tile | None) -> Tile:
     """One operand along the lanes, the other broadcast element by element (or pair by pair)."""
-    cx, type_ = scene.cx, let.type
+    cx, type_, pairs = scene.cx, let.type, _is_paired(let)
+    a, b = cx.values[expr.a], cx.values[expr.b]
     lane = cx.lane_of(type_.axes)
     target = scene.parts(type_, lane, let.name, home)
     parts: dict[Key, str | None] = {
@@ -44,21 +41,21 @@ def _outer(
     }
     placed: dict[Key, str] = {}
     operand = _pairs(scene, lane) if pairs else _promoted(scene, lane, let)
-    for k in range(0, cx.axes[axis].extent, 2 if pairs else 1):
+    for k in range(0, cx.axes[expr.axis].extent, 2 if pairs else 1):
         for key in streaming_order(cx, a, b, type_, lane):
-            point = {**scene.point(type_.axes, key), axis: k}
+            point = {**scene.point(type_.axes, key), expr.axis: k}
             x, y = operand(a, point), operand(b, point)
             if key not in placed:
                 placed[key] = target(key)
-            _fma(scene, placed[key], x, y, parts[key], "bf16x2" if pairs else "fma")
+            scene.page.line(f"{placed[key]} = {_fma('bf16x2' if pairs else 'fma', x, y, parts[key])}")
             parts[key] = placed[key]
     return table(type_, lane, placed)
 
 
-def _inner(scene: Scene, let: ir.Let, a: Tile, b: Tile, axis: str, into: Tile | None, pairs: bool) -> Tile:
+def _inner(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None) -> Tile:
     """Both operands along the summed axis: each accumulator holds one partial sum a lane."""
-    cx, type_ = scene.cx, let.type
-    width = cx.width(axis)
+    cx, type_, axis, pairs = scene.cx, let.type, expr.axis, _is_paired(let)
+    a, b, width = cx.values[expr.a], cx.values[expr.b], cx.width(axis)
     spread = into is not None and into.spread > 0
     step = 2 * width if pairs else width
     operand = _pairs(scene, axis) if pairs else _promoted(scene, axis, let)
@@ -72,7 +69,7 @@ def _inner(scene: Scene, let: ir.Let, a: Tile, b: Tile, axis: str, into: Tile | 
         acc = parts.get(key) or (into.part(key) if into is not None and spread else None)
         x, y = operand(a, point), operand(b, point)
         parts[key] = acc or scene.names.new(let.name, width)
-        _fma(scene, parts[key], x, y, acc, "bf16x2" if pairs else "fma")
+        scene.page.line(f"{parts[key]} = {_fma('bf16x2' if pairs else 'fma', x, y, acc)}")
     result = table(type_, None, parts, spread=width)
     return result if spread else fold(scene, "sum", result, let.name)
 
@@ -109,8 +106,15 @@ def _pairs(scene: Scene, lane: str | None) -> Callable[[Tile, dict[str, int]], s
 
 
 # ------------------------------------------------------------------------------------------------ reductions
-def fold(scene: Scene, op: str, tile: Tile, root: str, before: Callable[[Key], str] | None = None,
-         home: Tile | None = None) -> Tile:  # fmt: skip
+def fold(
+    scene: Scene,
+    op: str,
+    tile: Tile,
+    root: str,
+    *,
+    before: Callable[[Key], str] | None = None,
+    home: Tile | None = None,
+) -> Tile:
     """The lanes of every part of a spread tile folded into one element, and joined with what was there before."""
     cx = scene.cx
     lane = cx.lane_of(tile.axes) if tile.spread > 1 else None
@@ -135,7 +139,7 @@ def fold(scene: Scene, op: str, tile: Tile, root: str, before: Callable[[Key], s
 def amx_begin(scene: Scene, type_: ir.TileType, root: str) -> Tile:
     """Zero accumulators in tile registers of 16 x 16."""
     g = llvm_amx.grid(scene.cx, type_)
-    parts = {(r, c): scene.names.new(root, 1) for r in range(g.rows) for c in range(g.columns)}
+    parts: dict[Key, str] = {(r, c): scene.names.new(root, 1) for r in range(g.rows) for c in range(g.columns)}
     for name in parts.values():
         scene.page.line(f"{name} = tile(0.0)")
     return Tile(type_, None, parts.__getitem__, spread=llvm_amx.IN_REGISTERS)
@@ -154,7 +158,8 @@ def amx_accumulate(scene: Scene, let: ir.Let, into: Tile) -> None:
         for c in range(g.columns):
             column = _tile_load(scene, columns, {g.lane_axis: llvm_amx.ROWS * c, expr.axis: k})
             for r, row in enumerate(row_names):
-                _fma(scene, into.part((r, c)), row, column, into.part((r, c)), "amx_bf16")
+                target = into.part((r, c))
+                scene.page.line(f"{target} = {_fma('amx_bf16', row, column, target)}")
 
 
 def _tile_load(scene: Scene, tile: Tile, point: dict[str, int]) -> str:

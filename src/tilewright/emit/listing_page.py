@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tilewright.language import ir
 
@@ -107,7 +108,30 @@ def _consecutive(registers: list[str]) -> bool:
     )
 
 
-# -------------------------------------------------------------------------------------------- expressions
+# ------------------------------------------------------------------------------------------------ ranges
+@dataclass(frozen=True)
+class Span:
+    """The range of a loop, its ends as text."""
+
+    low: str
+    high: str
+
+    @property
+    def length(self) -> int | None:
+        """How many positions, where that is known."""
+        return int(self.high) - int(self.low) if self.low.isdigit() and self.high.isdigit() else None
+
+    def covers(self, step: int) -> bool:
+        """Whether tiles of `step` surely fill it."""
+        return step == 1 or (self.length is not None and self.length % step == 0)
+
+
+def range_text(span: Span, step: int) -> str:
+    """`range(low, high, step)`."""
+    return f"range({span.low}, {span.high}{f', {step}' if step != 1 else ''})"
+
+
+# ------------------------------------------------------------------------------------------------ expressions
 def shifted(base: str, by: int) -> str:
     """`base + by`, folded where known."""
     if base.lstrip("-").isdigit():

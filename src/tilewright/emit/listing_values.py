@@ -102,9 +102,11 @@ def _ends(scene: Scene, lane: str | None, key: Key, axes: tuple[str, ...], rows:
     found = []
     for axis, k in zip(axes, key, strict=True):
         state = scene.cx.axes[axis]
-        if axis == lane and (state.count is not None or (k + 1) * state.width > state.extent):
-            found.append(axis)
-        elif axis != lane and rows and state.count is not None and not state.each:
+        if axis == lane:
+            checked = state.count is not None or (k + 1) * state.width > state.extent
+        else:
+            checked = rows and state.count is not None and not state.each
+        if checked:
             found.append(axis)
     return found
 
@@ -129,13 +131,14 @@ def _options(vec: int, notes: ir.Notes, ends: list[str], nontemporal: bool = Fal
 
 
 # ------------------------------------------------------------------------------------------------ loads, stores
-def load(scene: Scene, ref: ir.Ref, type_: ir.TileType, root: str, notes: ir.Notes, home: Tile | None = None,
-         *, rows: bool = False) -> Tile:  # fmt: skip
-    """The tile at `ref`; each part is listed when it is first read. `rows`: missing rows are not touched."""
+def load(scene: Scene, let: ir.Let, home: Tile | None = None, *, rows: bool = False) -> Tile:
+    """The tile that `let` loads; each part is listed when it is first read. `rows`: missing rows are not touched."""
+    assert isinstance(let.expr, ir.Load)
+    ref, type_, notes = let.expr.ref, let.type, let.notes
     cx, place = scene.cx, scene.places[ref.buffer]
     lane = load_lane(cx, place, ref, type_)
     known: dict[Key, str] = {}
-    register = scene.parts(type_, lane, root, home)
+    register = scene.parts(type_, lane, let.name, home)
     prefetch = ir.note(notes, "prefetch")
     ahead = f", prefetch={prefetch}" if prefetch and set(scene.dealt) & set(ref.index) else ""
 
@@ -155,7 +158,9 @@ def load_lane(cx: Context, place: Place, ref: ir.Ref, type_: ir.TileType) -> str
     """The axis along which a load takes vectors: one with unit stride, or that of the panel's blocks."""
     dims, lane = axis_dims(cx, ref), cx.lane_of(type_.axes)
     unit = [a for a in type_.axes if a in dims and dims[a] in place.unit_dims]
-    if lane is None or lane in unit or place.panel is not None:
+    if place.panel is not None:  # neighbours of a panel lie along its block, one by one
+        return lane if place.panel.pair == 1 and dims.get(str(lane)) == place.panel.dim else None
+    if lane is None or lane in unit:
         return lane
     return next((a for a in unit if a in cx.lanes and cx.axes[a].width > 1), None)
 
@@ -193,11 +198,10 @@ def copy(scene: Scene, node: ir.Copy) -> None:
     cx, place, source = scene.cx, scene.places[node.dst.buffer], scene.places[node.src.buffer]
     axes = tuple(i for i in node.src.index if isinstance(i, str) and i in cx.axes and not cx.axes[i].each)
     type_ = ir.TileType(source.dtype, axes)
-    root = node.src.buffer
     if place.panel is not None and place.panel.pair > 1:
         _copy_groups(scene, node, type_, place)
         return
-    value = load(scene, node.src, type_, root, node.notes, rows=place.padded)
+    value = load(scene, ir.Let(node.src.buffer, type_, ir.Load(node.src), node.notes), rows=place.padded)
     write(scene, node.dst, value, (), pad=place.padded)
 
 

@@ -391,6 +391,8 @@ class _Function:
         return self.b.hoist(f"sext i32 {value} to i64", value) if tile.dtype.name == "i32" else value
 
     def _step(self, axis: ir.Axis, span: Span) -> int:
+        if axis.each:
+            return 1
         assert axis.step is not None, f"axis {axis.name} has no step: the program is not scheduled"
         return max(1, min(axis.step, span.length)) if span.length is not None else axis.step
 
@@ -679,7 +681,8 @@ class _Function:
             self._axis(loop, depth + 1)
 
         def rest(start: str, count: str) -> None:
-            if count.isdigit():
+            # A single point would have no lanes, but sums may be spread over those of whole tiles.
+            if count.isdigit() and (int(count) > 1 or axis.name not in self.cx.lanes):
                 self._set_axis(axis, span, step, start, None, int(count))
             else:
                 self._set_axis(axis, span, step, start, count)

@@ -211,7 +211,7 @@ def select_existing(cx: Context, part: str, mask: str | None, op: str, dtype: DT
 
 def emit_reduce(cx: Context, op: str, arg: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
     """Reduce over `axis`. With `into` (parts spread over lanes of `axis`) the lanes are left for later."""
-    if arg.lane == axis:
+    if arg.lane == axis or into is not None:
         return _reduce_lanes(cx, op, arg, axis, type_, into)
     lane = arg.lane
     width = cx.width(lane)
@@ -237,7 +237,7 @@ def _reduce_lanes(cx: Context, op: str, arg: Tile, axis: str, type_: TileType, i
         point = dict(zip(type_.axes, key, strict=True))
         vectors = []
         for chunk in range(cx.axes[axis].chunks):
-            part = arg.part(tuple({**point, axis: chunk}[a] for a in arg.axes))
+            part = read(cx, arg, {**point, axis: chunk}, axis)
             vectors.append(select_existing(cx, part, cx.mask(axis, chunk), op, arg.dtype, width))
         if into is not None:
             vectors.append(into.part(key))
@@ -288,7 +288,8 @@ def _fold(cx: Context, op: str, rows: list[str], dtype: DType, width: int) -> st
         rows = [_fold_within(cx, op, rows[0], dtype, width, block)]
         block = block // 2
     if count == 1:
-        return cx.b.emit(f"extractelement {vector_type(dtype, width)} {rows[0]}, i64 0")
+        one = cx.b.emit(f"extractelement {vector_type(dtype, width)} {rows[0]}, i64 0")
+        return cx.b.emit(f"sext i32 {one} to i64") if dtype.name == "i64" else one
     return _lanes(cx, rows[0], rows[0], list(range(0, width, width // count)), dtype, width) if count < width else rows[0]
 
 

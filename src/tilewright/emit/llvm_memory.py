@@ -176,6 +176,8 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     if lane is not None and lane not in unit and place.panel is None:
         better = [a for a in unit if a in cx.lanes and cx.axes[a].width > 1]
         lane = better[0] if better else None
+    if place.panel is not None and (place.panel.pair > 1 or dims.get(str(lane)) != place.panel.dim):
+        lane = None  # neighbours of a panel lie along its block, one by one
     address = Address(cx, place, node.ref)
     known: dict[Key, str] = {}
 

@@ -101,6 +101,6 @@ def _copy_axes(
         root = axis.over
         while root in known:
             root = known[root].over
-        step = 1 if axis.each else _DEPTH[layout] if i == depth else design.number(f"tile.{lane}")
+        step = None if axis.each else _DEPTH[layout] if i == depth else design.number(f"tile.{lane}", 1)
         result.append(ir.Axis(name, root, step, each=axis.each))
     return tuple(result), rename

@@ -33,12 +33,14 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
         replace(s, notes=ir.with_notes(s.notes, bind="thread")) if isinstance(s, ir.Loop) and s.parallel else s
         for s in body
     )
-    notes = ir.with_notes(kernel.notes, lanes=design.names("lanes"), design=design.hash)
+    notes = ir.with_notes(kernel.notes, design=design.hash)
+    if lanes := design.names("lanes"):
+        notes = ir.with_notes(notes, lanes=lanes)
     return replace(kernel, body=_ordered(top, design.names("order")), notes=notes)
 
 
 def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
-    axes = tuple(replace(a, step=1 if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
+    axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
     unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
     notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
     return replace(loop, axes=axes, notes=notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from tilewright.build.kernel_cache import Request, target_of
+from tilewright.build.kernel_cache import target_of
 from tilewright.build.stages import Stages
 from tilewright.design.design import Design
 from tilewright.emit import abi
@@ -133,7 +133,7 @@ class CompiledKernel:
         return self._variants[layouts]
 
 
-def compile(  # noqa: A001 - the name that users know
+def compile(
     operator: Program,
     record_or_design: DesignRecord | Design | None = None,
     *,
@@ -146,23 +146,37 @@ def compile(  # noqa: A001 - the name that users know
     """The kernel of an operator (or of a `@kernel` program) for these sizes: `compile(matmul, M=1, N=64, K=64)`.
 
     Without a design the default one is taken; a record brings its design, sizes and dtype. `dtype` is that of all
-    tensors (default f32; positions and ids are i32), or a mapping of those that differ; `options` are the program's static ones, `present` names the optional
-    tensors that it gets. Tensors are row-major until `run` says otherwise. On another machine than this one the
-    kernel can be looked at but not run. Raises ArgumentError for sizes that are missing or unknown.
+    tensors (default f32; positions and ids are i32), or a mapping of those that differ; `options` are the program's
+    static ones, `present` names the optional tensors that it gets. Tensors are row-major until `run` says otherwise.
+    On another machine than this one the kernel can be looked at but not run. Raises ArgumentError for sizes that are
+    missing or unknown.
     """
     design = record_or_design if isinstance(record_or_design, Design) else None
     if record_or_design is not None and design is None:
         record = record_or_design
         assert not isinstance(record, Design)
         design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
+    return compile_at(operator, sizes, design, dtype=dtype, options=options, present=present, machine=machine)
+
+
+def compile_at(
+    operator: Program,
+    sizes: Mapping[str, int],
+    design: Design | None = None,
+    *,
+    dtype: str | DType | Mapping[str, str | DType] | None = None,
+    options: Mapping[str, Any] | None = None,
+    present: Collection[str] = (),
+    machine: Machine | None = None,
+) -> CompiledKernel:
+    """As `compile`, with the sizes as a mapping."""
     program = _program_of(operator)
     traced = program.trace(dtypes_of(program, dtype, present), options=options)
     check_sizes(traced, sizes)
     known = machine or dispatch.machine()
     ordered = {d: sizes[d] for d in traced.dims}
     request = dispatch.requested(dispatch.Program.of(traced), row_major(traced), ordered, known, design)
-    stages = stages_of(request, known)
-    return CompiledKernel(traced, request.design, ordered, known, stages)
+    return CompiledKernel(traced, request.design, ordered, known, Stages(request, known, target_of(known)))
 
 
 # Operands that hold positions, ids and lengths, by the names that the operators give them.
@@ -172,7 +186,7 @@ _INTEGERS = frozenset({"ids", "index", "lengths", "page_table", "positions", "sl
 def dtypes_of(
     program: TileProgram, dtype: str | DType | Mapping[str, str | DType] | None = None, present: Collection[str] = ()
 ) -> dict[str, str | DType]:
-    """The dtype of every operand that is required or `present`: as given, else fixed by the program, else f32 or i32."""
+    """The dtype of each operand that is required or `present`: as given, else fixed by the program, else f32 or i32."""
     named = dict(dtype) if isinstance(dtype, Mapping) else {}
     default = "f32" if dtype is None or isinstance(dtype, Mapping) else dtype
     chosen: dict[str, str | DType] = dict(named)
@@ -180,11 +194,6 @@ def dtypes_of(
         if p.name not in named and (not p.optional or p.name in present):
             chosen[p.name] = p.spec.dtype or ("i32" if p.name in _INTEGERS else default)
     return {**chosen, **dict.fromkeys(set(present) - set(chosen), default)}
-
-
-def stages_of(request: Request, machine: Machine) -> Stages:
-    """The stages of a request for any machine that LLVM knows."""
-    return Stages(request, machine, target_of(machine))
 
 
 def check_sizes(program: ir.Kernel, sizes: Mapping[str, int]) -> None:

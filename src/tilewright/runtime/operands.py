@@ -62,7 +62,7 @@ def _check_memory(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> None:
         output = buffers[name]
         if not output.writable:
             raise ArgumentError(f"{program.name}: the output {name} is read-only; pass an array that can be written")
-        if any(n > 1 and stride == 0 for n, stride in zip(output.shape, output.strides, strict=True)):
+        if output.size and any(n > 1 and stride == 0 for n, stride in zip(output.shape, output.strides, strict=True)):
             raise ArgumentError(f"{program.name}: elements of the output {name} share memory; pass one of its own")
         for other, buffer in buffers.items():
             if other != name and output.overlaps(buffer):

@@ -111,10 +111,10 @@ class Pool:
 
     def _forget_workers(self) -> None:
         """In a forked child, where only the forking thread goes on: begin anew."""
-        for offset in (layout.GO, layout.BUSY, layout.SLEEPERS, layout.STATE, layout.CREATED, layout.STOP):
+        for offset in (layout.GO, layout.BUSY, layout.ASLEEP, layout.STATE, layout.CREATED, layout.STOP):
             self._write(offset, 0)
         for t in range(self.threads):
-            self._write(layout.WORKERS + t * layout.LINE + layout.DONE, 0)
+            self._write(layout.WORKERS + t * layout.LINE + layout.PART, 0)
 
     def _read(self, offset: int) -> int:
         return _Word.from_address(self.context_address + offset).value

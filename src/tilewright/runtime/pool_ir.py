@@ -1,9 +1,21 @@
 """The worker pool's code, as LLVM IR text.
 
-A region is a list of phases; every thread of the pool calls each phase's function, and none begins a phase before all
-have ended the one before. The calling thread is thread 0. The caller publishes a phase by raising the ticket `go`;
-worker t answers by storing that ticket in its own `done`. Between two phases of a region and between two regions a
-worker does the same thing, waiting for the next ticket, so there is no separate barrier.
+A region is a list of phases; a phase is as many parts as the pool has threads, and none of its parts begins before all
+parts of the phase before have ended. The caller publishes a phase by raising the ticket `go` by two. It runs part 0; each
+other part has a word in the pool, and belongs to whoever moves that word on:
+
+    ticket - 2   ended in the phase before: nobody has begun it     -> claimed by compare-and-exchange
+    ticket - 1   somebody runs it                                   -> stored by whoever ran it
+    ticket       ended
+
+Worker t claims part t, so that a part meets the caches of the same core phase after phase. A worker that has no core at
+the moment holds nobody up: whoever is through first claims what nobody has begun, and the caller waits for parts that
+run and for nothing else. So a phase may end before a worker has even seen its ticket; that worker finds the word moved
+past what it expects, and has touched nothing of the phase but the words here. Words only grow, hence a claim that
+succeeds proves that the phase of the ticket is still open: what was read of it before the claim is true.
+
+Between two phases of a region and between two regions a worker does the same thing, waiting for the next ticket, so
+there is no separate barrier.
 
 The pool is one block of memory, named here by byte offsets. What one thread writes while others poll lies in a pair of
 cache lines of its own (the x86 prefetcher fetches pairs).
@@ -17,12 +29,12 @@ from string import Template
 LINE = 128
 GO, FUNCTION, ARGS = 0, 8, 16  # the phase at hand: written by the caller, polled by the workers
 BUSY = LINE  # 1 while a region runs
-SLEEPERS = 2 * LINE  # workers that wait in the kernel, or are about to
+ASLEEP = 2 * LINE  # 1 if a worker may wait in the kernel, or be about to
 THREADS, STATE, SPIN, CREATED, STOP = (
     3 * LINE + 8 * i for i in range(5)
 )  # written before the workers run, or at the end
-WORKERS = 4 * LINE  # of each thread: DONE, POOL, INDEX, CORE, HANDLE
-DONE, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
+WORKERS = 4 * LINE  # of each thread: PART (the word of its part), POOL, INDEX, CORE, HANDLE
+PART, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
 
 NOT_STARTED, RUNNING, SERIAL = 0, 1, 2
 """Values of STATE: workers are created by the first region; a pool that could not create them runs serially."""
@@ -117,63 +129,58 @@ define internal void @run(ptr %pool, ptr %fns, i64 %count, ptr %args, i64 %threa
 entry:
   %fn_out = getelementptr i8, ptr %pool, i64 $FUNCTION
   %args_out = getelementptr i8, ptr %pool, i64 $ARGS
-  %sleepers = getelementptr i8, ptr %pool, i64 $SLEEPERS
-  %spin_at = getelementptr i8, ptr %pool, i64 $SPIN
-  %spin = load i64, ptr %spin_at
+  %asleep_at = getelementptr i8, ptr %pool, i64 $ASLEEP
   %none = icmp eq i64 %count, 0
   br i1 %none, label %end, label %phase
 phase:
   %c = phi i64 [ 0, %entry ], [ %c1, %ended ]
   %fn_at = getelementptr ptr, ptr %fns, i64 %c
   %fn = load ptr, ptr %fn_at
-  ; Only the owner writes `go`, and no worker reads these three now: all have answered the last ticket.
+  %late = load atomic i32, ptr %asleep_at monotonic, align 4
+  %some_asleep = icmp ne i32 %late, 0
+  br i1 %some_asleep, label %clear, label %publish
+clear:
+  ; By the caller, so that a worker which takes long to wake costs one call of the kernel and not one a phase; and
+  ; before the ticket, so that no worker that has seen the ticket and gone to sleep again is overlooked.
+  store atomic i32 0, ptr %asleep_at monotonic, align 4
+  br label %publish
+publish:
+  ; Only the owner writes `go`. A late worker may read these three now: it will claim nothing with what it reads.
   %last = load atomic i64, ptr %pool monotonic, align 8
-  %ticket = add i64 %last, 1
-  store ptr %fn, ptr %fn_out
-  store ptr %args, ptr %args_out
-  ; seq_cst, twice: as a release it publishes the two stores above and all data that the phase reads; and it is ordered
-  ; before the load of `sleepers`. A worker raises `sleepers` and then has the kernel compare `go`: one of the two
+  %ticket = add i64 %last, 2
+  store atomic ptr %fn, ptr %fn_out monotonic, align 8
+  store atomic ptr %args, ptr %args_out monotonic, align 8
+  ; seq_cst, twice: as a release it publishes the stores above and all data that the phase reads; and it is ordered
+  ; before the load of `asleep`. A worker raises `asleep` and then has the kernel compare `go`: one of the two
   ; sees the other, so nobody sleeps through a ticket.
   store atomic i64 %ticket, ptr %pool seq_cst, align 8
-  %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
-  %all_awake = icmp eq i32 %asleep, 0
+  %now = load atomic i32, ptr %asleep_at seq_cst, align 4
+  %ever = or i32 %late, %now
+  %all_awake = icmp eq i32 %ever, 0
   br i1 %all_awake, label %own_part, label %wake
 wake:
   call void @wake(ptr %pool)
   br label %own_part
 own_part:
   call void %fn(ptr %args, i64 0, i64 %threads)
-  br label %worker
-worker:
-  %t = phi i64 [ 1, %own_part ], [ %t1, %answered ]
-  %at = mul i64 %t, $LINE
-  %record = getelementptr i8, ptr %pool, i64 $WORKERS
-  %done = getelementptr i8, ptr %record, i64 %at
-  br label %poll
-poll:
-  %left = phi i64 [ %spin, %worker ], [ %left1, %again ]
-  ; acquire: see all that the worker wrote in this phase.
-  %answer = load atomic i64, ptr %done acquire, align 8
-  %is_done = icmp eq i64 %answer, %ticket
-  br i1 %is_done, label %answered, label %wait
-wait:
-  %patient = icmp ne i64 %left, 0
-  br i1 %patient, label %spin_once, label %yield
-spin_once:
-  $pause
-  %left2 = sub i64 %left, 1
-  br label %again
-yield:
-  ; The worker takes long, or has no core: it may need this one.
-  %ignored = call i32 @sched_yield()
-  br label %again
-again:
-  %left1 = phi i64 [ %left2, %spin_once ], [ 0, %yield ]
-  br label %poll
-answered:
+  br label %part
+part:
+  %t = phi i64 [ 1, %own_part ], [ %t1, %seen ]
+  %mine = call i1 @claim_part(ptr %pool, i64 %t, i64 %ticket)
+  br i1 %mine, label %help, label %seen
+help:
+  call void @run_part(ptr %pool, i64 %t, i64 %ticket, ptr %fn, ptr %args, i64 %threads)
+  br label %seen
+seen:
   %t1 = add i64 %t, 1
-  %more = icmp ult i64 %t1, %threads
-  br i1 %more, label %worker, label %ended
+  %others = icmp ult i64 %t1, %threads
+  br i1 %others, label %part, label %barrier
+barrier:
+  %u = phi i64 [ 1, %seen ], [ %u1, %barrier ]
+  call void @await_part(ptr %pool, i64 %u, i64 %ticket)
+  %u1 = add i64 %u, 1
+  %more = icmp ult i64 %u1, %threads
+  br i1 %more, label %barrier, label %ended
 ended:
   %c1 = add i64 %c, 1
   %next = icmp ult i64 %c1, %count
@@ -187,6 +194,68 @@ define internal void @wake(ptr %pool) {
   ret void
 }
 
+; ---------------------------------------------------------------------------------------------- a part
+define internal ptr @part_word(ptr %pool, i64 %t) {
+  %at = mul i64 %t, $LINE
+  %records = getelementptr i8, ptr %pool, i64 $WORKERS
+  %word = getelementptr i8, ptr %records, i64 %at
+  ret ptr %word
+}
+
+; Whether part t was still to be had, and is the calling thread's now. The load in front spares the cache line.
+define internal i1 @claim_part(ptr %pool, i64 %t, i64 %ticket) {
+entry:
+  %word = call ptr @part_word(ptr %pool, i64 %t)
+  %open = sub i64 %ticket, 2
+  %seen = load atomic i64, ptr %word monotonic, align 8
+  %free = icmp eq i64 %seen, %open
+  br i1 %free, label %try, label %no
+try:
+  %claimed = sub i64 %ticket, 1
+  ; release: what this thread has read of the phase, it read before. acquire: the part is run after.
+  %pair = cmpxchg ptr %word, i64 %open, i64 %claimed acq_rel monotonic
+  %taken = extractvalue { i64, i1 } %pair, 1
+  ret i1 %taken
+no:
+  ret i1 false
+}
+
+define internal void @run_part(ptr %pool, i64 %t, i64 %ticket, ptr %fn, ptr %args, i64 %threads) {
+  call void %fn(ptr %args, i64 %t, i64 %threads)
+  %word = call ptr @part_word(ptr %pool, i64 %t)
+  ; release: what the function wrote is seen by the caller, who lets all others pass on to the next phase.
+  store atomic i64 %ticket, ptr %word release, align 8
+  ret void
+}
+
+; Wait for the end of a part that somebody runs.
+define internal void @await_part(ptr %pool, i64 %t, i64 %ticket) {
+entry:
+  %word = call ptr @part_word(ptr %pool, i64 %t)
+  %spin_at = getelementptr i8, ptr %pool, i64 $SPIN
+  %spin = load i64, ptr %spin_at
+  br label %poll
+poll:
+  %left = phi i64 [ %spin, %entry ], [ %left1, %spin_once ], [ 0, %yield ]
+  ; acquire: see all that was written in this part.
+  %answer = load atomic i64, ptr %word acquire, align 8
+  %is_done = icmp eq i64 %answer, %ticket
+  br i1 %is_done, label %end, label %wait
+wait:
+  %patient = icmp ne i64 %left, 0
+  br i1 %patient, label %spin_once, label %yield
+spin_once:
+  $pause
+  %left1 = sub i64 %left, 1
+  br label %poll
+yield:
+  ; The part is long, or whoever runs it has lost its core: it may need this one.
+  %ignored = call i32 @sched_yield()
+  br label %poll
+end:
+  ret void
+}
+
 ; ---------------------------------------------------------------------------------------------- a worker
 define internal ptr @worker(ptr %me) {
 entry:
@@ -196,7 +265,7 @@ entry:
   %index = load i64, ptr %index_at
   %fn_in = getelementptr i8, ptr %pool, i64 $FUNCTION
   %args_in = getelementptr i8, ptr %pool, i64 $ARGS
-  %sleepers = getelementptr i8, ptr %pool, i64 $SLEEPERS
+  %asleep_at = getelementptr i8, ptr %pool, i64 $ASLEEP
   %stop_at = getelementptr i8, ptr %pool, i64 $STOP
   %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
   %threads = load i64, ptr %threads_at
@@ -206,7 +275,7 @@ entry:
   call void @pin(ptr %me)
   br label %wait
 wait:
-  %last = phi i64 [ 0, %entry ], [ %go, %work ], [ %last, %sleep ]
+  %last = phi i64 [ 0, %entry ], [ %go, %seen ], [ %last, %sleep ]
   br label %poll
 poll:
   %left = phi i64 [ %spin, %wait ], [ %left1, %spin_once ]
@@ -222,23 +291,37 @@ spin_once:
   %left1 = sub i64 %left, 1
   br label %poll
 sleep:
-  ; seq_cst: before the kernel's own look at `go`; see the store in @run. The low half of `go` is enough: no ticket is
-  ; given out before this worker has answered the last.
-  %up = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  %seen = trunc i64 %last to i32
-  %woken = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 128, i32 %seen, ptr null)  ; FUTEX_WAIT_PRIVATE
-  %down = atomicrmw sub ptr %sleepers, i32 1 seq_cst
+  ; seq_cst: before the kernel's own look at `go`; see the store in @run. The kernel compares the low half of `go`: a
+  ; worker that stood still here for just 2^31 phases would sleep through one ticket, and its part be run by another.
+  store atomic i32 1, ptr %asleep_at seq_cst, align 4
+  %seen_go = trunc i64 %last to i32
+  %woken = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 128, i32 %seen_go, ptr null)  ; FUTEX_WAIT_PRIVATE
   br label %wait
 begin:
-  %stop = load i64, ptr %stop_at
+  %stop = load atomic i64, ptr %stop_at monotonic, align 8
   %stopped = icmp ne i64 %stop, 0
-  br i1 %stopped, label %leave, label %work
+  br i1 %stopped, label %leave, label %called_for
+called_for:
+  ; Those of the ticket if a claim succeeds below; perhaps of a later one if none does.
+  %fn = load atomic ptr, ptr %fn_in monotonic, align 8
+  %args = load atomic ptr, ptr %args_in monotonic, align 8
+  br label %part
+part:
+  ; Its own part, whoever has it; then the parts behind it, as long as nobody has begun them.
+  %t = phi i64 [ %index, %called_for ], [ %t1, %next ]
+  %mine = call i1 @claim_part(ptr %pool, i64 %t, i64 %go)
+  br i1 %mine, label %work, label %taken
 work:
-  %fn = load ptr, ptr %fn_in
-  %args = load ptr, ptr %args_in
-  call void %fn(ptr %args, i64 %index, i64 %threads)
-  ; release: what the function wrote is seen by the caller, who lets all others pass on to the next phase.
-  store atomic i64 %go, ptr %me release, align 8
+  call void @run_part(ptr %pool, i64 %t, i64 %go, ptr %fn, ptr %args, i64 %threads)
+  br label %next
+taken:
+  %own = icmp eq i64 %t, %index
+  br i1 %own, label %next, label %seen
+next:
+  %t1 = add i64 %t, 1
+  %more = icmp ult i64 %t1, %threads
+  br i1 %more, label %part, label %seen
+seen:
   br label %wait
 leave:
   ret ptr null
@@ -320,9 +403,9 @@ end:
 define void @tw_pool_stop(ptr %pool) {
 entry:
   %stop_at = getelementptr i8, ptr %pool, i64 $STOP
-  store i64 1, ptr %stop_at
+  store atomic i64 1, ptr %stop_at monotonic, align 8
   ; seq_cst as in @run: a release of `stop`, ordered before the wake.
-  %ticket = atomicrmw add ptr %pool, i64 1 seq_cst
+  %ticket = atomicrmw add ptr %pool, i64 2 seq_cst
   call void @wake(ptr %pool)
   %created_at = getelementptr i8, ptr %pool, i64 $CREATED
   %created = load i64, ptr %created_at

@@ -35,9 +35,11 @@ class Work:
         known = bandwidth.remembered(machine) if machine.is_cpu else None
         rate = known.read if known is not None else machine.memory.read or machine.memory.bandwidth
         peak = machine.peak(dtype) or machine.peak("f32")
-        times = {"memory": self.bytes / rate if rate else 0.0, "compute": self.flops / peak if peak else 0.0}
+        if not rate or not peak:
+            return None, "unknown"
+        times = {"memory": self.bytes / rate, "compute": self.flops / peak}
         what = max(times, key=lambda name: times[name])
-        return (times[what], what) if times[what] > 0 else (None, "unknown")
+        return times[what], what
 
 
 def work_of(program: ir.Kernel, sizes: Mapping[str, int]) -> Work:
@@ -54,7 +56,7 @@ def _flops(
 ) -> float:
     """Operations of `body`; `singles` are the lengths of the enclosing loops over single positions."""
     total, repeats = 0.0, math.prod(singles)
-    types = {s.name: s.type for s in ir.walk(body) if isinstance(s, ir.Let)}
+    lets = {s.name: s for s in ir.walk(body) if isinstance(s, ir.Let)}
     for stmt in body:
         if isinstance(stmt, ir.Loop):
             inner, each = dict(axes), list(singles)
@@ -64,32 +66,33 @@ def _flops(
                     each.append(inner[axis.name])
             total += _flops(stmt.body, sizes, inner, tuple(each))
         elif isinstance(stmt, ir.Let):
-            total += repeats * _operations(stmt, types) * math.prod(
-                axes[a] if a in axes else sizes[a] for a in _points(stmt, types)
-            )  # fmt: skip
+            points = math.prod(axes[a] if a in axes else sizes[a] for a in _points(stmt))
+            total += repeats * points * _operations(stmt, lets)
         else:
             total += _flops(ir.blocks(stmt), sizes, axes, singles)
     return total
 
 
-def _operations(let: ir.Let, types: Mapping[str, ir.TileType]) -> int:
-    """Floating-point operations for each point that `_points` counts."""
+def _operations(let: ir.Let, lets: Mapping[str, ir.Let]) -> int:
+    """Floating-point operations for each point that `_points` counts; adding up a dot or reduction is part of it."""
     match let.expr:
         case ir.Dot():
             return 2
-        case ir.Reduce(_, arg, _):
-            return int(types[arg].dtype.kind == "float") if arg in types else 1
-        case ir.Map(op, _) if op not in _FREE and let.type.dtype.kind == "float":
-            return 1
+        case ir.Reduce():
+            return int(let.type.dtype.kind == "float")
+        case ir.Map("add" | "max" | "min", args) if any(
+            isinstance(lets[a].expr, (ir.Dot, ir.Reduce)) for a in args if a in lets
+        ):
+            return 0
+        case ir.Map(op, _) if op not in _FREE:
+            return int(let.type.dtype.kind == "float")
         case _:
             return 0
 
 
-def _points(let: ir.Let, types: Mapping[str, ir.TileType]) -> tuple[str, ...]:
+def _points(let: ir.Let) -> tuple[str, ...]:
     match let.expr:
-        case ir.Dot(_, _, axis):
-            return (*let.type.axes, axis)
-        case ir.Reduce(_, _, axis):
+        case ir.Dot(_, _, axis) | ir.Reduce(_, _, axis):
             return (*let.type.axes, axis)
         case _:
             return let.type.axes

@@ -1,0 +1,75 @@
+"""`show`: every registered operator at every stage, as text and as files."""
+
+from __future__ import annotations
+
+import pytest
+
+from tilewright.design.design import Design
+from tilewright.errors import ArgumentError
+from tilewright.language.parser import parse
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS
+from tilewright.show import STAGES, dims_of, save_stages, stage_text
+
+AVX512 = Machine.named("x86-avx512")
+SIZES = {"G": 2, "S": 3, "B": 2}
+
+
+def sizes_of(operator: str) -> dict[str, int]:
+    return {d: SIZES.get(d, 32) for d in dims_of(OPERATORS[operator])}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_every_operator_has_every_stage(operator, dtype):
+    texts = {s: stage_text(operator, sizes_of(operator), dtype, s, AVX512) for s in STAGES if s != "asm"}
+    program, scheduled = parse(texts["tile"]), parse(texts["sched"])
+    assert program.name == scheduled.name == OPERATORS[operator].name
+    assert scheduled.params == program.params
+    assert texts["design"].startswith("design ") and "lanes" in texts["design"]
+    for tensor in (p.name for p in program.params if p.dims):
+        assert f"({tensor}," in texts["thread"] or f"({tensor}_packed," in texts["thread"]
+    assert "define void @tw_run" in texts["ll"]
+
+
+def test_assembly_multiplies_by_vectors():
+    assert "vfmadd" in stage_text("matmul", (1, 64, 64), "f32", "asm", AVX512)
+
+
+def test_sizes_by_place_are_those_of_the_result_first():
+    assert dims_of(OPERATORS["matmul"]) == ["M", "N", "K"]
+    by_name = stage_text("matmul", {"M": 1, "N": 64, "K": 32}, "f32", "design", AVX512)
+    assert stage_text("matmul", (1, 64, 32), "f32", "design", AVX512) == by_name
+
+
+def test_a_design_of_ones_own():
+    design = Design.of({"tile.m": 2, "tile.n": 16, "tile.k": 1, "lanes": ("n",)})
+    text = stage_text("matmul", (4, 64, 64), "f32", "sched", AVX512, design=design)
+    assert "for m in M step 2, n in N step 16 parallel" in text
+    assert "tile.n" in stage_text("matmul", (4, 64, 64), "f32", "design", AVX512, design=design)
+
+
+def test_the_machine_decides():
+    wide = stage_text("scale_add", (4, 64), "f32", "thread", AVX512)
+    narrow = stage_text("scale_add", (4, 64), "f32", "thread", Machine.named("x86-avx2"))
+    assert "vec=16" in wide and "vec=8" in narrow
+
+
+def test_all_stages_as_files(tmp_path):
+    names = sorted(p.name for p in save_stages(tmp_path, "softmax", (2, 64)))
+    assert names == ["softmax.asm", "softmax.ll", "softmax.o", "softmax.sched", "softmax.thread", "softmax.tile"]
+
+
+@pytest.mark.parametrize(
+    "operator, sizes, stage, says",
+    [
+        ("matmulx", (1,), "tile", "no operator is called 'matmulx'; there are matmul"),
+        ("matmul", (1, 2), "tile", "needs 3 sizes"),
+        ("matmul", {"M": 1, "N": 2}, "tile", "needs the sizes M, K, N; given: M=1, N=2"),
+        ("matmul", {"M": 1, "N": 2, "K": -1}, "tile", "K=-1 is no size"),
+        ("matmul", (1, 2, 3), "ptx", "no stage 'ptx'"),
+    ],
+)
+def test_what_cannot_be_shown(operator, sizes, stage, says):
+    with pytest.raises(ArgumentError, match=says):
+        stage_text(operator, sizes, "f32", stage, AVX512)
