@@ -1,21 +1,23 @@
 """The worker pool's code, as LLVM IR text.
 
 A region is a list of phases; a phase is as many parts as the pool has threads, and none of its parts begins before all
-parts of the phase before have ended. The caller publishes a phase by raising the ticket `go` by two. It runs part 0; each
-other part has a word in the pool, and belongs to whoever moves that word on:
+parts of the phase before have ended. The caller publishes a phase by raising the ticket `go` by four. It runs part 0;
+each other part has a word in the pool, and belongs to whoever moves that word on:
 
-    ticket - 2   ended in the phase before: nobody has begun it     -> claimed by compare-and-exchange
-    ticket - 1   somebody runs it                                   -> stored by whoever ran it
-    ticket       ended
+    ticket - 4   ended in the phase before; nobody has begun it   -> claimed by compare-and-exchange
+    ticket - 3   somebody runs it                                 -> awaited, if the caller cannot but sleep until its end
+    ticket - 2   awaited
+    ticket       ended: stored by whoever ran it, who then wakes a caller that awaits it
 
-Worker t claims part t, so that a part meets the caches of the same core phase after phase. A worker that has no core at
-the moment holds nobody up: whoever is through first claims what nobody has begun, and the caller waits for parts that
-run and for nothing else. So a phase may end before a worker has even seen its ticket; that worker finds the word moved
-past what it expects, and has touched nothing of the phase but the words here. Words only grow, hence a claim that
-succeeds proves that the phase of the ticket is still open: what was read of it before the claim is true.
+Worker t claims part t, so that a part meets the caches of the same core phase after phase. But a worker that has no core
+at the moment holds nobody up: who is through first claims what nobody has begun, and the caller waits for parts that run
+and for nothing else. So a phase may end before a worker has even seen its ticket. That worker finds the word moved past
+what it expects, and has touched nothing of the phase but the words here. Words only grow, hence a claim that succeeds
+proves the phase of its ticket to be open still: what was read of the phase before the claim is true.
 
 Between two phases of a region and between two regions a worker does the same thing, waiting for the next ticket, so
-there is no separate barrier.
+there is no separate barrier. It polls a while and then sleeps in the kernel; on the core of the caller it sleeps at
+once, for there it would poll in the caller's time.
 
 The pool is one block of memory, named here by byte offsets. What one thread writes while others poll lies in a pair of
 cache lines of its own (the x86 prefetcher fetches pairs).
@@ -27,7 +29,7 @@ import platform
 from string import Template
 
 LINE = 128
-GO, FUNCTION, ARGS = 0, 8, 16  # the phase at hand: written by the caller, polled by the workers
+GO, FUNCTION, ARGS, CALLER = 0, 8, 16, 24  # the phase at hand and the caller's core: polled by the workers
 BUSY = LINE  # 1 while a region runs
 ASLEEP = 2 * LINE  # 1 if a worker may wait in the kernel, or be about to
 THREADS, STATE, SPIN, CREATED, STOP = (
@@ -46,7 +48,7 @@ _DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": ""
 _TEXT = Template("""
 $declare_pause
 declare i64 @syscall(i64, ...)
-declare i32 @sched_yield()
+declare i32 @sched_getcpu()
 declare i32 @sched_setaffinity(i32, i64, ptr)
 declare i32 @prctl(i32, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -130,6 +132,9 @@ entry:
   %fn_out = getelementptr i8, ptr %pool, i64 $FUNCTION
   %args_out = getelementptr i8, ptr %pool, i64 $ARGS
   %asleep_at = getelementptr i8, ptr %pool, i64 $ASLEEP
+  %core_out = getelementptr i8, ptr %pool, i64 $CALLER
+  %core = call i32 @sched_getcpu()
+  store atomic i32 %core, ptr %core_out monotonic, align 4
   %none = icmp eq i64 %count, 0
   br i1 %none, label %end, label %phase
 phase:
@@ -147,7 +152,7 @@ clear:
 publish:
   ; Only the owner writes `go`. A late worker may read these three now: it will claim nothing with what it reads.
   %last = load atomic i64, ptr %pool monotonic, align 8
-  %ticket = add i64 %last, 2
+  %ticket = add i64 %last, 4
   store atomic ptr %fn, ptr %fn_out monotonic, align 8
   store atomic ptr %args, ptr %args_out monotonic, align 8
   ; seq_cst, twice: as a release it publishes the stores above and all data that the phase reads; and it is ordered
@@ -189,8 +194,15 @@ end:
   ret void
 }
 
-define internal void @wake(ptr %pool) {
-  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 129, i32 2147483647)  ; FUTEX_WAKE_PRIVATE
+; Sleep while the low half of a word is that of `value`; may return early.
+define internal void @sleep(ptr %word, i64 %value) {
+  %low = trunc i64 %value to i32
+  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %word, i32 128, i32 %low, ptr null)  ; FUTEX_WAIT_PRIVATE
+  ret void
+}
+
+define internal void @wake(ptr %word) {
+  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %word, i32 129, i32 2147483647)  ; FUTEX_WAKE_PRIVATE
   ret void
 }
 
@@ -206,12 +218,12 @@ define internal ptr @part_word(ptr %pool, i64 %t) {
 define internal i1 @claim_part(ptr %pool, i64 %t, i64 %ticket) {
 entry:
   %word = call ptr @part_word(ptr %pool, i64 %t)
-  %open = sub i64 %ticket, 2
+  %open = sub i64 %ticket, 4
   %seen = load atomic i64, ptr %word monotonic, align 8
   %free = icmp eq i64 %seen, %open
   br i1 %free, label %try, label %no
 try:
-  %claimed = sub i64 %ticket, 1
+  %claimed = sub i64 %ticket, 3
   ; release: what this thread has read of the phase, it read before. acquire: the part is run after.
   %pair = cmpxchg ptr %word, i64 %open, i64 %claimed acq_rel monotonic
   %taken = extractvalue { i64, i1 } %pair, 1
@@ -221,10 +233,18 @@ no:
 }
 
 define internal void @run_part(ptr %pool, i64 %t, i64 %ticket, ptr %fn, ptr %args, i64 %threads) {
+entry:
   call void %fn(ptr %args, i64 %t, i64 %threads)
   %word = call ptr @part_word(ptr %pool, i64 %t)
   ; release: what the function wrote is seen by the caller, who lets all others pass on to the next phase.
-  store atomic i64 %ticket, ptr %word release, align 8
+  %was = atomicrmw xchg ptr %word, i64 %ticket release
+  %awaited = sub i64 %ticket, 2
+  %sleeps = icmp eq i64 %was, %awaited
+  br i1 %sleeps, label %rouse, label %end
+rouse:
+  call void @wake(ptr %word)
+  br label %end
+end:
   ret void
 }
 
@@ -236,21 +256,25 @@ entry:
   %spin = load i64, ptr %spin_at
   br label %poll
 poll:
-  %left = phi i64 [ %spin, %entry ], [ %left1, %spin_once ], [ 0, %yield ]
+  %left = phi i64 [ %spin, %entry ], [ %left1, %spin_once ], [ 0, %await ]
   ; acquire: see all that was written in this part.
   %answer = load atomic i64, ptr %word acquire, align 8
   %is_done = icmp eq i64 %answer, %ticket
   br i1 %is_done, label %end, label %wait
 wait:
   %patient = icmp ne i64 %left, 0
-  br i1 %patient, label %spin_once, label %yield
+  br i1 %patient, label %spin_once, label %await
 spin_once:
   $pause
   %left1 = sub i64 %left, 1
   br label %poll
-yield:
-  ; The part is long, or whoever runs it has lost its core: it may need this one.
-  %ignored = call i32 @sched_yield()
+await:
+  ; The part is long, or whoever runs it has lost its core and may need this one. (Yielding the core instead would
+  ; cost the caller a whole turn where other programs want it too.)
+  %claimed = sub i64 %ticket, 3
+  %awaited = sub i64 %ticket, 2
+  %told = cmpxchg ptr %word, i64 %claimed, i64 %awaited monotonic monotonic
+  call void @sleep(ptr %word, i64 %awaited)
   br label %poll
 end:
   ret void
@@ -266,6 +290,7 @@ entry:
   %fn_in = getelementptr i8, ptr %pool, i64 $FUNCTION
   %args_in = getelementptr i8, ptr %pool, i64 $ARGS
   %asleep_at = getelementptr i8, ptr %pool, i64 $ASLEEP
+  %core_in = getelementptr i8, ptr %pool, i64 $CALLER
   %stop_at = getelementptr i8, ptr %pool, i64 $STOP
   %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
   %threads = load i64, ptr %threads_at
@@ -275,27 +300,30 @@ entry:
   call void @pin(ptr %me)
   br label %wait
 wait:
-  %last = phi i64 [ 0, %entry ], [ %go, %seen ], [ %last, %sleep ]
+  %last = phi i64 [ 0, %entry ], [ %go, %seen ], [ %last, %doze ]
+  %here = call i32 @sched_getcpu()
+  %caller = load atomic i32, ptr %core_in monotonic, align 4
+  %shared = icmp eq i32 %here, %caller
+  %turns = select i1 %shared, i64 0, i64 %spin
   br label %poll
 poll:
-  %left = phi i64 [ %spin, %wait ], [ %left1, %spin_once ]
+  %left = phi i64 [ %turns, %wait ], [ %left1, %spin_once ]
   ; acquire: see the function, its arguments and the data that the caller wrote before this ticket.
   %go = load atomic i64, ptr %pool acquire, align 8
   %called = icmp ne i64 %go, %last
   br i1 %called, label %begin, label %idle
 idle:
   %patient = icmp ne i64 %left, 0
-  br i1 %patient, label %spin_once, label %sleep
+  br i1 %patient, label %spin_once, label %doze
 spin_once:
   $pause
   %left1 = sub i64 %left, 1
   br label %poll
-sleep:
+doze:
   ; seq_cst: before the kernel's own look at `go`; see the store in @run. The kernel compares the low half of `go`: a
-  ; worker that stood still here for just 2^31 phases would sleep through one ticket, and its part be run by another.
+  ; worker that stood still here for just 2^30 phases would sleep through one ticket, and its part be run by another.
   store atomic i32 1, ptr %asleep_at seq_cst, align 4
-  %seen_go = trunc i64 %last to i32
-  %woken = call i64 (i64, ...) @syscall(i64 $futex, ptr %pool, i32 128, i32 %seen_go, ptr null)  ; FUTEX_WAIT_PRIVATE
+  call void @sleep(ptr %pool, i64 %last)
   br label %wait
 begin:
   %stop = load atomic i64, ptr %stop_at monotonic, align 8
@@ -405,7 +433,7 @@ entry:
   %stop_at = getelementptr i8, ptr %pool, i64 $STOP
   store atomic i64 1, ptr %stop_at monotonic, align 8
   ; seq_cst as in @run: a release of `stop`, ordered before the wake.
-  %ticket = atomicrmw add ptr %pool, i64 2 seq_cst
+  %ticket = atomicrmw add ptr %pool, i64 4 seq_cst
   call void @wake(ptr %pool)
   %created_at = getelementptr i8, ptr %pool, i64 $CREATED
   %created = load i64, ptr %created_at

@@ -1,0 +1,178 @@
+"""Compiled kernels against the float64 reference: every operator, element type, layout and vector width."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import FLOATS, Case, Memory
+from compiled import LAYOUTS, SSE2, Guarded, Run, machines
+from drawn import BUILDERS, case, elements
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright import operators
+from tilewright.build.jit import compile_ir
+from tilewright.build.kernel_cache import target_of
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.emit.llvm import VectorUnit, emit
+from tilewright.language.interpreter import run
+from tilewright.lower.stages import lower
+from tilewright.machines.machine import Machine
+from tilewright.runtime import tolerance
+
+# A kernel is compiled for each layout and each set of options, so few examples meet many kernels.
+few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
+seeds = st.integers(0, 2**32 - 1)
+layouts = st.sampled_from(LAYOUTS)
+# Sizes that default designs are made for: the kernel then serves whatever sizes are drawn.
+PRODUCTS = {"few rows": {"M": 3, "N": 50, "K": 600}, "many rows": {"M": 100, "N": 200, "K": 600}}
+# A nest that is cut into blocks of the sum writes its result after the last block: there must be one.
+_CUT = frozenset({"matmul", "gate_up", "batched_matmul"})
+
+
+def design_sizes(name, data, drawn):
+    if name not in _CUT:
+        return {d: 64 for d in ("M", "S", "T", "N", "P", "G") if d in drawn}
+    chosen = PRODUCTS[data.draw(st.sampled_from(sorted(PRODUCTS)))]
+    return chosen if drawn["K"] else {**chosen, "K": 0}
+
+
+@pytest.mark.parametrize("bits", ["128", "256", "512"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_generic_kernel(name, bits):
+    """One kernel with symbolic sizes serves every shape that is drawn."""
+    if bits not in machines():
+        pytest.skip(f"this processor has no vectors of {bits} bits")
+
+    @few
+    @given(st.data(), seeds, layouts, elements)
+    def check(data, seed, layout, kind):
+        memory = Guarded(seed, layout)
+        drawn = Run(case(data.draw, name, memory, kind), memory, machines()[bits])
+        drawn.check(drawn.kernel(sizes=design_sizes(name, data, drawn.sizes)))
+
+    check()
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_kernel_of_one_shape(name):
+    """All sizes are part of the kernel: loops have constant ends, and remainders are written out."""
+
+    @settings(few, max_examples=4)
+    @given(st.data(), seeds, layouts, elements)
+    def check(data, seed, layout, kind):
+        memory = Guarded(seed, layout)
+        drawn = Run(case(data.draw, name, memory, kind), memory, machines()[max(machines())])
+        facts = drawn.facts()
+        known = Facts(facts.sizes, facts.unit, facts.machine, facts.aligned, frozenset(facts.sizes))
+        drawn.check(drawn.kernel(default_design(drawn.program, known), fixed=True))
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["matmul", "rmsnorm", "attention", "rope_cache"])
+def test_interpreter_and_kernel_agree_on_the_scheduled_program(name):
+    @settings(few, max_examples=6)
+    @given(st.data(), seeds, layouts, elements)
+    def check(data, seed, layout, kind):
+        memory = Guarded(seed, layout)
+        drawn = Run(case(data.draw, name, memory, kind), memory, machines()[max(machines())])
+        kernel = drawn.kernel()
+        expected = drawn.case.expected()
+        copies = {n: x.copy() for n, x in drawn.tensors.items()}
+        run(lower(drawn.program, kernel.design), copies, drawn.case.scalars, seed=seed)
+        for output, actual in drawn.outputs(kernel).items():
+            tolerance.check(f"compiled {output}", actual, expected[output])
+            tolerance.check(f"interpreted {output}", copies[output], expected[output])
+
+    check()
+
+
+@pytest.mark.parametrize("kind", FLOATS, ids=str)
+def test_rounding_to_sixteen_bits_is_the_same_with_and_without_the_instruction(kind):
+    """Every finite f32 exponent, halfway cases, denormals, infinities and NaN, by each machine that runs here."""
+    edge = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.99, 65520, 1e-8, 2**-24, 2**-25, 3 * 2**-26])
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**32, 4096, dtype=np.uint64).astype(np.uint32)
+    halfway = (bits & 0xFFFF0000) | 0x8000  # ties of bf16, and of f16 where its last bit is there
+    values = np.concatenate([edge.astype(np.float32), bits.view(np.float32), halfway.view(np.float32)])
+    values = np.where((np.abs(values) < 2**-120) & (values != 0), np.float32(1.5), values)  # f32 denormals may flush
+    with np.errstate(all="ignore"):
+        expected = values.astype(kind)
+    for machine in machines().values():
+        memory = Guarded(0, "rows")
+        inputs = {"a": memory.laid_out(values[None]), "b": memory.laid_out(np.zeros_like(values)[None])}
+        rounded = Run(Case(operators.scale_add, inputs, {"c": (expected[None].shape, kind)}, {"alpha": 1.0}), memory, machine)
+        actual = rounded.outputs(rounded.kernel())["c"][0]
+        np.testing.assert_array_equal(actual.astype(np.float32), expected.astype(np.float32))
+        inputs = {"a": memory.laid_out(expected[None]), "b": memory.laid_out(np.zeros_like(values)[None])}
+        widened = Run(Case(operators.scale_add, inputs, {"c": (values[None].shape, np.float32)}, {"alpha": 1.0}), memory, machine)
+        actual = widened.outputs(widened.kernel())["c"][0]
+        np.testing.assert_array_equal(actual, expected.astype(np.float32))
+
+
+def test_a_broadcast_operand_is_read_in_place():
+    memory = Guarded(0)
+    x, row = memory.normal((9, 33)), memory.normal((1, 33))
+    inputs = {"a": x, "b": np.broadcast_to(row, (9, 33))}
+    drawn = Run(Case(operators.scale_add, inputs, {"c": ((9, 33), np.float32)}, {"alpha": 2.0}), memory, SSE2)
+    drawn.check(drawn.kernel())
+
+
+def test_only_instructions_of_the_machine_are_used():
+    """Kernels for AVX2 have no 512-bit registers and no masks, whatever this processor has."""
+    memory = Memory(0)
+    inputs = {"x": memory.normal((3, 40)), "weight": memory.normal((40,))}
+    for name, absent in (("x86-avx2", ("zmm", "%k1")), ("x86-avx512", ("vcvtneps2bf16",))):
+        machine = Machine.named(name)
+        guarded = Guarded(0, "rows")
+        drawn = Run(Case(operators.rmsnorm, inputs, {"y": ((3, 40), FLOATS[1])}, {"eps": 1e-5}), guarded, machine)
+        text = assembly(drawn.program, default_design(drawn.program, drawn.facts()), dict(drawn.layouts), machine)
+        assert "vfmadd" in text
+        assert not any(word in text for word in absent)
+
+
+def assembly(program, design, layouts, machine):
+    from tilewright.build.jit import assemble
+
+    unit = VectorUnit(machine.vector_bits // 8, target_of(machine).enabled)
+    return assemble(emit(lower(program, design), layouts, {}, unit).text, target_of(machine))
+
+
+@pytest.mark.parametrize("name", ["matmul", "gate_up", "batched_matmul"])
+def test_amx_text_is_valid(name):
+    """Kernels on tile registers compile on any machine (they run where the processor has them)."""
+    machine = Machine.named("sapphire-rapids")
+    memory = Guarded(0, "rows")
+    operator = operators.OPERATORS[name]
+    names = [p.name for p in operator.kernel.signature.params if not p.optional]
+    program = operator.kernel.trace({n: "bf16" for n in names}, options={"activation": None} if name == "matmul" else {})
+    layouts = {p.name: memory.facts(len(p.dims)) for p in program.params}
+    unit = {n: (len(x.strides) - 1,) for n, x in layouts.items()}
+    facts = Facts({"B": 2, "M": 100, "N": 200, "K": 3000}, unit, machine)
+    design = default_design(program, facts)
+    assert "amx_bf16" in dict(design.decisions).values()
+    text = emit(lower(program, design), layouts, {}, VectorUnit(64, target_of(machine).enabled)).text
+    assert text.count("tdpbf16ps") > 2
+    assert compile_ir(text, target_of(machine))
+
+
+def test_a_design_without_decisions_is_a_scalar_kernel():
+    """The plainest design: one point at a time, in the order in which the program is written."""
+    memory = Guarded(0)
+    inputs = {"a": memory.normal((5, 7)), "b": memory.normal((3, 7))}
+    drawn = Run(Case(operators.matmul, inputs, {"c": ((5, 3), np.float32)}, options={"activation": None}), memory, SSE2)
+    drawn.check(drawn.kernel(Design.of({})))
+
+
+def test_nothing_outside_the_operands_is_touched():
+    """Operands that end, or begin, at a page nobody may touch: a stray access would end the process."""
+    script = Path(__file__).with_name("at_the_edge.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+    assert done.stdout.splitlines()[-1] == "all inside"
