@@ -14,9 +14,8 @@ from tilewright.build.kernel_cache import Request, build
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.emit.abi import TensorLayout
-from tilewright.language import ir
+from tilewright.language import ir, structure
 from tilewright.language.dtypes import dtype
-from tilewright.language import structure
 from tilewright.machines.machine import Atom, Machine, MemoryLevel, VectorISA
 from tilewright.runtime import tolerance
 from tilewright.runtime.buffer import Buffer

@@ -151,7 +151,7 @@ def test_amx_text_is_valid(name):
     memory = Guarded(0, "rows")
     operator = operators.OPERATORS[name]
     names = [p.name for p in operator.kernel.signature.params if not p.optional]
-    program = operator.kernel.trace({n: "bf16" for n in names}, options={"activation": None} if name == "matmul" else {})
+    program = operator.kernel.trace(dict.fromkeys(names, "bf16"), options={"activation": None} if name == "matmul" else {})
     layouts = {p.name: memory.facts(len(p.dims)) for p in program.params}
     unit = {n: (len(x.strides) - 1,) for n, x in layouts.items()}
     facts = Facts({"B": 2, "M": 100, "N": 200, "K": 3000}, unit, machine)

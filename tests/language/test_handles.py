@@ -1,6 +1,5 @@
 """Tiles: element types of arithmetic, broadcasting, axes, dots; each checked on the traced type."""
 
-# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import numpy as np

@@ -1,6 +1,5 @@
 """Each mistake of an author gives a typed error that names the fix and points at the author's line."""
 
-# ruff: noqa: F821, PLR0917, UP037 (the names in Tensor[...] are dimensions; kernels have many tensors)
 from __future__ import annotations
 
 import math

@@ -1,6 +1,5 @@
 """`@kernel`: signatures, dtypes, optional parameters, static options, the cache of traces."""
 
-# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import pytest

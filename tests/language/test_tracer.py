@@ -1,6 +1,5 @@
 """What a trace emits: names, order, shared expressions, and where the author wrote each statement."""
 
-# ruff: noqa: F821, UP037 (the names in Tensor[...] are dimensions)
 from __future__ import annotations
 
 import inspect

@@ -1,6 +1,5 @@
 """Tile programs that the tests of the language share, and a strategy for random ones."""
 
-# ruff: noqa: F821, PLR0917, UP037 (the names in Tensor[...] are dimensions; kernels have many tensors)
 from __future__ import annotations
 
 import math

@@ -69,7 +69,7 @@ def test_fingerprint_does_not_change_between_releases() -> None:
         ("b200", "bf16", 148, 8192, 1.856e9, 0.001),
     ],
 )
-def test_peak_is_cores_times_rate_times_clock(  # noqa: PLR0917
+def test_peak_is_cores_times_rate_times_clock(
     name: str, dtype: str, sms: int, per_cycle: float, clock: float, slack: float
 ) -> None:
     machine = Machine.named(name)

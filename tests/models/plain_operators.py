@@ -85,7 +85,7 @@ def turn(x, cos, sin):
 
 
 @PlainOperator
-def rope_cache(  # noqa: PLR0917 - the arguments of ops.rope_cache
+def rope_cache(
     q, k, v, cos, sin, positions, k_cache, v_cache, *, q_norm=None, k_norm=None, eps=1e-6
 ):
     q, k = wide(q), wide(k)

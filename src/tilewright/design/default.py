@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.design.design import Choice, Design
-from tilewright.language import ir
-from tilewright.language import structure
+from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
 
 
@@ -194,9 +193,7 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
     return decisions, [p.k.name, p.n.name]
 
 
-def _outer_products(
-    kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
-) -> tuple[dict[str, Choice], list[str]]:
+def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
     if p.dtype == "bf16" and facts.machine.has("amx-bf16") and rows >= 16 and _fills(p, facts, 32, 32):
         return _tile_products(kernel, p, rows, facts)
@@ -226,9 +223,7 @@ def _outer_products(
     return decisions, [p.n.name]
 
 
-def _tile_products(
-    kernel: ir.Kernel, p: _Product, rows: int, facts: Facts
-) -> tuple[dict[str, Choice], list[str]]:
+def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """AMX: two by two tile registers for one product, one by two for each of two; both operands in tile order."""
     count = len(p.columns)
     tile_m = 32 if count == 1 else 16
@@ -330,10 +325,8 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
     return {**decisions, **_streaming(kernel, nest, parallel, facts)}, lanes
 
 
-def _streaming(
-    kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts
-) -> dict[str, Choice]:
-    """Tensors larger than the caches: results go around them, and the next row is fetched in the second pass over this one."""
+def _streaming(kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts) -> dict[str, Choice]:
+    """Tensors larger than the caches: results go around them; the second pass over a row fetches the next row."""
     stores = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
     written = {s.ref.buffer for s in stores}
     cached = min(facts.machine.l3_bytes * 3 // 2, 48 << 20)

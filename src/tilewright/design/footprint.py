@@ -129,8 +129,13 @@ class Footprint:
         stored = {s.value for s in ir.walk(self.kernel.body) if isinstance(s, (ir.Store, ir.Assign))}
 
         def streamed(name: str) -> bool:
-            return name not in stored and bool(readers[name]) and all(
-                r in self.dots or (isinstance(self.values[r].expr, ir.Permute) and streamed(r)) for r in readers[name]
+            return (
+                name not in stored
+                and bool(readers[name])
+                and all(
+                    r in self.dots or (isinstance(self.values[r].expr, ir.Permute) and streamed(r))
+                    for r in readers[name]
+                )
             )
 
         return frozenset(n for n in self.values if streamed(n))

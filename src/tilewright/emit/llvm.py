@@ -14,11 +14,11 @@ from tilewright.emit import abi, llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
 from tilewright.emit.llvm_compute import (
+    combine,
     emit_elementwise,
     emit_reduce,
     fold_lanes,
     identity,
-    combine,
     literal,
 )
 from tilewright.emit.llvm_dot import emit_dot
@@ -32,8 +32,8 @@ from tilewright.emit.llvm_values import (
     Tile,
     read,
     scalar_type,
-    spread_scalar,
     splat,
+    spread_scalar,
     table,
     uniform,
 )
@@ -76,7 +76,13 @@ class _ModuleEmitter:
         phases = [s for s in self.kernel.body if isinstance(s, ir.Loop)]
         functions = [self._phase(n, loop) for n, loop in enumerate(phases)]
         text = "\n\n".join(
-            [f"; {self.kernel.name}", *sorted(self.declarations), *functions, _entry(len(phases)), "!0 = !{i32 1}\n!1 = !{}"]
+            [
+                f"; {self.kernel.name}",
+                *sorted(self.declarations),
+                *functions,
+                _entry(len(phases)),
+                "!0 = !{i32 1}\n!1 = !{}",
+            ]
         )
         return Module(text + "\n", tuple(self.reserves))
 
@@ -204,9 +210,8 @@ class _Function:
     def __init__(self, module: _ModuleEmitter, builder: ll.Builder) -> None:
         self.m, self.b = module, builder
         lanes = ir.note(module.kernel.notes, "lanes", ())
-        self.cx = Context(
-            builder, lanes if isinstance(lanes, tuple) else (str(lanes),), module.unit.bytes, module.unit.features  # type: ignore[arg-type]
-        )
+        names = tuple(str(a) for a in lanes) if isinstance(lanes, tuple) else (str(lanes),)
+        self.cx = Context(builder, names, module.unit.bytes, module.unit.features)
         self.places: dict[str, Place] = {}
         self._dealt: tuple[str, ...] = ()  # axes of the parallel loop that is dealt to threads
         self._accumulation_stack: list[dict[str, Accumulation]] = []
@@ -291,9 +296,7 @@ class _Function:
             strides[d] = running
             running = ll.mul(self.b, running, extents[d])
         origin = tuple(d if isinstance(d, str) and d in axes else None for d in alloc.dims)
-        return Place(
-            alloc.name, pointer, alloc.dtype, tuple(strides), 64, panel, origin, padded=panel is not None
-        )
+        return Place(alloc.name, pointer, alloc.dtype, tuple(strides), 64, panel, origin, padded=panel is not None)
 
     # ---------------------------------------------------------------------------------------- phases
     def phase(self, loop: ir.Loop) -> None:
@@ -310,9 +313,7 @@ class _Function:
         spans = [self._span(a) for a in loop.axes]
         steps = [1 if a.each else self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         self._dealt = tuple(a.name for a in loop.axes)
-        counts = [
-            ll.ceil_div(b, ll.sub(b, s.high, s.low), str(step)) for s, step in zip(spans, steps, strict=True)
-        ]
+        counts = [ll.ceil_div(b, ll.sub(b, s.high, s.low), str(step)) for s, step in zip(spans, steps, strict=True)]
         total = "1"
         for c in counts:
             total = ll.mul(b, total, c)
@@ -384,7 +385,7 @@ class _Function:
     def _integer(self, atom: str | int) -> str:
         if isinstance(atom, int):
             return str(atom)
-        tile = self.cx.values[atom] if atom in self.cx.values else None
+        tile = self.cx.values.get(atom)
         if tile is None:
             return self.dims[atom]
         value = read(self.cx, tile, {}, None)
@@ -429,10 +430,10 @@ class _Function:
         for stmt in body:
             if isinstance(stmt, ir.Let) and stmt.name in fused.delayed:
                 continue
-            if isinstance(stmt, ir.Let) and (reduced := self.cx.values.get(totals.get(stmt.name, ""))):
-                if reduced.spread:  # the reduction was added to its target lane by lane
-                    self.cx.values[stmt.name] = reduced
-                    continue
+            reduced = self.cx.values.get(totals.get(stmt.name, "")) if isinstance(stmt, ir.Let) else None
+            if isinstance(stmt, ir.Let) and reduced is not None and reduced.spread:
+                self.cx.values[stmt.name] = reduced  # the reduction was added to its target lane by lane
+                continue
             if isinstance(stmt, ir.Let) and stmt.name in fused.additions:
                 dot, addend = fused.additions[stmt.name]
                 self._accumulating_dot(stmt, dot, addend)
@@ -511,11 +512,8 @@ class _Function:
 
     def _full(self, value: ir.Atom, type_: ir.TileType) -> Tile:
         if isinstance(value, str):
-            if value in self.cx.values:
-                scalar = read(self.cx, self.cx.values[value], {}, None)
-            else:
-                scalar = self.dims[value]
-            return uniform(type_, scalar)
+            tile = self.cx.values.get(value)
+            return uniform(type_, self.dims[value] if tile is None else read(self.cx, tile, {}, None))
         return uniform(type_, literal(value, type_.dtype))
 
     def _coord(self, axis: str, type_: ir.TileType) -> Tile:
@@ -574,7 +572,9 @@ class _Function:
             llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into.type)
             cx.values[add.name] = into
             return
-        result = emit_dot(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, dot.type, self._aligned(into, dot.type), _atom(dot))
+        result = emit_dot(
+            cx, cx.values[expr.a], cx.values[expr.b], expr.axis, dot.type, self._aligned(into, dot.type), _atom(dot)
+        )
         if not into.spread and result.spread == 0 and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:
             cx.values[dot.name] = result  # an inner product folded at once: add it up
             cx.values[add.name] = emit_elementwise(cx, "add", [into, result], add.type)

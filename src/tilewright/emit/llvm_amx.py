@@ -129,7 +129,7 @@ def _nowhere(_key: Key) -> str:
 def _load(cx: Context, register: int, tile: Tile, point: dict[str, int], stride: str) -> None:
     address = tile.source
     assert isinstance(address, Address), "AMX reads its operands from memory"
-    at = {**{a: 0 for a in tile.axes}, **point}
+    at = {**dict.fromkeys(tile.axes, 0), **point}
     pointer = address.pointer(at, clamp=False)
     _call(cx.b, "tileloadd64", f"i8 {register}, ptr {pointer}, i64 {stride}")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from tilewright.emit.llvm_halves import convert, has_conversion
-from tilewright.emit.llvm_memory import suffix
 from tilewright.emit.llvm_math import emit_map
+from tilewright.emit.llvm_memory import suffix
 from tilewright.emit.llvm_values import (
     Context,
     Key,
@@ -38,7 +36,7 @@ def literal(value: float | int, dtype: DType) -> str:
         return "true" if value else "false"
     if dtype.kind == "int":
         return str(int(value))
-    import struct  # noqa: PLC0415 - only here
+    import struct
 
     rounded = float(dtype.numpy.type(value)) if dtype.name != "f64" else float(value)
     bits = struct.unpack("<Q", struct.pack("<d", rounded))[0]
@@ -290,7 +288,9 @@ def _fold(cx: Context, op: str, rows: list[str], dtype: DType, width: int) -> st
     if count == 1:
         one = cx.b.emit(f"extractelement {vector_type(dtype, width)} {rows[0]}, i64 0")
         return cx.b.emit(f"sext i32 {one} to i64") if dtype.name == "i64" else one
-    return _lanes(cx, rows[0], rows[0], list(range(0, width, width // count)), dtype, width) if count < width else rows[0]
+    return (
+        _lanes(cx, rows[0], rows[0], list(range(0, width, width // count)), dtype, width) if count < width else rows[0]
+    )
 
 
 def _fold_pair(cx: Context, op: str, x: str, y: str, dtype: DType, width: int, block: int) -> str:

@@ -12,9 +12,7 @@ from tilewright.language.dtypes import DType, bf16
 from tilewright.language.ir import TileType
 
 
-def emit_dot(
-    cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, atom: str = "fma"
-) -> Tile:
+def emit_dot(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, atom: str = "fma") -> Tile:
     """Sum over `axis` of a * b, added to `into` where given, in the accumulation type.
 
     Where the contracted axis has the lanes, the products stay spread over them (an inner product);
@@ -143,7 +141,13 @@ def _outer_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into
 
 
 def _pair_operand(
-    cx: Context, tile: Tile, number: int, point: dict[str, int], lane: str, width: int, known: dict[tuple[int, Key], str]
+    cx: Context,
+    tile: Tile,
+    number: int,
+    point: dict[str, int],
+    lane: str,
+    width: int,
+    known: dict[tuple[int, Key], str],
 ) -> str:
     """Pairs at `point`: a vector of them along the lanes, or one pair in every lane."""
     key = (number, tuple(point[t] for t in tile.axes))
@@ -162,7 +166,7 @@ def _pair_operand(
 def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
     width, state = cx.width(axis), cx.axes[axis]
     spread = into is not None and into.spread > 0
-    parts: dict[Key, str | None] = {key: None for key in cx.keys(type_.axes, None)}
+    parts: dict[Key, str | None] = dict.fromkeys(cx.keys(type_.axes, None))
     if into is not None and spread:
         parts = {key: into.part(key) for key in parts}
     for chunk in range(-(-state.extent // (2 * width))):
@@ -176,7 +180,13 @@ def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into
 
 
 def _row_operand(
-    cx: Context, tile: Tile, number: int, point: dict[str, int], axis: str, width: int, known: dict[tuple[int, Key], str]
+    cx: Context,
+    tile: Tile,
+    number: int,
+    point: dict[str, int],
+    axis: str,
+    width: int,
+    known: dict[tuple[int, Key], str],
 ) -> str:
     """2 * width neighbours along the summed axis, zero where there is none."""
     key = (number, tuple(point[t] for t in tile.axes))

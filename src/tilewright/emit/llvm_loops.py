@@ -116,7 +116,9 @@ def counted(cx: Context, low: str, high: str, step: int, body: Step, carry: Carr
     return x
 
 
-def branch(cx: Context, condition: str, body: Callable[[], None], carry: Carry, other: Callable[[], None] | None = None) -> None:
+def branch(
+    cx: Context, condition: str, body: Callable[[], None], carry: Carry, other: Callable[[], None] | None = None
+) -> None:
     """`body()` if the i1 holds, else `other()`; carried tiles are merged after."""
     b = cx.b
     before = carry.current()

@@ -40,7 +40,7 @@ class Builder(Protocol):
         """Declare a function of the module, once."""
 
 
-def emit_map(  # noqa: PLR0917
+def emit_map(
     b: Builder, op: str, lanes: int, dtype: str, args: list[str], features: frozenset[str] = frozenset()
 ) -> str:
     """Emit `op(args[0])` and return the name of the result.

@@ -19,7 +19,6 @@ from tilewright.emit.llvm_values import (
 from tilewright.language.dtypes import DType
 from tilewright.language.ir import Load, Ref, TileType
 
-
 _LINE = 64  # bytes of a cache line
 
 
@@ -145,7 +144,7 @@ class Address:
         size = self.place.dtype.bytes
         pointer = self.place.pointer
         offsets = [ll.mul(b, base, stride) for base, stride in terms if base != "0"]
-        for offset in sorted(offsets, key=lambda o: b.depth(o)):
+        for offset in sorted(offsets, key=b.depth):
             if ll.is_const(offset):
                 displacement += int(offset)
             else:
@@ -251,7 +250,9 @@ def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) 
     b = cx.b
     element = scalar_type(dtype)
     if width == 1:
-        b.declare(f"declare <1 x {element}> @llvm.masked.load.v1{suffix(dtype)}.p0(ptr, i32, <1 x i1>, <1 x {element}>)")
+        b.declare(
+            f"declare <1 x {element}> @llvm.masked.load.v1{suffix(dtype)}.p0(ptr, i32, <1 x i1>, <1 x {element}>)"
+        )
         wide = b.emit(f"insertelement <1 x i1> poison, i1 {mask}, i64 0")
         one = b.emit(
             f"call <1 x {element}> @llvm.masked.load.v1{suffix(dtype)}.p0(ptr {pointer}, i32 {dtype.bytes}, "
@@ -260,9 +261,7 @@ def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) 
         return b.emit(f"extractelement <1 x {element}> {one}, i64 0")
     ty, name = f"<{width} x {element}>", f"@llvm.masked.load.v{width}{suffix(dtype)}.p0"
     b.declare(f"declare {ty} {name}(ptr, i32, <{width} x i1>, {ty})")
-    value = b.emit(
-        f"call {ty} {name}(ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask}, {ty} zeroinitializer)"
-    )
+    value = b.emit(f"call {ty} {name}(ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask}, {ty} zeroinitializer)")
     return b.emit(f"trunc {ty} {value} to <{width} x i32>") if dtype.name == "i64" else value
 
 
@@ -372,4 +371,15 @@ def _store_part(
     b.do(f"call void {name}({ty} {part}, ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask})")
 
 
-__all__ = ["Address", "Panel", "Place", "axis_dims", "lane_type", "load", "masked_load", "prefetch", "store", "vector_type"]
+__all__ = [
+    "Address",
+    "Panel",
+    "Place",
+    "axis_dims",
+    "lane_type",
+    "load",
+    "masked_load",
+    "prefetch",
+    "store",
+    "vector_type",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilewright.emit.llvm_compute import cast
 from tilewright.emit.llvm_memory import Address, Place, axis_dims, load, masked_load, store
 from tilewright.emit.llvm_values import Context, Key, Tile, read, table, transposed
@@ -73,10 +75,17 @@ def _store_lanes(cx: Context, vector: str, pointer: str, width: int, valid: int)
         return
     bits = ", ".join(f"i1 {'true' if n < valid else 'false'}" for n in range(width))
     cx.b.declare(f"declare void @llvm.masked.store.v{width}i32.p0({ty}, ptr, i32, <{width} x i1>)")
-    cx.b.do(f"call void @llvm.masked.store.v{width}i32.p0({ty} {vector}, ptr {pointer}, i32 4, <{width} x i1> <{bits}>)")
+    cx.b.do(
+        f"call void @llvm.masked.store.v{width}i32.p0({ty} {vector}, ptr {pointer}, i32 4, <{width} x i1> <{bits}>)"
+    )
 
 
-def _pairs_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str):  # type: ignore[no-untyped-def]
+Pairs = Callable[[int, int], str]
+"""(chunk of rows, pair of the depth axis) -> the vector of 32-bit pairs."""
+
+
+def _pairs_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Pairs:
+    """Rows are read along the depth axis, and blocks of pairs transposed in registers."""
     rows, columns = cx.axes[lane], cx.axes[depth]
     pairs = columns.extent // 2
     address = Address(cx, src, node.src)
@@ -121,12 +130,15 @@ def _row_mask(cx: Context, lane: str, row: int, depth: str, width: int) -> str |
         count = b.hoist(f"select i1 {exists}, i64 {count}, i64 0", exists, count)
     short = b.hoist(f"trunc i64 {count} to i32", count) if count.startswith("%") else count
     one = b.hoist(f"insertelement <{width} x i32> poison, i32 {short}, i64 0", short)
-    limit = b.hoist(f"shufflevector <{width} x i32> {one}, <{width} x i32> poison, <{width} x i32> zeroinitializer", one)
+    limit = b.hoist(
+        f"shufflevector <{width} x i32> {one}, <{width} x i32> poison, <{width} x i32> zeroinitializer", one
+    )
     positions = ", ".join(f"i32 {n}" for n in range(width))
     return b.hoist(f"icmp slt <{width} x i32> <{positions}>, {limit}", limit)
 
 
-def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str):  # type: ignore[no-untyped-def]
+def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Pairs:
+    """Two neighbours of the depth axis are read along the rows, and interleaved."""
     axes = tuple(i for i in node.src.index if isinstance(i, str) and i in cx.axes and not cx.axes[i].each)
     tile = load(cx, src, ir.Load(node.src), TileType(src.dtype, axes), zero_fill=True)
     width = cx.axes[lane].width

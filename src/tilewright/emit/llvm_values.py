@@ -16,7 +16,16 @@ from tilewright.language.dtypes import DType
 from tilewright.language.ir import TileType
 
 # bf16 is moved as 16 bits: LLVM converts a `bfloat` to float and back wherever the processor has none.
-LLVM_TYPES = {"f64": "double", "f32": "float", "bf16": "i16", "f16": "half", "i64": "i64", "i32": "i32", "i8": "i8", "bool": "i1"}  # fmt: skip
+LLVM_TYPES = {
+    "f64": "double",
+    "f32": "float",
+    "bf16": "i16",
+    "f16": "half",
+    "i64": "i64",
+    "i32": "i32",
+    "i8": "i8",
+    "bool": "i1",
+}
 
 Key = tuple[int, ...]
 
@@ -171,9 +180,7 @@ def read(cx: Context, tile: Tile, point: dict[str, int], lane: str | None) -> st
     return _transpose(cx, tile, point, lane)
 
 
-def _extract(
-    cx: Context, tile: Tile, point: dict[str, int]
-) -> tuple[Callable[[], str], Callable[[int], str] | None]:
+def _extract(cx: Context, tile: Tile, point: dict[str, int]) -> tuple[Callable[[], str], Callable[[int], str] | None]:
     """One element of `tile` as a scalar, and (where it sits in a vector) directly as a broadcast."""
     if tile.lane is None:
         return lambda: tile.part(tuple(point[a] for a in tile.axes)), None

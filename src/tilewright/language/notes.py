@@ -87,7 +87,8 @@ _TABLE = (
         ("Alloc",),
         ("row", "panel", "pair", "quad", "tile", "swizzle32", "swizzle64", "swizzle128"),
         "order of its elements: row by row; one tile of the copy that fills it after the other; the same with 2 or 4 "
-        "neighbours of the reduced axis side by side; tiles of 32 such neighbours; rows XOR-swizzled within 32, 64 or 128 bytes",
+        "neighbours of the reduced axis side by side; tiles of 32 such neighbours; rows XOR-swizzled within 32, 64 or "
+        "128 bytes",
     ),
     NoteKey("pad", ("Alloc",), ("int>0",), "elements added to each row so that rows start in different banks"),
     # ------------------------------------------------------------------------- loads, stores, copies

@@ -56,8 +56,9 @@ def rewrite(body: tuple[ir.Stmt, ...], change: Callable[[ir.Stmt], ir.Stmt]) -> 
     result = []
     for stmt in body:
         if isinstance(stmt, (ir.Loop, ir.When, ir.Role)):
-            stmt = replace(stmt, body=rewrite(stmt.body, change))
-        result.append(change(stmt))
+            result.append(change(replace(stmt, body=rewrite(stmt.body, change))))
+        else:
+            result.append(change(stmt))
     return tuple(result)
 
 

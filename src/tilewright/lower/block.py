@@ -31,7 +31,9 @@ def block(kernel: ir.Kernel, design: Design) -> ir.Kernel:
     taken = names(kernel)
     found = {n.loop: n for n in nests(kernel)}
     body = tuple(
-        _blocked(found[s], blocks, design, taken, lets(kernel)) if isinstance(s, ir.Loop) and _applies(found[s], blocks) else s
+        _blocked(found[s], blocks, design, taken, lets(kernel))
+        if isinstance(s, ir.Loop) and _applies(found[s], blocks)
+        else s
         for s in kernel.body
     )
     return replace(kernel, body=body)
@@ -41,9 +43,7 @@ def _applies(nest: Nest, blocks: dict[str, int]) -> bool:
     return nest.loop.parallel and any(a.name in blocks for a in nest.loop.axes)
 
 
-def _blocked(
-    nest: Nest, blocks: dict[str, int], design: Design, taken: set[str], values: dict[str, ir.Let]
-) -> ir.Loop:
+def _blocked(nest: Nest, blocks: dict[str, int], design: Design, taken: set[str], values: dict[str, ir.Let]) -> ir.Loop:
     outer, inner, renamed = [], [], {}
     for axis in nest.loop.axes:
         if axis.name not in blocks or axis.each:

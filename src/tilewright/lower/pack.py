@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tilewright.design.design import Design
 from tilewright.language import ir
+from tilewright.language.dtypes import dtype
 from tilewright.language.structure import axes, fresh, lets, loads, names, rewrite
 
 # Rows that one copy turns into lanes at a time.
@@ -37,7 +38,7 @@ def _packed(kernel: ir.Kernel, tensor: str, layout: str, design: Design, taken: 
     param = kernel.param(tensor)
     assert param.dims is not None
     element = "f32" if design.get(f"unpack.{tensor}") else param.dtype.name
-    alloc = ir.Alloc(buffer, ir_dtype(element), param.dims, (("layout", layout), ("place", "panel")))
+    alloc = ir.Alloc(buffer, dtype(element), param.dims, (("layout", layout), ("place", "panel")))
     fill = _fill(loop_axes, ir.Ref(buffer, index), ir.Ref(tensor, index), rename[lane], taken)
     wait = ir.Sync(buffer, "barrier", (("scope", "team"),))
 
@@ -51,7 +52,9 @@ def _packed(kernel: ir.Kernel, tensor: str, layout: str, design: Design, taken: 
     body = (*kernel.body[:at], alloc, fill, wait, *rewrite(kernel.body[at:], change))
     lanes = ir.note(kernel.notes, "lanes", ())
     assert isinstance(lanes, tuple)
-    return replace(kernel, body=body, notes=ir.with_notes(kernel.notes, lanes=(*lanes, *_copied_along(fill), rename[depth])))
+    return replace(
+        kernel, body=body, notes=ir.with_notes(kernel.notes, lanes=(*lanes, *_copied_along(fill), rename[depth]))
+    )
 
 
 def _copied_along(fill: ir.Loop) -> tuple[str, ...]:
@@ -71,12 +74,6 @@ def _fill(axes_: tuple[ir.Axis, ...], dst: ir.Ref, src: ir.Ref, lane: str, taken
     else:
         body = ir.Copy(dst, src, (("lanes", lane),))
     return ir.Loop(axes_, (body,), parallel=True, notes=(("bind", "thread"),))
-
-
-def ir_dtype(name: str):  # type: ignore[no-untyped-def]
-    from tilewright.language.dtypes import dtype
-
-    return dtype(name)
 
 
 def operand_axes(kernel: ir.Kernel, load: ir.Let) -> tuple[str, str]:

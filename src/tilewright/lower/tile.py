@@ -52,6 +52,8 @@ def _ordered(body: tuple[ir.Stmt, ...], order: tuple[str, ...]) -> tuple[ir.Stmt
         return body
     rank = {name: n for n, name in enumerate(order)}
     return tuple(
-        replace(s, axes=tuple(sorted(s.axes, key=lambda a: rank.get(a.name, -1)))) if isinstance(s, ir.Loop) and s.parallel else s
+        replace(s, axes=tuple(sorted(s.axes, key=lambda a: rank.get(a.name, -1))))
+        if isinstance(s, ir.Loop) and s.parallel
+        else s
         for s in body
     )

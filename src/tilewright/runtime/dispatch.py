@@ -18,8 +18,7 @@ from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import MachineError
 from tilewright.knobs import knobs
-from tilewright.language import ir
-from tilewright.language import structure
+from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
 from tilewright.runtime import debug, pool
 from tilewright.runtime.buffer import Buffer
@@ -103,7 +102,9 @@ def bind(
     """
     for name, buffer in buffers.items():
         if buffer.device != "cpu":
-            raise MachineError(f"{operator.name}: {name} is on {buffer.device}; this machine's kernels take cpu tensors")
+            raise MachineError(
+                f"{operator.name}: {name} is on {buffer.device}; this machine's kernels take cpu tensors"
+            )
     dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
     program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
     sizes = _sizes(program.kernel, buffers)
@@ -231,7 +232,9 @@ def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
 
     around = tuple(a.over for n in structure.nests(program) for a in n.loop.axes if a.each)
     dots = [v for v in values.values() if isinstance(v.expr, ir.Dot)]
-    return tuple((*around, *(dim(a) for a in d.type.axes), dim(d.expr.axis)) for d in dots if isinstance(d.expr, ir.Dot))
+    return tuple(
+        (*around, *(dim(a) for a in d.type.axes), dim(d.expr.axis)) for d in dots if isinstance(d.expr, ir.Dot)
+    )
 
 
 def layout_of(buffer: Buffer) -> abi.TensorLayout:

@@ -254,9 +254,11 @@ entry:
   %word = call ptr @part_word(ptr %pool, i64 %t)
   %spin_at = getelementptr i8, ptr %pool, i64 $SPIN
   %spin = load i64, ptr %spin_at
+  ; Longer than a worker does: parts differ in length, and whoever sleeps is late for the next phase.
+  %longer = shl i64 %spin, 2
   br label %poll
 poll:
-  %left = phi i64 [ %spin, %entry ], [ %left1, %spin_once ], [ 0, %await ]
+  %left = phi i64 [ %longer, %entry ], [ %left1, %spin_once ], [ 0, %await ]
   ; acquire: see all that was written in this part.
   %answer = load atomic i64, ptr %word acquire, align 8
   %is_done = icmp eq i64 %answer, %ticket
