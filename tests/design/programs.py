@@ -6,7 +6,7 @@ from typing import Any
 
 from tilewright import operators
 from tilewright.design.default import Facts
-from tilewright.language import ir
+from tilewright.language import Tensor, ir
 from tilewright.machines.machine import Machine
 
 INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
@@ -18,7 +18,7 @@ WHOLE = {"D", "E", "R"}
 def traced(name: str, element: str = "f32", full: bool = False, **options: Any) -> ir.Kernel:
     """The program of an operator, with its optional operands where `full`."""
     signature = operators.OPERATORS[name].kernel.signature
-    tensors = [p.name for p in signature.params if hasattr(p.spec, "dims") and (full or not p.optional)]
+    tensors = [p.name for p in signature.params if isinstance(p.spec, Tensor) and (full or not p.optional)]
     return operators.OPERATORS[name].kernel.trace(
         {t: "i64" if t in INTEGERS else element for t in tensors}, options=options
     )
@@ -29,4 +29,4 @@ def facts(program: ir.Kernel, machine: str | Machine = "zen5", unit: int | None 
     known = {d: SIZES.get(d, 16) for d in program.dims} | sizes
     places = {p.name: (unit % len(p.dims),) for p in program.params if p.dims and unit is not None}
     chosen = Machine.named(machine) if isinstance(machine, str) else machine
-    return Facts(known, places, chosen, fixed=frozenset(WHOLE & set(known)) if "m" not in sizes else frozenset())
+    return Facts(known, places, chosen, fixed=frozenset(WHOLE & set(known)))

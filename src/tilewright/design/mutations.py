@@ -7,7 +7,7 @@ The meaning of the program never changes, up to the rounding of sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -213,7 +213,7 @@ class Stream:
         return _changed(design, {f"nontemporal.{self.tensor}": True if self.wanted else None})
 
 
-def _changed(design: Design, changes: dict[str, Choice | None] | dict[str, Choice]) -> Design | Illegal:
+def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Illegal:
     """The design with `changes`, None dropping a decision; Illegal where nothing is changed."""
     decisions: dict[str, Choice | None] = {**dict(design.decisions), **changes}
     result = Design.of({name: choice for name, choice in decisions.items() if choice is not None})

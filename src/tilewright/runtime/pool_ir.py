@@ -41,6 +41,8 @@ PART, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
 NOT_STARTED, RUNNING, SERIAL = 0, 1, 2
 """Values of STATE: workers are created by the first region; a pool that could not create them runs serially."""
 
+NAP = 200_000  # nanoseconds
+
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": 'call void asm sideeffect "yield", ""()'}
 _DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": ""}
@@ -56,6 +58,7 @@ declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 
 @name = private constant [11 x i8] c"tilewright\\00"
+@nap = private constant [2 x i64] [i64 0, i64 $NAP]
 
 ; ---------------------------------------------------------------------------------------------- the entry
 ; fns[count] of void(ptr args, i64 thread, i64 threads), called for all threads, phase after phase.
@@ -194,10 +197,10 @@ end:
   ret void
 }
 
-; Sleep while the low half of a word is that of `value`; may return early.
-define internal void @sleep(ptr %word, i64 %value) {
+; Sleep while the low half of a word is that of `value`, no longer than `longest` unless null; may return early.
+define internal void @sleep(ptr %word, i64 %value, ptr %longest) {
   %low = trunc i64 %value to i32
-  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %word, i32 128, i32 %low, ptr null)  ; FUTEX_WAIT_PRIVATE
+  %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %word, i32 128, i32 %low, ptr %longest)  ; FUTEX_WAIT_PRIVATE
   ret void
 }
 
@@ -276,7 +279,7 @@ await:
   %claimed = sub i64 %ticket, 3
   %awaited = sub i64 %ticket, 2
   %told = cmpxchg ptr %word, i64 %claimed, i64 %awaited monotonic monotonic
-  call void @sleep(ptr %word, i64 %awaited)
+  call void @sleep(ptr %word, i64 %awaited, ptr null)
   br label %poll
 end:
   ret void
@@ -309,23 +312,30 @@ wait:
   %turns = select i1 %shared, i64 0, i64 %spin
   br label %poll
 poll:
-  %left = phi i64 [ %turns, %wait ], [ %left1, %spin_once ]
+  %left = phi i64 [ %turns, %wait ], [ %left1, %spin_once ], [ 0, %nap ]
+  %may_nap = phi i1 [ %shared, %wait ], [ %shared, %spin_once ], [ 0, %nap ]
   ; acquire: see the function, its arguments and the data that the caller wrote before this ticket.
   %go = load atomic i64, ptr %pool acquire, align 8
   %called = icmp ne i64 %go, %last
   br i1 %called, label %begin, label %idle
 idle:
   %patient = icmp ne i64 %left, 0
-  br i1 %patient, label %spin_once, label %doze
+  br i1 %patient, label %spin_once, label %rest
 spin_once:
   $pause
   %left1 = sub i64 %left, 1
+  br label %poll
+rest:
+  br i1 %may_nap, label %nap, label %doze
+nap:
+  ; `asleep` stays down: to be woken here would only interrupt the caller. A core that is free by then gets the worker.
+  call void @sleep(ptr %pool, i64 %last, ptr @nap)
   br label %poll
 doze:
   ; seq_cst: before the kernel's own look at `go`; see the store in @run. The kernel compares the low half of `go`: a
   ; worker that stood still here for just 2^30 phases would sleep through one ticket, and its part be run by another.
   store atomic i32 1, ptr %asleep_at seq_cst, align 4
-  call void @sleep(ptr %pool, i64 %last)
+  call void @sleep(ptr %pool, i64 %last, ptr null)
   br label %wait
 begin:
   %stop = load atomic i64, ptr %stop_at monotonic, align 8

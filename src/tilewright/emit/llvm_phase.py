@@ -1,0 +1,179 @@
+"""A phase: one top-level loop as a function of its arguments, the thread and the number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tilewright.emit import abi, llvm_amx
+from tilewright.emit import llvm_builder as ll
+from tilewright.emit.llvm_body import Body, amortises_masks, uses_amx
+from tilewright.emit.llvm_loops import Carry, Span, branch, counted
+from tilewright.emit.llvm_memory import Place
+from tilewright.emit.llvm_scope import divides, leaf_axes
+from tilewright.emit.llvm_values import AxisState, Context, scalar_type, uniform
+from tilewright.emit.llvm_workspace import Workspace
+from tilewright.language import ir
+
+
+class Phase(Body):
+    """Emits the function of one top-level loop."""
+
+    def __init__(self, cx: Context, workspace: Workspace, layouts: Mapping[str, abi.TensorLayout]) -> None:
+        super().__init__(cx, workspace.kernel.body)
+        self.workspace, self.layouts = workspace, layouts
+
+    def emit(self, loop: ir.Loop) -> None:
+        """The whole function: arguments, scalars computed before the loop, this thread's share of it."""
+        tiles = uses_amx(loop)
+        self.prologue()
+        for stmt in self.workspace.kernel.body:
+            if isinstance(stmt, ir.Let):
+                self.statement(stmt)
+        if tiles:
+            llvm_amx.configure(self.b)
+        self.phase(loop)
+        if tiles:
+            llvm_amx.release(self.b)
+        self.b.do("ret void")
+
+    # -------------------------------------------------------------------------------------- prologue
+    def _word(self, index: int, ty: str) -> str:
+        at = self.b.emit(f"getelementptr i64, ptr %args, i64 {index}")
+        return self.b.emit(f"load {ty}, ptr {at}, !invariant.load !1")
+
+    def prologue(self) -> None:
+        kernel = self.workspace.kernel
+        for dim in kernel.dims:
+            fixed = self.workspace.sizes.get(dim)
+            self.dims[dim] = str(fixed) if fixed is not None else self._word(abi.dim_word(kernel, dim), "i64")
+            self._whole_axis(dim)
+        for p in kernel.params:
+            if p.dims is None:
+                scalar = self._word(abi.scalar_word(kernel, p.name), scalar_type(p.dtype))
+                self.cx.values[p.name] = uniform(ir.TileType(p.dtype), scalar)
+            else:
+                self.places[p.name] = self._tensor(p)
+        self._workspace()
+
+    def _whole_axis(self, dim: str) -> None:
+        """A dim of fixed size is an axis by itself: the whole of it."""
+        fixed = self.workspace.sizes.get(dim)
+        if fixed is not None:
+            self.cx.axes[dim] = AxisState(dim, "0", fixed, self.width(fixed))
+
+    def _tensor(self, p: ir.Param) -> Place:
+        kernel, layout = self.workspace.kernel, self.layouts[p.name]
+        word = abi.tensor_word(kernel, p.name)
+        pointer = self._word(word, "ptr")
+        strides = tuple(
+            str(s) if s is not None else self._word(word + 1 + d, "i64") for d, s in enumerate(layout.strides)
+        )
+        return Place(p.name, pointer, p.dtype, strides, layout.align)
+
+    def _workspace(self) -> None:
+        if not self.workspace.reserves:
+            return
+        base, offset = self._word(abi.WORKSPACE, "ptr"), "0"
+        allocs = {a.name: (a, axes) for a, _, axes in self.workspace.allocations}
+        for reserve in self.workspace.reserves:
+            alloc, axes = allocs[reserve.name]
+            size = self._reserve_bytes(reserve)
+            here = offset
+            if reserve.per_thread:
+                here = ll.add(self.b, offset, ll.mul(self.b, size, "%thread"))
+                size = ll.mul(self.b, size, "%threads")
+            pointer = self.b.hoist(f"getelementptr i8, ptr {base}, i64 {here}", base, here)
+            self.places[alloc.name] = self._buffer(alloc, reserve, pointer, axes)
+            offset = ll.add(self.b, offset, size)
+
+    def _extent(self, e: abi.Extent) -> str:
+        size = self.dims[e.dim] if isinstance(e.dim, str) else str(e.dim)
+        if e.round_to == 1:
+            return size
+        return ll.mul(self.b, ll.ceil_div(self.b, size, str(e.round_to)), str(e.round_to))
+
+    def _reserve_bytes(self, reserve: abi.Reserve) -> str:
+        total = str(reserve.itemsize)
+        for e in reserve.extents:
+            total = ll.mul(self.b, total, self._extent(e))
+        return ll.mul(self.b, ll.ceil_div(self.b, total, "64"), "64")
+
+    def _buffer(self, alloc: ir.Alloc, reserve: abi.Reserve, pointer: str, axes: dict[str, ir.Axis]) -> Place:
+        extents = [self._extent(e) for e in reserve.extents]
+        panel = self.workspace.panel(alloc)
+        strides = ["1"] * len(extents)
+        order = list(range(len(extents)))
+        running = "1"
+        if panel is not None:  # block and depth are innermost; the block dimension steps from block to block
+            order = [d for d in order if d not in (panel.dim, panel.depth)]
+            running = ll.mul(self.b, extents[panel.depth], str(panel.block))
+            strides[panel.dim] = running
+            running = ll.mul(self.b, extents[panel.dim], extents[panel.depth])
+        for d in reversed(order):
+            strides[d] = running
+            running = ll.mul(self.b, running, extents[d])
+        origin = tuple(d if isinstance(d, str) and d in axes else None for d in alloc.dims)
+        return Place(alloc.name, pointer, alloc.dtype, tuple(strides), 64, panel, origin, padded=panel is not None)
+
+    # ---------------------------------------------------------------------------------------- phases
+    def phase(self, loop: ir.Loop) -> None:
+        """This thread's share of a top-level loop; a serial loop is the first thread's."""
+        if loop.parallel:
+            self._share(loop)
+            return
+        first = self.b.emit("icmp eq i64 %thread, 0")
+        branch(self.cx, first, lambda: self.loop(loop), Carry(self.cx, []))
+
+    def _share(self, loop: ir.Loop) -> None:
+        """Tiles are numbered with the last axis fastest and dealt out in equal runs."""
+        b = self.b
+        spans = [self.span(a) for a in loop.axes]
+        steps = [1 if a.each else self.step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
+        self.dealt = tuple(a.name for a in loop.axes)
+        counts = [ll.ceil_div(b, ll.sub(b, s.high, s.low), str(step)) for s, step in zip(spans, steps, strict=True)]
+        total = "1"
+        for c in counts:
+            total = ll.mul(b, total, c)
+        low = self._cut(total, "%thread")
+        high = self._cut(total, ll.add(b, "%thread", "1"))
+
+        def tile(number: str) -> None:
+            self._tile(loop, spans, steps, counts, number)
+
+        counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
+
+    def _cut(self, total: str, part: str) -> str:
+        product = ll.mul(self.b, total, part)
+        return self.b.hoist(f"udiv i64 {product}, %threads", product)
+
+    def _tile(self, loop: ir.Loop, spans: list[Span], steps: list[int], counts: list[str], number: str) -> None:
+        b = self.b
+        ragged: list[str] = []
+        bases: list[str] = []
+        rest = number
+        for count in reversed(counts[1:]):
+            bases.append(b.emit(f"urem i64 {rest}, {count}") if count != "1" else "0")
+            rest = b.emit(f"udiv i64 {rest}, {count}") if count != "1" else rest
+        bases.append(rest)
+        bases.reverse()
+        starts = [ll.add(b, s.low, ll.mul(b, n, str(step))) for s, n, step in zip(spans, bases, steps, strict=True)]
+        leaf = leaf_axes(loop.body)
+        for axis, span, step, start in zip(loop.axes, spans, steps, starts, strict=True):
+            if axis.each or axis.name not in leaf or divides(span, step):
+                continue
+            beyond = ll.sub(b, span.high, str(step))
+            ragged.append(b.emit(f"icmp sgt i64 {start}, {beyond}"))
+
+        def body(full: bool) -> None:
+            for axis, span, step, start in zip(loop.axes, spans, steps, starts, strict=True):
+                whole = full if axis.name in leaf else False
+                self.enter_axis(axis, span, step, start, whole)
+            self.block(loop.body)
+
+        if not ragged or amortises_masks(loop.body):
+            body(not ragged)
+            return
+        any_ragged = ragged[0]
+        for r in ragged[1:]:
+            any_ragged = b.emit(f"or i1 {any_ragged}, {r}")
+        branch(self.cx, any_ragged, lambda: body(False), Carry(self.cx, []), lambda: body(True))

@@ -1,0 +1,80 @@
+"""Default designs: legal everywhere, the same for sizes of one class, and of the shape that each nest calls for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from programs import SHIPPED, SIZES, facts, traced
+
+from tilewright.design.default import Facts, default_design
+from tilewright.design.legality import legal
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS
+
+OPTIONS = {
+    "matmul": {"activation": None}, "gelu": {"activation": "gelu"}, "attention": {"causal": True, "window": 64},
+    "paged_attention": {"causal": True, "window": None},
+}  # fmt: skip
+SHAPES = (
+    SIZES,
+    {d: 1 for d in SIZES},
+    {"M": 0, "K": 0, "T": 0},
+    {"M": 1, "K": 4096, "N": 4096, "D": 128, "E": 128, "R": 64},
+    {"M": 7, "N": 17, "K": 33, "D": 80, "E": 80, "R": 40, "S": 3},
+    {"M": 100_000, "N": 50_000, "K": 10_000, "D": 256, "E": 256, "R": 128, "T": 100_000},
+)
+
+
+@pytest.mark.parametrize("machine", SHIPPED)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_every_default_design_is_legal(name, machine):
+    for element, full, unit, sizes in itertools.product(("f32", "bf16", "f16"), (False, True), (-1, 0, None), SHAPES):
+        program = traced(name, element, full, **OPTIONS.get(name, {}))
+        known = facts(program, machine, unit, **{d: n for d, n in sizes.items() if d in program.dims})
+        tensors = frozenset(p.name for p in program.params if p.dims is not None)
+        multiples = frozenset(d for d, n in known.sizes.items() if n and n % 32 == 0)
+        for variant in (
+            known,
+            Facts(known.sizes, known.unit, known.machine, tensors, known.fixed, multiples),
+            Facts(known.sizes, known.unit, known.machine, frozenset(), frozenset(known.sizes), multiples),
+        ):
+            design = default_design(program, variant)
+            reasons = legal(program, design, variant)
+            assert not reasons, f"{element} {full} {unit} {sizes} {design.to_json()}: {'; '.join(map(str, reasons))}"
+
+
+def test_products_of_many_rows_are_packed_and_blocked():
+    program = traced("matmul", activation=None)
+    design = default_design(program, facts(program, M=1024, N=1024, K=4096))
+    assert design.names("lanes") == ("n",)
+    assert dict(design.prefixed("pack")) == {"a": "panel", "b": "panel"}
+    assert set(dict(design.prefixed("block"))) == {"m", "n", "k"}
+
+
+def test_products_of_few_rows_read_each_weight_once():
+    program = traced("matmul", activation=None)
+    design = default_design(program, facts(program, M=1, N=4096, K=4096))
+    assert design.names("lanes")[0] == "k"
+    assert not dict(design.prefixed("pack"))
+
+
+def test_instructions_are_those_of_the_machine():
+    program = traced("matmul", "bf16", activation=None)
+    atoms = {m: dict(default_design(program, facts(program, m)).prefixed("atom")) for m in SHIPPED}
+    assert atoms["sapphire-rapids"] == {"dot0": "amx_bf16"}
+    assert atoms["zen5"] == {"dot0": "bf16x2"}
+    assert atoms["x86-avx512"] == atoms["x86-avx2"] == atoms["arm-neon"] == {}
+
+
+def test_lanes_lie_along_unit_strides():
+    program = traced("scale_add")
+    assert default_design(program, facts(program, unit=-1)).names("lanes") == ("d",)
+    assert default_design(program, facts(program, unit=0)).names("lanes") == ("m",)
+
+
+def test_tiles_follow_the_width_of_vectors():
+    program = traced("rmsnorm")
+    for machine in SHIPPED:
+        lanes = Machine.named(machine).vector_bits // 32
+        assert default_design(program, facts(program, machine)).number("tile.d") % lanes == 0
