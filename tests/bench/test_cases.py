@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilewright.bench.cases import LLAMA_WEIGHTS, WORKLOADS, Case, cpu_cases, matches, select
+from tilewright.bench.cases import FAMILIES, LLAMA_WEIGHTS, WORKLOADS, Case, cpu_cases, matches, select
 from tilewright.bench.peers import OURS, PEERS
 from tilewright.bench.reference import REFERENCES
 
@@ -52,9 +52,24 @@ def test_arithmetic_and_traffic(c, flops, traffic):
     assert (c.flops, c.bytes) == (flops, traffic)
 
 
-def test_the_roof_is_reading_only_where_next_to_nothing_is_written():
-    assert case("linear", "bf16", M=1, N=4096, K=4096).reads_only
-    assert not case("rmsnorm", "f32", M=4096, D=4096).reads_only
+def test_streams_bound_what_moves_memory_and_nothing_else():
+    streams = {c.family: c.streams for c in cpu_cases()}
+    assert streams["decode_linear"] == ("read",)
+    assert streams["rows"] == streams["rows_best"] == ("copy", "copy_nontemporal")
+    assert streams["matmul_f32"] == streams["matmul_bf16"] == ()
+
+
+def test_large_products_take_fewer_rounds_and_fewer_copies():
+    large, small = case("matmul", "f32", M=4096, N=4096, K=4096), case("matmul", "f32", M=64, N=64, K=64)
+    assert (large.rounds, small.rounds) == (3, 6)
+    assert large.copies(1 << 30) == 1
+    assert small.copies(10 * small.bytes) == 30
+    assert small.copies(1 << 30) == 64
+    assert small.copies(1) == 1
+
+
+def test_families_of_cases_are_listed():
+    assert {c.family for c in cpu_cases()} < set(FAMILIES)
 
 
 def test_patterns_and_quick():

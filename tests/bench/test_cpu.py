@@ -15,36 +15,62 @@ from tilewright.errors import ArgumentError, TilewrightError
 
 @pytest.fixture
 def jobs(monkeypatch):
-    """Jobs that would be started, as (threads, job); nothing is measured."""
+    """What would be done, as (threads, job); nothing is measured, and the worker gives one result."""
     seen = []
 
     def work(threads, **job):
         seen.append((threads, job["job"]))
         yield Result("rows", job["job"], threads)
 
+    def write(folder, shape):
+        seen.append((shape.layers, "write"))
+        (folder / "config.json").touch()
+
     monkeypatch.setattr(cpu, "_work", work)
-    monkeypatch.setattr(cpu, "write_checkpoint", lambda folder, shape: None)
-    monkeypatch.setattr(cpu, "measure_startup", lambda repeats: [Result("startup", "import", 1)])
+    monkeypatch.setattr(cpu, "write_checkpoint", write)
+    monkeypatch.setattr(cpu, "measure_startup", lambda repeats: iter([Result("startup", "import", 1)]))
     return seen
 
 
-def test_a_full_run_measures_everything(jobs):
+def test_a_full_run_measures_everything_on_one_checkpoint(jobs):
     results = list(measure(Request((1, 2))))
-    assert jobs == [(1, "operators"), (2, "operators"), (2, "memory"), (2, "decoder")]
+    operators = [(1, "operators"), (2, "operators")]
+    assert jobs == [*operators, (1, "compile"), (16, "write"), (2, "memory"), (2, "decoder")]
     assert results[-1].family == "startup"
 
 
-def test_quick_leaves_the_model_out(jobs):
+def test_quick_keeps_the_decode_of_a_small_model(jobs):
     list(measure(Request((1,), quick=True)))
-    assert jobs == [(1, "operators")]
+    assert jobs == [(1, "operators"), (1, "compile"), (4, "write"), (1, "decoder")]
 
 
 @pytest.mark.parametrize(
-    "only, expected", [("memory", [(2, "memory")]), ("softmax", [(1, "operators"), (2, "operators")])]
+    "only, expected",
+    [
+        ("memory", [(16, "write"), (2, "memory")]),
+        ("decode,*", [(16, "write"), (2, "decoder")]),
+        ("softmax", [(1, "operators"), (2, "operators")]),
+        ("compile", [(1, "compile")]),
+    ],
 )
 def test_a_pattern_starts_only_what_it_names(jobs, only, expected):
     list(measure(Request((1, 2), only)))
     assert jobs == expected
+
+
+def test_a_job_that_breaks_off_owes_failures_and_the_run_goes_on(monkeypatch, jobs):
+    def work(threads, **job):
+        yield Result("rows", "softmax f32 4096x4096", threads, {"ratio": 1.0})
+        if threads == 1:
+            raise TilewrightError("out of luck")
+        yield Result("rows", "softmax bf16 4096x4096", threads, {"ratio": 1.0})
+
+    monkeypatch.setattr(cpu, "_work", work)
+    results = list(measure(Request((1, 2), "softmax")))
+    assert [r.key for r in results] == [
+        ("rows", f"softmax {dtype} 4096x4096", threads) for threads in (1, 2) for dtype in ("f32", "bf16")
+    ]
+    assert [r.error for r in results] == [None, "out of luck", None, None]
 
 
 def test_a_pattern_that_fits_nothing_is_a_typed_error(jobs):

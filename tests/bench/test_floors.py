@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tilewright.bench.cases import cpu_cases
+from tilewright.bench.cases import FAMILIES
 from tilewright.bench.floors import Floor, missed, read_floors
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
@@ -51,12 +51,12 @@ def test_a_missing_metric_and_a_failed_case_are_misses():
 
 
 def test_committed_floors_are_those_of_families_that_exist():
-    families = {c.family for c in cpu_cases()} | {"decoder", "memory", "startup"}
     floors = read_floors(COMMITTED)
-    assert {f.family for f in floors} <= families
+    assert {f.family for f in floors} <= set(FAMILIES)
     bounds = {(f.family, f.metric, f.over, f.name): f.max if f.min == float("-inf") else f.min for f in floors}
     assert bounds["matmul_f32", "ratio", "geomean", ""] == 0.90
     assert bounds["decoder", "bandwidth", "each", "decode"] == 0.85
+    assert bounds["compile", "cpu_ms", "each", ""] == bounds["compile", "wall_ms", "each", ""] == 50
     assert bounds["memory", "peak_over_need", "each", ""] == 1.10
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tilewright.bench import operators, peers
-from tilewright.bench.cases import Case
+from tilewright.bench.cases import OURS, PEER, Case
 from tilewright.bench.reference import REFERENCES
 from tilewright.errors import VerificationError
+from tilewright.machines._stream_kernels import StreamKernel
+from tilewright.machines._streaming import Stream
 from tilewright.runtime.measure import CONTROL, Comparison
 from tilewright.runtime.tolerance import check
 
@@ -22,7 +24,13 @@ SMALL = {
     "scale_add": {"M": 4, "D": 19},
     "rope": {"B": 1, "S": 6, "H": 2, "C": 8},
 }
-BANDWIDTH = {"read": 40.0, "copy": 30.0}
+
+
+def stream(operation: str, size: int = 40_000_000) -> Stream:
+    return Stream(StreamKernel(operation, 512, 1, 64), size, lambda: 0.0)
+
+
+ROOF = {name: stream(name) for name in ("read", "copy", "copy_nontemporal")}
 
 
 def small(operator: str, dtype: str, peer: str = "torch") -> Case:
@@ -76,18 +84,20 @@ def test_operand_sets_move_more_than_the_caches_hold(monkeypatch):
 @pytest.mark.usefixtures("interpreter_backend")
 def test_run_case_gives_metrics_and_samples(monkeypatch):
     monkeypatch.setattr(operators, "last_level_cache_bytes", lambda: 1)
-    result = operators.run_case(small("scale_add", "f32"), 1, BANDWIDTH, seconds=0.0)
+    result = operators.run_case(small("scale_add", "f32"), 1, ROOF, seconds=0.0)
     assert result.metrics["us"] > 0
     assert result.metrics["ratio_low"] <= result.metrics["ratio"] <= result.metrics["ratio_high"]
-    assert set(result.raw["samples_ns"]) == {operators.OURS, operators.PEER, CONTROL}
+    assert set(result.raw["samples_ns"]) == {OURS, PEER, "copy", "copy_nontemporal", CONTROL}
+    assert result.metrics["bandwidth"] > 0 and result.metrics["of_copy"] > 0
+    assert set(result.raw["streams"]) == {"copy", "copy_nontemporal"}
     assert 0 <= result.metrics["error_over_bound"] <= 1
 
 
 def test_metrics_are_per_call_and_against_the_right_roof():
     case = Case("decode_linear", "linear", "bf16", (("M", 1), ("N", 1000), ("K", 1000)))
-    samples = {"tilewright": (4e6,) * 6, "peer": (8e6,) * 6, CONTROL: (4e6,) * 6}
-    comparison = Comparison(samples, dict.fromkeys(samples, 1), ("tilewright", "peer"), flush=False)
-    found = operators.metrics(case, comparison, sets=40, bandwidth=BANDWIDTH)
+    samples = {OURS: (4e6,) * 6, PEER: (8e6,) * 6, CONTROL: (4e6,) * 6, "read": (1e6,) * 6}
+    comparison = Comparison(samples, dict.fromkeys(samples, 1), (OURS, PEER, "read"), flush=False)
+    found = operators.metrics(case, comparison, sets=40, roof={"read": ROOF["read"]})
     assert found["us"] == 100  # 4 ms for 40 sets
     assert found["ratio"] == 2
     assert found["gflops"] == pytest.approx(2e6 / 1e5)

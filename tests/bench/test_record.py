@@ -21,9 +21,11 @@ def described(tmp_path):
 
 
 def test_everything_needed_to_judge_a_number_is_in_it(described):
-    assert described["command"] == "tilewright bench cpu"
-    assert described["commit"] is None  # a folder outside git
-    assert {"python", "tilewright", "numpy", "torch", "llvmlite"} <= set(described["versions"])
+    (run,) = described["runs"]
+    assert run["command"] == "tilewright bench cpu"
+    assert run["commit"] is None  # a folder outside git
+    assert run["threads"] == [2]
+    assert {"python", "tilewright", "numpy", "torch", "transformers", "llvmlite", "llvm"} <= set(run["versions"])
     assert described["machine"]["name"] == "x86-avx2"
     assert described["system"]["processor"]
     json.dumps(described)
@@ -31,7 +33,7 @@ def test_everything_needed_to_judge_a_number_is_in_it(described):
 
 def test_saved_and_loaded_again(described, tmp_path):
     path = record.save(described, tmp_path / "results")
-    assert path.name == f"cpu-x86-avx2-{described['date'][:10]}.json"
+    assert path.name == f"cpu-generic-4-cores-{described['date'][:10]}.json"
     assert record.load(path)["results"] == RESULTS
     assert "[1, 2, 3]" in path.read_text()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -40,10 +42,64 @@ def test_saved_and_loaded_again(described, tmp_path):
 def test_newest_by_date_inside(described, tmp_path):
     for name, date in (("cpu-a.json", "2026-01-02T00:00:00+00:00"), ("cpu-b.json", "2025-01-02T00:00:00+00:00")):
         (tmp_path / name).write_text(json.dumps({**described, "date": date}))
-    assert record.newest(tmp_path).name == "cpu-a.json"
+    ((path, found),) = record.newest(tmp_path)
+    assert path.name == "cpu-a.json" and found["results"] == RESULTS
 
 
-@pytest.mark.parametrize("text", ["{", '{"format": 99}', "[]", '{"format": 1, "results": [{"nonsense": 1}]}'])
+def later(described: dict, results: list[Result], **changes: object) -> dict:
+    """Another run on the same day."""
+    run = {**described["runs"][0], "command": "tilewright bench cpu --only rows"}
+    return {**described, "runs": [run], "results": [r.to_json() for r in results], **changes}
+
+
+def test_a_day_s_file_is_gathered_in_several_runs(described, tmp_path):
+    record.save(described, tmp_path)
+    again = [Result("rows", "rope", 2, {"ratio": 3.0}), Result("startup", "import", 2, {"s": 0.1})]
+    path = record.save(later(described, again), tmp_path)
+    found = record.load(path)
+    assert [r.name for r in found["results"]] == ["softmax", "rope", "import"]
+    assert [r.run for r in found["results"]] == [0, 1, 1]
+    assert [run["command"] for run in found["runs"]] == ["tilewright bench cpu", "tilewright bench cpu --only rows"]
+    assert found["results"][1].metrics == {"ratio": 3.0} and found["results"][1].error is None
+    assert [p.name for p in tmp_path.glob("*.json")] == [path.name]
+
+
+def test_a_run_of_which_nothing_is_left_is_forgotten(described, tmp_path):
+    record.save(described, tmp_path)
+    found = record.load(record.save(later(described, RESULTS), tmp_path))
+    assert [run["command"] for run in found["runs"]] == ["tilewright bench cpu --only rows"]
+    assert {r.run for r in found["results"]} == {0}
+
+
+def test_a_file_of_something_else_is_not_replaced(described, tmp_path):
+    first = record.save(described, tmp_path)
+    other = record.save(later(described, RESULTS, fingerprint="0123456789abcdef"), tmp_path)
+    assert other.name == f"{first.stem}-0123456789abcdef.json"
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    first.write_text("notes")
+    assert record.save(described, tmp_path) != first
+    assert first.read_text() == "notes"
+
+
+def test_two_machines_have_two_readable_names():
+    def key(name: str, architecture: str) -> str:
+        return record.machine_key({"machine": {"name": name, "architecture": architecture, "cores": 2}})
+
+    assert key("AMD EPYC", "amd-26-2") == "amd-26-2-2-cores"
+    assert key("Intel(R) Xeon(R) Platinum 8581C CPU", "intel-6-207") == "intel-6-207-2-cores"
+    assert key("AMD EPYC as x86-avx2", "amd-26-2") == "amd-26-2-2-cores-as-x86-avx2"
+    assert key(Machine.detect().name, Machine.detect().architecture)
+
+
+def test_newest_of_each_machine(described, tmp_path):
+    for name, architecture, date in (("a", "amd-1-1", "2026-01-01"), ("b", "intel-6-1", "2025-01-01"),
+                                     ("c", "amd-1-1", "2026-01-02")):  # fmt: skip
+        machine = {**described["machine"], "architecture": architecture}
+        (tmp_path / f"cpu-{name}.json").write_text(json.dumps({**described, "machine": machine, "date": date}))
+    assert [path.name for path, _ in record.newest(tmp_path)] == ["cpu-c.json", "cpu-b.json"]
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": 99}', "[]", '{"format": 2, "results": [{"nonsense": 1}]}'])
 def test_what_is_no_results_file_is_a_typed_error(tmp_path, text):
     path = tmp_path / "cpu-x.json"
     path.write_text(text)

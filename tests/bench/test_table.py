@@ -13,7 +13,8 @@ from tilewright.machines.machine import Machine
 
 
 def rates(**more: float) -> dict[str, float]:
-    return {"gflops": 1234.6, "peer_gflops": 1000, "gbs": 20.04, "peer_gbs": 10, "bandwidth": 0.876,
+    return {"gflops": 1234.6, "peer_gflops": 1000, "gbs": 20.04, "peer_gbs": 10,
+            "bandwidth": 0.876, "bandwidth_low": 0.85, "bandwidth_high": 0.9,
             "ratio": 2.0, "ratio_low": 1.9, "ratio_high": 2.1, **more}  # fmt: skip
 
 
@@ -21,17 +22,33 @@ RESULTS = [
     Result("matmul_f32", "matmul f32 8x8x8", 1, rates()),
     Result("matmul_f32", "linear f32 1x8x8", 1, rates(ratio=0.5)),
     Result("matmul_f32", "linear f32 2x8x8", 1, error="VerificationError: far off"),
-    Result("rows", "softmax f32 8x8", 2, rates()),
+    Result("rows", "softmax f32 8x8", 2, rates(of_copy=1.2, of_copy_low=1.1, of_copy_high=1.3)),
+    Result("decode_linear", "linear bf16 1x8x8", 2, rates()),
+    Result("compile", "compile matmul f32 1x8x8", 1, {"cpu_ms": 20.04, "wall_ms": 21.0}),
     Result("decoder", "prefill", 2, {**rates(tokens_per_s=500.0, peer_tokens_per_s=250.0)}),
     Result("memory", "peak resident memory", 2, {"peak_mb": 2600, "need_mb": 2500, "peak_over_need": 1.04}),
     Result("startup", "import tilewright", 2, {"s": 0.123}),
 ]
 
 
+FLOORS = """
+[[floor]]
+family = "matmul_f32"
+metric = "ratio"
+min = 0.75
+
+[[floor]]
+family = "rows_best"
+metric = "ratio"
+min = 1.0
+"""
+
+
 @pytest.fixture
 def root(tmp_path):
     described = record.describe(Machine.named("x86-avx2"), RESULTS, ["tilewright", "bench", "cpu", "--save"], tmp_path)
     record.save(described, tmp_path / "benchmarks" / "results")
+    (tmp_path / "benchmarks" / "floors.toml").write_text(FLOORS)
     (tmp_path / "README.md").write_text(f"# Title\n\n{table.BEGIN}\n{table.END}\n\n## After\n")
     return tmp_path
 
@@ -52,9 +69,11 @@ def test_figures_are_those_of_the_results(root):
     assert "| matmul f32 8x8x8 | 1 | 1,235 | 1,000 | 2.00x [1.90, 2.10] |" in text
     assert "| linear f32 2x8x8 | 1 | failed |" in text
     assert "| **geometric mean** | 1 |  |  | **1.00x** |" in text
-    assert "| softmax f32 8x8 | 2 | 20.0 | 10.0 | 88% | 2.00x [1.90, 2.10] |" in text
+    assert "| softmax f32 8x8 | 2 | 20.0 | 10.0 | 120% [110, 130] | 88% [85, 90] | 2.00x [1.90, 2.10] |" in text
+    assert "| linear bf16 1x8x8 | 2 | 20.0 | 10.0 | 88% [85, 90] | 2.00x [1.90, 2.10] |" in text
+    assert "| compile matmul f32 1x8x8 | 1 | 20.0 | 21.0 |" in text
     assert "| peak resident memory | 2 | 2,600 | 2,500 | 104% |" in text
-    assert "benchmarks/results/cpu-x86-avx2-" in text
+    assert "benchmarks/results/cpu-generic-4-cores-" in text
     assert "`tilewright bench cpu --save`" in text
 
 
@@ -68,9 +87,34 @@ def test_a_newer_file_makes_the_readme_stale(root):
     assert table.regenerate(root, check=True) is False
 
 
+def test_what_falls_short_is_said(root):
+    table.regenerate(root, check=False)
+    text = (root / "README.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("Missed floors: ")]
+    assert "linear f32 1x8x8, threads 1: ratio is 0.5, the floor is at least 0.75" in line
+    assert "linear f32 2x8x8, threads 1: VerificationError: far off" in line
+    assert line.endswith("Not measured: rows_best.")
+
+
+def test_each_machine_has_its_heading_and_its_tables(root):
+    (path,) = (root / "benchmarks" / "results").iterdir()
+    other = json.loads(path.read_text())
+    other["machine"] |= {"architecture": "intel-6-207", "cores": 2}
+    other["system"]["processor"] = "INTEL(R) XEON(R)"
+    other["runs"][0]["commit"] = "0123456789abcdef-dirty"
+    (path.parent / "cpu-intel.json").write_text(json.dumps(other))
+    table.regenerate(root, check=False)
+    text = (root / "README.md").read_text()
+    heads = [line for line in text.splitlines() if line.startswith("### ")]
+    assert len(heads) == 2 and "(generic), 4 cores" in heads[0]
+    assert heads[1] == f"### INTEL(R) XEON(R) (intel-6-207), 2 cores, {other['date'][:10]}, commit 0123456789ab-dirty"
+    assert text.count("| softmax f32 8x8 |") == 2
+    assert table.regenerate(root, check=True) is True
+
+
 def test_every_table_row_has_as_many_cells_as_its_head(root):
     (path,) = (root / "benchmarks" / "results").iterdir()
-    blocks = table.render(record.load(path), "x.json").split("\n\n")
+    blocks = table.render(record.load(path), "x.json", []).split("\n\n")
     for block in (b for b in blocks if b.startswith("|")):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 

@@ -38,5 +38,5 @@ def test_json_and_back():
 
 @pytest.mark.parametrize("text", ["[1]", '{"tile.m": 1.5}', '{"tile.m": null}', '{"lanes": {"n": 1}}', "nothing"])
 def test_text_that_is_no_design(text):
-    with pytest.raises(ValueError, match="a design is a JSON object|Expecting value"):
+    with pytest.raises(ValueError, match=r"a design is a JSON object|Expecting value"):
         Design.from_json(text)

@@ -17,9 +17,9 @@ import pytest
 from tilewright.build.jit import Library, Target, compile_ir, load
 from tilewright.errors import ArgumentError
 from tilewright.runtime import pool
-from tilewright.runtime.pool_ir import pool_ir
+from tilewright.runtime import pool_ir as layout
 
-# args: { calls[64], seen[64], errors[64], entry, pool, fns } in i64 words; thread t writes word t of each array.
+# args: { calls[64], seen[64], errors[64], extra[64] } in i64 words; part t writes word t of each array.
 FUNCTIONS = """
 define internal ptr @word(ptr %args, i64 %array, i64 %i) {
   %base = mul i64 %array, 64
@@ -41,7 +41,7 @@ define void @count(ptr %args, i64 %t, i64 %n) {
   ret void
 }
 
-; errors[t] += calls[t] != calls[(t+1) % n]: holds after @count if, and only if, all threads have finished it
+; errors[t] += calls[t] != calls[(t+1) % n]: holds after @count if, and only if, all parts of it have ended
 define void @check(ptr %args, i64 %t, i64 %n) {
   %t1 = add i64 %t, 1
   %u = urem i64 %t1, %n
@@ -56,6 +56,34 @@ define void @check(ptr %args, i64 %t, i64 %n) {
   %e1 = add i64 %e, %one
   store i64 %e1, ptr %r
   ret void
+}
+
+declare i32 @usleep(i32)
+declare i64 @pthread_self()
+
+; counts after 1 ms, and 20 ms more for every part after the first; says in `extra` which thread ran part t
+define void @dawdle(ptr %args, i64 %t, i64 %n) {
+  %t32 = trunc i64 %t to i32
+  %more = mul i32 %t32, 20000
+  %us = add i32 %more, 1000
+  %ignored = call i32 @usleep(i32 %us)
+  %self = call i64 @pthread_self()
+  %at = call ptr @word(ptr %args, i64 3, i64 %t)
+  store i64 %self, ptr %at
+  call void @count(ptr %args, i64 %t, i64 %n)
+  ret void
+}
+
+; in place of pthread_create: keeps what the thread would have run, and creates none
+@kept = internal global [2 x ptr] zeroinitializer
+define i32 @keep(ptr %handle, ptr %attributes, ptr %start, ptr %argument) {
+  %second = getelementptr ptr, ptr @kept, i64 1
+  store ptr %start, ptr @kept
+  store ptr %argument, ptr %second
+  ret i32 0
+}
+define ptr @kept_at() {
+  ret ptr @kept
 }
 
 ; enters the pool again, from inside a region, on thread 0
@@ -103,7 +131,7 @@ def workers(request: pytest.FixtureRequest) -> Iterator[pool.Pool]:
     yield pool.get(request.param)
 
 
-def test_every_thread_runs_its_part_once(workers: pool.Pool) -> None:
+def test_every_part_runs_once(workers: pool.Pool) -> None:
     n, args = workers.threads, Args()
     for _ in range(50):
         workers.run([address("count")], args.address)
@@ -113,7 +141,53 @@ def test_every_thread_runs_its_part_once(workers: pool.Pool) -> None:
     workers.run([])
 
 
-def test_no_thread_begins_a_phase_before_all_have_ended_the_last(workers: pool.Pool) -> None:
+def test_the_caller_sleeps_until_a_long_part_has_ended() -> None:
+    workers, args = pool.get(2), Args()
+    workers.run([address("count")], args.address)
+    for _ in range(5):
+        busy = time.process_time()
+        workers.run([address("dawdle"), address("check")], args.address)
+        assert time.process_time() - busy < 0.015  # of 20 ms
+    assert args.calls[:2].tolist() == [6, 6]
+    assert not args.errors.any()
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Two other processes for every core, which want all of it."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * pool.available_threads())]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+        for hog in hogs:
+            hog.wait()
+
+
+def test_every_part_runs_once_where_others_want_the_cores(busy_machine: None) -> None:
+    """Sizes up to many more than the cores, two threads of the program at once; nothing is written afterwards."""
+
+    def work(size: int, ended: list[tuple[Args, int]]) -> None:
+        workers, until = pool.get(size), time.monotonic() + 0.2
+        while time.monotonic() < until:
+            args, phases = Args(), 2 * (1 + len(ended) % 5)
+            workers.run([address("count"), address("check")] * (phases // 2), args.address)
+            ended.append((args, phases // 2))
+
+    for size in (2, 3, 7, 16):
+        results: list[list[tuple[Args, int]]] = [[], []]
+        threads = [threading.Thread(target=work, args=(size, ended)) for ended in results]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for args, times in (*results[0], *results[1]):
+            assert args.calls.tolist() == [times] * size + [0] * (64 - size)
+            assert not args.errors.any()
+
+
+def test_no_part_begins_before_all_have_ended_of_the_phase_before(workers: pool.Pool) -> None:
     args = Args()
     phases = [address("count"), address("check")] * 10
     for _ in range(30):
@@ -196,9 +270,17 @@ def count(workers, times=1):
         workers.run([address("count"), address("check")], args.address)
     assert args.calls.tolist() == [times] * workers.threads + [0] * (64 - workers.threads), args.calls
     assert not args.errors.any()
-def tasks():
+def named():
     names = {int(t): open(f"/proc/self/task/{t}/comm").read() for t in os.listdir("/proc/self/task")}
     return [t for t, name in names.items() if name == "tilewright\\n"]
+def tasks(wanted):
+    # A region does not wait for workers to begin: they take their name when they do.
+    until = time.monotonic() + 10
+    while len(named()) < wanted and time.monotonic() < until:
+        time.sleep(0.001)
+    found = named()
+    assert len(found) == wanted, found
+    return found
 """
 
 
@@ -218,15 +300,15 @@ def in_a_process(program: str) -> None:
 def test_the_process_ends_cleanly_and_workers_with_it() -> None:
     in_a_process("""
 workers = [pool.get(n) for n in (2, 3)]
-assert tasks() == []
+tasks(0)
 for w in workers: count(w)
-assert len(tasks()) == 3
+tasks(3)
 workers[0].stop(); workers[0].stop()
 assert workers[0].workers == 0
 count(workers[0])
 begin = time.monotonic()
 pool._stop_all()
-assert tasks() == [] and time.monotonic() - begin < 1
+assert named() == [] and time.monotonic() - begin < 1
 count(workers[1])
 """)
 
@@ -236,6 +318,7 @@ def test_a_forked_child_makes_workers_of_its_own() -> None:
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads is what this is about
 workers = pool.get(3)
+count(workers)  # compiles: the lock of a compiler at work would stay closed in the child for ever
 stop = threading.Event()
 other = threading.Thread(target=lambda: [count(workers) for _ in iter(stop.is_set, True)])
 other.start()  # keeps the pool busy at the moment of the fork
@@ -245,7 +328,7 @@ for _ in range(10):
         try:
             assert workers.workers == 0
             count(workers, 5)
-            assert len(tasks()) == 2, tasks()
+            tasks(2)
             count(pool.get(2))
         except BaseException:
             import traceback
@@ -261,12 +344,61 @@ count(workers, 5)
 
 def test_a_worker_that_cannot_be_created_leaves_a_serial_pool() -> None:
     in_a_process("""
-from tilewright.build import jit
 fail = jit.load(jit.compile_ir("define i32 @fail(ptr %a, ptr %b, ptr %c, ptr %d) { ret i32 11 }", jit.Target.host()))
 jit.add_symbol("pthread_create", fail.address("fail"))
 workers = pool.get(4)
 count(workers, 3)
-assert workers.workers == 0 and tasks() == []
+assert workers.workers == 0 and named() == []
+""")
+
+
+# The pool believes in a worker that has yet to begin: the most that can happen to one on a busy machine.
+UNBEGUN = """
+import ctypes
+from test_pool import layout
+from tilewright.build import jit
+jit.add_symbol("pthread_create", address("keep"))
+workers, args = pool.get(2), Args()
+for _ in range(3):
+    workers.run([address("count"), address("check")] * 5, args.address)
+assert workers.workers == 1
+assert args.calls[:2].tolist() == [15, 15] and not args.errors.any()
+"""
+
+
+def test_parts_that_no_worker_begins_are_run_by_the_caller() -> None:
+    in_a_process(UNBEGUN + "os._exit(0)")
+
+
+def test_a_worker_that_comes_late_touches_nothing_and_serves_the_next_region() -> None:
+    in_a_process(
+        UNBEGUN
+        + """
+before = args.words.copy()
+kept_at = ctypes.CFUNCTYPE(ctypes.c_void_p)(address("kept_at"))()
+start, argument = (ctypes.c_void_p * 2).from_address(kept_at)
+worker = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(start)
+threading.Thread(target=worker, args=(argument,), daemon=True).start()
+while not workers._read(layout.ASLEEP) & 1:
+    time.sleep(0.001)
+assert (args.words == before).all()
+while args.extra[0] == args.extra[1]:
+    workers.run([address("dawdle")], args.address)
+os._exit(0)
+"""
+    )
+
+
+def test_workers_on_the_core_of_the_caller() -> None:
+    in_a_process("""
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+workers = [pool.get(n) for n in (2, 3, 7)]
+for w in workers:
+    for _ in range(20): count(w, 10)
+time.sleep(0.01)
+busy = time.process_time()
+time.sleep(0.2)
+assert time.process_time() - busy < 0.02
 """)
 
 
@@ -274,7 +406,7 @@ def test_workers_can_be_bound_to_cores() -> None:
     in_a_process("""
 cores = sorted(os.sched_getaffinity(0))
 count(pool.get(2, pin=True), 3)
-(worker,) = tasks()
+(worker,) = tasks(1)
 assert os.sched_getaffinity(worker) == {cores[1 % len(cores)]}
 assert os.sched_getaffinity(0) == set(cores)
 """)
@@ -283,7 +415,7 @@ assert os.sched_getaffinity(0) == set(cores)
 def test_signals_stay_with_the_threads_of_the_program() -> None:
     in_a_process("""
 count(pool.get(2))
-(worker,) = tasks()
+(worker,) = tasks(1)
 status = open(f"/proc/self/task/{worker}/status").read()
 blocked = int(status.split("SigBlk:")[1].split()[0], 16)
 assert blocked >> (signal.SIGINT - 1) & 1 and blocked >> (signal.SIGALRM - 1) & 1
@@ -295,6 +427,6 @@ def test_the_text_serves_both_processor_families() -> None:
     import llvmlite.binding as llvm
 
     for machine in ("x86_64", "aarch64"):
-        llvm.parse_assembly(pool_ir(machine), llvm.create_context()).verify()
-    assert "pause" in pool_ir("x86_64")
-    assert "yield" in pool_ir("aarch64")
+        llvm.parse_assembly(layout.pool_ir(machine), llvm.create_context()).verify()
+    assert "pause" in layout.pool_ir("x86_64")
+    assert "yield" in layout.pool_ir("aarch64")

@@ -11,6 +11,18 @@ from tilewright.language.dtypes import dtype
 
 Sizes = dict[str, int]
 
+OURS, PEER = "tilewright", "peer"
+"""Names of the two sides in every comparison."""
+
+FAMILIES = (
+    *("matmul_f32", "matmul_bf16", "decode_linear", "rows", "rows_best"),
+    *("compile", "memory", "decoder", "startup"),
+)
+"""Every family of results; those of the first line are operator cases, each further one is a job of its own."""
+
+LARGE_FLOPS = 1 << 36
+"""A call of more operations takes seconds on two cores: such a case is timed in few rounds."""
+
 LLAMA_WEIGHTS = ((3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096))
 """(N, K) of the projections of Llama 3.2 1B (fused QKV, output, fused gate-up, down) and of 8B (QKV, output)."""
 
@@ -104,9 +116,23 @@ class Case:
         return sum(_elements(dims, sizes) for dims in shapes) * dtype(self.dtype).bytes
 
     @property
-    def reads_only(self) -> bool:
-        """Whether nearly all traffic is reading, so that read bandwidth (not copy) is the roof."""
-        return _elements(self.workload.result, dict(self.sizes)) * dtype(self.dtype).bytes < 0.05 * self.bytes
+    def streams(self) -> tuple[str, ...]:
+        """The memory streams that bound this case and are timed beside it; none where arithmetic is the bound."""
+        if self.family == "decode_linear":
+            return ("read",)
+        return ("copy", "copy_nontemporal") if self.family in ("rows", "rows_best") else ()
+
+    def copies(self, cache_bytes: int, limit: int = 64) -> int:
+        """Sets of operands in one timed pass: enough to move three times `cache_bytes`, of LARGE_FLOPS / 2 at most.
+
+        What takes that much arithmetic is bound by it, wherever its operands lie.
+        """
+        return max(1, min(limit, math.ceil(3 * cache_bytes / self.bytes), LARGE_FLOPS // 2 // self.flops))
+
+    @property
+    def rounds(self) -> int:
+        """The fewest rounds of a comparison: 6 hold the median with 95% confidence, 3 (large cases) with 75%."""
+        return 3 if self.flops > LARGE_FLOPS else 6
 
 
 def _case(family: str, operator: str, dtype_: str, sizes: Sizes, *, peer: str = "torch", slow: bool = False) -> Case:

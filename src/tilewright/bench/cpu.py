@@ -8,66 +8,50 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilewright.bench.cases import cpu_cases, matches, select
-from tilewright.bench.checkpoint import Shape, write_checkpoint
+from tilewright.bench.checkpoint import write_checkpoint
+from tilewright.bench.plan import Job, Request, plan
 from tilewright.bench.result import Result
 from tilewright.bench.startup import measure_startup
 from tilewright.errors import ArgumentError, TilewrightError
 
-SECONDS, QUICK_SECONDS = 1.0, 0.2
-MODEL_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure: thread counts, a pattern that names must fit (None is all), and whether to be quick.
-
-    A quick run leaves out the large cases and the whole model, and takes fewer samples.
-    """
-
-    threads: tuple[int, ...]
-    only: str | None = None
-    quick: bool = False
-
-    def wants(self, *names: str) -> bool:
-        """Whether a job that gives results of these names and families is asked for."""
-        return self.only is None or matches(self.only, *names)
+__all__ = ["Request", "measure", "parse_threads", "source_root"]
 
 
 def measure(request: Request) -> Iterator[Result]:
-    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it."""
-    model = not request.quick and request.wants("decoder", "memory")
-    startup = request.wants("startup")
-    operators = bool(select(cpu_cases(), request.only, request.quick))
-    if not (model or startup or operators):
-        families = ", ".join(dict.fromkeys(case.family for case in cpu_cases()))
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {families}, decoder, memory and startup")
-    for threads in request.threads if operators else ():
-        yield from _work(
-            threads,
-            job="operators",
-            only=request.only,
-            quick=request.quick,
-            seconds=QUICK_SECONDS if request.quick else SECONDS,
-        )
-    if model:
-        yield from _model(max(request.threads), request)
-    if startup:
-        yield from measure_startup(repeats=3 if request.quick else 5)
+    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it.
+
+    A job that breaks off gives the results that it still owed as failed ones, and the run goes on.
+    """
+    jobs = plan(request)
+    with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
+        folder = Path(name)
+        for job in jobs:
+            if job.shape is not None and not any(folder.iterdir()):
+                write_checkpoint(folder, job.shape)
+            yield from _all_results(job, folder)
 
 
-def _model(threads: int, request: Request) -> Iterator[Result]:
-    """The results of the whole model, from a checkpoint that exists as long as they are measured."""
-    with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as folder:
-        write_checkpoint(Path(folder), Shape())
-        if request.wants("memory"):
-            yield from _work(threads, job="memory", folder=folder)
-        if request.wants("decoder"):
-            yield from _work(threads, job="decoder", folder=folder, seconds=MODEL_SECONDS)
+def _all_results(job: Job, folder: Path) -> Iterator[Result]:
+    """One result for each step of `job`; those that its process no longer gave say why."""
+    owed = list(job.steps)
+    try:
+        for result in _run(job, folder):
+            owed.pop(0)
+            yield result
+    except TilewrightError as error:
+        for step in owed:
+            yield Result(step.family, step.name, step.threads, error=str(error))
+
+
+def _run(job: Job, folder: Path) -> Iterator[Result]:
+    if job.kind == "startup":
+        yield from measure_startup(**job.options)
+    else:
+        where = {} if job.shape is None else {"folder": str(folder)}
+        yield from _work(job.threads, job=job.kind, **job.options, **where)
 
 
 def _work(threads: int, **job: Any) -> Iterator[Result]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,45 +9,46 @@ from typing import Any
 import numpy as np
 
 from tilewright.bench import peers
-from tilewright.bench.cases import Case
+from tilewright.bench.cases import OURS, PEER, Case
 from tilewright.bench.reference import REFERENCES
 from tilewright.bench.result import Result, rounded
+from tilewright.bench.roof import Roof, described, shares
 from tilewright.runtime.measure import Comparison, compare, last_level_cache_bytes
 from tilewright.runtime.tolerance import check
 
-OURS, PEER = "tilewright", "peer"
 CHECKED_ROWS = 8
 LONG_NS = 30e6
 """A pass longer than this needs no untimed pass before it: waking threads and warm code no longer show."""
 
-Bandwidth = Mapping[str, float]
-"""Measured GB/s of this machine at the thread count in use: `read` and `copy`."""
 
+def run_case(case: Case, threads: int, roof: Roof, seconds: float) -> Result:
+    """Check `case`, time it for about `seconds`, check again. Raises VerificationError on a wrong result.
 
-def run_case(case: Case, threads: int, bandwidth: Bandwidth, seconds: float) -> Result:
-    """Check `case`, time it for about `seconds`, check again. Raises VerificationError on a wrong result."""
+    Those streams of `roof` that bound the case take turns with it.
+    """
+    bounds = {name: roof[name] for name in case.streams}
     sets = operand_sets(case)
     error = verify(case, sets[0])
-    comparison = _time(case, sets, seconds)
+    comparison = _time(case, sets, bounds, seconds)
     error = max(error, verify(case, sets[-1]))  # the clock must not have watched anything else than what was checked
-    return Result(
-        case.family,
-        case.name,
-        threads,
-        {**metrics(case, comparison, len(sets), bandwidth), "error_over_bound": round(error, 3)},
-        {**comparison.to_json(), "operand_sets": len(sets), "cache": "cold: operand sets rotate through memory"},
-    )
+    cold = len(sets) * case.bytes >= 2 * last_level_cache_bytes()
+    raw = {**comparison.to_json(), "operand_sets": len(sets), "cache": "cold" if cold else "partly warm"}
+    raw["confidence"] = round(comparison.control.confidence, 3)
+    if bounds:
+        raw["streams"] = described(bounds)
+    values = {**metrics(case, comparison, len(sets), bounds), "error_over_bound": round(error, 3)}
+    return Result(case.family, case.name, threads, values, raw)
 
 
-def operand_sets(case: Case, limit: int = 64) -> list[dict[str, Any]]:
+def operand_sets(case: Case) -> list[dict[str, Any]]:
     """Operands in enough copies that a pass over all of them moves three times what the caches hold.
 
-    When a set comes round again, nothing of it is left in any cache: true cold memory, with threads awake, as the
-    weights of a model are met at every token.
+    (Fewer where arithmetic is what takes the time.) When a set comes round again, nothing of it is left in any
+    cache: true cold memory, with threads awake, as the weights of a model are met at every token.
     """
     first = peers.operands(case, seed=0)
-    copies = max(1, min(limit, math.ceil(3 * last_level_cache_bytes() / case.bytes)))
-    return [first, *({name: t.clone() for name, t in first.items()} for _ in range(copies - 1))]
+    copies = case.copies(last_level_cache_bytes()) - 1
+    return [first, *({name: t.clone() for name, t in first.items()} for _ in range(copies))]
 
 
 def verify(case: Case, tensors: Mapping[str, Any]) -> float:
@@ -74,13 +74,19 @@ def _rows(tensor: Any, dims: tuple[str, ...], axis: str, rows: np.ndarray[Any, A
     return array.take(rows, dims.index(axis)) if axis in dims else array
 
 
-def _time(case: Case, sets: list[dict[str, Any]], seconds: float) -> Comparison:
+def _time(case: Case, sets: list[dict[str, Any]], roof: Roof, seconds: float) -> Comparison:
     """Interleaved passes over all operand sets; before every pass the memory of old results is poisoned."""
     ours, peer = (_passes(call, sets) for call in (peers.OURS[case.operator], peers.PEERS[case.operator, case.peer]))
     start = time.perf_counter_ns()
     peer()
     long = time.perf_counter_ns() - start > LONG_NS
-    return compare({OURS: ours, PEER: peer}, seconds=seconds, poison=lambda: peers.poisoned(case), prewarm=not long)
+    return compare(
+        {OURS: ours, PEER: peer, **roof},
+        seconds=seconds,
+        poison=lambda: peers.poisoned(case),
+        prewarm=not long,
+        min_rounds=case.rounds,
+    )
 
 
 def _passes(call: Callable[[Mapping[str, Any]], Any], sets: list[dict[str, Any]]) -> Callable[[], None]:
@@ -93,11 +99,10 @@ def _passes(call: Callable[[Mapping[str, Any]], Any], sets: list[dict[str, Any]]
     return run
 
 
-def metrics(case: Case, comparison: Comparison, sets: int, bandwidth: Bandwidth) -> dict[str, float]:
-    """The numbers of one case: microseconds, rates, share of the measured bandwidth, ratio to the peer."""
+def metrics(case: Case, comparison: Comparison, sets: int, roof: Roof) -> dict[str, float]:
+    """The numbers of one case: microseconds, rates, shares of the streams in `roof`, ratio to the peer."""
     ours, peer = (comparison.median_ns(name) / sets for name in (OURS, PEER))
     ratio = comparison.ratio(PEER, to=OURS)
-    roof = bandwidth["read" if case.reads_only else "copy"]
     return rounded(
         {
             "us": ours / 1e3,
@@ -106,7 +111,7 @@ def metrics(case: Case, comparison: Comparison, sets: int, bandwidth: Bandwidth)
             "peer_gflops": case.flops / peer,
             "gbs": case.bytes / ours,
             "peer_gbs": case.bytes / peer,
-            "bandwidth": case.bytes / ours / roof,
+            **shares(comparison, case.bytes * sets, roof),
             "ratio": ratio.median,
             "ratio_low": ratio.low,
             "ratio_high": ratio.high,

@@ -1,4 +1,8 @@
-"""A results file: what was measured, on what, with what, when, and how to do it again."""
+"""A results file: what was measured, on what, with what, when, and how to do it again.
+
+One file holds a machine's results of one day, and may be gathered in several runs: what is measured again takes
+the place of what was there.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,27 +25,51 @@ from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("numpy", "ml_dtypes", "llvmlite", "torch", "transformers", "tokenizers", "safetensors")
 
 
 def describe(machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path) -> dict[str, Any]:
-    """The contents of a results file. `folder` is where the git commit is looked up."""
-    return {
-        "format": FORMAT,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    """The contents of a results file after one run. `folder` is where the git commit is looked up."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    run = {
+        "date": date,
         "command": " ".join(command),
         "commit": git_commit(folder),
+        "threads": sorted({result.threads for result in results}),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "versions": versions(),
+    }
+    return {
+        "format": FORMAT,
+        "date": date,
         "machine": machine.to_dict(),
         "fingerprint": machine.fingerprint,
-        "system": {
-            "platform": platform.platform(),
-            "processor": processor_name(),
-            "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        },
-        "versions": versions(),
+        "system": {"platform": platform.platform(), "processor": processor_name()},
+        "runs": [run],
         "results": [result.to_json() for result in results],
     }
+
+
+def machine_key(record: dict[str, Any]) -> str:
+    """A readable name of the machine for files: `amd-26-2-2-cores`, `intel-6-207-2-cores-as-x86-avx2`."""
+    machine = record["machine"]
+    _, restricted, isa = str(machine["name"]).partition(" as ")
+    text = f"{machine['architecture']} {machine['cores']} cores" + (f" as {isa}" if restricted else "")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new` with those results of `old` that it did not measure again, and the runs that gave them.
+
+    `old` is a loaded record, `new` a described one; the result is a described one.
+    """
+    offset = len(old["runs"])
+    fresh = {r.key: replace(r, run=r.run + offset) for r in map(Result.from_json, new["results"])}
+    results = [fresh.pop(r.key, r) for r in old["results"]] + list(fresh.values())
+    runs, used = [*old["runs"], *new["runs"]], sorted({r.run for r in results})
+    kept = [replace(r, run=used.index(r.run)).to_json() for r in results]
+    return {**new, "runs": [runs[i] for i in used], "results": kept}
 
 
 def versions() -> dict[str, str]:
@@ -51,6 +80,10 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    if "llvmlite" in found:
+        from llvmlite.binding import llvm_version_info
+
+        found["llvm"] = ".".join(map(str, llvm_version_info))
     return found
 
 
@@ -73,16 +106,32 @@ def processor_name() -> str:
 
 
 def save(record: dict[str, Any], folder: Path) -> Path:
-    """Write `record` to `folder`/cpu-<machine>-<date>.json, whole or not at all; the path written."""
+    """Write `record` to `folder`/cpu-<machine>-<date>.json, whole or not at all; the path written.
+
+    Results of the same machine and day that are in the file already stay, unless they were measured again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    machine = re.sub(r"[^a-z0-9]+", "-", str(record["machine"]["name"]).lower()).strip("-")
-    path = folder / f"cpu-{machine}-{record['date'][:10]}.json"
+    path = folder / f"cpu-{machine_key(record)}-{record['date'][:10]}.json"
+    old = _loaded_or_none(path)
+    if old is not None and old["fingerprint"] == record["fingerprint"]:
+        record = merge(old, record)
+    elif path.exists():  # another machine of that name, or no results: it is not ours to replace
+        path = path.with_stem(f"{path.stem}-{record['fingerprint']}")
+        old = _loaded_or_none(path)
+        record = record if old is None else merge(old, record)
     handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".unfinished")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(_to_text(record))
     os.chmod(unfinished, 0o644)
     os.replace(unfinished, path)
     return path
+
+
+def _loaded_or_none(path: Path) -> dict[str, Any] | None:
+    try:
+        return load(path)
+    except ArgumentError:
+        return None
 
 
 def _to_text(record: dict[str, Any]) -> str:
@@ -98,17 +147,27 @@ def load(path: Path) -> dict[str, Any]:
         if record["format"] != FORMAT:
             raise ArgumentError(f"{path}: results of format {record['format']}, not {FORMAT}; measure again")
         record["results"] = [Result.from_json(data) for data in record["results"]]
+        if any(not 0 <= r.run < len(record["runs"]) for r in record["results"]):
+            raise ValueError("a result names a run that is not in it")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArgumentError(f"{path}: not a results file ({error}); write one with bench cpu --save") from None
     return record
 
 
-def newest(folder: Path) -> Path:
-    """The latest results file of `folder` by the date inside; ArgumentError where there is none."""
-    paths = sorted(folder.glob("cpu-*.json"))
-    if not paths:
+def newest(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """For each machine its latest results file by the date inside, loaded, in the order of the machines' names.
+
+    ArgumentError where there is none.
+    """
+    latest: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("cpu-*.json")):
+        record = load(path)
+        key = machine_key(record)
+        if key not in latest or record["date"] >= latest[key][1]["date"]:
+            latest[key] = (path, record)
+    if not latest:
         raise ArgumentError(f"{folder}: no results; run `tilewright bench cpu --save` first")
-    return max(paths, key=lambda path: (load(path)["date"], path.name))
+    return [latest[key] for key in sorted(latest)]
 
 
 def this_command() -> list[str]:

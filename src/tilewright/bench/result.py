@@ -11,7 +11,8 @@ class Result:
     """What one case gave at one thread count.
 
     `metrics` are the numbers that floors and tables read (units are in their names or in `table.py`), `raw` holds
-    the samples behind them, `error` says why there are none.
+    the samples behind them, `error` says why there are none. `run` is the number of the run that measured it, in a
+    results file that holds several.
     """
 
     family: str
@@ -20,6 +21,12 @@ class Result:
     metrics: dict[str, float] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    run: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What a later measurement of the same thing has too."""
+        return self.family, self.name, self.threads
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the fields that are empty."""

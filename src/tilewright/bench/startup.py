@@ -8,27 +8,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tilewright.bench.result import Result
 from tilewright.errors import TilewrightError
 from tilewright.machines.cores import affinity
 
+NAMES = ("import tilewright", "first token, empty cache", "first token, warm cache")
 PROMPT = "def fibonacci(n):"
 _IMPORT = "import time; t = time.perf_counter(); import tilewright; print(time.perf_counter() - t)"
 _GENERATE = ("-m", "tilewright.cli", "generate", PROMPT, "--max-tokens", "1", "--temperature", "0")
 
 
-def measure_startup(repeats: int = 5) -> list[Result]:
+def measure_startup(repeats: int = 5) -> Iterator[Result]:
     """Medians of `repeats` fresh processes for each wait, in seconds."""
     with tempfile.TemporaryDirectory() as warm:
         first_token_seconds(warm)  # fills the cache of compiled kernels
-        waits: dict[str, Callable[[], float]] = {
-            "import tilewright": import_seconds,
-            "first token, empty cache": _first_token_cold,
-            "first token, warm cache": lambda: first_token_seconds(warm),
-        }
-        return [_result(name, [wait() for _ in range(repeats)]) for name, wait in waits.items()]
+        waits: tuple[Callable[[], float], ...] = (import_seconds, _first_token_cold, lambda: first_token_seconds(warm))
+        for name, wait in zip(NAMES, waits, strict=True):
+            yield _result(name, [wait() for _ in range(repeats)])
 
 
 def _result(name: str, seconds: list[float]) -> Result:

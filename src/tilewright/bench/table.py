@@ -1,15 +1,16 @@
-"""The tables of the README, made from a results file and from nothing else."""
+"""The tables of the README, one set for each machine, made from results files and floors and from nothing else."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilewright.bench.record import load, newest
+from tilewright.bench.floors import Floor, missed, read_floors
+from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
@@ -27,6 +28,16 @@ def _percent(key: str) -> Callable[[Metrics], str]:
     return lambda m: f"{100 * m[key]:.0f}%"
 
 
+def _share(key: str) -> Callable[[Metrics], str]:
+    """A share with its interval; blank where no stream was timed."""
+
+    def show(m: Metrics) -> str:
+        interval = [f"{100 * m[end]:.0f}" for end in (f"{key}_low", f"{key}_high") if end in m]
+        return (f"{100 * m[key]:.0f}%" + (f" [{', '.join(interval)}]" if interval else "")) if key in m else ""
+
+    return show
+
+
 def _ratio(m: Metrics) -> str:
     return f"{m['ratio']:.2f}x [{m['ratio_low']:.2f}, {m['ratio_high']:.2f}]"
 
@@ -42,24 +53,31 @@ class Table:
 
 
 _RATES = (("GFLOP/s", _number("gflops")), ("torch", _number("peer_gflops")), ("ratio to torch", _ratio))
-_STREAMS = (
+_READS = (
     ("GB/s", _number("gbs", 1)),
     ("torch", _number("peer_gbs", 1)),
-    ("of bandwidth", _percent("bandwidth")),
+    ("of reading", _share("bandwidth")),
+    ("ratio to torch", _ratio),
+)
+_COPIES = (
+    ("GB/s", _number("gbs", 1)),
+    ("torch", _number("peer_gbs", 1)),
+    ("of copying", _share("of_copy")),
+    ("of the best copy", _share("bandwidth")),
     ("ratio to torch", _ratio),
 )
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
     Table("Matrix products, bf16", ("matmul_bf16",), _RATES, geomean=True),
-    Table("Decode: one row by a weight matrix, bf16", ("decode_linear",), _STREAMS, geomean=True),
-    Table("Row operators, 4096 x 4096, against torch eager", ("rows", "rows_best"), _STREAMS),
+    Table("Decode: one row by a weight matrix, bf16", ("decode_linear",), _READS, geomean=True),
+    Table("Row operators, 4096 x 4096, against torch eager", ("rows", "rows_best"), _COPIES),
     Table(
         "Llama 3.2 1B's shape, random bf16 weights, against transformers",
         ("decoder",),
         (
             ("tokens/s", _number("tokens_per_s", 1)),
             ("transformers", _number("peer_tokens_per_s", 1)),
-            ("of read bandwidth", lambda m: f"{100 * m['bandwidth']:.0f}%" if "bandwidth" in m else ""),
+            ("of reading", _share("bandwidth")),
             ("ratio to transformers", _ratio),
         ),
     ),
@@ -72,31 +90,62 @@ TABLES = (
             ("of what it needs", _percent("peak_over_need")),
         ),
     ),
+    Table(
+        "Compiling a kernel that no cache knows",
+        ("compile",),
+        (("CPU ms", _number("cpu_ms", 1)), ("wall ms", _number("wall_ms", 1))),
+    ),
     Table("Waiting", ("startup",), (("seconds", _number("s", 2)),)),
 )
 
 
-def render(record: dict[str, Any], source: str) -> str:
-    """All tables of `record` as Markdown, headed by where and with what they were measured."""
+def render(record: dict[str, Any], source: str, floors: Sequence[Floor]) -> str:
+    """All tables of `record` as Markdown, headed by where and with what they were measured, and what falls short."""
     results: list[Result] = record["results"]
-    parts = [_heading(record, source)]
+    parts = [_heading(record), _provenance(record, source)]
     for table in TABLES:
         mine = [r for r in results if r.family in table.families]
         if mine:
             parts.append(f"**{table.title}**\n\n{_markdown(table, mine)}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _shortfall(results, floors)])
 
 
-def _heading(record: dict[str, Any], source: str) -> str:
-    versions, machine = record["versions"], record["machine"]
-    against = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers") if name in versions)
-    commit = str(record["commit"] or "unknown")[:12]
+def _heading(record: dict[str, Any]) -> str:
+    """`### AMD EPYC (amd-26-2), 2 cores, 2026-01-31, commit 0123456789ab`."""
+    machine = record["machine"]
+    commits = _unique(_short(run["commit"]) for run in record["runs"])
+    where = f"{record['system']['processor']} ({machine['architecture']}), {machine['cores']} cores"
+    return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
+
+
+def _short(commit: str | None) -> str:
+    """The first 12 digits, and whether files differed from it."""
+    digits, dirty, _ = (commit or "unknown").partition("-dirty")
+    return digits[:12] + dirty
+
+
+def _provenance(record: dict[str, Any], source: str) -> str:
+    runs = record["runs"]
+    versions = {name: _unique(run["versions"].get(name, "") for run in runs) for name in ("torch", "transformers")}
+    against = ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items() if found)
+    commands = ", ".join(f"`{command}`" for command in _unique(run["command"] for run in runs))
     return (
-        f"Measured on {record['system']['processor']}, {machine['cores']} cores, on {record['date'][:10]} at commit "
-        f"`{commit}`, against {against}. Medians; ratios are medians of paired, interleaved runs with their 95% "
-        f"interval, above 1 where Tilewright is faster. Raw samples: `{source}`; to measure again: "
-        f"`{record['command']}`."
+        f"Against {against}. Medians; ratios are medians of paired, interleaved runs, above 1 where Tilewright is "
+        "faster, and shares of bandwidth are paired with streams through memory in the same rounds; in brackets their "
+        f"95% interval (75% for the largest products). Raw samples: `{source}`; to measure again: {commands}."
     )
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _shortfall(results: Sequence[Result], floors: Sequence[Floor]) -> str:
+    """Every floor that the results miss, and the families with a floor that were not measured."""
+    lines = missed(results, floors)
+    text = "Missed floors: " + ("; ".join(lines) if lines else "none") + "."
+    absent = _unique(f.family for f in floors if not any(f.holds_for(r) for r in results))
+    return text + (f" Not measured: {', '.join(absent)}." if absent else "")
 
 
 def _markdown(table: Table, results: Sequence[Result]) -> str:
@@ -124,13 +173,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def regenerate(root: Path, check: bool) -> bool:
-    """Put the tables of the newest results under `root` into its README; whether the README already held them.
+    """Put the tables of each machine's newest results under `root` into its README; whether it already held them.
 
     With `check` nothing is written. ArgumentError where there are no results, or no markers to write between.
     """
     readme = root / "README.md"
-    source = newest(root / "benchmarks" / "results")
-    tables = render(load(source), source.relative_to(root).as_posix())
+    floors = read_floors(root / "benchmarks" / "floors.toml")
+    found = newest(root / "benchmarks" / "results")
+    tables = "\n\n".join(render(record, path.relative_to(root).as_posix(), floors) for path, record in found)
     text = readme.read_text(encoding="utf-8")
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     if len(pattern.findall(text)) != 1:

@@ -8,55 +8,69 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tilewright.bench.cases import cpu_cases, select
-from tilewright.bench.checkpoint import Shape
 from tilewright.bench.result import Result
 from tilewright.errors import TilewrightError
 
 
-def operator_results(threads: int, only: str | None, quick: bool, seconds: float) -> Iterator[Result]:
+def operators(threads: int, only: str | None, quick: bool) -> Iterator[Result]:
     """Every operator case that is asked for."""
     from tilewright.bench import peers
+    from tilewright.bench.cases import cpu_cases, select
     from tilewright.bench.operators import run_case
+    from tilewright.bench.plan import budget
+    from tilewright.bench.roof import Roof, open_roof
 
-    bandwidth = _ready(threads)
-    peers.keep_freed_memory()
-    for case in select(cpu_cases(), only, quick):
-        try:
-            yield run_case(case, threads, bandwidth, seconds)
-        except TilewrightError as error:
-            yield Result(case.family, case.name, threads, error=f"{type(error).__name__}: {error}")
+    cases = select(cpu_cases(), only, quick)
+    # Opened before anything else starts threads, and kept: what it chose and touched serves every case.
+    bounded: AbstractContextManager[Roof] = open_roof(threads) if any(c.streams for c in cases) else nullcontext({})
+    with bounded as roof:
+        peers.set_threads(threads)
+        peers.keep_freed_memory()
+        for case in cases:
+            try:
+                yield run_case(case, threads, roof, budget(case, quick))
+            except TilewrightError as error:
+                yield Result(case.family, case.name, threads, error=f"{type(error).__name__}: {error}")
 
 
-def decoder(threads: int, folder: str, seconds: float) -> Iterator[Result]:
+def decoder(threads: int, folder: str, shape: dict[str, int], seconds: float, prefill: bool) -> Iterator[Result]:
     """The whole model beside transformers."""
-    from tilewright.bench.decoder import decoder_results
-
-    yield from decoder_results(Path(folder), Shape(), threads, _ready(threads), seconds)
-
-
-def memory(threads: int, folder: str) -> Iterator[Result]:
-    """Peak memory of the whole model; torch stays out of this process."""
-    from tilewright.bench.decoder import memory_result
-
-    yield memory_result(Path(folder), Shape(), threads)
-
-
-JOBS: dict[str, Callable[..., Iterator[Result]]] = {"operators": operator_results, "decoder": decoder, "memory": memory}
-
-
-def _ready(threads: int) -> dict[str, float]:
-    """Set torch's threads; the bandwidth in GB/s that this many threads were measured to reach."""
     from tilewright.bench import peers
-    from tilewright.machines.bandwidth import measured_bandwidth
-    from tilewright.machines.machine import Machine
+    from tilewright.bench.checkpoint import Shape
+    from tilewright.bench.decoder import decoder_results
+    from tilewright.bench.roof import open_roof
 
-    peers.set_threads(threads)
-    measured = measured_bandwidth(Machine.detect())
-    return {"read": measured.read / 1e9, "copy": max(measured.copy, measured.copy_nontemporal) / 1e9}
+    with open_roof(threads, ("read",)) as roof:
+        peers.set_threads(threads)
+        yield from decoder_results(Path(folder), Shape(**shape), threads, roof, seconds, prefill=prefill)
+
+
+def memory(threads: int, folder: str, shape: dict[str, int]) -> Iterator[Result]:
+    """Peak memory of the whole model. Neither torch nor a roof is in this process: both would count."""
+    from tilewright.bench.checkpoint import Shape
+    from tilewright.bench.memory import memory_result
+
+    yield memory_result(Path(folder), Shape(**shape), threads)
+
+
+def compile_time(threads: int, repeats: int) -> Iterator[Result]:
+    """How long kernels take to compile; that is the work of one thread."""
+    from tilewright.bench.compile_time import compile_results
+
+    assert threads == 1
+    yield from compile_results(repeats)
+
+
+JOBS: dict[str, Callable[..., Iterator[Result]]] = {
+    "operators": operators,
+    "decoder": decoder,
+    "memory": memory,
+    "compile": compile_time,
+}
 
 
 def main(argument: str) -> None:

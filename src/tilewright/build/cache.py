@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tilewright.errors import ArgumentError, CacheWarning
+from tilewright.knobs import knobs
 
 SCHEMA = 1
 """Raised whenever what a key means, or what an entry holds, changes."""
@@ -158,6 +159,18 @@ class Cache:
                 elif stat.st_mtime < time.time() - _STALE_SECONDS:
                     _remove(file.path)
         return found
+
+
+_caches: dict[tuple[str, int], Cache] = {}
+
+
+def disk_cache() -> Cache:
+    """The cache of the folder that the knobs name."""
+    settings = knobs()
+    where = (str(settings.cache_dir), settings.cache_bytes)
+    if where not in _caches:
+        _caches[where] = Cache(Path(where[0]) / "kernels", where[1])
+    return _caches[where]
 
 
 # ------------------------------------------------------------------------------------------ the header line

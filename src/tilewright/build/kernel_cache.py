@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
-from tilewright.build.cache import Cache, cache_key
+from tilewright.build.cache import Cache, cache_key, disk_cache
 from tilewright.build.jit import Library, Target, compiler_version, load
 from tilewright.build.stages import Stages, overrides_in
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import check
 from tilewright.emit import abi
-from tilewright.knobs import knobs
 from tilewright.language import ir
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
@@ -41,20 +40,18 @@ class Request:
     design: Design
     layouts: tuple[tuple[str, abi.TensorLayout], ...]
     sizes: tuple[tuple[str, int], ...]
-    multiples: tuple[str, ...] = ()  # dims that are a multiple of 32 in every call
 
     def text(self) -> str:
         """Canonical text of the request: the cache key is made of it."""
         layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
-        sizes = json.dumps([dict(self.sizes), self.multiples])
+        sizes = json.dumps(dict(self.sizes))
         return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), sizes))
 
     def facts(self, machine: Machine) -> Facts:
         """What its kernel may rely on: the fixed sizes and no others, and the layouts."""
         unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in self.layouts}
         aligned = frozenset(n for n, x in self.layouts if x.align >= 64)
-        multiples = frozenset(self.multiples) | {d for d, n in self.sizes if n and n % 32 == 0}
-        return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)), multiples)
+        return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)))
 
 
 Observer = Callable[[str, Stages, Binary], None]
@@ -126,18 +123,6 @@ def _sources() -> str:
         for path in sorted((package / folder).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-_caches: dict[tuple[str, int], Cache] = {}
-
-
-def disk_cache() -> Cache:
-    """The cache of the folder that the knobs name."""
-    settings = knobs()
-    where = (str(settings.cache_dir), settings.cache_bytes)
-    if where not in _caches:
-        _caches[where] = Cache(Path(where[0]) / "kernels", where[1])
-    return _caches[where]
 
 
 __all__ = ["Binary", "Observer", "Request", "build", "disk_cache", "key_of", "target_of"]

@@ -32,7 +32,6 @@ class Facts:
     machine: Machine
     aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
     fixed: frozenset[str] = frozenset()  # dims whose size is part of the kernel
-    multiples: frozenset[str] = frozenset()  # dims that are a multiple of 32 in every call, and not 0
 
     @property
     def lanes(self) -> int:
@@ -124,32 +123,16 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
     if rows <= _FEW_ROWS and depth_is_unit:
-        if rows > _INNER_ROWS and _tiles_fit(p, facts):
-            return _few_tile_products(p)
+        if rows > _INNER_ROWS and _has_tiles(p, facts):
+            return _tile_products(kernel, p, rows, facts)
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
 
 _FEW_ROWS = 16
 _INNER_ROWS = 4  # so many rows a machine with tile registers multiplies faster without them
-
-
-def _tiles_fit(p: _Product, facts: Facts) -> bool:
-    """Whether AMX can take the columns' operand from where it lies: whole tiles, no packing."""
-    whole = {p.n.over, p.k.over} <= facts.multiples
-    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and whole
-
-
-def _few_tile_products(p: _Product) -> tuple[dict[str, Choice], list[str]]:
-    """AMX on few rows: they lie across lanes, and each weight goes from memory into a tile register once."""
-    decisions: dict[str, Choice] = {
-        f"tile.{p.m.name}": 16,
-        f"tile.{p.n.name}": 32 if len(p.columns) == 1 else 16,
-        f"tile.{p.k.name}": 32,
-        f"pack.{p.rows}": "pair",
-    }
-    decisions |= {f"atom.{d.name}": "amx_bf16" for d in p.dots}
-    return decisions, [p.m.name]
+_TURNED_ROWS = 128  # up to here the rows of the result are turned into pairs, and the weights only copied
+_LOCAL_ROWS = 512  # up to here one cache block holds all rows, and weights are packed where they are used
 
 
 def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, ...]) -> bool:
@@ -195,13 +178,14 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
 
 def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
-    if p.dtype == "bf16" and facts.machine.has("amx-bf16") and rows >= 16 and _fills(p, facts, 32, 32):
+    if _has_tiles(p, facts):
         return _tile_products(kernel, p, rows, facts)
     pairs = _pairs(p, facts) and _pairs_are_faster(facts)
     count = len(p.columns)
     tile_m, vectors = _register_tile(facts, count)
     tile_n = vectors * facts.lanes
-    depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, rows, facts, 2 if pairs else 4)
+    local = rows <= _LOCAL_ROWS
+    depth, block_m, block_n = _cache_blocks(kernel, p, tile_m, tile_n, local, facts, 2 if pairs else 4)
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
@@ -218,32 +202,48 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
         decisions[f"pack.{tensor}"] = "pair" if pairs else "panel"
         if p.dtype != "f32" and not pairs:
             decisions[f"unpack.{tensor}"] = True
+    if local:
+        decisions |= {f"local.{tensor}": True for tensor in p.columns}
     if pairs:
         decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
     return decisions, [p.n.name]
 
 
+def _has_tiles(p: _Product, facts: Facts) -> bool:
+    """Whether AMX can do the dots, and has enough to do."""
+    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and _fills(p, facts, 32, 32)
+
+
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
-    """AMX: two by two tile registers for one product, one by two for each of two; both operands in tile order."""
-    count = len(p.columns)
-    tile_m = 32 if count == 1 else 16
-    slab = 2048
-    columns = facts.size(kernel, p.n)
+    """AMX: four accumulators, both operands in the order in which tile registers are loaded.
+
+    One operand is copied row by row, the other turned into pairs, which costs more: with few rows of the result
+    that is the small one, and the weights are the tiles' rows.
+    """
+    turned = rows <= _TURNED_ROWS and _runs_along(kernel, facts, p.k.name, p.columns)
+    lane, across = (p.m, p.n) if turned else (p.n, p.m)
+    local = rows <= _LOCAL_ROWS
+    tile_m = 16 if rows <= 16 else 32
+    tile_n = 32 if len(p.columns) == 1 else 16
+    slab, most = (1024, 128) if local else (2048, 256)
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
-        f"tile.{p.n.name}": 32 if count == 1 else 16,
+        f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": 32,
-        f"block.{p.m.name}": tile_m * 8,
-        f"block.{p.n.name}": 32 * _share(columns, 32, 8, 2 * facts.machine.cores),
-        "inner": (p.n.name, p.m.name),
+        f"block.{p.m.name}": max(tile_m, min(_LOCAL_ROWS, 2 * most if turned else 4 * most)) if local else most,
+        f"block.{p.n.name}": 32 * _share(facts.size(kernel, p.n), 32, most // 32, 2 * facts.machine.cores),
+        "inner": (lane.name, across.name),
         "order": (p.n.name, p.m.name),
-        f"pack.{p.rows}": "tile",
+        f"pack.{p.rows}": "pair" if turned else "tile",
     }
     if facts.size(kernel, p.k) > slab:
         decisions[f"block.{p.k.name}"] = slab
-    decisions |= {f"pack.{c}": "pair" for c in p.columns}
+    for c in p.columns:
+        decisions[f"pack.{c}"] = "tile" if turned else "pair"
+        if local:
+            decisions[f"local.{c}"] = True
     decisions |= {f"atom.{d.name}": "amx_bf16" for d in p.dots}
-    return decisions, [p.n.name]
+    return decisions, [lane.name]
 
 
 def _register_tile(facts: Facts, products: int) -> tuple[int, int]:
@@ -256,21 +256,23 @@ def _register_tile(facts: Facts, products: int) -> tuple[int, int]:
 
 
 def _cache_blocks(
-    kernel: ir.Kernel, p: _Product, tile_m: int, tile_n: int, rows: int, facts: Facts, itemsize: int
+    kernel: ir.Kernel, p: _Product, tile_m: int, tile_n: int, local: bool, facts: Facts, itemsize: int
 ) -> tuple[int | None, int, int]:
     """(slab of k or None, rows, columns) of a cache block.
 
-    A column panel of the slab (tile_n wide) fits L1; the rows of the block fill half of L2. Sizes come
-    from a short list, so that a new length seldom wants a new kernel.
+    A column panel of the slab (tile_n wide) fits L1; the rows of the block fill half of L2. Where the block packs
+    its own columns it holds all rows, and fewer columns. Sizes come from a short list, so that a new length seldom
+    wants a new kernel.
     """
     depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
     l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
     slab = max(128, l1 // (tile_n * itemsize) // 64 * 64)
     block_k = slab if depth > slab else None
-    held = slab * itemsize
     shares = 2 * facts.machine.cores
-    most_rows = max(1, min(24, l2 // 2 // (held * tile_m)))
-    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 16, shares)
+    most_rows = max(1, min(24, l2 // 2 // (slab * itemsize * tile_m)))
+    if local:
+        most_rows = max(1, _LOCAL_ROWS // tile_m)
+    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 5 if local else 10, shares)
 
 
 def _share(total: int, unit: int, most: int, pieces: int) -> int:
@@ -294,9 +296,15 @@ def _streams(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dic
         decisions[f"tile.{axis.name}"] = tile
         rows = max(1, rows // tile)
     serial = [a for loop in ir.walk(nest.loop.body) if isinstance(loop, ir.Loop) for a in loop.axes if not a.each]
+    streamed = facts.lanes
+    while streamed > 1 and streamed * vectors > _MOST_STREAMED:
+        streamed //= 2
     for axis in serial:
-        decisions[f"tile.{axis.name}"] = facts.lanes
+        decisions[f"tile.{axis.name}"] = streamed
     return decisions, [*whole, *(a.name for a in serial)]
+
+
+_MOST_STREAMED = 1024  # vectors of one tile of what streams by: each is a few instructions
 
 
 def _is_value_axis(kernel: ir.Kernel, dim: str) -> bool:
@@ -322,22 +330,40 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
             decisions[f"block.{axis.name}"] = 64 * facts.lanes
         elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
             decisions[f"block.{axis.name}"] = 32
-    return {**decisions, **_streaming(kernel, nest, parallel, facts)}, lanes
+    return {**decisions, **_streaming(kernel, nest, parallel, facts, _points(kernel, decisions, lanes, facts))}, lanes
 
 
-def _streaming(kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts) -> dict[str, Choice]:
+def _points(kernel: ir.Kernel, decisions: Mapping[str, Choice], lanes: list[str], facts: Facts) -> dict[str, Choice]:
+    """Points of each lane axis, first choice first, that lie in one tile: more than one, or it has no lanes."""
+    sizes = {a: facts.sizes[a] if a in kernel.dims else decisions.get(f"tile.{a}", 1) for a in lanes}
+    return {a: n for a, n in sizes.items() if n != 1}
+
+
+def _streaming(
+    kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts, points: Mapping[str, Choice]
+) -> dict[str, Choice]:
     """Tensors larger than the caches: results go around them; the second pass over a row fetches the next row."""
     stores = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
     written = {s.ref.buffer for s in stores}
     cached = min(facts.machine.l3_bytes * 3 // 2, 48 << 20)
     if sum(_bytes(kernel, name, facts) for name in written) < max(cached, 4 << 20):
         return {}
-    decisions: dict[str, Choice] = {f"nontemporal.{name}": True for name in written & facts.aligned}
+    written &= facts.aligned
+    written -= {s.ref.buffer for s in stores if not _stores_vectors(kernel, s, facts, points)}
+    decisions: dict[str, Choice] = {f"nontemporal.{name}": True for name in written}
     rows = {a.name for a in parallel}
     for let in (s for loop in nest.serial[1:2] for s in ir.walk(loop.body) if isinstance(s, ir.Let)):
         if isinstance(let.expr, ir.Load) and rows & set(let.expr.ref.index):
             decisions[f"prefetch.{let.name}"] = 1
     return decisions
+
+
+def _stores_vectors(kernel: ir.Kernel, store: ir.Store, facts: Facts, points: Mapping[str, Choice]) -> bool:
+    """Whether whole vectors are stored, along a stride of one."""
+    axes = structure.lets(kernel)[store.value].type.axes
+    lane = next((a for a in points if a in axes), None)
+    unit = [store.ref.index[d] for d in facts.unit.get(store.ref.buffer, ())]
+    return lane in unit and lane is not None and int(points[lane]) % facts.lanes == 0  # type: ignore[arg-type]
 
 
 def _bytes(kernel: ir.Kernel, name: str, facts: Facts) -> int:

@@ -22,6 +22,7 @@ class Design:
     - `lanes`: axes that lie across vector lanes, first choice first
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)
+    - `local.TENSOR`: packed inside each cache block, by the thread that uses it
     - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `amx_bf16`)
     - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
     - `nontemporal.TENSOR`: written around the caches

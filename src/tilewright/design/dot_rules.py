@@ -60,6 +60,20 @@ def _packed_reader(v: View, tensor: str, layout: str, let: ir.Let, dot: ir.Dot) 
         yield f"pack.{tensor}={layout}: atom.{let.name} is {atom}, which reads pairs; take pair"
 
 
+def locals_(v: View) -> Iterator[str]:
+    for tensor, wanted in v.design.prefixed("local"):
+        if not wanted:
+            continue
+        label = f"local.{tensor}=True"
+        if v.design.get(f"pack.{tensor}") is None:
+            yield f"{label}: nothing is packed; add pack.{tensor}=panel, or drop it"
+        for let, dot in v.readers_of(tensor):
+            value = next(v.values[n] for n in (dot.a, dot.b) if v.operand(n)[1] == tensor)
+            rows = [a for a in value.type.axes if a in let.type.axes]
+            if any(v.design.get(f"block.{a}") is None for a in rows):
+                yield f"{label}: a block of it is packed, and there are no blocks; add block.{rows[0]}, or drop it"
+
+
 def unpacks(v: View) -> Iterator[str]:
     """Elements are widened while they are packed, for both operands of a dot."""
     for tensor, wanted in v.design.prefixed("unpack"):
@@ -177,7 +191,5 @@ def _tile_operands(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[st
         layout = "pair" if lane in value.type.axes else "tile"
         if value.type.dtype.name not in ("bf16",):
             yield f"{label}: {operand} is {value.type.dtype}, not bf16; take fma"
-        if layout == "tile" and tensor is not None and v.lies_in_tiles(tensor, value, dot.axis):
-            continue
         if tensor is None or v.design.get(f"pack.{tensor}") != layout:
             yield f"{label}: tile registers are loaded from packed memory; add pack.{tensor or operand}={layout}"

@@ -76,6 +76,8 @@ class Footprint:
     def vectors(self, let: ir.Let) -> int:
         """Registers that hold a value."""
         axes = let.type.axes
+        if isinstance(let.expr, ir.Full):
+            return 1  # every element is one scalar
         if let.name in self._accumulated and isinstance(let.expr, ir.Dot) and self.is_inner(let, let.expr):
             return self.parts(axes, None)  # its sums stay spread over the lanes of the summed axis
         return self.parts(axes, self.lane_of(axes))
@@ -108,7 +110,8 @@ class Footprint:
         feeders = self._feeders(name)
         if any(self.design.get(f"atom.{let.name}") == "amx_bf16" for let in feeders):
             return 0  # it lies in tile registers
-        return max(self.vectors(let) for let in feeders)
+        axes = self.values[name].type.axes
+        return max(self.parts(axes, self.lane_of(axes)), *(self.vectors(let) for let in feeders))
 
     def _feeders(self, name: str) -> list[ir.Let]:
         """A carried value, and the dots that are added to it."""

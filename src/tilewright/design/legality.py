@@ -20,7 +20,7 @@ from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "tile")
 PER_AXIS = ("tile", "block", "unroll")
-PER_TENSOR = ("pack", "unpack", "nontemporal")
+PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads")
 
 SPILLS = 2
@@ -227,7 +227,7 @@ def _scratch(v: View) -> Iterator[str]:
 
 
 def _code(v: View) -> Iterator[str]:
-    most = max(MOST_INSTRUCTIONS, 2 * v.single.instructions)
+    most = max(MOST_INSTRUCTIONS, 4 * v.single.instructions)
     if v.instructions > most:
         choices = [f"{p}.{a}={n}" for p in ("tile", "unroll") for a, n in v.design.prefixed(p) if n != 1]
         count = f"about {v.instructions} instructions, and {most} is the most"
@@ -244,6 +244,7 @@ RULES = (
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
     Rule("orders", "each axis of a loop nest is visited at one level", _orders),
     Rule("packs", "panels hold an operand in the order in which one loop nest multiplies it", dot_rules.packs),
+    Rule("locals", "what a cache block packs is as large as the block", dot_rules.locals_),
     Rule("unpacks", "both operands of a dot have one element type", dot_rules.unpacks),
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps multiplies two neighbours of the summed axis in each lane", dot_rules.pairs),

@@ -235,8 +235,8 @@ def neighbours(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Muta
 
 
 def _suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
-    yield from _tile_mutations(kernel, design)
     yield from _lane_mutations(kernel, design)
+    yield from _tile_mutations(kernel, design)
     for nest in structure.nests(kernel):
         yield from _block_mutations(nest, design, facts)
         yield from _order_mutations(nest, design)

@@ -73,11 +73,6 @@ class View(Footprint):
         dims = [ref.index.index(axis) for _, ref in self.loads_of(tensor) if axis in ref.index]
         return bool(dims) and all(d in self.facts.unit.get(tensor, ()) for d in dims)
 
-    def lies_in_tiles(self, tensor: str, value: ir.Let, depth: str) -> bool:
-        """Whether whole tile registers can be loaded from an operand as it lies in memory."""
-        whole = {self.dim(a) for a in value.type.axes} <= self.facts.multiples
-        return whole and self.design.get(f"pack.{tensor}") is None and self.runs_along(tensor, depth)
-
     def dim(self, axis: str) -> str:
         """The dimension that an axis is a range of."""
         while axis in self.axes:

@@ -149,7 +149,7 @@ def amx_accumulate(scene: Scene, let: ir.Let, into: Tile) -> None:
     """Rows by columns, 32 neighbours of the sum at a time."""
     expr = let.expr
     assert isinstance(expr, ir.Dot)
-    cx, g = scene.cx, llvm_amx.grid(scene.cx, into.type)
+    cx, g = scene.cx, into.source if isinstance(into.source, llvm_amx.Grid) else llvm_amx.grid(scene.cx, into.type)
     a, b = cx.values[expr.a], cx.values[expr.b]
     rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
     for k in range(0, cx.axes[expr.axis].extent, llvm_amx.DEPTH):

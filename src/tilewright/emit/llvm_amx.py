@@ -8,7 +8,7 @@ Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_builder import Builder
@@ -37,10 +37,17 @@ class Grid:
     lane_axis: str
     rows: int
     columns: int
+    first: int = 0  # register of its first block
+    accumulators: int = 0  # registers that all accumulators of the loop take together
+
+    @property
+    def blocks(self) -> int:
+        """Tile registers of the accumulator."""
+        return self.rows * self.columns
 
     def accumulator(self, row: int, column: int) -> int:
         """Register of one block of the result."""
-        return row * self.columns + column
+        return self.first + row * self.columns + column
 
 
 def configure(b: Builder) -> None:
@@ -63,28 +70,37 @@ def grid(cx: Context, type_: TileType) -> Grid:
     lane = cx.lane_of(type_.axes)
     assert lane is not None
     row = next((a for a in type_.axes if a != lane and cx.axes[a].extent > 1), type_.axes[0])
-    found = Grid(row, lane, -(-cx.axes[row].extent // ROWS), -(-cx.axes[lane].extent // ROWS))
-    assert found.rows * found.columns + 2 <= REGISTERS, "the design asks for more tile registers than there are"
-    return found
+    return Grid(row, lane, -(-cx.axes[row].extent // ROWS), -(-cx.axes[lane].extent // ROWS))
 
 
-def begin(cx: Context, type_: TileType) -> Tile:
-    """Zero accumulators; the tile that stands for them."""
-    g = grid(cx, type_)
-    for n in range(g.rows * g.columns):
+def begin(cx: Context, types: list[TileType]) -> list[Tile]:
+    """Zero accumulators for all dots of a loop; the tiles that stand for them."""
+    grids = [grid(cx, type_) for type_ in types]
+    total = sum(g.blocks for g in grids)
+    assert total + 2 <= REGISTERS, "the design asks for more tile registers than there are"
+    for n in range(total):
         _call(cx.b, "tilezero", f"i8 {n}")
-    return Tile(type_, None, _nowhere, spread=IN_REGISTERS)
+    tiles, first = [], 0
+    for g, type_ in zip(grids, types, strict=True):
+        placed = replace(g, first=first, accumulators=total)
+        tiles.append(Tile(type_, None, _nowhere, spread=IN_REGISTERS, source=placed))
+        first += g.blocks
+    return tiles
 
 
-def accumulate(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType) -> None:
+def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile) -> None:
     """Add the product of two tiles to the accumulators."""
-    g = grid(cx, type_)
+    g = into.source
+    assert isinstance(g, Grid)
     rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
-    first_row = g.rows * g.columns
-    first_column = first_row + g.rows if first_row + g.rows < REGISTERS else first_row
+    first_row = g.accumulators
+    first_column = first_row + g.rows
+    assert first_column < REGISTERS, "the design asks for more tile registers than there are"
     for k in range(0, cx.axes[axis].extent, DEPTH):
-        for r in range(g.rows):
+        held = (cx.b.block, id(rows.source), k)
+        for r in range(g.rows if cx.b.held != held else 0):  # the dot before may have left them there
             _load(cx, first_row + r, rows, {g.row_axis: ROWS * r, axis: k}, _row_stride(cx, rows))
+        cx.b.held = held if cx.axes[axis].extent <= DEPTH else None
         for c in range(g.columns):
             register = first_column + c % (REGISTERS - first_column)
             _load(cx, register, columns, {g.lane_axis: ROWS * c, axis: k}, _pair_stride(columns))
@@ -93,9 +109,10 @@ def accumulate(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType) -> Non
                 _call(cx.b, "tdpbf16ps", registers)
 
 
-def finish(cx: Context, type_: TileType) -> Tile:
+def finish(cx: Context, tile: Tile) -> Tile:
     """The accumulators as a tile in vector registers, by way of memory."""
-    g = grid(cx, type_)
+    g, type_ = tile.source, tile.type
+    assert isinstance(g, Grid)
     width = g.columns * ROWS
     for r in range(g.rows):
         for c in range(g.columns):

@@ -176,7 +176,7 @@ class Body(Scope):
         cx = self.cx
         into = cx.values[addend]
         if into.spread == llvm_amx.IN_REGISTERS:
-            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into.type)
+            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into)
             cx.values[add.name] = into
             return
         result = emit_dot(
@@ -205,8 +205,9 @@ class Body(Scope):
         """A loop inside a phase: in order, whether parallel or not."""
         accumulations = {} if loop.parallel else find_accumulations(loop.body)
         held: list[tuple[Accumulation, Tile]] = []
+        tiles = self._in_tiles(loop, accumulations)
         for name, a in accumulations.items():
-            spread = self._in_tiles(loop, name, a) or self._spread_of(loop, a)
+            spread = tiles.get(name) or self._spread_of(loop, a)
             if spread:
                 held.append((a, self.cx.values[a.target]))
                 self.cx.values[a.target] = spread
@@ -219,12 +220,13 @@ class Body(Scope):
         for a, initial in held:
             self._gather(a, initial)
 
-    def _in_tiles(self, loop: ir.Loop, name: str, a: Accumulation) -> Tile | None:
-        """Zero accumulators in tile registers, where AMX does the dot."""
-        dot = next((s for s in loop.body if isinstance(s, ir.Let) and s.name == name), None)
-        if dot is None or atom_of(dot) != "amx_bf16":
-            return None
-        return llvm_amx.begin(self.cx, self.cx.values[a.target].type)
+    def _in_tiles(self, loop: ir.Loop, accumulations: dict[str, Accumulation]) -> dict[str, Tile]:
+        """Zero accumulators in tile registers, for the dots that AMX does."""
+        dots = [
+            s.name for s in loop.body if isinstance(s, ir.Let) and s.name in accumulations and atom_of(s) == "amx_bf16"
+        ]
+        types = [self.cx.values[accumulations[name].target].type for name in dots]
+        return dict(zip(dots, llvm_amx.begin(self.cx, types), strict=True)) if dots else {}
 
     def _spread_of(self, loop: ir.Loop, a: Accumulation) -> Tile | None:
         """Neutral partial results, where the reduction runs along the lanes of a loop axis."""
@@ -254,7 +256,7 @@ class Body(Scope):
         cx = self.cx
         partial = cx.values[a.target]
         if partial.spread == llvm_amx.IN_REGISTERS:
-            folded = llvm_amx.finish(cx, partial.type)
+            folded = llvm_amx.finish(cx, partial)
         else:
             folded = fold_lanes(cx, a.op, partial)
         lane = folded.lane

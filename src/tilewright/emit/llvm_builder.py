@@ -28,6 +28,7 @@ class Builder:
         self.declarations = declarations
         self.lines: list[str | list[str]] = []
         self.block = "entry"
+        self.held: object = None  # what the last instructions left in registers that are named, not allocated
         self._count = 0
         self._labels = 0
         self._depth: dict[str, int] = {}

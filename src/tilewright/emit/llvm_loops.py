@@ -41,8 +41,6 @@ class _Carried:
     spread: int
 
     def keys(self, cx: Context) -> list[Key]:
-        if self.spread < 0:  # it lies in registers of its own and needs no phi
-            return []
         return list(cx.keys(self.type.axes, self.lane))
 
     def parts(self, cx: Context, tile: Tile) -> dict[Key, str]:
@@ -57,7 +55,8 @@ class Carry:
 
     def __init__(self, cx: Context, names: list[str]) -> None:
         self.cx = cx
-        self.items = [self._form(n) for n in names]
+        # What lies in registers of its own (AMX) is changed in place and needs no phi.
+        self.items = [self._form(n) for n in names if cx.values[n].spread >= 0]
 
     def _form(self, name: str) -> _Carried:
         tile = self.cx.values[name]

@@ -47,19 +47,19 @@ class Workspace:
         lane = ir.note(copy.notes, "lanes")
         dim = copy.dst.index.index(lane)
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
-        step = self._panel_width(axes, str(lane))
+        step = self._panel_width(alloc, axes, str(lane))
         return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
 
     def _rounding(self, alloc: ir.Alloc, panel: Panel | None, dim: int) -> int:
         if panel is None or dim not in (panel.dim, panel.depth):
             return 1
         axes, copy = self._filling(alloc.name)
-        return self._panel_width(axes, str(copy.dst.index[dim]))
+        return self._panel_width(alloc, axes, str(copy.dst.index[dim]))
 
     @staticmethod
-    def _panel_width(axes: dict[str, ir.Axis], name: str) -> int:
-        """Step of the outermost loop over an axis: a panel may be filled in several parts."""
-        while axes[name].over in axes:
+    def _panel_width(alloc: ir.Alloc, axes: dict[str, ir.Axis], name: str) -> int:
+        """Step of the outermost loop over an axis within the buffer: a panel may be filled in several parts."""
+        while axes[name].over in axes and axes[name].over not in alloc.dims:
             name = axes[name].over
         step = axes[name].step
         assert step is not None

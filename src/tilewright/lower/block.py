@@ -58,12 +58,13 @@ def _blocked(nest: Nest, blocks: dict[str, int], design: Design, taken: set[str]
     if nest.main is None or nest.main.axes[0].name not in blocks:
         tiles = ir.Loop(tuple(inner), nest.loop.body, parallel=True)
         return replace(nest.loop, axes=tuple(outer), body=(tiles,))
-    return _split_reduction(nest, blocks[nest.main.axes[0].name], outer, inner, renamed, taken, values)
+    lanes = design.names("lanes")
+    return _split_reduction(nest, blocks[nest.main.axes[0].name], outer, inner, renamed, taken, values, lanes)
 
 
 def _split_reduction(
     nest: Nest, size: int, outer: list[ir.Axis], inner: list[ir.Axis], renamed: dict[str, str], taken: set[str],
-    values: dict[str, ir.Let],
+    values: dict[str, ir.Let], lanes: tuple[str, ...],
 ) -> ir.Loop:  # fmt: skip
     main = nest.main
     assert main is not None
@@ -77,12 +78,12 @@ def _split_reduction(
     saves: list[ir.Stmt] = []
     for name in carried:
         type_ = values[name].type
-        part, again = fresh(f"part_{name}", taken), fresh(f"saved_{name}", taken)
-        ref = ir.Ref(part, type_.axes)
-        dims = tuple(renamed.get(a, a) for a in type_.axes)
-        allocs.append(ir.Alloc(part, type_.dtype, dims, (("place", "scratch"),)))
-        reloads += [ir.Let(again, type_, ir.Load(ref)), ir.Assign(name, again)]
-        saves.append(ir.Store(ref, name))
+        lane = next((a for a in lanes if a in type_.axes), None)
+        order = tuple(sorted(type_.axes, key=lambda a: a == lane))  # what lies across lanes is stored along rows
+        part, saved = fresh(f"part_{name}", taken), fresh(f"saved_{name}", taken)
+        allocs.append(ir.Alloc(part, type_.dtype, tuple(renamed.get(a, a) for a in order), (("place", "scratch"),)))
+        reloads += [*_turned(saved, ir.Load(ir.Ref(part, order)), order, type_, taken), ir.Assign(name, saved)]
+        saves += _stored(ir.Ref(part, order), name, type_, taken)
     inside = replace(main, axes=(replace(depth, over=slab),))
     tiles = ir.Loop(
         tuple(inner),
@@ -97,3 +98,20 @@ def _split_reduction(
     )
     slabs = ir.Loop((replace(depth, name=slab, step=size),), (tiles,))
     return replace(nest.loop, axes=tuple(outer), body=(*allocs, slabs))
+
+
+def _turned(name: str, expr: ir.Expr, order: tuple[str, ...], type_: ir.TileType, taken: set[str]) -> list[ir.Stmt]:
+    """`name = expr`, where expr has its axes in `order`."""
+    if order == type_.axes:
+        return [ir.Let(name, type_, expr)]
+    first = fresh(f"{name}_rows", taken)
+    return [ir.Let(first, replace(type_, axes=order), expr), ir.Let(name, type_, ir.Permute(first))]
+
+
+def _stored(ref: ir.Ref, name: str, type_: ir.TileType, taken: set[str]) -> list[ir.Stmt]:
+    """`store ref = name`, with the axes of the value in the order of the ref."""
+    if ref.index == type_.axes:
+        return [ir.Store(ref, name)]
+    turned = fresh(f"{name}_rows", taken)
+    type_ = replace(type_, axes=tuple(str(i) for i in ref.index))
+    return [ir.Let(turned, type_, ir.Permute(name)), ir.Store(ref, turned)]

@@ -13,7 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,22 @@ from tilewright.machines.machine import Machine
 _MOST_BYTES = 512 * 2**20
 _CACHE_MULTIPLE = 8  # the buffer is this many times the last cache, where memory allows
 _PASS_SECONDS = 0.02  # one timed run is repeated inside the kernel until it takes this long
-_SCREENING, _FINALISTS, _SAMPLES = 2, 3, 9
+_SCREENING, _FINALISTS, _SAMPLES, _CHOOSING = 2, 3, 9, 5
 # (streams, bytes per step and stream, prefetch distance): each was the best somewhere
 _SHAPES = ((1, 64, 0), (1, 128, 0), (1, 256, 2048), (2, 128, 0), (2, 128, 4096), (2, 256, 0), (4, 64, 0), (4, 256, 0),
            (4, 128, 2048), (8, 128, 0))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Calling it moves `bytes` bytes through memory by `kernel`, on all threads; it returns the seconds that took."""
+
+    kernel: StreamKernel
+    bytes: int
+    run: Callable[[], float]
+
+    def __call__(self) -> float:
+        return self.run()
 
 
 class Probe:
@@ -52,6 +64,12 @@ class Probe:
     def rate(self, operation: str) -> float:
         """Bytes/s now, over about 20 ms: the better of the two kernels that were the best when the probe started."""
         return max(self._crew.rate(*kernel) for kernel in self._kernels[operation][:2])
+
+    def stream(self, operation: str) -> Stream:
+        """The kernel that is the best of `operation` now, as a call of about 20 ms to be timed in turns with others."""
+        samples = self.samples(operation, _CHOOSING)
+        best = max(samples, key=lambda k: statistics.median(samples[k]))
+        return self._crew.stream(best, dict(self._kernels[operation])[best])
 
     def samples(self, operation: str, count: int) -> dict[StreamKernel, list[float]]:
         """`count` rates in bytes/s of each finalist, taken in turns so that a busy moment falls on all of them."""
@@ -133,6 +151,11 @@ class _Crew:
 
     def rate(self, kernel: StreamKernel, code: Compiled) -> float:
         """Bytes/s of one timed run of `kernel` by all threads at once."""
+        stream = self.stream(kernel, code)
+        return stream.bytes / stream()
+
+    def stream(self, kernel: StreamKernel, code: Compiled) -> Stream:
+        """Runs of `kernel` by all threads at once, each as many passes through the buffer as fill _PASS_SECONDS."""
         function = code.function("kernel", *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2)
         part, base = self.bytes // self.threads, int(self._buffer.ctypes.data) + self._start
         reads = kernel.operation == "read"
@@ -143,13 +166,13 @@ class _Crew:
             own = int(sums[i].ctypes.data)
             return own + -own % LINE if reads else base + i * part + extent
 
-        def job(i: int, passes: int) -> None:
-            function(base + i * part, target(i), extent, passes)
+        def run(passes: int) -> float:
+            return self._run(lambda i: function(base + i * part, target(i), extent, passes))
 
         if kernel.operation not in self._seconds:
-            self._seconds[kernel.operation] = self._run(lambda i: job(i, 1))
+            self._seconds[kernel.operation] = run(1)
         passes = math.ceil(_PASS_SECONDS / self._seconds[kernel.operation])
-        return self.bytes * passes / self._run(lambda i: job(i, passes))
+        return Stream(kernel, self.bytes * passes, lambda: run(passes))
 
     def _run(self, job: Callable[[int], None]) -> float:
         """Seconds from the first thread's start to the last one's end."""

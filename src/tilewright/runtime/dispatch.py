@@ -128,11 +128,8 @@ class Program:
         return cls(kernel, whole_dims(kernel), _multiplications(kernel))
 
     def significant(self, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
-        """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two.
-
-        One less than a power of two stands for the sizes that are no multiple of 32.
-        """
-        return tuple((d, n if n <= 32 or d in self.whole else _rounded(n)) for d, n in sizes.items())
+        """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
+        return tuple((d, n if n <= 32 or d in self.whole else 1 << (n - 1).bit_length()) for d, n in sizes.items())
 
 
 @lru_cache(maxsize=1024)
@@ -140,13 +137,9 @@ def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tu
     return Program.of(program.trace(dict(dtypes), options=dict(options)))
 
 
-def _rounded(size: int) -> int:
-    return (1 << (size - 1).bit_length()) - bool(size % 32)
-
-
 Layouts = tuple[tuple[str, abi.TensorLayout], ...]
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
-_by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], tuple[str, ...], Design], Kernel] = {}
+_by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
 _compiling = threading.Lock()
 
 
@@ -163,7 +156,7 @@ def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ..
 
 def _designed(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel:
     request = requested(program, layouts, sizes, machine())
-    key = (program, request.layouts, request.sizes, request.multiples, request.design)
+    key = (program, request.layouts, request.sizes, request.design)
     if key not in _by_design:
         _by_design[key] = compiled(program, request)
     return _by_design[key]
@@ -173,18 +166,15 @@ def requested(
     program: Program, layouts: Layouts, sizes: dict[str, int], known: Machine, design: Design | None = None
 ) -> Request:
     """What has to be built for these sizes on `known`: by `design`, or by the default one that they call for."""
-    multiples = tuple(sorted(d for d, n in sizes.items() if n and n % 32 == 0))
     if design is None:
         unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
         aligned = frozenset(n for n, x in layouts if x.align >= 64)
         rounded = dict(program.significant(sizes))
-        facts = Facts(rounded, unit, known, aligned, multiples=frozenset(multiples))
+        facts = Facts(rounded, unit, known, aligned)
         design = default_design(program.kernel, facts)
     if not any(name.startswith("nontemporal.") for name, _ in design.decisions):
         layouts = tuple((n, abi.TensorLayout(x.strides)) for n, x in layouts)  # nothing relies on alignment
-    tiles = any(choice == "amx_bf16" for _, choice in design.prefixed("atom"))  # nothing else relies on multiples
-    fixed = tuple((d, sizes[d]) for d in program.whole)
-    return Request(program.kernel, design, layouts, fixed, multiples if tiles else ())
+    return Request(program.kernel, design, layouts, tuple((d, sizes[d]) for d in program.whole))
 
 
 def compiled(program: Program, request: Request) -> Kernel:

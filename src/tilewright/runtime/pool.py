@@ -1,12 +1,14 @@
 """The threads that kernels run on: workers that are called from compiled code and cost under a microsecond to call.
 
 Compiled code calls `tw_parallel_phases(ptr pool, ptr fns, i64 count, ptr args)`, at `Pool.entry_address`, with
-`Pool.context_address` as its first argument. For each of the `count` functions in turn, every thread of the pool calls
-`fn(ptr args, i64 thread, i64 threads)`; the calling thread is thread 0, and none begins a function before all have
-ended the one before. Workers that find nothing to do poll for `SPIN_SECONDS`, then sleep in the kernel.
+`Pool.context_address` as its first argument. Each of the `count` functions in turn is called once for every part, as
+`fn(ptr args, i64 part, i64 threads)` with part = 0 .. threads - 1, and no part of a function begins before all parts of
+the one before have ended. The calling thread runs part 0, worker t usually part t; what a worker has not begun when
+another thread is through, because other programs have its core, that thread runs too. Workers that find nothing to do
+poll for `SPIN_SECONDS`, then sleep in the kernel.
 
 A pool that is busy, with another thread of the program or because the call came from inside a region, does not block:
-the caller runs every thread's part itself, phase after phase. So functions of a region may not wait for each other.
+the caller runs every part itself, phase after phase. So the parts of a function may not wait for each other.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from tilewright.build.jit import Library, Target, compile_ir, load
+from tilewright.build.cache import cache_key, disk_cache
+from tilewright.build.jit import Library, Target, compile_ir, compiler_version, load
 from tilewright.errors import ArgumentError
 from tilewright.knobs import knobs
 from tilewright.runtime import pool_ir as layout
@@ -126,7 +129,13 @@ class Pool:
 # ------------------------------------------------------------------------------------------ the compiled code
 @cache
 def _code() -> Library:
-    return load(compile_ir(layout.pool_ir(), Target.host()))
+    text, target, store = layout.pool_ir(), Target.host(), disk_cache()
+    key = cache_key(text, target.fingerprint, compiler_version())
+    code = store.get(key, "o")
+    if code is None:
+        code = compile_ir(text, target)
+        store.put(key, "o", code)
+    return load(code)
 
 
 @cache

@@ -5,19 +5,19 @@ parts of the phase before have ended. The caller publishes a phase by raising th
 each other part has a word in the pool, and belongs to whoever moves that word on:
 
     ticket - 4   ended in the phase before; nobody has begun it   -> claimed by compare-and-exchange
-    ticket - 3   somebody runs it                                 -> awaited, if the caller cannot but sleep until its end
-    ticket - 2   awaited
-    ticket       ended: stored by whoever ran it, who then wakes a caller that awaits it
+    ticket - 3   somebody runs it                                 -> awaited, once the caller has polled for long
+    ticket - 2   awaited: the caller sleeps in the kernel
+    ticket       ended: stored by whoever ran it, who then wakes a caller that sleeps
 
-Worker t claims part t, so that a part meets the caches of the same core phase after phase. But a worker that has no core
-at the moment holds nobody up: who is through first claims what nobody has begun, and the caller waits for parts that run
-and for nothing else. So a phase may end before a worker has even seen its ticket. That worker finds the word moved past
-what it expects, and has touched nothing of the phase but the words here. Words only grow, hence a claim that succeeds
-proves the phase of its ticket to be open still: what was read of the phase before the claim is true.
+Worker t claims part t, so that a part meets the caches of the same core phase after phase. But a worker that has no
+core at the moment holds nobody up: who is through first claims what nobody has begun, and the caller waits for parts
+that run and for nothing else. So a phase may end before a worker has even seen its ticket. That worker finds the word
+moved past what it expects, and has touched nothing of the phase but the words here. Words only grow, hence a claim
+that succeeds proves the phase of its ticket to be open still: what was read of the phase before the claim is true.
 
 Between two phases of a region and between two regions a worker does the same thing, waiting for the next ticket, so
-there is no separate barrier. It polls a while and then sleeps in the kernel; on the core of the caller it sleeps at
-once, for there it would poll in the caller's time.
+there is no separate barrier. It polls a while, then sleeps in the kernel. On the core of the caller it would poll in
+the caller's time: there it naps at once, and comes back by itself, most likely on a core that has become free.
 
 The pool is one block of memory, named here by byte offsets. What one thread writes while others poll lies in a pair of
 cache lines of its own (the x86 prefetcher fetches pairs).
@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import platform
 from string import Template
+
+from tilewright.runtime.pool_threads_ir import THREADS_TEXT
 
 LINE = 128
 GO, FUNCTION, ARGS, CALLER = 0, 8, 16, 24  # the phase at hand and the caller's core: polled by the workers
@@ -41,13 +43,13 @@ PART, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
 NOT_STARTED, RUNNING, SERIAL = 0, 1, 2
 """Values of STATE: workers are created by the first region; a pool that could not create them runs serially."""
 
-NAP = 200_000  # nanoseconds
+_NAP_NANOSECONDS = 200_000  # waking costs the caller some 5 us, a free core that is not noticed half of its speed
 
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "aarch64": 'call void asm sideeffect "yield", ""()'}
 _DECLARE_PAUSE = {"x86_64": "declare void @llvm.x86.sse2.pause()", "aarch64": ""}
 
-_TEXT = Template("""
+_REGIONS_TEXT = """
 $declare_pause
 declare i64 @syscall(i64, ...)
 declare i32 @sched_getcpu()
@@ -58,7 +60,7 @@ declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 
 @name = private constant [11 x i8] c"tilewright\\00"
-@nap = private constant [2 x i64] [i64 0, i64 $NAP]
+@nap = private constant [2 x i64] [i64 0, i64 $nap]
 
 ; ---------------------------------------------------------------------------------------------- the entry
 ; fns[count] of void(ptr args, i64 thread, i64 threads), called for all threads, phase after phase.
@@ -366,129 +368,15 @@ seen:
 leave:
   ret ptr null
 }
-
-; Bind this worker to its core, if it has one; a kernel that refuses leaves it unbound.
-define internal void @pin(ptr %me) {
-entry:
-  %core_at = getelementptr i8, ptr %me, i64 $CORE
-  %core = load i64, ptr %core_at
-  %unbound = icmp slt i64 %core, 0
-  br i1 %unbound, label %end, label %bind
-bind:
-  %mask = alloca [128 x i64]
-  store [128 x i64] zeroinitializer, ptr %mask
-  %word = lshr i64 %core, 6
-  %word_at = getelementptr i64, ptr %mask, i64 %word
-  %shift = and i64 %core, 63
-  %bit = shl i64 1, %shift
-  store i64 %bit, ptr %word_at
-  %ignored = call i32 @sched_setaffinity(i32 0, i64 1024, ptr %mask)
-  br label %end
-end:
-  ret void
-}
-
-; ---------------------------------------------------------------------------------------------- beginning and end
-; Whether the workers run; creates them the first time. For the owner of the pool.
-define internal i1 @ready(ptr %pool) {
-entry:
-  %state_at = getelementptr i8, ptr %pool, i64 $STATE
-  %state = load i64, ptr %state_at
-  %new = icmp eq i64 %state, $NOT_STARTED
-  br i1 %new, label %start, label %answer
-start:
-  call void @start(ptr %pool)
-  %started = load i64, ptr %state_at
-  br label %answer
-answer:
-  %now = phi i64 [ %state, %entry ], [ %started, %start ]
-  %running = icmp eq i64 %now, $RUNNING
-  ret i1 %running
-}
-
-define internal void @start(ptr %pool) {
-entry:
-  %all = alloca [16 x i64]
-  %old = alloca [16 x i64]
-  %state_at = getelementptr i8, ptr %pool, i64 $STATE
-  %created_at = getelementptr i8, ptr %pool, i64 $CREATED
-  %threads_at = getelementptr i8, ptr %pool, i64 $THREADS
-  %threads = load i64, ptr %threads_at
-  ; Workers inherit this mask: signals are for the threads of the program.
-  store [16 x i64] [$all_signals], ptr %all
-  %set = call i32 @pthread_sigmask(i32 2, ptr %all, ptr %old)
-  br label %create
-create:
-  %t = phi i64 [ 1, %entry ], [ %t1, %created ]
-  %at = mul i64 %t, $LINE
-  %records = getelementptr i8, ptr %pool, i64 $WORKERS
-  %me = getelementptr i8, ptr %records, i64 %at
-  %handle = getelementptr i8, ptr %me, i64 $HANDLE
-  %error = call i32 @pthread_create(ptr %handle, ptr null, ptr @worker, ptr %me)
-  %failed = icmp ne i32 %error, 0
-  br i1 %failed, label %end, label %created
-created:
-  store i64 %t, ptr %created_at
-  %t1 = add i64 %t, 1
-  %more = icmp ult i64 %t1, %threads
-  br i1 %more, label %create, label %end
-end:
-  %state = phi i64 [ $SERIAL, %create ], [ $RUNNING, %created ]
-  store i64 %state, ptr %state_at
-  %reset = call i32 @pthread_sigmask(i32 2, ptr %old, ptr null)
-  ret void
-}
-
-; End the workers and wait for them. The caller has claimed the pool and keeps it, so later regions run serially.
-define void @tw_pool_stop(ptr %pool) {
-entry:
-  %stop_at = getelementptr i8, ptr %pool, i64 $STOP
-  store atomic i64 1, ptr %stop_at monotonic, align 8
-  ; seq_cst as in @run: a release of `stop`, ordered before the wake.
-  %ticket = atomicrmw add ptr %pool, i64 4 seq_cst
-  call void @wake(ptr %pool)
-  %created_at = getelementptr i8, ptr %pool, i64 $CREATED
-  %created = load i64, ptr %created_at
-  %none = icmp eq i64 %created, 0
-  br i1 %none, label %end, label %join
-join:
-  %t = phi i64 [ 1, %entry ], [ %t1, %join ]
-  %at = mul i64 %t, $LINE
-  %records = getelementptr i8, ptr %pool, i64 $WORKERS
-  %me = getelementptr i8, ptr %records, i64 %at
-  %handle_at = getelementptr i8, ptr %me, i64 $HANDLE
-  %handle = load i64, ptr %handle_at
-  %ignored = call i32 @pthread_join(i64 %handle, ptr null)
-  %t1 = add i64 %t, 1
-  %more = icmp ule i64 %t1, %created
-  br i1 %more, label %join, label %end
-end:
-  store i64 0, ptr %created_at
-  ret void
-}
-
-; As many turns of the waiting loop: to find out how long one takes.
-define void @tw_pool_spin(i64 %turns, ptr %polled) {
-entry:
-  br label %turn
-turn:
-  %left = phi i64 [ %turns, %entry ], [ %left1, %turn ]
-  %ignored = load atomic i64, ptr %polled acquire, align 8
-  $pause
-  %left1 = sub i64 %left, 1
-  %more = icmp ne i64 %left1, 0
-  br i1 %more, label %turn, label %end
-end:
-  ret void
-}
-""")
+"""
 
 
 def pool_ir(machine: str = platform.machine()) -> str:
     """The module for a processor family ("x86_64" or "aarch64") under Linux."""
     offsets = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, int)}
-    return _TEXT.substitute(
+    return Template(_REGIONS_TEXT + THREADS_TEXT).substitute(
         offsets,
+        nap=_NAP_NANOSECONDS,
         futex=_FUTEX[machine],
         pause=_PAUSE[machine],
         declare_pause=_DECLARE_PAUSE[machine],

@@ -1,0 +1,55 @@
+"""A run as a user watches it: what it will take, a bar, and each result when it is there."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tilewright.bench import cpu
+from tilewright.bench.plan import Request, estimate, plan
+from tilewright.bench.result import Result
+
+_FIGURES = {
+    "ratio": "{:.2f}x",
+    "gflops": "{:.0f} GFLOP/s",
+    "gbs": "{:.1f} GB/s",
+    "bandwidth": "{:.0%} of bandwidth",
+    "tokens_per_s": "{:.1f} tokens/s",
+    "peak_over_need": "{:.0%} of need",
+    "cpu_ms": "{:.1f} ms of CPU",
+    "wall_ms": "{:.1f} ms",
+    "s": "{:.3f} s",
+    "noise": "noise {:.1%}",
+}
+
+
+def run(request: Request, quiet: bool = False) -> list[Result]:
+    """All results of `request`, under a bar on stderr; `quiet` does not print them one by one.
+
+    ArgumentError where nothing fits the request.
+    """
+    console, results = Console(stderr=True), []
+    jobs = plan(request)
+    steps = [step for job in jobs for step in job.steps]
+    total = estimate(jobs)
+    console.print(f"{len(steps)} results, about {_duration(total)}", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(steps[0].name, total=total)
+        for count, result in enumerate(cpu.measure(request), start=1):
+            results.append(result)
+            following = steps[count].name if count < len(steps) else ""
+            progress.update(bar, completed=sum(s.seconds for s in steps[:count]), description=following)
+            if not quiet:
+                console.print(summary(result), highlight=False, markup=False, soft_wrap=True)
+    return results
+
+
+def summary(result: Result) -> str:
+    """One line about a result: the figures that a reader looks for first."""
+    figures = [form.format(result.metrics[key]) for key, form in _FIGURES.items() if key in result.metrics]
+    return f"{result.name:44} {result.threads:3} threads  " + (result.error or "  ".join(figures))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
