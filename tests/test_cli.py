@@ -224,6 +224,19 @@ def test_bench_saves_and_the_table_follows(run, checkout, tmp_path):
     assert "| softmax f32 4x4 | 1 |" in (tmp_path / "README.md").read_text()
 
 
+def test_a_quick_look_is_not_saved(run, checkout, tmp_path):
+    code, _, err = run("bench", "cpu", "--quick", "--save")
+    assert code == 2 and "not evidence" in err
+    assert not (tmp_path / "benchmarks" / "results").exists()
+
+
+def test_help_of_the_bench_names_every_family(run):
+    from tilewright.bench.cases import FAMILIES
+
+    code, out, _ = run("bench", "cpu", "--help")
+    assert code == 0 and all(family in out for family in FAMILIES)
+
+
 def test_bench_fails_below_a_floor(run, checkout):
     checkout.append(Result("rows", "rope f32 4x4", 2, {"ratio": 0.5}))
     code, out, err = run("bench", "cpu", "--json")

@@ -273,7 +273,7 @@ def held_out_slice(items: Iterable[Document], limit: int) -> list[Document]:
     chosen: list[Document] = []
     for item in ranked:
         size = sum(len(other.trimmed()) for other in chosen)
-        if item.source == "cpython" and len(item.trimmed()) <= min(limit - size, limit // 4):
+        if item.source == "cpython" and len(item.trimmed()) <= min(limit - size, limit // 2):
             chosen.append(item)
     return chosen
 

@@ -19,7 +19,6 @@ from tilewright import __version__
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
-    from tilewright.bench.result import Result
     from tilewright.engine.llm import LLM, Stream
     from tilewright.engine.request import Completion
     from tilewright.engine.sampling import SamplingParams
@@ -300,26 +299,37 @@ def doctor(as_json: AsJson = False) -> None:
 # ------------------------------------------------------------------------------------------------------- bench
 @bench.command()
 def cpu(
-    only: Annotated[str | None, typer.Option(help="Cases or families that contain this, or fit it (*, ?).")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: matmul_f32, matmul_bf16, "
+            "decode_linear, rows, rows_best, compile, memory, decoder, startup."
+        ),
+    ] = None,
     threads: Annotated[
         str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Small cases, few samples: a look, not evidence.")] = False,
-    save: Annotated[bool, typer.Option(help="Write the results to benchmarks/results/.")] = False,
+    save: Annotated[
+        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
+    from tilewright.bench import console
     from tilewright.bench.cpu import Request, parse_threads, source_root
     from tilewright.bench.floors import missed, read_floors
     from tilewright.bench.record import describe, this_command
     from tilewright.bench.record import save as save_record
     from tilewright.machines.machine import Machine
 
+    if save and quick:
+        raise ArgumentError("--quick is a look, not evidence: leave it out to --save the results")
     machine = Machine.detect()
     counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
     root = source_root(Path.cwd())
     floors = read_floors(root / "benchmarks" / "floors.toml")
-    results = _measure(Request(counts, only, quick), quiet=as_json)
+    results = console.run(Request(counts, only, quick), quiet=as_json)
     record = describe(machine, results, this_command(), root)
     if save:
         typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results')}", err=True)
@@ -334,36 +344,11 @@ def cpu(
         raise typer.Exit(1)
 
 
-def _measure(request: Any, quiet: bool) -> list[Result]:
-    """All results of `request`, each printed when it is there, under a line that tells what goes on."""
-    from rich.console import Console
-
-    from tilewright.bench.cpu import measure
-
-    console, results = Console(stderr=True), []
-    with console.status("measuring") as status:
-        for result in measure(request):
-            results.append(result)
-            status.update(f"measuring, {len(results)} done, the last was {result.name}")
-            if not quiet:
-                console.print(_summary(result), highlight=False, markup=False, soft_wrap=True)
-    return results
-
-
-def _summary(result: Result) -> str:
-    """One line about a result: the figures a reader looks for first."""
-    shown = {"ratio": "{:.2f}x", "gflops": "{:.0f} GFLOP/s", "gbs": "{:.1f} GB/s", "bandwidth": "{:.0%} of bandwidth",
-             "tokens_per_s": "{:.1f} tokens/s", "peak_over_need": "{:.0%} of need", "s": "{:.3f} s",
-             "noise": "noise {:.1%}"}  # fmt: skip
-    figures = [form.format(result.metrics[key]) for key, form in shown.items() if key in result.metrics]
-    return f"{result.name:44} {result.threads:3} threads  " + (result.error or "  ".join(figures))
-
-
 @bench.command()
 def table(
     check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if the README is out of date.")] = False,
 ) -> None:
-    """Make the README's tables from the newest committed results."""
+    """Make the README's tables from the newest committed results of each machine."""
     from tilewright.bench.cpu import source_root
     from tilewright.bench.table import regenerate
 

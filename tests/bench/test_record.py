@@ -31,6 +31,12 @@ def test_everything_needed_to_judge_a_number_is_in_it(described):
     json.dumps(described)
 
 
+def test_the_command_can_be_pasted_into_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setattr(record.sys, "argv", ["/usr/bin/tilewright", "bench", "cpu", "--only", "softmax f32*"])
+    (run,) = record.describe(Machine.named("x86-avx2"), [], record.this_command(), tmp_path)["runs"]
+    assert run["command"] == "tilewright bench cpu --only 'softmax f32*'"
+
+
 def test_saved_and_loaded_again(described, tmp_path):
     path = record.save(described, tmp_path / "results")
     assert path.name == f"cpu-generic-4-cores-{described['date'][:10]}.json"

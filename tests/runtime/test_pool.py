@@ -344,6 +344,7 @@ count(workers, 5)
 
 def test_a_worker_that_cannot_be_created_leaves_a_serial_pool() -> None:
     in_a_process("""
+from tilewright.build import jit
 fail = jit.load(jit.compile_ir("define i32 @fail(ptr %a, ptr %b, ptr %c, ptr %d) { ret i32 11 }", jit.Target.host()))
 jit.add_symbol("pthread_create", fail.address("fail"))
 workers = pool.get(4)

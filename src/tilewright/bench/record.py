@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def describe(machine: Machine, results: Sequence[Result], command: Sequence[str]
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = {
         "date": date,
-        "command": " ".join(command),
+        "command": shlex.join(command),
         "commit": git_commit(folder),
         "threads": sorted({result.threads for result in results}),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -171,5 +172,6 @@ def newest(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def this_command() -> list[str]:
-    """The command line of this process, with the program's name alone."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """The command line of this process, with the program's name alone (also where Python ran it as a module)."""
+    program = Path(sys.argv[0]).name
+    return ["tilewright" if program.endswith(".py") else program, *sys.argv[1:]]

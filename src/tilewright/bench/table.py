@@ -114,7 +114,8 @@ def _heading(record: dict[str, Any]) -> str:
     """`### AMD EPYC (amd-26-2), 2 cores, 2026-01-31, commit 0123456789ab`."""
     machine = record["machine"]
     commits = _unique(_short(run["commit"]) for run in record["runs"])
-    where = f"{record['system']['processor']} ({machine['architecture']}), {machine['cores']} cores"
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    where = f"{record['system']['processor']} ({machine['architecture']}), {cores}"
     return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
 
 

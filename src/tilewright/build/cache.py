@@ -104,6 +104,10 @@ class Cache:
         # A copy of an entry brings its header line along.
         return rest if _MAGIC in first else raw
 
+    def overridden(self, key: str) -> bool:
+        """Whether a user put something in place of any artefact of `key`."""
+        return any(self.override_path(key, stage).exists() for stage in STAGES if stage not in _BINARY)
+
     def override_path(self, key: str, stage: str) -> Path:
         """Where to put an edited copy of a text stage."""
         return self._path(key, stage).with_name(f"{key}.override.{stage}")

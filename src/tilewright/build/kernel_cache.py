@@ -9,17 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tilewright.build.cache import Cache, cache_key, disk_cache
 from tilewright.build.jit import Library, Target, compiler_version, load
-from tilewright.build.stages import Stages, overrides_in
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.legality import check
 from tilewright.emit import abi
 from tilewright.language import ir
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
+
+if TYPE_CHECKING:
+    from tilewright.build.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Request:
         return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)))
 
 
-Observer = Callable[[str, Stages, Binary], None]
+Observer = Callable[[str, "Stages", Binary], None]
 """Told of every kernel that is built or found: its key, its stages and the binary."""
 
 
@@ -64,10 +66,14 @@ def build(request: Request, machine: Machine, observe: Observer | None = None) -
     Raises IllegalDesign, before anything is emitted, for a design that the request or the machine does not allow.
     """
     store, key = disk_cache(), key_of(request, machine)
+    binary = None if store.overridden(key) else _found(store, key)
+    if binary is not None and observe is None:
+        return binary
+    # Imported here: a program that finds all its kernels on disk need not wait for what compiles them.
+    from tilewright.build.stages import Stages, overrides_in
+
     stages = Stages(request, machine, target_of(machine), overrides_in(store, key))
-    binary = None if stages.overridden else _found(store, key)
     if binary is None:
-        check(request.kernel, request.design, request.facts(machine))
         binary = _compiled(store, key, stages)
     if observe is not None:
         observe(key, stages, binary)
@@ -81,7 +87,10 @@ def key_of(request: Request, machine: Machine) -> str:
 
 
 def _compiled(store: Cache, key: str, stages: Stages) -> Binary:
-    begun = time.perf_counter()
+    from tilewright.design.legality import check
+
+    begun, request = time.perf_counter(), stages.request
+    check(request.kernel, request.design, request.facts(stages.machine))
     workspace, library = stages.module.workspace, load(stages.o)
     if not stages.overridden:
         store.put(key, "meta", json.dumps(_described(workspace)).encode())

@@ -123,7 +123,7 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
     if rows <= _FEW_ROWS and depth_is_unit:
-        if rows > _INNER_ROWS and _has_tiles(p, facts):
+        if _has_tiles(p, rows, facts):
             return _tile_products(kernel, p, rows, facts)
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
@@ -178,7 +178,7 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
 
 def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Many rows: a register tile of m by n, one operand across lanes, panels in the order of use."""
-    if _has_tiles(p, facts):
+    if _has_tiles(p, rows, facts):
         return _tile_products(kernel, p, rows, facts)
     pairs = _pairs(p, facts) and _pairs_are_faster(facts)
     count = len(p.columns)
@@ -209,9 +209,10 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
     return decisions, [p.n.name]
 
 
-def _has_tiles(p: _Product, facts: Facts) -> bool:
-    """Whether AMX can do the dots, and has enough to do."""
-    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and _fills(p, facts, 32, 32)
+def _has_tiles(p: _Product, rows: int, facts: Facts) -> bool:
+    """Whether AMX can do the dots, and has enough to do: whole tile registers, where sizes are fixed."""
+    enough = rows >= 16 if p.m.over in facts.fixed else rows > _INNER_ROWS
+    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and enough and _fills(p, facts, 32, 32)
 
 
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
@@ -225,7 +226,7 @@ def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> t
     local = rows <= _LOCAL_ROWS
     tile_m = 16 if rows <= 16 else 32
     tile_n = 32 if len(p.columns) == 1 else 16
-    slab, most = (1024, 128) if local else (2048, 256)
+    slab, most = 2048, 128 if local else 256
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,

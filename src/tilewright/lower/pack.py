@@ -132,8 +132,8 @@ def _fill(axes_: tuple[ir.Axis, ...], dst: ir.Ref, src: ir.Ref, lane: str, taken
     body: ir.Stmt
     if width > _ROWS and width % _ROWS == 0:
         part = fresh(f"{lane}r", taken)
-        index = tuple(part if i == lane else i for i in dst.index)
-        copy = ir.Copy(replace(dst, index=index), replace(src, index=index), (("lanes", part),))
+        rows = [replace(r, index=tuple(part if i == lane else i for i in r.index)) for r in (dst, src)]
+        copy = ir.Copy(rows[0], rows[1], (("lanes", part),))
         body = ir.Loop((ir.Axis(part, lane, _ROWS),), (copy,), parallel=True)
     else:
         body = ir.Copy(dst, src, (("lanes", lane),))

@@ -1,22 +1,17 @@
-"""Chat templates: the Jinja program that a model ships, rendered in jinja2's sandbox."""
+"""Chat templates: the Jinja program that a model ships, and the conversations it is rendered with."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import ModelError
 from tilewright.models.config import read_text
+
+if TYPE_CHECKING:
+    import jinja2
 
 Message = Mapping[str, Any]
 
@@ -46,19 +41,19 @@ class ChatTemplate:
         Raises ModelError, with the template's own words, where it refuses the conversation or is not valid Jinja.
         """
         _check_messages(messages)
+        from jinja2 import TemplateError
+
         try:
             return self._compiled.render(messages=list(messages), **variables)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise ModelError(f"{self.where}: the chat template refused the messages: {error}; change them") from None
 
     @cached_property
     def _compiled(self) -> jinja2.Template:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-        )
-        environment.filters["tojson"] = _tojson
-        environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        return environment.from_string(self.source)
+        # Imported here: a prompt that is no conversation need not wait for it.
+        from tilewright.models.jinja import environment
+
+        return environment().from_string(self.source)
 
 
 def _check_messages(messages: Sequence[Message]) -> None:
@@ -68,32 +63,3 @@ def _check_messages(messages: Sequence[Message]) -> None:
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or "role" not in message:
             raise ModelError(f"message {i} is {message!r}; a message is a mapping with role and content")
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what the model said, for training; in a prompt it is just its body."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares the attribute so
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is: jinja2's own filter escapes for HTML, which would change the prompt."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)

@@ -9,13 +9,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from tilewright.build.kernel_cache import Binary, Observer, disk_cache
-from tilewright.build.stages import Stages
 from tilewright.design.design import Design
 from tilewright.knobs import knobs
 from tilewright.machines.machine import Machine
 from tilewright.runtime.work import Work, work_of
 
 if TYPE_CHECKING:
+    from tilewright.build.stages import Stages
     from tilewright.runtime.buffer import Buffer
     from tilewright.runtime.dispatch import Kernel
 
