@@ -34,7 +34,6 @@ def test_every_default_design_is_legal(name, machine):
         program = traced(name, element, full, **OPTIONS.get(name, {}))
         known = facts(program, machine, unit, **{d: n for d, n in sizes.items() if d in program.dims})
         tensors = frozenset(p.name for p in program.params if p.dims is not None)
-        multiples = frozenset(d for d, n in known.sizes.items() if n and n % 32 == 0)
         for variant in (
             known,
             Facts(known.sizes, known.unit, known.machine, tensors, known.fixed),

@@ -21,12 +21,14 @@ from tilewright.design.mutations import (
     Illegal,
     Interchange,
     Pack,
+    PackLocally,
     Reorder,
     SetTile,
     Stream,
     Unroll,
     UseAtom,
     Vectorise,
+    Widen,
     neighbours,
 )
 from tilewright.language.interpreter import run
@@ -55,6 +57,7 @@ CHANGES = [
     (Reorder("order", ("n", "m")), {"order": ("n", "m")}),
     (Pack("b", "panel"), {"pack.b": "panel"}),
     (Stream("c", True), {"nontemporal.c": True}),
+    (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),
      {"atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair", "tile.k": 2}),
 ]  # fmt: skip
@@ -76,6 +79,13 @@ def test_mutations_are_values_with_an_example(mutation, _):
 def test_a_block_stays_whole_tiles():
     blocked = Block("m", 8).apply(START)
     assert SetTile("m", 6).apply(blocked).number("block.m") == 12
+
+
+def test_packing_inside_blocks():
+    packed = Pack("b", "panel").apply(START)
+    assert PackLocally("b", True).apply(packed).get("local.b") is True
+    assert PackLocally("b", True).apply(START) == Illegal("b is not packed; pack it first")
+    assert Pack("b", None).apply(PackLocally("b", True).apply(packed)) == START
 
 
 def test_taking_a_decision_back():

@@ -61,6 +61,7 @@ def _packed_reader(v: View, tensor: str, layout: str, let: ir.Let, dot: ir.Dot) 
 
 
 def locals_(v: View) -> Iterator[str]:
+    """What is packed inside a cache block is a block of it."""
     for tensor, wanted in v.design.prefixed("local"):
         if not wanted:
             continue

@@ -171,7 +171,44 @@ class Pack:
 
     def apply(self, design: Design) -> Design | Illegal:
         """The design with `pack.TENSOR=layout`."""
-        return _changed(design, {f"pack.{self.tensor}": self.layout, f"unpack.{self.tensor}": None})
+        changes: dict[str, Choice | None] = {f"pack.{self.tensor}": self.layout, f"unpack.{self.tensor}": None}
+        if self.layout is None:
+            changes[f"local.{self.tensor}"] = None
+        return _changed(design, changes)
+
+
+@dataclass(frozen=True)
+class PackLocally:
+    """A packed operand is packed inside each cache block by the thread that uses it, or once for all threads.
+
+    before:  copy b_packed[n, k] <- b[n, k];  for n0 in N step 256 { for n in n0 step 32 { ... } }
+    after:   for n0 in N step 256 { copy b_packed[n, k] <- b[n, k];  for n in n0 step 32 { ... } }      local.b=True
+    """
+
+    tensor: str
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `local.TENSOR`."""
+        if self.wanted and design.get(f"pack.{self.tensor}") is None:
+            return Illegal(f"{self.tensor} is not packed; pack it first")
+        return _changed(design, {f"local.{self.tensor}": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
+class Widen:
+    """16-bit operands of dots become f32 when they are packed, or when they are multiplied.
+
+    before:  copy b_packed[n, k] <- b[n, k];  for ... { b0 = load b_packed[n, k] : bf16; ... f32(b0) }
+    after:   copy b_packed[n, k] <- f32(b[n, k]);  for ... { b0 = load b_packed[n, k] : f32 }      unpack.b=True
+    """
+
+    tensors: tuple[str, ...]
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `unpack.TENSOR` for each tensor."""
+        return _changed(design, {f"unpack.{t}": True if self.wanted else None for t in self.tensors})
 
 
 @dataclass(frozen=True)
@@ -240,7 +277,7 @@ def _suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Muta
     for nest in structure.nests(kernel):
         yield from _block_mutations(nest, design, facts)
         yield from _order_mutations(nest, design)
-        yield from _dot_mutations(kernel, nest, facts)
+        yield from _dot_mutations(kernel, nest, design, facts)
     stores = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
     for tensor in sorted(stores):
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
@@ -297,11 +334,13 @@ def _order_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]
             yield Reorder(level, (*present[:n], present[n + 1], present[n], *present[n + 2 :]))
 
 
-def _dot_mutations(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> Iterator[Mutation]:
+def _dot_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
     operands = _operands(kernel, nest)
     for tensor in operands:
         for layout in (None, "panel", "pair", "tile"):
             yield Pack(tensor, layout)
+        yield PackLocally(tensor, not design.get(f"local.{tensor}"))
+    yield Widen(operands, not all(design.get(f"unpack.{t}") for t in operands))
     dots = tuple(d.name for d in nest.dots)
     if not dots:
         return
@@ -321,6 +360,6 @@ def _operands(kernel: ir.Kernel, nest: structure.Nest) -> tuple[str, ...]:
 
 
 __all__ = [
-    "Block", "Illegal", "Interchange", "Mutation", "Pack", "Reorder", "SetTile", "Stream", "Unroll", "UseAtom",
-    "Vectorise", "neighbours",
+    "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Reorder", "SetTile", "Stream", "Unroll",
+    "UseAtom", "Vectorise", "Widen", "neighbours",
 ]  # fmt: skip
