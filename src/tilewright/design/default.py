@@ -123,14 +123,11 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
     if rows <= _FEW_ROWS and depth_is_unit:
-        if _has_tiles(p, rows, facts):
-            return _tile_products(kernel, p, rows, facts)
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
 
-_FEW_ROWS = 16
-_INNER_ROWS = 4  # so many rows a machine with tile registers multiplies faster without them
+_FEW_ROWS = 4  # up to here each weight meets all rows as it is read; more rows are worth a register tile
 _TURNED_ROWS = 128  # up to here the rows of the result are turned into pairs, and the weights only copied
 _LOCAL_ROWS = 512  # up to here one cache block holds all rows, and weights are packed where they are used
 
@@ -163,7 +160,7 @@ def _pairs_are_faster(facts: Facts) -> bool:
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
     accumulators = facts.registers // 2
-    tile_m = next(t for t in (1, 4, 16) if t >= min(rows, _FEW_ROWS))
+    tile_m = 1 if rows == 1 else _FEW_ROWS
     tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
     chunk = 2 * facts.lanes
     decisions: dict[str, Choice] = {
@@ -211,7 +208,7 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
 
 def _has_tiles(p: _Product, rows: int, facts: Facts) -> bool:
     """Whether AMX can do the dots, and has enough to do: whole tile registers, where sizes are fixed."""
-    enough = rows >= 16 if p.m.over in facts.fixed else rows > _INNER_ROWS
+    enough = rows >= 16 if p.m.over in facts.fixed else rows > _FEW_ROWS
     return p.dtype == "bf16" and facts.machine.has("amx-bf16") and enough and _fills(p, facts, 32, 32)
 
 
@@ -273,7 +270,7 @@ def _cache_blocks(
     most_rows = max(1, min(24, l2 // 2 // (slab * itemsize * tile_m)))
     if local:
         most_rows = max(1, _LOCAL_ROWS // tile_m)
-    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 5 if local else 10, shares)
+    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 2 if local else 10, shares)
 
 
 def _share(total: int, unit: int, most: int, pieces: int) -> int:
