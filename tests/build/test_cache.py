@@ -132,6 +132,10 @@ def test_an_override_wins_and_never_ages(tmp_path: Path) -> None:
     assert cache.override(key("a"), "ll") is not None
     cache.override_path(key("a"), "o").write_bytes(b"anything")
     assert cache.override(key("a"), "o") is None
+    assert cache.overridden(key("a"))
+    cache.override_path(key("b"), "o").parent.mkdir(exist_ok=True)
+    cache.override_path(key("b"), "o").write_bytes(b"anything")
+    assert not cache.overridden(key("b"))
 
 
 @pytest.mark.parametrize("bad", ["", "abc", "../../etc/passwd", "A" * 64])

@@ -39,7 +39,9 @@ def perplexity(llm: tw.LLM, windows: list[list[int]]) -> float:
 
 def test_C1_perplexity_of_the_shipped_model_equals_that_of_transformers_to_four_digits():
     script = evaluate_script()
-    ids = Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(TEXT.read_text("utf-8"), add_special_tokens=False).ids
+    ids = (
+        Tokenizer.from_file(str(MODEL / "tokenizer.json")).encode(TEXT.read_text("utf-8"), add_special_tokens=False).ids
+    )
     windows = [list(w) for w in script.windows(ids, 0, 1024)]
     reference = script.evaluate(MODEL, TEXT.read_text("utf-8"), 1024)["perplexity"]
     assert perplexity(tw.LLM(dtype="f32"), windows) == pytest.approx(reference, rel=5e-5)

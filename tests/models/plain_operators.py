@@ -85,9 +85,7 @@ def turn(x, cos, sin):
 
 
 @PlainOperator
-def rope_cache(
-    q, k, v, cos, sin, positions, k_cache, v_cache, *, q_norm=None, k_norm=None, eps=1e-6
-):
+def rope_cache(q, k, v, cos, sin, positions, k_cache, v_cache, *, q_norm=None, k_norm=None, eps=1e-6):
     q, k = wide(q), wide(k)
     q = q if q_norm is None else rms(q, q_norm, eps)
     k = k if k_norm is None else rms(k, k_norm, eps)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -422,6 +423,19 @@ blocked = int(status.split("SigBlk:")[1].split()[0], 16)
 assert blocked >> (signal.SIGINT - 1) & 1 and blocked >> (signal.SIGALRM - 1) & 1
 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 """)
+
+
+def test_the_code_is_compiled_by_the_first_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path))
+    compiled = """
+calls = []
+real = pool.compile_ir
+pool.compile_ir = lambda *arguments: calls.append(1) or real(*arguments)
+count(pool.get(2))
+assert len(calls) == {}
+"""
+    in_a_process(compiled.format(1))
+    in_a_process(compiled.format(0))
 
 
 def test_the_text_serves_both_processor_families() -> None:

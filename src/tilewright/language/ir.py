@@ -52,6 +52,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tilewright.language.dtypes import DType
 
@@ -258,7 +259,7 @@ class Kernel:
     # Where the author wrote each Let, Store and Loop, for messages; not part of the program's identity.
     lines: tuple[tuple[str, str, int], ...] = field(default=(), compare=False, repr=False)
 
-    @property
+    @cached_property
     def dims(self) -> tuple[str, ...]:
         """Names of the symbolic sizes, in order of first use."""
         names = [d for p in self.params if p.dims for d in p.dims if isinstance(d, str)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import threading
 from collections.abc import Mapping
@@ -66,10 +67,10 @@ class Kernel:
         """The pool, where there is enough to do."""
         work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
         for dims in self.flops_of:
-            work += 2.0 * float(np.prod([sizes[d] for d in dims])) / _FLOPS_A_SECOND
+            work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
         if work < _WORTH_A_TEAM:
             return None
-        team = pool.get(knobs().threads)
+        team = pool.get()
         return team if team.threads > 1 else None
 
 
