@@ -36,7 +36,7 @@ MIN_ROUNDS, MAX_ROUNDS = 6, 2000
 BATCH_NS = 50_000
 """A sample shorter than this is made of several calls, so that reading the clock (about 50 ns) is under 0.1%."""
 
-SETTLE_S = 0.004
+SETTLE_S = 0.008
 """Pause before a warm sample: worker threads of the candidate before it stop spinning within it."""
 
 NOISE_CLASSES = ((0.01, "quiet"), (0.03, "steady"), (0.10, "noisy"), (math.inf, "unusable"))
@@ -211,6 +211,8 @@ def _preparation(
             poison()
         if evict is not None:
             evict()
+        elif poison is not None:
+            time.sleep(SETTLE_S)  # whoever wrote the poison may still have threads that wait in a loop
 
     return prepare
 
