@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-Line = "str | list[str]"
-
 
 @dataclass
 class Region:
@@ -108,10 +106,6 @@ class Builder:
         self.lines.append(preheader)
         self._regions.append(Region(self._regions[-1].depth + 1, preheader))
         self._local.append({})
-
-    def nest(self) -> None:
-        """Open a region in the middle of a block that only this region's code follows."""
-        self.enter()
 
     def surface(self, names: list[str]) -> None:
         """Values of a region just left that are visible outside it: the phis of a loop header."""

@@ -134,7 +134,7 @@ def branch(
     carry.set(before)
     b.start(otherwise)
     if other is not None:
-        b.nest()
+        b.enter()
         other()
     ends_other, end_other = carry.current(), b.block
     if other is not None:

@@ -54,15 +54,6 @@ class Place:
         return tuple(d for d, s in enumerate(self.strides) if s == "1")
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One addend of an element offset: index times stride."""
-
-    base: str
-    offset: int
-    stride: str
-
-
 class Address:
     """Pointers to the elements of one Ref: what does not change in a loop is computed before it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tilewright.emit.llvm_compute import cast
 from tilewright.emit.llvm_memory import Address, Place, axis_dims, load, masked_load, store
-from tilewright.emit.llvm_values import Context, Key, Tile, read, table, transposed
+from tilewright.emit.llvm_values import Context, Key, Tile, read, transposed
 from tilewright.language import ir
 from tilewright.language.dtypes import bf16
 from tilewright.language.ir import TileType
@@ -156,6 +156,3 @@ def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, dept
         return cx.b.emit(f"bitcast <{2 * width} x i16> {both} to <{width} x i32>")
 
     return pair
-
-
-__all__ = ["copy_panel", "table"]
