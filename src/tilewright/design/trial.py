@@ -1,4 +1,4 @@
-"""What a search asks, what it is answered, and what it gives back: plain frozen data, and the protocol of an evaluator."""
+"""What a search asks, is answered, and gives back: plain frozen data, and the protocol of an evaluator."""
 
 from __future__ import annotations
 

@@ -64,13 +64,14 @@ class Kernel:
         return Launch(self, words, room, tuple(b.owner for b in buffers.values()))
 
     def _team(self, buffers: Mapping[str, Buffer], sizes: dict[str, int]) -> pool.Pool | None:
-        """The pool, where there is enough to do."""
+        """The pool, where there is enough to do; of no more threads than the design says it pays to use."""
         work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
         for dims in self.flops_of:
             work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
         if work < _WORTH_A_TEAM:
             return None
-        team = pool.get()
+        available = pool.available_threads()
+        team = pool.get(min(available, self.design.number("threads", available)))
         return team if team.threads > 1 else None
 
 
