@@ -10,12 +10,13 @@ import os
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from tilewright.design.book import filesystem, schema
+from tilewright.design.book.healing import DAMAGED, Damaged, alone, connect, error_name, is_book, move_aside, salvage
 from tilewright.errors import BookWarning
 
 T = TypeVar("T")
@@ -23,14 +24,12 @@ T = TypeVar("T")
 PATIENCE = 20.0
 """Seconds to wait for another process that is writing."""
 
-_DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 _UNUSABLE = frozenset(
     f"SQLITE_{name}"
     for name in ("AUTH", "BUSY", "CANTOPEN", "FULL", "IOERR", "LOCKED", "NOLFS", "PERM", "PROTOCOL", "READONLY")
 )
 _ATTEMPTS = 4
 _FIXED = "mode=ro&immutable=1"
-_PARTS = ("-wal", "-shm", "-journal")
 
 
 class Database:
@@ -75,6 +74,11 @@ class Database:
 
         return self._attempt(transaction)
 
+    def compact(self) -> None:
+        """Give back space that is free, unless another process is at work: it is used again later in any case."""
+        with self._lock, suppress(sqlite3.Error):
+            self._ready().execute("VACUUM")
+
     def close(self) -> None:
         """Let go of the file; the next use opens it again. What is only in memory is lost."""
         with self._lock:
@@ -97,10 +101,10 @@ class Database:
 
     def _mend(self, error: sqlite3.DatabaseError, last: bool) -> None:
         """Make another attempt worth while; an error that is no fault of the file is raised again."""
-        name = _name_of(error)
-        if self._file is None or name not in _DAMAGED | _UNUSABLE:
+        name = error_name(error)
+        if self._file is None or name not in DAMAGED | _UNUSABLE:
             raise error
-        if name in _DAMAGED and not self.readonly and not last:
+        if name in DAMAGED and not self.readonly and not last:
             self._renew(str(error))
         else:
             self._leave_for_memory(str(error))
@@ -129,15 +133,15 @@ class Database:
     def _open_file(self, path: Path) -> sqlite3.Connection:
         if self.readonly:
             shared_log = _has_log(path) and not filesystem.is_local(path)
-            return self._checked(path, _connect(path, self.patience, _FIXED if shared_log else "mode=ro"))
+            return self._checked(path, connect(path, self.patience, _FIXED if shared_log else "mode=ro"))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            return self._checked(path, _connect(path, self.patience))
+            return self._checked(path, connect(path, self.patience))
         except sqlite3.DatabaseError as error:
-            if _name_of(error) not in _DAMAGED | {"SQLITE_ERROR"}:  # the last: a file format of another day
+            if error_name(error) not in DAMAGED | {"SQLITE_ERROR"}:  # the last: a file format of another day
                 raise
             self._renew(str(error))
-            return self._checked(path, _connect(path, self.patience))
+            return self._checked(path, connect(path, self.patience))
 
     def _checked(self, path: Path, connection: sqlite3.Connection) -> sqlite3.Connection:
         """The connection, if what it is connected to is a book of this version; an empty file becomes one."""
@@ -152,7 +156,7 @@ class Database:
             if found == "newer":
                 raise _Unusable("a later version of Tilewright wrote it")
             if found != "book":
-                raise _Damaged("it is a database, but no book")
+                raise Damaged("it is a database, but no book")
         except BaseException:
             connection.close()
             raise
@@ -160,9 +164,9 @@ class Database:
 
     def _open_unwritable(self, path: Path, error: Exception) -> sqlite3.Connection:
         """What can be read is read, as long as nothing is written; else memory."""
-        if not isinstance(error, _Unusable | _Damaged) and path.exists():
+        if not isinstance(error, _Unusable | Damaged) and path.exists():
             with suppress(OSError, sqlite3.DatabaseError, _Unusable):
-                return self._checked(path, _connect(path, self.patience, _FIXED))
+                return self._checked(path, connect(path, self.patience, _FIXED))
         if not (self.readonly and not path.exists()):
             _warn(f"the book {path} cannot be used ({error}); what is found is kept for this process only")
         return self._memory()
@@ -192,30 +196,18 @@ class Database:
         """Move a damaged file aside, unless another process has just done so, and save what is whole in it."""
         assert self.path is not None
         self.close()
-        with _alone(self.path):
-            if _is_book(self.path, self.patience):
+        with alone(self.path):
+            if is_book(self.path, self.patience):
                 return
-            aside = _move_aside(self.path)
-            fresh = self._checked(self.path, _connect(self.path, self.patience))
-            saved = _salvage(aside, fresh)
+            aside = move_aside(self.path)
+            fresh = self._checked(self.path, connect(self.path, self.patience))
+            saved = salvage(aside, fresh)
             fresh.close()
         _warn(f"the book {self.path} is damaged ({why}); it is now {aside.name}, and {saved} of its rows were saved")
 
 
-class _Damaged(sqlite3.DatabaseError):
-    """The file is no book."""
-
-
 class _Unusable(Exception):
     """The file is to be left alone."""
-
-
-def _name_of(error: sqlite3.DatabaseError) -> str:
-    """SQLite's name of an error, without what it is extended by (SQLITE_IOERR_WRITE is SQLITE_IOERR)."""
-    if isinstance(error, _Damaged):
-        return "SQLITE_NOTADB"
-    name = str(getattr(error, "sqlite_errorname", ""))
-    return "_".join(name.split("_")[:2])
 
 
 def _warn(message: str) -> None:
@@ -231,11 +223,6 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
 
 
 # ------------------------------------------------------------------------------------------------ connections
-def _connect(path: Path, patience: float, how: str = "mode=rwc") -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?{how}"
-    return sqlite3.connect(uri, timeout=patience, isolation_level=None, check_same_thread=False, uri=True)
-
-
 def _prepare(connection: sqlite3.Connection, path: Path, readonly: bool) -> None:
     if not readonly and _has_log(path) and not filesystem.is_local(path):
         _without_log(connection)
@@ -264,69 +251,6 @@ def _without_log(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("PRAGMA locking_mode = NORMAL")
     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the exclusive lock goes with the next read
-
-
-# --------------------------------------------------------------------------------------------- damaged files
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time, where the file system knows locks."""
-    with open(path.with_name(f"{path.name}.lock"), "ab") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _is_book(path: Path, patience: float) -> bool:
-    """Whether the file is whole."""
-    connection = None
-    try:
-        connection = _connect(path, patience, "mode=rw")
-        if schema.state(connection) != "book":
-            return False
-        return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
-    except sqlite3.DatabaseError as error:
-        return _name_of(error) not in _DAMAGED
-    finally:
-        if connection is not None:
-            connection.close()
-
-
-def _move_aside(path: Path) -> Path:
-    """Rename the file and what belongs to it to the first `*.damaged-N` that is free."""
-    number = 1
-    while path.with_name(f"{path.name}.damaged-{number}").exists():
-        number += 1
-    aside = path.with_name(f"{path.name}.damaged-{number}")
-    for part in (*_PARTS, ""):  # the log first: SQLite would replay it on whatever came to lie beside it
-        with suppress(FileNotFoundError):
-            os.rename(f"{path}{part}", f"{aside}{part}")
-    return aside
-
-
-def _salvage(damaged: Path, fresh: sqlite3.Connection) -> int:
-    """Copy the rows that can still be read; each carries a sum, by which it is judged when it is used."""
-    old, saved = _connect(damaged, 0.0, "mode=rw"), 0
-    try:
-        if schema.state(old) == "book":
-            saved = sum(_rows_saved(old, fresh, table) for table in schema.TABLES)
-    except sqlite3.DatabaseError:
-        pass  # not even its list of tables can be read
-    finally:
-        old.close()
-    return saved
-
-
-def _rows_saved(old: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> int:
-    saved = 0
-    fresh.execute("BEGIN IMMEDIATE")
-    with suppress(sqlite3.DatabaseError):
-        for row in old.execute(f"SELECT * FROM {table} NOT INDEXED"):
-            places = ", ".join("?" * len(row))
-            saved += fresh.execute(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row).rowcount
-    fresh.execute("COMMIT")
-    return saved
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tilewright.design.book import starter
 from tilewright.design.book.database import PATIENCE, Database
@@ -20,6 +20,10 @@ from tilewright.design.legality import legal
 from tilewright.design.trial import Trial
 from tilewright.errors import ArgumentError, BookWarning
 from tilewright.knobs import knobs
+
+if TYPE_CHECKING:
+    from tilewright.design.book.exchange import Taken
+    from tilewright.design.book.upkeep import Findings, Pruned
 
 T = TypeVar("T")
 FILE = "book.sqlite"
@@ -103,7 +107,7 @@ class Book:
         bad = self.quarantined(key)
         found: dict[Design, Record] = {}
         for record in (*self._designs(key, verified=False), *kin, *shipped):
-            if record.design.hash not in bad and self._allowed(key, record.design):
+            if record.design.hash not in bad and self.objection(key, record.design) is None:
                 found.setdefault(record.design, record)
         return [*found.values()]
 
@@ -118,7 +122,7 @@ class Book:
         rows = self.rows("SELECT key, data, sum FROM designs")
         return sorted(_whole(rows, Record.from_dict), key=lambda r: (r.key.label, r.key.hash, not r.verified))
 
-    def keys(self, prefix: str = "") -> Sequence[Key]:
+    def known_keys(self, prefix: str = "") -> Sequence[Key]:
         """Every key of which anything is known and whose hash starts with `prefix`."""
         rows = self.rows("SELECT key FROM keys WHERE substr(hash, 1, ?) = ?", len(prefix), prefix)
         return [k for k in (key_of(row[0]) for row in rows) if k is not None]
@@ -189,6 +193,38 @@ class Book:
 
         return explain(self, key)
 
+    def export(self, path: Path, *, starter: bool = False) -> int:
+        """Write all of it (or, for a `starter` book, its verified designs) as JSON; the number of records."""
+        from tilewright.design.book.exchange import export
+
+        return export(self, path, starter=starter)
+
+    def import_(self, path: Path) -> Taken:
+        """Take in what `export` wrote: its designs as hints, until they are verified here."""
+        from tilewright.design.book.exchange import import_
+
+        return import_(self, path)
+
+    def merge(self, path: Path) -> Taken:
+        """Take in another book, a SQLite file or exported: its designs as hints, until they are verified here."""
+        from tilewright.design.book.exchange import merge
+
+        return merge(self, path)
+
+    def prune(
+        self, *, days: float | None = None, keep: int | None = None, machines: Collection[str] | None = None
+    ) -> Pruned:
+        """Drop what is older than `days`, all but the `keep` newest records, and all of some machines."""
+        from tilewright.design.book.upkeep import prune
+
+        return prune(self, days=days, keep=keep, machines=machines)
+
+    def verify(self, *, drop: bool = False) -> Findings:
+        """Check the file and the legality of every entry; with `drop` remove those that are bad."""
+        from tilewright.design.book.upkeep import verify
+
+        return verify(self, drop=drop)
+
     # ---------------------------------------------------------------------------------------- internals
     def rows(self, sql: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         """The rows that a query gives."""
@@ -202,17 +238,17 @@ class Book:
                 damaged(f"the design for {key.label} belongs to another key")
             elif record.design.hash in bad:
                 damaged(f"design {record.design.hash} for {key.label} is in quarantine ({bad[record.design.hash]})")
-            elif self._allowed(key, record.design, loud=True):
+            elif reason := self.objection(key, record.design):
+                damaged(f"design {record.design.hash} for {key.label} is not legal ({reason})")
+            else:
                 yield record
 
-    def _allowed(self, key: Key, design: Design, *, loud: bool = False) -> bool:
-        """Whether a design is legal for a key; not, where what the key is about is not known."""
+    def objection(self, key: Key, design: Design) -> str | None:
+        """Why a design may not be used for a key: it is illegal, or what the key is about is not known."""
         subject = self.subjects.of(key)
-        reasons = [] if subject is None else legal(subject.kernel, design, subject.facts)
-        if loud and (reasons or subject is None):
-            why = reasons[0] if reasons else "its program or its machine is not known"
-            damaged(f"design {design.hash} for {key.label} is not legal ({why})")
-        return subject is not None and not reasons
+        if subject is None:
+            return "its program or its machine is not known"
+        return next((str(reason) for reason in legal(subject.kernel, design, subject.facts)), None)
 
     def _of_operator(self, operator: str) -> Sequence[Record]:
         sql = "SELECT d.key, d.data, d.sum FROM designs d JOIN keys k ON d.key = k.hash WHERE k.operator = ?"
