@@ -105,7 +105,7 @@ class Database:
         if self._file is None or name not in DAMAGED | _UNUSABLE:
             raise error
         if name in DAMAGED and not self.readonly and not last:
-            self._renew(str(error))
+            self.renew(str(error))
         else:
             self._leave_for_memory(str(error))
 
@@ -140,7 +140,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if error_name(error) not in DAMAGED | {"SQLITE_ERROR"}:  # the last: a file format of another day
                 raise
-            self._renew(str(error))
+            self.renew(str(error))
             return self._checked(path, connect(path, self.patience))
 
     def _checked(self, path: Path, connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -192,11 +192,12 @@ class Database:
             _warn(f"the book {self.path} cannot be written ({why}); new entries last for this process only: {fix}")
 
     # ------------------------------------------------------------------------------------------- healing
-    def _renew(self, why: str) -> None:
+    def renew(self, why: str) -> None:
         """Move a damaged file aside, unless another process has just done so, and save what is whole in it."""
-        assert self.path is not None
-        self.close()
-        with alone(self.path):
+        if self.path is None or self.readonly:
+            return
+        with self._lock, alone(self.path):
+            self.close()
             if is_book(self.path, self.patience):
                 return
             aside = move_aside(self.path)

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -241,7 +242,7 @@ class Book:
             elif reason := self.objection(key, record.design):
                 damaged(f"design {record.design.hash} for {key.label} is not legal ({reason})")
             else:
-                yield record
+                yield replace_fields(record, key=key)  # a key that knows its program
 
     def objection(self, key: Key, design: Design) -> str | None:
         """Why a design may not be used for a key: it is illegal, or what the key is about is not known."""

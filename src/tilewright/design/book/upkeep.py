@@ -29,10 +29,14 @@ class Findings:
 def verify(book: Book, *, drop: bool = False) -> Findings:
     """Check the file and every entry in it, designs for legality too; with `drop` remove those that are bad.
 
+    A file that is damaged is then moved aside, and its whole rows are saved in a fresh one.
+
     It looks at what is written. Whether a design computes the right thing is found by running it: that is how
     imported designs come to be trusted.
     """
     problems = [f"the file: {line}" for (line,) in book.rows("PRAGMA integrity_check(20)") if line != "ok"]
+    if problems and drop:
+        book.database.renew(problems[0])
     bad: list[tuple[str, int]] = []
     sound = 0
     for table, check in _CHECKS.items():
