@@ -17,6 +17,15 @@ from tilewright.language.printer import show
 from tilewright.language.verifier import verify
 from tilewright.machines.machine import Machine
 
+# A row that is there already, and whole, is not written again.
+_PUT_KEY = (
+    "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (hash) DO UPDATE "
+    "SET operator = excluded.operator, key = excluded.key WHERE operator <> excluded.operator OR key <> excluded.key"
+)
+_PUT_TEXT = (
+    "INSERT INTO {} VALUES (?, ?) ON CONFLICT (hash) DO UPDATE SET text = excluded.text WHERE text <> excluded.text"
+)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -35,7 +44,7 @@ class Subjects:
 
     def put(self, connection: sqlite3.Connection, key: Key) -> None:
         """Keep a key, and what it is about as far as it came along."""
-        connection.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", (key.hash, key.operator, key.text))
+        connection.execute(_PUT_KEY, (key.hash, key.operator, key.text))
         if key.kernel is not None:
             put_program(connection, key.semantics, show(key.kernel))
         if key.facts is not None:
@@ -70,12 +79,12 @@ class Subjects:
 
 def put_program(connection: sqlite3.Connection, hash_: str, text: str) -> None:
     """Keep the text of a program."""
-    connection.execute("INSERT OR REPLACE INTO programs VALUES (?, ?)", (hash_, text))
+    connection.execute(_PUT_TEXT.format("programs"), (hash_, text))
 
 
 def put_machine(connection: sqlite3.Connection, fingerprint: str, text: str) -> None:
     """Keep the description of a machine."""
-    connection.execute("INSERT OR REPLACE INTO machines VALUES (?, ?)", (fingerprint, text))
+    connection.execute(_PUT_TEXT.format("machines"), (fingerprint, text))
 
 
 def program_of(text: str, hash_: str) -> ir.Kernel | None:
