@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from dataclasses import replace
@@ -35,6 +36,7 @@ from tilewright.design.mutations import (
     Widen,
     neighbours,
 )
+from tilewright.design.space import random_design, random_step
 from tilewright.language.interpreter import run
 from tilewright.language.verifier import check
 from tilewright.lower.stages import lower
@@ -42,6 +44,7 @@ from tilewright.operators import OPERATORS
 from tilewright.runtime import tolerance
 from tilewright.runtime.dispatch import whole_dims
 
+EXAMPLES = int(os.environ.get("TILEWRIGHT_TEST_EXAMPLES", "5"))  # chains drawn for each operator
 START = Design.of({"tile.m": 4, "tile.n": 32, "lanes": ("n", "m")})
 MATMUL = traced("matmul", activation=None)
 OPTIONS = {
@@ -152,14 +155,11 @@ def test_the_best_known_shape_of_a_product_is_reachable():
 
 
 def walk(program, known, steps, chosen):
-    """A design some random legal mutations from the default one, or from none; each kind is as likely."""
-    design = chosen.choice([Design.of({}), default_design(program, known)])
+    """A design some random legal mutations from the default one, from none, or from one drawn as a whole."""
+    design = chosen.choice([Design.of({}), default_design(program, known), random_design(program, known, chosen)])
     for _ in range(steps):
-        options: dict[str, list] = {}
-        for mutation in neighbours(program, design, known):
-            options.setdefault(type(mutation).__name__, []).append(mutation)
-        if options:
-            design = chosen.choice(options[chosen.choice(sorted(options))]).apply(design)
+        if (step := random_step(program, design, known, chosen)) is not None:
+            design = step[1]
     return design
 
 
@@ -167,7 +167,9 @@ def walk(program, known, steps, chosen):
 def test_chains_of_mutations_keep_the_meaning(name):
     """authored program == scheduled program == compiled kernel, within bounds, for every width of vectors."""
 
-    @settings(max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from(("any", "rows", "columns", "aligned")))
     def chain(data, seed, layout):
         chosen = random.Random(seed)

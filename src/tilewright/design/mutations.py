@@ -38,7 +38,7 @@ def neighbours(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Muta
 def steps(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[tuple[Mutation, Design]]:
     """The neighbours with the designs that they lead to, each design once."""
     seen = {design}
-    for mutation in _suggested(kernel, design, facts):
+    for mutation in suggested(kernel, design, facts):
         result = mutation.apply(design)
         if isinstance(result, Illegal) or result in seen:
             continue
@@ -47,7 +47,8 @@ def steps(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[tuple[Mut
             yield mutation, result
 
 
-def _suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
     yield from _lane_mutations(kernel, design)
     yield from _tile_mutations(kernel, design, facts)
     for nest in structure.nests(kernel):
@@ -241,4 +242,5 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 __all__ = [
     "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder", "Scalarise",
     "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours", "steps",
+    "suggested",
 ]  # fmt: skip
