@@ -65,10 +65,9 @@ class _Bounded(Execution):
             case ir.Let(name, tile_type, expr, _):
                 with np.errstate(all="ignore"):
                     error = self._error(expr, tile_type, self.values[name][1])
-                value = self.values[name][1]
-                known = np.broadcast_to(np.nan_to_num(error, nan=math.inf, posinf=math.inf), value.shape)
+                known = np.nan_to_num(error, nan=math.inf, posinf=math.inf)
                 # An infinity is one whatever is added to it, such as a mask's.
-                self.errors[name] = np.where(np.isinf(value), 0.0, known)
+                self.errors[name] = np.where(np.isinf(self.values[name][1]), 0.0, known)
             case ir.Assign(name, value):
                 self.errors[name] = self.errors[value]
 
@@ -91,7 +90,9 @@ class _Bounded(Execution):
         if ref.buffer not in self.wrong:
             return np.zeros(())
         at, order = self.place(ref)
-        error, value = (aligned(np.array(x[at]), order, axes) for x in (self.wrong[ref.buffer], self.buffers[ref.buffer]))
+        error, value = (
+            aligned(np.array(x[at]), order, axes) for x in (self.wrong[ref.buffer], self.buffers[ref.buffer])
+        )
         kinds = {p.name: p.dtype for p in self.params}
         return np.asarray(error + _rounding(kinds.get(ref.buffer)) * np.abs(value.astype(np.float64)))
 
@@ -116,7 +117,7 @@ class _Bounded(Execution):
         return np.zeros_like(size)
 
     def _aligned_error(self, name: str, axes: tuple[str, ...]) -> Array64:
-        return aligned(self.errors[name], self.values[name][0], axes) if name in self.errors else np.zeros(())
+        return np.asarray(aligned(self.errors[name], self.values[name][0], axes))
 
     def _reduced(self, op: str, arg: str, axis: str) -> Array64:
         axes, value = self.values[arg]
@@ -157,7 +158,7 @@ class _Bounded(Execution):
                 gap = e[0] + e[1]
                 return np.where((gap > 0) & (np.abs(x[0] - x[1]) <= gap), math.inf, 0.0)
             case "and" | "or" | "not":
-                return np.maximum.reduce(np.broadcast_arrays(*e))
+                return np.asarray(np.maximum.reduce(np.broadcast_arrays(*e)))
         return _function_error(op, x[0], e[0], size) + _TINY if not whole else np.zeros_like(size)
 
     @staticmethod
@@ -170,7 +171,7 @@ def _function_error(op: str, x: Array64, e: Array64, size: Array64) -> Array64:
     match op:
         case "exp" | "exp2":
             highest = np.exp(x + e) if op == "exp" else np.exp2(x + e)
-            return highest - size + (_FUNCTION + np.minimum(np.abs(x), 1e4) * _F32) * size
+            return np.asarray(highest - size) + (_FUNCTION + np.minimum(np.abs(x), 1e4) * _F32) * size
         case "log":
             return e / np.maximum(np.abs(x) - e, 0.0) + _FUNCTION * (size + 1)
         case "sqrt":

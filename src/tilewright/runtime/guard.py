@@ -93,7 +93,8 @@ class Guarded:
 def _bytes_at(address: int, size: int) -> npt.NDArray[np.uint8]:
     if not size:
         return np.empty(0, np.uint8)
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+    found: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+    return found
 
 
 __all__ = ["PAGE", "Guarded"]

@@ -18,7 +18,7 @@ _Origins = dict[str, Fraction]
 
 @dataclass
 class Limit:
-    """The largest value of an integer operand, None where anything goes; whether it ends a loop, or says where to write.
+    """The largest value of an integer operand (None: any); whether it ends a loop, or says where to write.
 
     Of an operand that says where to write no two elements may be the same.
     """

@@ -130,7 +130,9 @@ def _distinct(random: np.random.Generator, shape: tuple[int, ...], name: str, mo
     if count <= most + 1:
         return random.choice(most + 1, count, replace=False).reshape(shape)
     if shape[-1] > most + 1:
-        raise ArgumentError(f"{name} names {shape[-1]} places to write to, of {most + 1}; give sizes with enough of them")
+        raise ArgumentError(
+            f"{name} names {shape[-1]} places to write to, of {most + 1}; give sizes with enough of them"
+        )
     rows = [random.choice(most + 1, shape[-1], replace=False) for _ in range(count // shape[-1])]
     return np.array(rows).reshape(shape)
 

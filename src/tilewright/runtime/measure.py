@@ -126,11 +126,11 @@ def compare(
 ) -> Comparison:
     """Time `candidates` against each other, interleaved, for about `seconds` (and at least `min_rounds`).
 
-    `flush` empties the caches before every sample (a callable does it in its own way); a sample is then a single call. Without it the candidate runs
-    once, untimed, before each sample (not so with `prewarm=False`, for long calls that walk through more memory
-    than the caches hold), and short calls are batched. `poison` runs untimed before every sample: let it fill the
-    outputs with NaN, so that a kernel which does not write is found by the check afterwards. Garbage collection is
-    off meanwhile. Raises ArgumentError for no candidate or a negative budget.
+    `flush` empties the caches before every sample (a callable does it in its own way); a sample is then a single call.
+    Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
+    walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
+    sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
+    Garbage collection is off meanwhile. Raises ArgumentError for no candidate or a negative budget.
     """
     if not candidates or CONTROL in candidates:
         raise ArgumentError(f"compare needs at least one candidate, and none may be called {CONTROL!r}")

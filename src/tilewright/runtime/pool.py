@@ -47,7 +47,7 @@ def available_threads() -> int:
 
 
 def pin_threads() -> None:
-    """From now on `get` binds threads to cores unless it is told not to: for a process that does nothing but measure."""
+    """From now on `get` binds threads to cores unless told not to: for a process that does nothing but measure."""
     global _pin
     _pin = True
 
