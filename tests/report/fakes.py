@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import tilewright as tw
+from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.mutations import neighbours
 from tilewright.design.trial import Outcome, Standing, Trial
 from tilewright.report.evidence import Evidence
 from tilewright.report.ladder import climb
-from tilewright.report.subject import Subject
+from tilewright.report.topic import Topic
 
 SIZES = {"M": 512, "N": 512, "K": 512}
 MACHINE = tw.Machine.named("x86-avx512")
 KERNEL = tw.operators.matmul.kernel.trace({"a": "f32", "b": "f32", "c": "f32"})
 FACTS = Facts(SIZES, {"a": (1,), "b": (1,), "c": (1,)}, MACHINE)
-SUBJECT = Subject(
+TOPIC = Topic(
     "matmul", tuple(SIZES.items()), "f32", "a machine", 1, 2.0 * 512**3, 3 * 4 * 512**2, 2.6e11, 3e10, "torch", 1.4e-3
 )
-
-
-@dataclass(frozen=True)
-class Term:
-    """A term of an estimate."""
-
-    name: str
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate of the formula."""
-
-    seconds: float
-    bound: str
-    terms: tuple[Term, ...]
 
 
 def estimate(design: Design) -> Estimate:
@@ -108,6 +90,6 @@ def evidence(count: int = 60) -> Evidence:
     best = min((t for t in trials if t.outcome.seconds), key=lambda t: t.outcome.seconds or 0)
     ladder = climb(KERNEL, FACTS, best.design, FakeEvaluator(), estimate)
     return Evidence(
-        SUBJECT, best.design, best.outcome.seconds or 0, trials[0].outcome.seconds or 0, 0.01, "budget", trials,
+        TOPIC, best.design, best.outcome.seconds or 0, trials[0].outcome.seconds or 0, 0.01, "budget", trials,
         walked(count, 1, False), ladder, command="tilewright design matmul M=512 N=512 K=512",
     )  # fmt: skip

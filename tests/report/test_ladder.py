@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.fakes import FACTS, KERNEL, Estimate, FakeEvaluator, Term, estimate
+from tests.report.fakes import FACTS, KERNEL, FakeEvaluator, estimate
+from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import default_design
 from tilewright.report.ladder import climb, quantity, reason
 from tilewright.report.path import naive_design

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.fakes import SUBJECT, evidence
+from tests.report.fakes import TOPIC, evidence
 from tilewright.errors import ArgumentError, MissingPackage
 from tilewright.report.evidence import Evidence, read
 from tilewright.report.figures import FIGURES
@@ -54,7 +54,7 @@ def test_evidence_reads_back_equal(tmp_path: Path):
     assert read(tmp_path / DATA) == EVIDENCE
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"subject": {}}', '{"subject": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"topic": {}}', '{"topic": 3}'])
 def test_other_files_are_refused_by_name(tmp_path: Path, text: str):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ArgumentError, match=re.escape(str(tmp_path / "x.json"))):
@@ -62,7 +62,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, text: str):
 
 
 def test_little_evidence_gives_fewer_pictures(tmp_path: Path):
-    bare = replace(EVIDENCE, random=(), ladder=(), trials=EVIDENCE.trials[:1], subject=replace(SUBJECT, peak=None))
+    bare = replace(EVIDENCE, random=(), ladder=(), trials=EVIDENCE.trials[:1], topic=replace(TOPIC, peak=None))
     path = write_report(bare, tmp_path)
     assert {p.stem for p in path.parent.glob("*.png")} == {"best", "graph"}
 
@@ -74,9 +74,9 @@ def test_failed_trials_alone_give_a_page(tmp_path: Path):
 
 
 def test_a_memory_bound_subject_is_told_in_bytes():
-    slow = replace(SUBJECT, flops=float(SUBJECT.bytes))
-    assert (slow.unit, slow.rate(1e-3)) == ("GB/s", pytest.approx(SUBJECT.bytes / 1e6))
-    assert "GB/s" in headline(replace(EVIDENCE, subject=slow))
+    slow = replace(TOPIC, flops=float(TOPIC.bytes))
+    assert (slow.unit, slow.rate(1e-3)) == ("GB/s", pytest.approx(TOPIC.bytes / 1e6))
+    assert "GB/s" in headline(replace(EVIDENCE, topic=slow))
 
 
 def test_without_matplotlib_the_error_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -70,3 +70,9 @@ def time_scale(seconds: float) -> tuple[float, str]:
 def percent(share: float) -> str:
     """`82%`, and one digit more below ten."""
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+
+
+def duration(seconds: float) -> str:
+    """`1.25 ms`."""
+    scale, unit = time_scale(seconds)
+    return f"{seconds / scale:.3g} {unit}"

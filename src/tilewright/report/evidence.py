@@ -14,20 +14,20 @@ from tilewright.design.design import Design
 from tilewright.design.trial import Outcome, Trial
 from tilewright.errors import ArgumentError
 from tilewright.report.ladder import Rung
-from tilewright.report.subject import Subject
+from tilewright.report.topic import Topic
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found about `subject`.
+    """What was found about `topic`.
 
     `seconds` and `default_seconds` are those of the finals, `stopped` says why the search ended, `command` how to do
     it again. `random` are the trials of a search without guidance, equally many.
     """
 
-    subject: Subject
+    topic: Topic
     winner: Design
     seconds: float
     default_seconds: float
@@ -44,7 +44,7 @@ class Evidence:
         """Plain data, raw samples included."""
         return {
             "format": FORMAT,
-            "subject": asdict(self.subject),
+            "topic": asdict(self.topic),
             "winner": self.winner.to_json(),
             **{n: getattr(self, n) for n in _PLAIN},
             "trials": [t.to_dict() for t in self.trials],
@@ -56,9 +56,9 @@ class Evidence:
     def from_dict(cls, data: Mapping[str, Any]) -> Evidence:
         """What `to_dict` wrote; ArgumentError for anything else."""
         try:
-            subject = {**data["subject"], "sizes": tuple((str(d), int(n)) for d, n in data["subject"]["sizes"])}
+            topic = {**data["topic"], "sizes": tuple((str(d), int(n)) for d, n in data["topic"]["sizes"])}
             return cls(
-                subject=Subject(**subject),
+                topic=Topic(**topic),
                 winner=Design.from_json(data["winner"]),
                 **{n: data[n] for n in _PLAIN},
                 trials=_trials(data["trials"]),

@@ -28,12 +28,12 @@ def best_figure(evidence: Evidence) -> Figure | None:
     _curve(axes, evidence.trials, scale, MAIN, f"{evidence.strategy}")
     if evidence.random:
         _curve(axes, evidence.random[: len(curve)], scale, OTHER, "random")
-    _level(axes, evidence.subject.vendor_seconds, scale, f"{evidence.subject.vendor}")
-    _level(axes, evidence.subject.roof_seconds, scale, "roofline")
+    _level(axes, evidence.topic.vendor_seconds, scale, f"{evidence.topic.vendor}")
+    _level(axes, evidence.topic.roof_seconds, scale, "roofline")
     axes.set_yscale("log")
     _plain_ticks(axes, "y")
     axes.set_xlim(1, max(2, len(curve)) * 1.14)
-    titled(axes, f"Best so far: {evidence.subject.title}", "trials", f"{unit} a call")
+    titled(axes, f"Best so far: {evidence.topic.title}", "trials", f"{unit} a call")
     return figure
 
 
@@ -99,30 +99,30 @@ def predicted_figure(evidence: Evidence) -> Figure | None:
 # ---------------------------------------------------------------------------------------------- roofline
 def roofline_figure(evidence: Evidence) -> Figure | None:
     """The roofline of the machine with the ladder's path below it, by what each rung moves to and from memory."""
-    subject = evidence.subject
+    topic = evidence.topic
     rungs = [(n, r) for n, r in enumerate(evidence.ladder) if r.seconds]
-    if not subject.peak or not subject.stream or not rungs:
+    if not topic.peak or not topic.stream or not rungs:
         return None
     figure, axes = canvas(7.0, 4.4)
-    points = [(rung.intensity(subject.flops, subject.bytes), subject.flops / (rung.seconds or 1)) for _, rung in rungs]
-    ridge = subject.peak / subject.stream
-    low = min([x for x, _ in points] + [ridge, subject.intensity]) / 3
-    high = max([x for x, _ in points] + [ridge, subject.intensity]) * 4
-    roof = [(x, min(subject.peak, x * subject.stream) / 1e9) for x in (low, ridge, high)]
+    points = [(rung.intensity(topic.flops, topic.bytes), topic.flops / (rung.seconds or 1)) for _, rung in rungs]
+    ridge = topic.peak / topic.stream
+    low = min([x for x, _ in points] + [ridge, topic.intensity]) / 3
+    high = max([x for x, _ in points] + [ridge, topic.intensity]) * 4
+    roof = [(x, min(topic.peak, x * topic.stream) / 1e9) for x in (low, ridge, high)]
     axes.plot([x for x, _ in roof], [y for _, y in roof], color=INK, linewidth=1.6)
-    axes.axvline(subject.intensity, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axvline(topic.intensity, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     ys = [y / 1e9 for _, y in points]
     axes.plot([x for x, _ in points], ys, "-", color=MAIN, linewidth=1.2, alpha=0.6)
     axes.scatter([x for x, _ in points], ys, c=range(len(points)), cmap="viridis_r", s=42, zorder=3)
     for label, x, y in _labels([(n, x, y) for (n, _), (x, _), y in zip(rungs, points, ys, strict=True)]):
         note(axes, f" {label}", x * 1.06, y, va="center", fontsize=8)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
-    axes.set_ylim(min(ys) / 2.5, subject.peak / 1e9 * 2.5)
+    axes.set_ylim(min(ys) / 2.5, topic.peak / 1e9 * 2.5)
     for which in "xy":
         _plain_ticks(axes, which)
-    note(axes, f"{subject.peak / 1e9:,.0f} GFLOP/s", high, subject.peak / 1e9 * 1.1, ha="right", va="bottom")
-    note(axes, f" {subject.stream / 1e9:,.0f} GB/s", low, low * subject.stream / 1e9 * 1.6, va="bottom")
-    note(axes, " every operand once", subject.intensity, min(ys) / 2.2, color=FAINT, va="bottom")
+    note(axes, f"{topic.peak / 1e9:,.0f} GFLOP/s", high, topic.peak / 1e9 * 1.1, ha="right", va="bottom")
+    note(axes, f" {topic.stream / 1e9:,.0f} GB/s", low, low * topic.stream / 1e9 * 1.6, va="bottom")
+    note(axes, " every operand once", topic.intensity, min(ys) / 2.2, color=FAINT, va="bottom")
     titled(axes, "Roofline; the numbers are the ladder's rungs", "operations for each byte of memory", "GFLOP/s")
     return figure
 
@@ -212,19 +212,19 @@ def _label(node: Node, scale: float, unit: str) -> str:
 # --------------------------------------------------------------------------------------------- the ladder
 def ladder_figure(evidence: Evidence) -> Figure | None:
     """The rate of each rung, with its mutation, its gain over the rung before and its share of the vendor's rate."""
-    subject = evidence.subject
+    topic = evidence.topic
     rungs = [(n, r) for n, r in enumerate(evidence.ladder) if r.seconds]
     if len(rungs) < 2:
         return None
     figure, axes = canvas(8.6, 1.1 + 0.36 * len(rungs))
-    rates = [subject.rate(r.seconds or 1) for _, r in rungs]
+    rates = [topic.rate(r.seconds or 1) for _, r in rungs]
     rows = range(len(rungs))
     axes.barh(rows, rates, color=[FAINT, *[MAIN] * (len(rungs) - 2), GOOD], height=0.62, alpha=0.85)
     before: float | None = None
     for row, ((_, rung), rate) in enumerate(zip(rungs, rates, strict=True)):
         gain = "" if before is None else f"  x{rate / before:.2f}" if rate < 10 * before else f"  x{rate / before:.0f}"
-        share = subject.of_vendor(rung.seconds or 1)
-        against = "" if share is None else f"  {percent(share)} of {subject.vendor}"
+        share = topic.of_vendor(rung.seconds or 1)
+        against = "" if share is None else f"  {percent(share)} of {topic.vendor}"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
         note(axes, f"{rate:.3g}{gain}{against}", rate * 1.06, row, va="center", bbox=box)
         before = rate
@@ -234,9 +234,9 @@ def ladder_figure(evidence: Evidence) -> Figure | None:
     axes.set_xlim(min(rates) / 2, max(rates) * (30 if max(rates) > 30 * min(rates) else 6))
     _plain_ticks(axes, "x")
     axes.grid(False, axis="y")
-    if subject.vendor_seconds:
-        axes.axvline(subject.rate(subject.vendor_seconds), color=OTHER, linewidth=1.2, linestyle=(0, (4, 3)))
-    titled(axes, f"The ladder: {subject.title}", subject.unit)
+    if topic.vendor_seconds:
+        axes.axvline(topic.rate(topic.vendor_seconds), color=OTHER, linewidth=1.2, linestyle=(0, (4, 3)))
+    titled(axes, f"The ladder: {topic.title}", topic.unit)
     return figure
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
+from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.trial import Evaluator, Outcome
@@ -16,28 +16,6 @@ from tilewright.report.words import change_words
 
 BYTES = ("byte", "bytes", "B")
 MEMORY = re.compile(r"memory|dram|hbm|gddr", re.IGNORECASE)
-
-
-class Term(Protocol):
-    """One number of an estimate; terms in seconds have the unit "s"."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def value(self) -> float: ...
-    @property
-    def unit(self) -> str: ...
-
-
-class Estimate(Protocol):
-    """What the cost model says of a design: seconds, the term that bounds them, and all terms."""
-
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def bound(self) -> str: ...
-    @property
-    def terms(self) -> Sequence[Term]: ...
 
 
 @dataclass(frozen=True)

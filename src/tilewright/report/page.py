@@ -6,7 +6,7 @@ import base64
 import html
 from collections.abc import Iterator, Mapping
 
-from tilewright.report.canvas import percent, time_scale
+from tilewright.report.canvas import duration, percent
 from tilewright.report.evidence import Evidence
 from tilewright.report.series import median_error, pairs, spearman
 from tilewright.report.tree import failures
@@ -44,7 +44,7 @@ def page(evidence: Evidence, pictures: Mapping[str, bytes]) -> str:
     return "\n".join(
         [
             "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{_text(evidence.subject.title)}</title>',
+            f'<html lang="en"><head><meta charset="utf-8"><title>{_text(evidence.topic.title)}</title>',
             f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
             *_summary(evidence),
             *_ladder(evidence, pictures),
@@ -61,42 +61,36 @@ def _text(text: object) -> str:
     return html.escape(str(text))
 
 
-def duration(seconds: float) -> str:
-    """`1.25 ms`."""
-    scale, unit = time_scale(seconds)
-    return f"{seconds / scale:.3g} {unit}"
-
-
 def _summary(evidence: Evidence) -> Iterator[str]:
-    subject = evidence.subject
-    yield f"<h1>{_text(subject.title)}</h1>"
-    threads = "1 thread" if subject.threads == 1 else f"{subject.threads} threads"
-    yield f'<p class="faint">{_text(subject.machine)}, {threads}</p>'
+    topic = evidence.topic
+    yield f"<h1>{_text(topic.title)}</h1>"
+    threads = "1 thread" if topic.threads == 1 else f"{topic.threads} threads"
+    yield f'<p class="faint">{_text(topic.machine)}, {threads}</p>'
     yield f'<p class="lead">{_text(headline(evidence))}</p>'
 
 
 def headline(evidence: Evidence) -> str:
     """What came out, in a sentence or two."""
-    subject, seconds = evidence.subject, evidence.seconds
-    text = f"The best design takes {duration(seconds)} a call, {subject.rate(seconds):.3g} {subject.unit}"
+    topic, seconds = evidence.topic, evidence.seconds
+    text = f"The best design takes {duration(seconds)} a call, {topic.rate(seconds):.3g} {topic.unit}"
     text += f": {evidence.default_seconds / seconds:.2f}x the default design"
-    share = subject.of_vendor(seconds)
-    text += "." if share is None else f" and {share:.2f}x {subject.vendor}."
-    if subject.roof_seconds:
-        text += f" The roofline allows {duration(subject.roof_seconds)}."
+    share = topic.of_vendor(seconds)
+    text += "." if share is None else f" and {share:.2f}x {topic.vendor}."
+    if topic.roof_seconds:
+        text += f" The roofline allows {duration(topic.roof_seconds)}."
     return text
 
 
 def _ladder(evidence: Evidence, pictures: Mapping[str, bytes]) -> Iterator[str]:
     if not evidence.ladder:
         return
-    subject, before = evidence.subject, None
+    topic, before = evidence.topic, None
     yield "<h2>The ladder</h2>"
     if "ladder" in pictures:
         yield _figure("ladder", pictures["ladder"])
-    vendor = f'<th class="n">of {_text(subject.vendor)}</th>' if subject.vendor_seconds else ""
+    vendor = f'<th class="n">of {_text(topic.vendor)}</th>' if topic.vendor_seconds else ""
     yield (
-        f'<table><tr><th class="n"></th><th>mutation</th><th class="n">time</th><th class="n">{subject.unit}</th>'
+        f'<table><tr><th class="n"></th><th>mutation</th><th class="n">time</th><th class="n">{topic.unit}</th>'
         f'{vendor}<th class="n">gain</th><th>what the cost model says</th></tr>'
     )
     for n, rung in enumerate(evidence.ladder):
@@ -105,9 +99,9 @@ def _ladder(evidence: Evidence, pictures: Mapping[str, bytes]) -> Iterator[str]:
             cells.append(f'<td class="n">{_text(rung.outcome.status)}</td><td></td>' + "<td></td>" * bool(vendor))
         else:
             cells.append(
-                f'<td class="n">{duration(rung.seconds)}</td><td class="n">{subject.rate(rung.seconds):.3g}</td>'
+                f'<td class="n">{duration(rung.seconds)}</td><td class="n">{topic.rate(rung.seconds):.3g}</td>'
             )
-            share = subject.of_vendor(rung.seconds)
+            share = topic.of_vendor(rung.seconds)
             cells += [] if share is None else [f'<td class="n">{percent(share)}</td>']
         gain = f"{before / rung.seconds:.2f}x" if before and rung.seconds else ""
         why = rung.reason or f"{rung.bound} bounds"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tilewright.language import ir
 from tilewright.machines import bandwidth
-from tilewright.machines.machine import Machine
+from tilewright.runtime.subject import Subject
 from tilewright.runtime.work import work_of
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One search's subject.
+class Topic:
+    """One search, as a report tells it.
 
     `flops` operations and `bytes` of operands (each moved once) make a call; `peak` flop/s and `stream` bytes/s are
     what the machine reaches with `threads` threads, None where it is not known. `vendor` names the library that
@@ -70,30 +68,22 @@ class Subject:
         return None if self.vendor_seconds is None else self.vendor_seconds / seconds
 
 
-def subject_of(
-    program: ir.Kernel,
-    sizes: Mapping[str, int],
-    machine: Machine,
-    threads: int,
-    *,
-    vendor: str = "",
-    vendor_seconds: float | None = None,
-) -> Subject:
-    """The subject of a traced program at `sizes`. Nothing is measured here."""
-    work = work_of(program, sizes)
-    dtype = next((p.dtype.name for p in program.params if p.dims is not None), "f32")
+def topic_of(subject: Subject, *, vendor: str = "", vendor_seconds: float | None = None) -> Topic:
+    """What a report on `subject` is about. Nothing is measured here."""
+    work, machine, kernel = work_of(subject.kernel, subject.sizes), subject.machine, subject.kernel
+    dtype = next((p.dtype.name for p in kernel.params if p.dims is not None), "f32")
     peak = machine.peak(dtype) or machine.peak("f32")
     known = bandwidth.remembered(machine) if machine.is_cpu else None
     stream = known.read if known is not None else machine.memory.read or machine.memory.bandwidth
-    return Subject(
-        program.name,
-        tuple((d, sizes[d]) for d in program.dims),
+    return Topic(
+        kernel.name,
+        tuple(subject.sizes.items()),
         dtype,
         machine.name,
-        threads,
+        subject.threads,
         work.flops,
         work.bytes,
-        None if peak is None else peak * min(1.0, threads / machine.cores),
+        None if peak is None else peak * min(1.0, subject.threads / machine.cores),
         stream,
         vendor,
         vendor_seconds,
