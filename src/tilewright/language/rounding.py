@@ -94,7 +94,7 @@ class _Bounded(Execution):
             aligned(np.array(x[at]), order, axes) for x in (self.wrong[ref.buffer], self.buffers[ref.buffer])
         )
         kinds = {p.name: p.dtype for p in self.params}
-        return np.asarray(error + _rounding(kinds.get(ref.buffer)) * np.abs(value.astype(np.float64)))
+        return np.asarray(error + _rounded(kinds.get(ref.buffer), np.abs(value.astype(np.float64))))
 
     # ------------------------------------------------------------------------------------- expressions
     def _error(self, expr: ir.Expr, tile_type: ir.TileType, result: Array) -> Array64:
@@ -150,7 +150,7 @@ class _Bounded(Execution):
             case "neg" | "abs":
                 return e[0]
             case "cast":
-                return e[0] + (_rounding(dtype) * size if dtype.kind == "float" else 0.0)
+                return e[0] + _rounded(dtype, size)
             case "select":
                 unsure = np.maximum(e[1], e[2]) + np.abs(x[1] - x[2])
                 return np.where(e[0] > 0, unsure, np.where(x[0] != 0, e[1], e[2]))
@@ -159,7 +159,7 @@ class _Bounded(Execution):
                 return np.where((gap > 0) & (np.abs(x[0] - x[1]) <= gap), math.inf, 0.0)
             case "and" | "or" | "not":
                 return np.asarray(np.maximum.reduce(np.broadcast_arrays(*e)))
-        return _function_error(op, x[0], e[0], size) + _TINY if not whole else np.zeros_like(size)
+        return _function_error(op, x[0], e[0], size) if not whole else np.zeros_like(size)
 
     @staticmethod
     def _unit(value: Array) -> float:
@@ -171,7 +171,8 @@ def _function_error(op: str, x: Array64, e: Array64, size: Array64) -> Array64:
     match op:
         case "exp" | "exp2":
             highest = np.exp(x + e) if op == "exp" else np.exp2(x + e)
-            return np.asarray(highest - size) + (_FUNCTION + np.minimum(np.abs(x), 1e4) * _F32) * size
+            own = (_FUNCTION + np.minimum(np.abs(x), 1e4) * _F32) * size + np.where(np.isinf(x), 0.0, _TINY)
+            return np.asarray(highest - size + own)
         case "log":
             return e / np.maximum(np.abs(x) - e, 0.0) + _FUNCTION * (size + 1)
         case "sqrt":
@@ -179,7 +180,7 @@ def _function_error(op: str, x: Array64, e: Array64, size: Array64) -> Array64:
         case "rsqrt":
             return size * e / np.maximum(np.abs(x) - e, 0.0) + _FUNCTION * size
         case "sigmoid":
-            return e / 4 + (_FUNCTION + np.abs(x) * _F32) * size
+            return e / 4 + (_FUNCTION + np.abs(x) * _F32) * size + _TINY
         case "tanh" | "erf":
             return 1.13 * e + np.asarray(_FUNCTION)
     return np.full_like(size, math.inf)
@@ -189,11 +190,12 @@ def _additions(n: float) -> float:
     return min(float(n), _CONFIDENCE * math.sqrt(n))
 
 
-def _rounding(dtype: DType | None) -> float:
-    """Half the gap between 1 and the next number of a float type; 0 for types without rounding."""
+def _rounded(dtype: DType | None, size: Array64) -> Array64:
+    """The error of values of this size when they are rounded to a type: half a gap, subnormal ones' included."""
     if dtype is None or dtype.kind != "float":
-        return 0.0
-    return float(ml_dtypes.finfo(dtype.numpy).eps) / 2
+        return np.zeros_like(size)
+    known = ml_dtypes.finfo(dtype.numpy)
+    return np.where(size > 0, np.maximum(size * float(known.eps) / 2, float(known.smallest_subnormal) / 2), 0.0)
 
 
 __all__ = ["run_bounded"]

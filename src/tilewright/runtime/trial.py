@@ -44,6 +44,9 @@ _MODULE = "tilewright.runtime.trial_worker"
 LOOK_ROUNDS, SLOW = 3, 1.15
 """The first look at a candidate: these rounds, and it is dropped if all are slower than the best by this factor."""
 
+FAR, FAR_SECONDS = 4.0, 1e-3
+"""A candidate whose run in the check takes longer than this many times the best, and this more, is not timed."""
+
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.5, 20, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
 
@@ -79,7 +82,8 @@ class TrialRunner:
                 threads=threads,
             )  # fmt: skip
         self.subject.check_runnable()
-        self.compiled = self.tried = 0
+        self.tried = 0
+        self._compilations: list[Design] = []  # appended to by several threads
         self.noise_class = self.cache = ""
         self._limit = seconds_limit
         self._best: tuple[Design, float] | None = None
@@ -132,7 +136,8 @@ class TrialRunner:
             return Outcome("compile", reason=f"while compiling: {died.reason}")
         finally:
             self._idle.put(builder)
-        self.compiled += answer.get("seconds", 0.0) > 0
+        if answer.get("seconds", 0.0) > 0:
+            self._compilations.append(design)
         return _failure(answer)
 
     def _verified(self, design: Design) -> Outcome | None:
@@ -144,7 +149,13 @@ class TrialRunner:
         failure = _failure(answer)
         if failure is None:  # from the first that is right on it is known what to expect
             self._limit = min(self._limit, max(HANG_SECONDS, HANG_TIMES * (time.monotonic() - begun)))
-        return failure
+        return failure or self._far_slower(answer["once"])
+
+    def _far_slower(self, once: float) -> Outcome | None:
+        """The outcome of a design whose check took so long that to time it would be a waste of time."""
+        if self._best is None or once < FAR * self._best[1] + FAR_SECONDS:
+            return None
+        return Outcome("ok", once, (once,), 0.5, "far slower than the best so far: timed once, in its check")
 
     def _timed(self, designs: list[Design]) -> dict[Design, Outcome]:
         """Outcomes of designs that were found right: beside the best so far, or alone where one of them kills."""
@@ -194,6 +205,11 @@ class TrialRunner:
             child.stop()
         self._threads.shutdown(wait=False)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def compiled(self) -> int:
+        """Compilations so far; a kernel that was found on disk is none."""
+        return len(self._compilations)
 
     @property
     def restarts(self) -> int:
