@@ -140,6 +140,7 @@ def _evidence(found: Designed, wanted: dict[str, Any], how: How) -> Evidence:
     from tilewright.bench.designed import beside
     from tilewright.bench.peers import set_threads
     from tilewright.bench.vendor import NAME
+    from tilewright.machines.bandwidth import measured_bandwidth
     from tilewright.report.gather import gather
     from tilewright.report.progress import search_bar
     from tilewright.runtime.subject import Subject
@@ -149,6 +150,7 @@ def _evidence(found: Designed, wanted: dict[str, Any], how: How) -> Evidence:
     sizes = {d: n for d, n in wanted.items() if d not in _NO_SIZES}
     options = {name: wanted[name] for name in ("options", "present") if name in wanted}
     subject = Subject.of(wanted["operator"], sizes, wanted["dtype"], threads=how.threads, **options)
+    measured_bandwidth(subject.machine, subject.threads)  # once on a host: the roof of the roofline
     set_threads(subject.threads)
     vendor = beside(subject, found.design, seconds=1.0, as_trials=True)
     with TrialRunner(subject, seed=how.seed) as runner, search_bar("random designs, the ladder") as progress:

@@ -34,7 +34,8 @@ def estimate(design: Design) -> Estimate:
     loads = loaded / (6e9 * vector) * (1.3 - 0.1 * packs)
     memory = 4.0 * 512**2 * (3 if design.get("block.m") else 40)
     terms = (
-        Term("arithmetic", arithmetic, "s"), Term("loads", loads, "s"), Term("memory bytes", memory, "byte"),
+        Term("arithmetic", arithmetic, "s"), Term("loads", loads, "s"), Term("loads bytes", loaded, "byte"),
+        Term("memory bytes", memory, "byte"),
         Term("memory", memory / 3e10, "s"),
     )  # fmt: skip
     times = {t.name: t.value for t in terms if t.unit == "s"}

@@ -43,10 +43,21 @@ def test_a_large_search_keeps_the_way_to_the_winner():
     assert all(n.parent is not None and nodes[n.parent].winning for n in nodes if n.winning and n.depth)
 
 
+def test_a_design_made_from_none_hangs_under_the_nearest_before_it():
+    far, near = Design.of({"tile.m": 1, "tile.n": 1, "tile.k": 1}), Design.of({"tile.m": 8, "tile.n": 8, "tile.k": 1})
+    late = Design.of({"tile.m": 8, "tile.n": 4, "tile.k": 1})
+    nodes = tree([Trial(d, 1.0, Outcome("ok", 1.0 + n)) for n, d in enumerate((far, near, late))], late)
+    assert [(n.edge, n.parent, n.made) for n in nodes] == [
+        ("start", None, True),
+        ("SetTile m 8 + SetTile n 8", 0, False),
+        ("SetTile n 4", 1, False),
+    ]
+
+
 def test_records_that_go_round_end():
-    trials = [trial(1, 2), trial(2, 1)]
-    assert tree(trials, trials[0].design) == []
-    assert [n.row for n in tree([*trials, trial(3, 7)], Design.of({"tile.m": 3}))] == [0]
+    nodes = tree([trial(1, 2), trial(2, 1)], Design.of({"tile.m": 2}))
+    assert [(n.parent, n.made) for n in nodes] == [(None, True), (0, True)]
+    assert [n.parent for n in tree([trial(1, None), trial(3, 7)], Design.of({"tile.m": 3}))] == [None, 0]
 
 
 def test_the_same_search_gives_the_same_picture():

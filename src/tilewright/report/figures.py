@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tilewright.design.trial import Trial, best_so_far
-from tilewright.report.canvas import BAD, FAINT, GOOD, GRID, INK, MAIN, OTHER, canvas, note, percent, time_scale, titled
+from tilewright.report.canvas import BAD, FAINT, GOOD, INK, MAIN, OTHER, canvas, note, percent, time_scale, titled
 from tilewright.report.evidence import Evidence
+from tilewright.report.ladder import slowest_level
 from tilewright.report.series import measured, median_error, pairs, spearman
 from tilewright.report.tree import Node, tree
 
@@ -98,32 +99,37 @@ def predicted_figure(evidence: Evidence) -> Figure | None:
 
 # ---------------------------------------------------------------------------------------------- roofline
 def roofline_figure(evidence: Evidence) -> Figure | None:
-    """The roofline of the machine with the ladder's path below it, by what each rung moves to and from memory."""
-    topic = evidence.topic
-    rungs = [(n, r) for n, r in enumerate(evidence.ladder) if r.seconds]
-    if not topic.peak or not topic.stream or not rungs:
+    """The roofline of the level of memory that bounds most, with the ladder's path below it."""
+    topic, level = evidence.topic, slowest_level(evidence.ladder)
+    found = [(n, r, r.traffic(level or "")) for n, r in enumerate(evidence.ladder) if r.seconds]
+    points = [(n, topic.flops / t[0], topic.flops / r.seconds / 1e9) for n, r, t in found if t and r.seconds]
+    if not topic.peak or not points:
         return None
+    rate = max(t[1] for _, _, t in found if t)
     figure, axes = canvas(7.0, 4.4)
-    points = [(rung.intensity(topic.flops, topic.bytes), topic.flops / (rung.seconds or 1)) for _, rung in rungs]
-    ridge = topic.peak / topic.stream
-    low = min([x for x, _ in points] + [ridge, topic.intensity]) / 3
-    high = max([x for x, _ in points] + [ridge, topic.intensity]) * 4
-    roof = [(x, min(topic.peak, x * topic.stream) / 1e9) for x in (low, ridge, high)]
-    axes.plot([x for x, _ in roof], [y for _, y in roof], color=INK, linewidth=1.6)
+    ridge = topic.peak / rate
+    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
+    low, high = min([*xs, ridge, topic.intensity]) / 3, max([*xs, ridge, topic.intensity]) * 4
+    axes.plot([low, ridge, high], [low * rate / 1e9, topic.peak / 1e9, topic.peak / 1e9], color=INK, linewidth=1.6)
     axes.axvline(topic.intensity, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    ys = [y / 1e9 for _, y in points]
-    axes.plot([x for x, _ in points], ys, "-", color=MAIN, linewidth=1.2, alpha=0.6)
-    axes.scatter([x for x, _ in points], ys, c=range(len(points)), cmap="viridis_r", s=42, zorder=3)
-    for label, x, y in _labels([(n, x, y) for (n, _), (x, _), y in zip(rungs, points, ys, strict=True)]):
+    axes.plot(xs, ys, "-", color=MAIN, linewidth=1.2, alpha=0.6)
+    axes.scatter(xs, ys, c=range(len(points)), cmap="viridis_r", s=42, zorder=3)
+    for label, x, y in _labels(points):
         note(axes, f" {label}", x * 1.06, y, va="center", fontsize=8)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     axes.set_ylim(min(ys) / 2.5, topic.peak / 1e9 * 2.5)
     for which in "xy":
         _plain_ticks(axes, which)
+    x = math.sqrt(low * ridge)
+    note(axes, f"{level} {rate / 1e9:,.0f} GB/s ", x, x * rate / 1e9, ha="right", va="bottom")
     note(axes, f"{topic.peak / 1e9:,.0f} GFLOP/s", high, topic.peak / 1e9 * 1.1, ha="right", va="bottom")
-    note(axes, f" {topic.stream / 1e9:,.0f} GB/s", low, low * topic.stream / 1e9 * 1.6, va="bottom")
     note(axes, " every operand once", topic.intensity, min(ys) / 2.2, color=FAINT, va="bottom")
-    titled(axes, "Roofline; the numbers are the ladder's rungs", "operations for each byte of memory", "GFLOP/s")
+    titled(
+        axes,
+        f"Roofline of {level}; the numbers are the ladder's rungs",
+        f"operations for each byte from {level}",
+        "GFLOP/s",
+    )
     return figure
 
 
@@ -197,9 +203,9 @@ def graph_figure(evidence: Evidence) -> Figure | None:
 def _edge(axes: Axes, nodes: Sequence[Node], node: Node) -> None:
     if node.parent is not None:
         above = nodes[node.parent]
-        colour, width = (MAIN, 2.0) if node.winning else (GRID, 1.2)
+        colour, width = (MAIN, 2.0) if node.winning else (FAINT, 0.8)
         xs, ys = [above.depth, above.depth, node.depth], [above.row, node.row, node.row]
-        axes.plot(xs, ys, color=colour, linewidth=width, zorder=1)
+        axes.plot(xs, ys, color=colour, linewidth=width, zorder=1, linestyle="-" if node.made else ":")
 
 
 def _label(node: Node, scale: float, unit: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from tilewright.report.path import find_path, naive_design
 from tilewright.report.words import change_words
 
 BYTES = ("byte", "bytes", "B")
-MEMORY = re.compile(r"memory|dram|hbm|gddr", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,25 @@ class Rung:
         """Measured seconds of a call; None where the rung failed."""
         return self.outcome.seconds
 
-    def intensity(self, flops: float, least: int) -> float:
-        """Operations for each byte to and from memory: as the model counts them, else `least`, every operand once."""
-        moved = [value for name, value, unit in self.terms if unit in BYTES and MEMORY.search(name)]
-        return flops / max(max(moved, default=0.0), least)
+    def traffic(self, level: str) -> tuple[float, float] | None:
+        """(bytes into a level of memory, bytes/s that the model grants it), over all threads; None without terms.
+
+        A level is known by two terms: NAME in seconds and NAME bytes, those of the busiest thread.
+        """
+        said = {name: value for name, value, _ in self.terms}
+        moved, seconds = said.get(f"{level} bytes", 0.0), said.get(level, 0.0)
+        threads = said.get("threads", 1.0)
+        return (moved * threads, moved * threads / seconds) if moved and seconds else None
+
+
+def slowest_level(rungs: Iterable[Rung]) -> str | None:
+    """The level of memory that takes most time on any rung, by the model; None where terms name none."""
+    seconds: dict[str, float] = {}
+    for rung in rungs:
+        for name, value, unit in rung.terms:
+            if unit == "s" and rung.traffic(name) is not None:
+                seconds[name] = max(seconds.get(name, 0.0), value)
+    return max(seconds, key=lambda name: seconds[name], default=None)
 
 
 def climb(

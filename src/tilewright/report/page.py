@@ -19,10 +19,10 @@ CAPTIONS = {
     "single trials.",
     "predicted": "Every design that was timed. The model orders them well where dots rise along the diagonal; what "
     "counts for a search is the order, not the distance.",
-    "roofline": "Williams, Waterman and Patterson, CACM 52(4), 2009. A rung moves right when it takes less from memory "
-    "and up when it wastes less; the dashed line is where every operand moves once.",
-    "graph": "Designs under the one they were made from, fastest first. Bold is the way to the winner (star); blue is "
-    "fast, red is slow.",
+    "roofline": "Williams, Waterman and Patterson, CACM 52(4), 2009. A rung moves right when it takes less from that "
+    "level of memory, by the cost model, and up when it wastes less. On the dashed line every operand moves once.",
+    "graph": "Designs under the one they were made from, fastest first; one that was not made from another stands, "
+    "dotted, under the nearest that was tried before it. Bold: the way to the winner (star). Blue is fast, red slow.",
 }
 
 _STYLE = """

@@ -73,7 +73,7 @@ def topic_of(subject: Subject, *, vendor: str = "", vendor_seconds: float | None
     work, machine, kernel = work_of(subject.kernel, subject.sizes), subject.machine, subject.kernel
     dtype = next((p.dtype.name for p in kernel.params if p.dims is not None), "f32")
     peak = machine.peak(dtype) or machine.peak("f32")
-    known = bandwidth.remembered(machine) if machine.is_cpu else None
+    known = bandwidth.remembered(machine, subject.threads) if machine.is_cpu else None
     stream = known.read if known is not None else machine.memory.read or machine.memory.bandwidth
     return Topic(
         kernel.name,
