@@ -192,6 +192,19 @@ def _ordered(v: View, nest: tuple[str, ...], level: str) -> tuple[str, ...]:
     return nest if level == "order" else tuple(a for a in nest if v.design.get(f"block.{a}") is not None)
 
 
+def _prefetches(v: View) -> Iterator[str]:
+    """A load is fetched ahead along an axis whose tiles the parallel loop itself deals out."""
+    refs = {let.name: ref for let, ref in structure.loads(v.kernel)}
+    dealt = {a for nest in v.parallel for a in nest if v.design.get(f"block.{a}") is None}
+    dealt |= {a.name for n in v.nests if n.loop.parallel for a in n.loop.axes if a.each}
+    for load, ahead in v.design.prefixed("prefetch"):
+        ref = refs[load]
+        if v.design.get(f"pack.{ref.buffer}") is not None:
+            yield f"prefetch.{load}={ahead}: {ref.buffer} is packed, and read from its panel; drop it"
+        elif not dealt & set(ref.index):
+            yield f"prefetch.{load}={ahead}: its place does not move with the tiles dealt out; drop it, or the blocks"
+
+
 # ------------------------------------------------------------------------------- stores and resources
 def _nontemporal(v: View) -> Iterator[str]:
     for tensor, wanted in v.design.prefixed("nontemporal"):
@@ -249,6 +262,7 @@ RULES = (
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps multiplies two neighbours of the summed axis in each lane", dot_rules.pairs),
     Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),
     Rule("registers", "what does not fit in registers is stored and loaded again in the innermost loop", _registers),
     Rule("scratch", "scratch beyond the caches costs more than blocks gain", _scratch),
