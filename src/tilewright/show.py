@@ -13,8 +13,8 @@ from tilewright.operators import OPERATORS, Operator
 from tilewright.runtime.compiled import CompiledKernel, compile_at, dtypes_of
 from tilewright.runtime.debug import design_table
 
-STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
-"""In the order in which a program passes them."""
+STAGES = ("tile", "design", "sched", "thread", "ll", "asm", "cu", "ptx", "sass")
+"""In the order in which a program passes them; thread, ll and asm are a CPU's, the last three an NVIDIA GPU's."""
 
 
 def stage_text(

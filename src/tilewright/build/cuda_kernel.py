@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,10 +20,11 @@ from tilewright.build import nvrtc
 from tilewright.build.cache import Cache, cache_key, disk_cache
 from tilewright.build.kernel_cache import Request
 from tilewright.build.ptxas import Report
+from tilewright.build.stages import save_artefacts
 from tilewright.design.legality import check
 from tilewright.emit.abi import Extent, Reserve
 from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, TensorMap
-from tilewright.errors import CompileError, IllegalDesign, TilewrightError
+from tilewright.errors import ArgumentError, CompileError, IllegalDesign, TilewrightError
 from tilewright.language import ir
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
@@ -63,8 +65,18 @@ class CudaStages:
         """The cubin with its report."""
         return nvrtc.compile_cuda(self.module.source, self.module.entry, self.machine.architecture)
 
+    @property
+    def source(self) -> str:
+        """What the compiler is given."""
+        return self.module.source
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every stage to `folder` as `<operator>.<stage>`; the files written. ArgumentError if that cannot be."""
+        made = {stage: self.text(stage).encode() for stage in STAGES}
+        return save_artefacts(folder, self.request.kernel.name, {**made, "cubin": self.compiled.cubin})
+
     def text(self, stage: str) -> str:
-        """`tile`, `sched`, `cu`, `ptx` or `sass` as text; CompileError where sass is asked for and no disassembler is found."""
+        """`tile`, `sched`, `cu`, `ptx` or `sass` as text; CompileError where no disassembler is found."""
         match stage:
             case "tile":
                 return show(self.request.kernel)
@@ -76,7 +88,7 @@ class CudaStages:
                 return nvrtc.compile_ptx(self.module.source, self.module.entry, self.machine.architecture)
             case "sass":
                 return disassemble(self.compiled.cubin)
-        raise CompileError(f"no stage {stage!r} can be shown for {self.machine.name}; there are {', '.join(STAGES)}")
+        raise ArgumentError(f"no stage {stage!r} can be shown for {self.machine.name}; there are {', '.join(STAGES)}")
 
 
 STAGES = ("tile", "sched", "cu", "ptx", "sass")
@@ -93,9 +105,7 @@ def build_cuda(request: Request, machine: Machine) -> CudaBinary:
     return found if found is not None else _compiled(store, key, request, machine)
 
 
-def build_many(
-    requests: Iterable[Request], machine: Machine, workers: int
-) -> list[CudaBinary | TilewrightError]:
+def build_many(requests: Iterable[Request], machine: Machine, workers: int) -> list[CudaBinary | TilewrightError]:
     """`build_cuda` for each request, side by side in `workers` threads; an error stands in the place of its binary."""
 
     def one(request: Request) -> CudaBinary | TilewrightError:
@@ -203,7 +213,7 @@ def _limits(machine: Machine) -> str:
 
 @cache
 def _sources() -> str:
-    """Hash of the code that turns a request into text, headers included: another version must not meet this one's binaries."""
+    """Hash of the code that turns a request into text: another version must not meet this one's binaries."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
     for folder in ("emit", "language", "lower"):

@@ -6,7 +6,6 @@ Compilation releases the interpreter's lock, so that threads compile side by sid
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -31,7 +30,8 @@ class Compiled:
 def compile_cuda(source: str, entry: str, architecture: str) -> Compiled:
     """The kernel `entry` of `source` for `architecture` ("sm_90a"); headers `tw/...` are the tile library.
 
-    Raises CompileError with the compiler's message, MachineError where NVRTC is missing or does not know the architecture.
+    Raises CompileError with the compiler's message, MachineError where NVRTC is missing or too old for the
+    architecture.
     """
     nvrtc = _nvrtc()
     _check_architecture(nvrtc, architecture)
@@ -39,7 +39,12 @@ def compile_cuda(source: str, entry: str, architecture: str) -> Compiled:
     names, texts = [n.encode() for n in headers], [t.encode() for t in headers.values()]
     program = _ok(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), f"{entry}.cu".encode(), len(names), texts, names))
     try:
-        options = [f"--gpu-architecture={architecture}".encode(), b"--std=c++17", b"--ptxas-options=-v", b"-default-device"]
+        options = [
+            f"--gpu-architecture={architecture}".encode(),
+            b"--std=c++17",
+            b"--ptxas-options=-v",
+            b"-default-device",
+        ]
         status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
         log = _text(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -138,7 +143,8 @@ def _check_architecture(nvrtc: Any, architecture: str) -> None:
     if match is None or int(match.group(1)) not in known:
         names = ", ".join(f"sm_{n}" for n in known)
         raise MachineError(
-            f"{nvrtc_version()} does not compile for {architecture}; it knows {names}. Install a newer nvidia-cuda-nvrtc, "
+            f"{nvrtc_version()} does not compile for {architecture}; it knows {names}. Install a newer "
+            "nvidia-cuda-nvrtc, "
             "or use a GPU that it knows"
         )
 

@@ -10,12 +10,14 @@ _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) b
 _USED = re.compile(r"Used (\d+) registers")
 _BARRIERS = re.compile(r"used (\d+) barriers")
 _SHARED = re.compile(r"(\d+) bytes smem")
-_WARNING = re.compile(r"^(?:ptxas )?(?:warning|info)\s*:?\s*(.*C7\d{3}.*|.*setmaxnreg.*ignored.*|.*serialized.*)$", re.MULTILINE)
+_WARNING = re.compile(
+    r"^(?:ptxas )?(?:warning|info)\s*:?\s*(.*C7\d{3}.*|.*setmaxnreg.*ignored.*|.*serialized.*)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Of one kernel: registers a thread; bytes of stack frame and of spills; static shared bytes; what ptxas warns of."""
+    """Of one kernel: registers a thread; bytes of stack, spills and static shared memory; what ptxas warns of."""
 
     registers: int
     stack: int = 0

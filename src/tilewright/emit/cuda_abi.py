@@ -36,8 +36,9 @@ class TensorMap:
 class Grid:
     """How many blocks a launch has.
 
-    The product over `axes` of ceil(size / points), times `splits`; each axis that a cluster spans is rounded up to whole
-    clusters (`cluster_axes`: axis number -> blocks). A persistent launch has at most as many clusters as are resident at once.
+    The product over `axes` of ceil(size / points), times `splits`; each axis that a cluster spans is rounded up to
+    whole clusters (`cluster_axes`: axis number -> blocks). A persistent launch has at most as many clusters as are
+    resident at once.
     """
 
     axes: tuple[tuple[str, int], ...]

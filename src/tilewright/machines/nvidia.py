@@ -35,6 +35,12 @@ def devices() -> list[str]:
     return [_name(cu, n) for n in range(count)]
 
 
+def driver_version() -> str:
+    """The newest CUDA that the driver speaks ("13.0"); MachineError where there is no driver."""
+    number = int(_value(_driver().cuDriverGetVersion(), "asking the driver for its version"))
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 @cache
 def detect(device: int = 0) -> Machine:
     """GPU `device` of this host, with its measured bandwidths where they are known (see `nvidia_bandwidth`).
@@ -79,7 +85,9 @@ def _as_reported(known: Machine, name: str, cu: Any, handle: Any) -> Machine:
         limits[limit] = _attribute(cu, handle, getattr(attribute, f"CU_DEVICE_ATTRIBUTE_{word}"))
     capability = _capability(cu, handle)
     limits["compute_capability"] = capability
-    limits["max_warps_per_sm"] = _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR) // 32
+    limits["max_warps_per_sm"] = (
+        _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR) // 32
+    )
     cores = _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     l2 = _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
     memory = int(_value(cu.cuDeviceTotalMem(handle), "asking a GPU for its memory"))
@@ -133,4 +141,4 @@ def _driver() -> Any:
     return driver
 
 
-__all__ = ["detect", "devices", "model_of", "record_name", "with_rates"]
+__all__ = ["detect", "devices", "driver_version", "model_of", "record_name", "with_rates"]

@@ -76,7 +76,9 @@ def _read(cu: Any, machine: Machine, memory: list[Any]) -> float:
     blocks = machine.cores * 4
 
     def launch() -> tuple[Any, ...]:
-        answer: tuple[Any, ...] = cu.cuLaunchKernel(function, blocks, 1, 1, _THREADS, 1, 1, 0, 0, ctypes.addressof(pointers), 0)
+        answer: tuple[Any, ...] = cu.cuLaunchKernel(
+            function, blocks, 1, 1, _THREADS, 1, 1, 0, 0, ctypes.addressof(pointers), 0
+        )
         return answer
 
     return _BYTES / _median_seconds(cu, launch)
@@ -95,13 +97,13 @@ def _compiled(cu: Any, architecture: str) -> Any:
 
 def _median_seconds(cu: Any, launch: Any) -> float:
     start, stop = (nvidia._value(cu.cuEventCreate(0), "making an event") for _ in range(2))
-    seconds = []
+    seconds: list[float] = []
     for _ in range(_PASSES):
         cu.cuEventRecord(start, 0)
         nvidia._value(launch(), "streaming through memory")
         cu.cuEventRecord(stop, 0)
         nvidia._value(cu.cuEventSynchronize(stop), "streaming through memory")
-        seconds.append(nvidia._value(cu.cuEventElapsedTime(start, stop), "timing") * 1e-3)
+        seconds.append(1e-3 * float(nvidia._value(cu.cuEventElapsedTime(start, stop), "timing")))
     return statistics.median(seconds)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from tilewright.build.cuda_kernel import build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
-from tilewright.emit.abi import TensorLayout
 from tilewright.errors import ArgumentError, MachineError
 from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
@@ -82,8 +80,9 @@ def loaded(request: Request, device: int) -> GpuKernel:
 def machine(device: int) -> Machine:
     """The GPU that kernels on `device` are compiled for. MachineError where Tilewright has no back end for it."""
     found = nvidia.detect(device)
-    if int(found.limit("compute_capability")) < 80:
-        raise MachineError(f"{found.name} has compute capability {found.limit('compute_capability')}; 80 (Ampere) is the least")
+    capability = int(found.limit("compute_capability"))
+    if capability < 80:
+        raise MachineError(f"{found.name} has compute capability {capability}; 80 (Ampere) is the least")
     return found
 
 
@@ -96,4 +95,4 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
     return int(next(iter(found)).partition(":")[2] or 0)
 
 
-__all__ = ["TensorLayout", "bind", "device_of", "kernel_for", "loaded", "machine", "requested"]
+__all__ = ["bind", "device_of", "kernel_for", "layout_on_gpu", "loaded", "machine", "requested"]

@@ -67,14 +67,16 @@ class Function:
 
 
 def load(cubin: bytes, entry: str, device: int, threads: int, shared_bytes: int, cluster: int) -> Function:
-    """The kernel `entry` of a cubin on a device, allowed `shared_bytes` of dynamic shared memory and clusters of any size."""
+    """The kernel `entry` of a cubin on a device, allowed its dynamic shared memory and its clusters."""
     cu = driver()
     use(device)
     module = checked(cu.cuModuleLoadData(cubin), f"loading {entry}")
     function = checked(cu.cuModuleGetFunction(module, entry.encode()), f"finding {entry} in its cubin")
     attribute = cu.CUfunction_attribute
     wanted = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    checked(cu.cuFuncSetAttribute(function, wanted, shared_bytes), f"giving {entry} {shared_bytes} bytes of shared memory")
+    checked(
+        cu.cuFuncSetAttribute(function, wanted, shared_bytes), f"giving {entry} {shared_bytes} bytes of shared memory"
+    )
     if cluster > 8:
         allowed = attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
         checked(cu.cuFuncSetAttribute(function, allowed, 1), f"allowing clusters of {cluster} for {entry}")
@@ -104,12 +106,18 @@ _PROMOTIONS = {0: "NONE", 64: "L2_64B", 128: "L2_128B", 256: "L2_256B"}
 
 
 def tensor_map(
-    pointer: int, dtype: str, sizes: Sequence[int], strides: Sequence[int], box: Sequence[int], swizzle: int, promotion: int
+    pointer: int,
+    dtype: str,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    box: Sequence[int],
+    swizzle: int,
+    promotion: int,
 ) -> bytes:
     """The 128 bytes of a CUtensorMap: sizes and box in elements, strides in BYTES of every dimension but the first.
 
-    Dimensions stand with the contiguous one first. LaunchError where the driver refuses (16-byte alignment of pointer and
-    strides, boxes of at most 256, sizes below 2**32).
+    Dimensions stand with the contiguous one first. LaunchError where the driver refuses (16-byte alignment of pointer
+    and strides, boxes of at most 256, sizes below 2**32).
     """
     cu = driver()
     rank = len(sizes)
@@ -123,7 +131,7 @@ def tensor_map(
             getattr(cu.CUtensorMapL2promotion, f"CU_TENSOR_MAP_L2_PROMOTION_{_PROMOTIONS[promotion]}"),
             cu.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         ),
-        f"describing a tensor of {list(sizes)} {dtype}, strides {list(strides)} bytes, boxes of {list(box)}, to the copy engine",
+        f"describing a tensor of {list(sizes)} {dtype}, strides {list(strides)} bytes, boxes of {list(box)}",
     )  # fmt: skip
     return ctypes.string_at(int(found.getPtr()), MAP_BYTES)
 
@@ -144,12 +152,20 @@ _CLUSTER_DIMENSION, _PROGRAMMATIC_STREAM_SERIALIZATION = 4, 6
 
 
 class Call:
-    """A launch that is ready to go: everything but the stream is filled in. The argument is read when it is launched."""
+    """A launch that is ready to go: only the stream is missing. The argument is read when it is launched."""
 
     __slots__ = ("_attributes", "_config", "_function", "_launch", "_parameters", "_reference", "argument", "name")
 
     def __init__(
-        self, name: str, function: Function, argument: np.ndarray, blocks: int, threads: int, shared: int, cluster: int, pdl: bool
+        self,
+        name: str,
+        function: Function,
+        argument: np.ndarray,
+        blocks: int,
+        threads: int,
+        shared: int,
+        cluster: int,
+        pdl: bool,
     ) -> None:
         self.name, self.argument = name, argument
         self._function = ctypes.c_void_p(function.handle)

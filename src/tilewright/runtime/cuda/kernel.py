@@ -117,8 +117,7 @@ _MOST_MAPS = 4096
 
 def encoded(described: TensorMap, buffer: Buffer) -> bytes:
     """The tensor map of a buffer, remembered: the same weights are described to many kernels, and again each call."""
-    key = (buffer.pointer, buffer.shape, buffer.strides, buffer.dtype.name, described.dims, described.box, described.swizzle,
-           described.l2_promotion)  # fmt: skip
+    key = (buffer.pointer, buffer.shape, buffer.strides, buffer.dtype.name, described)
     found = _maps.get(key)
     if found is None:
         if len(_maps) >= _MOST_MAPS:
@@ -130,7 +129,7 @@ def encoded(described: TensorMap, buffer: Buffer) -> bytes:
 def _encode(described: TensorMap, buffer: Buffer) -> bytes:
     first, *rest = described.dims
     if buffer.strides[first] != 1 and buffer.shape[first] > 1:
-        raise LaunchError(f"{described.tensor}: the copy engine wants stride 1 along dimension {first}, not {buffer.strides}")
+        raise LaunchError(f"{described.tensor}: the copy engine wants stride 1 along dimension {first}")
     width = buffer.dtype.bytes
     strides = [_byte_stride(buffer, d, width) for d in rest]
     sizes = [buffer.shape[d] for d in described.dims]
@@ -145,7 +144,7 @@ def _byte_stride(buffer: Buffer, dim: int, width: int) -> int:
 
 
 def layout_on_gpu(buffer: Buffer) -> TensorLayout:
-    """Unit strides are part of a kernel, all others are passed; `align` bytes (a power of two) divide pointer and strides."""
+    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides."""
     step = buffer.pointer | _WIDEST
     for size, stride in zip(buffer.shape, buffer.strides, strict=True):
         if size > 1 and stride != 1:
@@ -168,7 +167,7 @@ def _device_memory(size: int, device: int, zeroed: bool) -> Any:
     try:
         return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
     except torch.OutOfMemoryError:
-        raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free memory or take a design without splits") from None
+        raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
 
 
 def _current_stream() -> Any:

@@ -59,7 +59,10 @@ def median_ns(call: Callable[[], object], rounds: int = 9, poison: Callable[[], 
 
 
 def _round(
-    names: tuple[str, ...], entries: Mapping[str, Callable[[], object]], poison: Callable[[], object] | None, flush: bool
+    names: tuple[str, ...],
+    entries: Mapping[str, Callable[[], object]],
+    poison: Callable[[], object] | None,
+    flush: bool,
 ) -> dict[str, tuple[Any, Any]]:
     import torch
 
@@ -78,7 +81,7 @@ def _round(
 
 
 def flush_l2() -> None:
-    """Queue a read of a buffer of four times the L2 cache: what was cached is gone, and nothing waits to be written back."""
+    """Queue a read of four times the L2 cache: what was cached is gone, and nothing waits to be written back."""
     import torch
 
     _flusher(torch.cuda.current_device())()
