@@ -46,7 +46,7 @@ def test_headers_are_found_through_one_another():
 
 
 def test_a_missing_header_is_named():
-    with pytest.raises(CompileError, match="tw/absent.cuh"):
+    with pytest.raises(CompileError, match=r"tw/absent\.cuh"):
         nvrtc.headers_of('#include "tw/absent.cuh"\n')
 
 

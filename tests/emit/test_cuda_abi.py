@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright import operators
 from tilewright.emit.abi import Extent, Reserve
-from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, argument_bytes, args_struct
+from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, args_struct, argument_bytes
 
 PROGRAM = operators.matmul.kernel.trace("bf16")
 RMSNORM = operators.rmsnorm.kernel.trace("bf16")

@@ -71,7 +71,8 @@ def _measured(case: GemmCase, effort: Effort, known: Machine) -> Result:
         "default_ratio": of_default.median, "noise": timed.noise, "trials": len(found.trials),
         "bandwidth": case.bytes / seconds / read if read else 0.0,
     }  # fmt: skip
-    raw: dict[str, Any] = {**timed.to_json(), "design": dict(found.winner.decisions), "default": dict(default.decisions)}
+    raw: dict[str, Any] = {**timed.to_json(), "design": dict(found.winner.decisions)}
+    raw["default"] = dict(default.decisions)
     raw["trials"] = [[t.design.hash, t.predicted, t.outcome.seconds, t.outcome.status] for t in found.trials]
     return Result(case.family, case.name, 1, rounded(metrics), raw)
 

@@ -9,19 +9,63 @@ __device__ inline unsigned cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 __device__ inline void cluster_meet() { cluster_arrive(), cluster_wait(); }
 
-// Four floats at the same place in the shared memory of another block.
-__device__ inline float4 peer4(const float4* mine, unsigned rank) {
-  float4 v;
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %4, %5;\nld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n}"
-      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-      : "r"(shared_address(mine)), "r"(rank)
-      : "memory");
-  return v;
+// Where `mine` lies in the shared memory of another block.
+__device__ inline unsigned peer_address(const void* mine, unsigned rank) {
+  unsigned there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(mine)), "r"(rank));
+  return there;
+}
+
+// ---------------------------------------------------------------------------------------- parts of a sum
+// A part lies register by register, four at a time (two at the end), threads side by side.
+
+// This thread's registers `v` as a part of block `rank`.
+template <int N>
+__device__ inline void give(float* part, unsigned rank, const float (&v)[N], int thread, int threads) {
+  const unsigned there = peer_address(part, rank);
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there + 16 * (i * threads + thread)), "f"(v[4 * i]),
+                 "f"(v[4 * i + 1]), "f"(v[4 * i + 2]), "f"(v[4 * i + 3])
+                 : "memory");
+  }
+}
+// The same to memory that all blocks see.
+template <int N>
+__device__ inline void give(float* part, const float (&v)[N], int thread, int threads) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    __stcg((float4*)part + i * threads + thread, make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]));
+  }
+}
+// Registers from a part: in this block's shared memory, or in memory that all blocks see.
+template <bool SHARED, int N>
+__device__ inline void take(float (&v)[N], const float* part, int thread, int threads) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    const float4* from = (const float4*)part + i * threads + thread;
+    const float4 x = SHARED ? *from : __ldcg(from);
+    v[4 * i] = x.x, v[4 * i + 1] = x.y, v[4 * i + 2] = x.z, v[4 * i + 3] = x.w;
+  }
+}
+
+// Whether this block is the last of `parts` to come here; what the others wrote before they came can be read then. All
+// `threads` meet twice at barrier `id`; `flag` is a word of shared memory. The ticket is left at 0.
+__device__ inline bool last_to_come(unsigned* ticket, unsigned parts, unsigned* flag, int id, int threads) {
+  __threadfence();
+  meet(id, threads);
+  if (threadIdx.x == 0) {
+    const unsigned before = atomicAdd(ticket, 1u);
+    if (before == parts - 1) *ticket = 0;
+    *flag = before;
+  }
+  meet(id, threads);
+  __threadfence();
+  return *flag == parts - 1;
 }
 
 }  // namespace tw

@@ -23,14 +23,34 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GROUPS) : "memory");
 }
 // Keeps the compiler from touching accumulators that the matrix unit is still writing.
-template <class T, int N>
-__device__ inline void hold(T (&d)[N]) {
+template <int N>
+__device__ inline void hold(float (&d)[N]) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    if constexpr (sizeof(T) == 4 && T(0.5f) != T(0)) asm volatile("" : "+f"(d[i])::"memory");
-    else asm volatile("" : "+r"(d[i])::"memory");
-  }
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int N>
+__device__ inline void hold(int (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+r"(d[i])::"memory");
+}
+
+// An operand in shared memory: panels of 128 bytes, swizzled. One step of the matrix unit takes 32 bytes of the sum.
+// Rows along the result, 128 bytes of the sum in each; the next 128 bytes are the next panel of ROWS rows.
+template <int ROWS>
+struct SumInRows {
+  static constexpr bool TRANSPOSED = false;
+  unsigned long long word;
+  __device__ SumInRows(const void* tile) : word(matrix(tile, 16, 1024)) {}
+  __device__ unsigned long long at(int step) const { return word + step / 4 * (ROWS * 128 >> 4) + step % 4 * 2; }
+};
+// Rows along the sum, 128 bytes of the result in each; the next 128 bytes are the next panel of ROWS rows.
+template <int ROWS>
+struct SumDownRows {
+  static constexpr bool TRANSPOSED = true;
+  unsigned long long word;
+  __device__ SumDownRows(const void* tile) : word(matrix(tile, ROWS * 128, 1024)) {}
+  __device__ unsigned long long at(int step) const { return word + step * (16 * 128 >> 4); }
+};
 
 // d = a b + (keep ? d : 0). TRANS_A, TRANS_B: the operand's rows of 128 bytes run along the result, not along the sum.
 template <class T, int N, bool TRANS_A = false, bool TRANS_B = false>
@@ -198,6 +218,15 @@ TW_WGMMA(232, "116", "117", "118", "119", "120")
 TW_WGMMA(240, "120", "121", "122", "123", "124")
 TW_WGMMA(248, "124", "125", "126", "127", "128")
 TW_WGMMA(256, "128", "129", "130", "131", "132")
+
+// d = a b + (keep ? d : 0), where the sum has STEPS times 32 bytes.
+template <class T, int N, int STEPS, class D, class A, class B>
+__device__ inline void multiply(D (&d)[N / 2], const A& a, const B& b, bool keep) {
+#pragma unroll
+  for (int step = 0; step < STEPS; ++step) {
+    Wgmma<T, N, A::TRANSPOSED, B::TRANSPOSED>::mma(d, a.at(step), b.at(step), keep || step > 0);
+  }
+}
 
 #undef TW_WGMMA
 #undef TW_WGMMA_FLAT
