@@ -122,9 +122,19 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     p = _product(kernel, nest)
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
-    if rows <= _FEW_ROWS and depth_is_unit:
+    if depth_is_unit and (rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts)):
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
+
+
+def _rows_stay_near(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> bool:
+    """Whether products in pairs take all rows from L2 as fast as they multiply: nothing need be packed then.
+
+    Four rows by four columns read a cache line for two instructions, which L2 delivers; f32 would read twice as many.
+    """
+    if _has_tiles(p, rows, facts) or not (_pairs(p, facts) and _pairs_are_faster(facts)):
+        return False
+    return 2 * rows * facts.size(kernel, p.k) <= (facts.machine.l2_bytes or 512 << 10) // 2
 
 
 _FEW_ROWS = 4  # up to here each weight meets all rows as it is read; more rows are worth a register tile
@@ -168,6 +178,8 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": chunk if tile_m > 1 else 4 * chunk // len(p.columns),
     }
+    if rows > tile_m:
+        decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
     if _pairs(p, facts):
         decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
     return decisions, [p.k.name, p.n.name]
@@ -258,19 +270,23 @@ def _cache_blocks(
 ) -> tuple[int | None, int, int]:
     """(slab of k or None, rows, columns) of a cache block.
 
-    A column panel of the slab (tile_n wide) fits L1; the rows of the block fill half of L2. Where the block packs
-    its own columns it holds all rows, and fewer columns. Sizes come from a short list, so that a new length seldom
-    wants a new kernel.
+    A column panel of the slab (tile_n wide) fits L1, or an eighth of L2 where pairs halve what a step reads; the rows
+    of the block fill half of L2. Where the block packs its own columns it holds all rows, and fewer columns. Sizes
+    come from a short list, so that a new length seldom wants a new kernel.
     """
     depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
     l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
-    slab = max(128, l1 // (tile_n * itemsize) // 64 * 64)
+    pairs = itemsize == 2
+    slab = max(128, (l2 // 8 if pairs else l1) // (tile_n * itemsize) // 64 * 64)
+    if pairs:
+        slab = 1 << (slab.bit_length() - 1)
     block_k = slab if depth > slab else None
     shares = 2 * facts.machine.cores
     most_rows = max(1, min(24, l2 // 2 // (slab * itemsize * tile_m)))
     if local:
         most_rows = max(1, _LOCAL_ROWS // tile_m)
-    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, 2 if local else 10, shares)
+    most_columns = 10 if not local else 1 if pairs else 2
+    return block_k, tile_m * most_rows, tile_n * _share(columns, tile_n, most_columns, shares)
 
 
 def _share(total: int, unit: int, most: int, pieces: int) -> int:

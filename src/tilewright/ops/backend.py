@@ -33,6 +33,11 @@ def bind(
     return _chosen(operator, buffers, scalars or {}, options or {})
 
 
+def chosen() -> Backend | None:
+    """The backend in use; None before the first call."""
+    return _chosen
+
+
 @contextmanager
 def using(backend: Backend) -> Iterator[None]:
     """Run every operator through `backend` inside the `with` block (the interpreter, say)."""

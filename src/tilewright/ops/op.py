@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from tilewright.errors import ArgumentError
+from tilewright.ops import backend
 from tilewright.ops.backend import Launch
+from tilewright.runtime import rebind
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,13 +40,21 @@ class Op(Generic[P, R]):
 
     def __init__(self, bound: Callable[P, Bound[R]]) -> None:
         self._bound = bound
+        self._rebinding = rebind.Rebinding()
         functools.update_wrapper(self, bound)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Check, compute, and return what was written."""
+        """Check, compute, and return what was written. A call like an earlier one of this thread is not bound again."""
+        form = rebind.Form(backend.chosen(), args, kwargs)
+        ran, result = self._rebinding.run(form)
+        if ran:
+            known: R = result
+            return known
         bound = self._bound(*args, **kwargs)
         if bound.check is not None:
             bound.check()
+        else:
+            self._rebinding.keep(form, bound.launches, bound.result)
         for launch in bound.launches:
             launch()
         return bound.result

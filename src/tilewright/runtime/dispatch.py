@@ -64,7 +64,7 @@ class Kernel:
         threads = 1 if team is None else team.threads
         words[abi.THREADS] = threads
         room = sum(r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace)
-        return Launch(self, words, room, tuple(b.owner for b in buffers.values()))
+        return Launch(self, words, room, buffers)
 
     def _team(self, buffers: Mapping[str, Buffer], sizes: dict[str, int]) -> pool.Pool | None:
         """The pool, where there is enough to do."""
@@ -80,20 +80,24 @@ class Kernel:
 class Launch:
     """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds."""
 
-    __slots__ = ("_address", "_entry", "_owners", "_room", "_words", "kernel")
+    __slots__ = ("_address", "_entry", "_room", "kernel", "operands", "words")
 
-    def __init__(self, kernel: Kernel, words: np.ndarray, room: int, owners: tuple[object, ...]) -> None:
+    def __init__(self, kernel: Kernel, words: np.ndarray, room: int, operands: Mapping[str, Buffer]) -> None:
         self.kernel = kernel
-        self._words = words
+        self.words = words  # see emit.abi
+        self.operands = operands  # whose owners keep their memory alive
         self._address = words.ctypes.data
         self._entry = kernel.entry
         self._room = room
-        self._owners = owners
 
     def __call__(self) -> None:
         if self._room:
-            self._words[abi.WORKSPACE] = _arena(self._room)
+            self.words[abi.WORKSPACE] = _arena(self._room)
         self._entry(self._address)
+
+    def detached(self) -> Launch:
+        """The same launch with words of its own, which keeps no operand alive."""
+        return Launch(self.kernel, self.words.copy(), self._room, {})
 
 
 def bind(

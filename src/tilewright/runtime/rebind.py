@@ -1,0 +1,230 @@
+"""Launches kept by the form of their operands: the same call on other memory needs only new pointers.
+
+The form of a call is everything that its binding depends on but where memory lies: which function, options and
+scalars, and of each tensor its library, dtype, shape, strides and whether it starts at a cache line. What else depends
+on addresses is checked at each call: that nothing written shares memory with an operand, and alignment where the
+kernel relies on it. A call that does not pass is bound anew, which says what is wrong.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright.emit import abi
+from tilewright.language import ir
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.dispatch import Launch
+
+MOST = 256
+"""Forms that one thread keeps for one op; the one that was not met for longest makes room."""
+
+_LINE = 64
+_PLAIN = frozenset({type(None), bool, int, float, str})
+_torch_kinds: set[type] = set()
+_epoch = 0
+
+
+def forget() -> None:
+    """Bind every call anew: to be called when kernels that are in use have been replaced by others."""
+    global _epoch
+    _epoch += 1
+
+
+# ------------------------------------------------------------------------------------------ forms
+class Form:
+    """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
+
+    __slots__ = ("key", "pointers", "tensors")
+
+    def __init__(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.tensors: list[Any] = []
+        self.pointers: list[int] = []
+        key: list[Any] = [_epoch, first, len(args), *kwargs]
+        described = self._describe(args, key) and (not kwargs or self._describe(kwargs.values(), key))
+        ids = [id(x) for x in self.tensors]
+        if len(set(ids)) < len(ids):  # one tensor in two places
+            key += map(ids.index, ids)
+        self.key: tuple[Any, ...] | None = tuple(key) if described else None
+
+    def _describe(self, values: Iterable[Any], key: list[Any]) -> bool:
+        """Each value adds its type, then a fixed number of facts, so that no two calls give the same key."""
+        for x in values:
+            kind = type(x)
+            if kind in _torch_kinds and x.is_cpu:
+                try:
+                    pointer, strides = x.data_ptr(), x.stride()
+                except RuntimeError:  # no strided memory
+                    return False
+                key += (kind, x.dtype, x.shape, strides, pointer % _LINE == 0)
+            elif kind is np.ndarray:
+                pointer = x.__array_interface__["data"][0]
+                key += (kind, x.dtype, x.shape, x.strides, x.flags.num, pointer % _LINE == 0)
+            elif kind in _PLAIN:
+                key += (kind, x if x or kind is not float else repr(x))  # -0.0 equals 0.0
+                continue
+            elif kind is tuple:
+                key += (kind, len(x))
+                if not self._describe(x, key):
+                    return False
+                continue
+            else:
+                _learn(kind)  # for the next call
+                return False
+            self.tensors.append(x)
+            self.pointers.append(pointer)
+        return True
+
+
+def _learn(kind: type) -> None:
+    """Remember torch's own tensors; subclasses may hold no memory, or what only they can explain."""
+    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("Tensor", "Parameter"):
+        _torch_kinds.add(kind)
+
+
+# ------------------------------------------------------------------------------------------ rebinding
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A launch of its own, and where its pointers come from: (word, number of the tensor, bytes from its start)."""
+
+    launch: Launch
+    words: Any
+    sources: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A result that each call makes: by NumPy, or like the torch tensor of that number."""
+
+    like: int | None
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def make(self, tensors: list[Any]) -> tuple[Any, int]:
+        """A new tensor and its address."""
+        if self.like is None:
+            x = np.empty(self.shape, self.dtype)
+            return x, x.__array_interface__["data"][0]
+        x = tensors[self.like].new_empty(self.shape, dtype=self.dtype)
+        return x, x.data_ptr()
+
+
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """The launches of one form of call. Tensors are numbered: operands in the order of the call, then new results."""
+
+    parts: tuple[_Part, ...]
+    fresh: tuple[_Fresh, ...]
+    results: tuple[int, ...]
+    several: bool  # whether the call gives a tuple
+    apart: tuple[tuple[int, int, int, int, int, int], ...]  # (tensor, first byte, end) twice: share nothing
+    low_bits: tuple[int, ...]  # of each address, where a kernel relies on alignment; else empty
+
+    def run(self, form: Form) -> tuple[bool, Any]:
+        """(whether it ran, the result). It does not run where memory overlaps or lies less well than before."""
+        tensors, pointers = form.tensors, form.pointers
+        for a, low, high, b, other_low, other_high in self.apart:
+            if pointers[a] + low < pointers[b] + other_high and pointers[b] + other_low < pointers[a] + high:
+                return False, None
+        for fresh in self.fresh:
+            made, pointer = fresh.make(tensors)
+            tensors.append(made)
+            pointers.append(pointer)
+        if self.low_bits and any(p % _LINE != low for p, low in zip(pointers, self.low_bits, strict=True)):
+            return False, None
+        for part in self.parts:
+            for word, tensor, offset in part.sources:
+                part.words[word] = pointers[tensor] + offset
+            part.launch()
+        if self.several:
+            return True, tuple([tensors[n] for n in self.results])
+        return True, tensors[self.results[0]]
+
+
+def rebound(form: Form, launches: Sequence[object], result: Any) -> Rebound | None:
+    """What a bound call, whose operands had this form, needs on other memory; None where it has to be bound anew."""
+    several = isinstance(result, tuple)
+    results = result if several else (result,)
+    if form.key is None or not all(type(launch) is Launch for launch in launches):
+        return None
+    tensors = [*form.tensors, *(r for r in results if not any(r is x for x in form.tensors))]
+    buffers = [Buffer.of(x) for x in tensors]
+    numbers = {id(x): n for n, x in reversed(list(enumerate(tensors)))}
+    parts = []
+    written: set[int] = set()
+    for launch in launches:
+        assert isinstance(launch, Launch)
+        if not all(id(b.owner) in numbers for b in launch.operands.values()):
+            return None
+        places = {name: numbers[id(b.owner)] for name, b in launch.operands.items()}
+        parts.append(_part(launch, places, buffers))
+        written |= {places[name] for name in _stored(launch.kernel.program) if name in places}
+    given = len(form.tensors)
+    like = next((n for n, x in enumerate(form.tensors) if type(x) in _torch_kinds), None)
+    return Rebound(
+        tuple(parts),
+        tuple(_Fresh(like if type(x) in _torch_kinds else None, tuple(x.shape), x.dtype) for x in tensors[given:]),
+        tuple(numbers[id(r)] for r in results),
+        several,
+        tuple(_apart(buffers[:given], written)),
+        tuple(b.pointer % _LINE for b in buffers) if any(_relies_on_alignment(p.launch) for p in parts) else (),
+    )
+
+
+def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> _Part:
+    own = launch.detached()
+    program = launch.kernel.program
+    sources = tuple(
+        (abi.tensor_word(program, name), places[name], b.pointer - buffers[places[name]].pointer)
+        for name, b in launch.operands.items()
+    )
+    return _Part(own, own.words, sources)
+
+
+def _stored(program: ir.Kernel) -> set[str]:
+    return {s.ref.buffer for s in ir.walk(program.body) if isinstance(s, ir.Store)}
+
+
+def _apart(given: list[Buffer], written: set[int]) -> Iterable[tuple[int, int, int, int, int, int]]:
+    """What must not overlap: each operand that is written, and all others. New results have memory of their own."""
+    ranges = [(low - b.pointer, high - b.pointer) for b in given for low, high in (b.span,)]
+    for a in sorted(written):
+        for b in range(len(given)):
+            if a < len(given) and given[a].owner is not given[b].owner and not (b in written and b < a):
+                yield a, *ranges[a], b, *ranges[b]
+
+
+def _relies_on_alignment(launch: Launch) -> bool:
+    return any(True for _ in launch.kernel.design.prefixed("nontemporal"))
+
+
+class Rebinding(threading.local):
+    """The forms of one op that this thread has met. A form is taken out while it runs, as its words are written to."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Rebound] = {}
+
+    def run(self, form: Form) -> tuple[bool, Any]:
+        """(whether the call was known and ran, its result)."""
+        known = self._known.pop(form.key, None)
+        if known is None:
+            return False, None
+        ran = known.run(form)
+        self._known[form.key] = known
+        return ran
+
+    def keep(self, form: Form, launches: Sequence[object], result: Any) -> None:
+        """Remember how a call of this form is bound."""
+        found = rebound(form, launches, result)
+        if found is None:
+            return
+        self._known[form.key] = found
+        if len(self._known) > MOST:
+            self._known.pop(next(iter(self._known)))
+
+
+__all__ = ["MOST", "Form", "Rebinding", "Rebound", "forget", "rebound"]
