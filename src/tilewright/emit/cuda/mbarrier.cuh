@@ -43,6 +43,20 @@ struct Barrier {
         : "memory");
     return done;
   }
+  // The same, seeing what threads of other blocks of the cluster wrote before they arrived.
+  __device__ bool passed_cluster(unsigned parity) {
+    unsigned done;
+    asm volatile(
+        "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(shared_address(this)), "r"(parity)
+        : "memory");
+    return done;
+  }
+  __device__ void wait_cluster(unsigned parity) {
+    while (!passed_cluster(parity)) {
+    }
+  }
   // Until the phase with this parity is complete.
   __device__ void wait(unsigned parity) {
     while (!passed(parity)) {

@@ -228,6 +228,15 @@ __device__ inline void multiply(D (&d)[N / 2], const A& a, const B& b, bool keep
   }
 }
 
+// Register tile number `n` of TILE's size out of an accumulator: neighbouring columns lie in neighbouring registers.
+template <class TILE, class D, int N>
+__device__ inline TILE piece(const D (&d)[N], int n) {
+  TILE y;
+#pragma unroll
+  for (int f = 0; f < TILE::N; ++f) y.v[f] = d[n * TILE::N + f];
+  return y;
+}
+
 #undef TW_WGMMA
 #undef TW_WGMMA_FLAT
 #undef TW_WGMMA_16

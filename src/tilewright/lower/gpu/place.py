@@ -5,14 +5,18 @@ The loop over rows of the atom moves inside the main loop, so that all warpgroup
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.language.structure import fresh, names
+from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
 from tilewright.lower.gpu.rename import renamed
+
+_CHUNK = 64
+"""Columns that an epilogue works on at a time: a swizzled row of 16-bit elements."""
 
 
 def place(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
@@ -59,11 +63,26 @@ class _Rows:
             return self._split(main, [inits[n] for n in sums if n in inits], before, after)
         allocs, steps = self._main(main, [inits[n] for n in sums])
         reads = self._reads({n: n for n in sums}, inits)
-        return (*allocs, steps, self._each(*before, *reads[0], *renamed(after, reads[1])))
+        return (*allocs, steps, self._each(*self._chunks((*before, *reads[0], *renamed(after, reads[1])))))
 
     def _each(self, *body: ir.Stmt) -> ir.Loop:
         """`body` for every row tile; loops over the same axis may stand side by side."""
         return replace(self.loop, body=tuple(body))
+
+    def _chunks(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        """What follows the sums, a few columns after the other, so that few values are held beside them."""
+        column = next((d for s in body if isinstance(s, ir.Let) for d in s.type.axes if d != self.axis.name), None)
+        width = self.columns.get(column or "", 0)
+        if column is None or width <= _CHUNK:
+            return body
+        name = fresh(column.rstrip("0123456789"), self.taken)
+        step = math.gcd(width, _CHUNK)
+        return (ir.Loop((ir.Axis(name, column, step),), renamed(body, {column: name})),)
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Points of the axes of the program."""
+        return {n: a.step or 0 for n, a in axes(self.kernel).items()}
 
     def _alloc(self, name: str, init: ir.Let, place_: str) -> ir.Alloc:
         dims = tuple(self.axis.over if a == self.axis.name else a for a in init.type.axes)
@@ -110,8 +129,8 @@ class _Rows:
         name = fresh(f"s_{ref.buffer}", self.taken)
         alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), (("layout", "swizzle128"), ("place", "shared")))
         source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
-        axes = tuple(str(d) for d in dims)
-        load = replace(let, type=replace(let.type, axes=axes), expr=ir.Load(ir.Ref(name, axes)))
+        order = tuple(str(d) for d in dims)
+        load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
         return alloc, ir.Copy(ir.Ref(name, alloc.dims), source, (("engine", "tma"),)), load
 
     def _accumulated(self, buffer: str, product: str, type_: ir.TileType, depth: str) -> list[ir.Stmt]:
@@ -149,7 +168,7 @@ class _Rows:
             adds += self._accumulated(total.name, own, init.type, part)
             buffers[total.name] = total.name
         reads = self._reads(buffers, {t.name: t for t in totals})
-        last = ir.When("last", part, (*before, *reads[0], *renamed(after, reads[1])))
+        last = ir.When("last", part, self._chunks((*before, *reads[0], *renamed(after, reads[1]))))
         assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
         sync = ir.Sync(
             fresh("parts", self.taken),
