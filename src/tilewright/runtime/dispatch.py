@@ -95,6 +95,20 @@ class Launch:
             self.words[abi.WORKSPACE] = _arena(self._room)
         self._entry(self._address)
 
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        return self.kernel.program
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Whether its kernel is right only where pointers lie as they did when it was bound."""
+        return any(True for _ in self.kernel.design.prefixed("nontemporal"))
+
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        return abi.tensor_word(self.kernel.program, name)
+
     def detached(self) -> Launch:
         """The same launch with words of its own, which keeps no operand alive."""
         return Launch(self.kernel, self.words.copy(), self._room, {})

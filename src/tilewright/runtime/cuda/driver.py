@@ -154,7 +154,17 @@ _CLUSTER_DIMENSION, _PROGRAMMATIC_STREAM_SERIALIZATION = 4, 6
 class Call:
     """A launch that is ready to go: only the stream is missing. The argument is read when it is launched."""
 
-    __slots__ = ("_attributes", "_config", "_function", "_launch", "_parameters", "_reference", "argument", "name")
+    __slots__ = (
+        "_attributes",
+        "_config",
+        "_facts",
+        "_function",
+        "_launch",
+        "_parameters",
+        "_reference",
+        "argument",
+        "name",
+    )
 
     def __init__(
         self,
@@ -168,6 +178,7 @@ class Call:
         pdl: bool,
     ) -> None:
         self.name, self.argument = name, argument
+        self._facts = (name, function, blocks, threads, shared, cluster, pdl)
         self._function = ctypes.c_void_p(function.handle)
         attributes = (_Attribute * 2)()
         count = 0
@@ -189,12 +200,46 @@ class Call:
         """Blocks of the grid."""
         return int(self._config.grid[0])
 
+    def copy(self) -> Call:
+        """The same launch with an argument of its own."""
+        name, function, blocks, threads, shared, cluster, pdl = self._facts
+        return Call(name, function, aligned_copy(self.argument), blocks, threads, shared, cluster, pdl)
+
     def __call__(self, stream: int) -> None:
         """Launch on a stream (its handle); LaunchError if the driver refuses."""
         self._config.stream = stream
         status = self._launch(self._reference, self._function, self._parameters, None)
         if status:
             raise LaunchError(f"launching {self.name} failed with {driver().CUresult(status).name}; {_FIX}")
+
+
+def argument_memory(size: int) -> np.ndarray:
+    """Zeroed host memory for a kernel's argument; tensor maps in it start at multiples of their size."""
+    raw = np.zeros(size + MAP_BYTES, np.uint8)
+    start = -raw.ctypes.data % MAP_BYTES
+    return raw[start : start + size]
+
+
+def aligned_copy(argument: np.ndarray) -> np.ndarray:
+    """A copy of a kernel's argument."""
+    made = argument_memory(argument.size)
+    made[:] = argument
+    return made
+
+
+def move_map(argument: np.ndarray, number: int, pointer: int) -> None:
+    """Let tensor map `number` of an argument describe the same tensor at another address."""
+    status = _mover()(argument.ctypes.data + MAP_BYTES * number, pointer)
+    if status:
+        raise LaunchError(f"moving a tensor map to {pointer:#x} failed with {driver().CUresult(status).name}; {_FIX}")
+
+
+@cache
+def _mover() -> Any:
+    driver()
+    move = ctypes.CDLL("libcuda.so.1").cuTensorMapReplaceAddress
+    move.argtypes, move.restype = (ctypes.c_void_p, ctypes.c_void_p), ctypes.c_int
+    return move
 
 
 @cache
@@ -206,4 +251,15 @@ def _launcher() -> Any:
     return launch
 
 
-__all__ = ["Call", "Function", "checked", "context", "driver", "load", "tensor_map", "use"]
+__all__ = [
+    "Call",
+    "Function",
+    "argument_memory",
+    "checked",
+    "context",
+    "driver",
+    "load",
+    "move_map",
+    "tensor_map",
+    "use",
+]

@@ -19,6 +19,7 @@ from tilewright.language import ir
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
+from tilewright.runtime.rebind import current_stream
 
 _WIDEST = 128
 """Bytes: no access and no tensor map asks for a stricter alignment."""
@@ -44,14 +45,18 @@ class GpuKernel:
         """A launch on these operands, with scratch memory of its own."""
         module, program = self.binary.module, self.request.kernel
         words = module.words(program)
-        argument = np.zeros(argument_bytes(len(module.maps), words.count), np.uint8)
+        argument = driver.argument_memory(argument_bytes(len(module.maps), words.count))
         slots = argument[MAP_BYTES * len(module.maps) :].view(np.int64)
+        for n, described in enumerate(module.maps):
+            found = encoded(described, buffers[described.tensor])
+            argument[MAP_BYTES * n : MAP_BYTES * (n + 1)] = np.frombuffer(found, np.uint8)
         scratch = self._scratch(slots, words, sizes)
         for p in program.params:
             if p.dims is None:
                 slots[words.scalar(p.name)] = _scalar_bits(p, scalars[p.name])
             else:
                 at = words.tensor(p.name)
+                slots[at] = buffers[p.name].pointer
                 slots[at + 1 : at + 1 + len(p.dims)] = buffers[p.name].strides
         for dim in program.dims:
             slots[words.dim(dim)] = sizes[dim]
@@ -59,9 +64,7 @@ class GpuKernel:
             self.name, self.function, argument, module.grid.blocks(sizes, self._resident()),
             module.threads, module.shared_bytes, module.grid.cluster, module.pdl,
         )  # fmt: skip
-        launch = GpuLaunch(self, call, words, slots, scratch)
-        launch.point(buffers)
-        return launch
+        return GpuLaunch(self, call, words, scratch, buffers)
 
     def _resident(self) -> int:
         return self.function.resident * self.machine.cores
@@ -78,37 +81,56 @@ class GpuKernel:
 class GpuLaunch:
     """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds.
 
-    It runs on torch's current stream of its device. `point` ties it to other operands of the same shapes and strides.
+    It runs on torch's current stream of its device. Pointers in `words` may be exchanged for others of the same
+    alignment: tensor maps follow them.
     """
 
-    __slots__ = ("_call", "_device", "_lock", "_owners", "_scratch", "_slots", "_stream", "_words", "kernel")
+    __slots__ = ("_call", "_lock", "_mapped", "_scratch", "_stream", "_words", "kernel", "operands", "words")
 
     def __init__(
-        self, kernel: GpuKernel, call: driver.Call, words: Words, slots: np.ndarray, scratch: list[Any]
+        self, kernel: GpuKernel, call: driver.Call, words: Words, scratch: list[Any], operands: Mapping[str, Buffer]
     ) -> None:
-        self.kernel, self._call, self._words, self._slots, self._scratch = kernel, call, words, slots, scratch
-        self._device = kernel.function.device
+        self.kernel, self.operands = kernel, operands
+        self._call, self._words, self._scratch = call, words, scratch
+        self.words = call.argument[MAP_BYTES * len(kernel.binary.module.maps) :].view(np.int64)
+        maps = kernel.binary.module.maps
+        self._mapped = [
+            [n, words.tensor(m.tensor), int(self.words[words.tensor(m.tensor)])] for n, m in enumerate(maps)
+        ]
         self._lock = threading.Lock()
-        self._stream = _current_stream()
-        self._owners: tuple[object, ...] = ()
+        self._stream = current_stream()
+
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        return self.kernel.request.kernel
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Alignment on a GPU is a part of the form of a call."""
+        return False
 
     @property
     def blocks(self) -> int:
         """Blocks of the grid."""
         return self._call.blocks
 
-    def point(self, buffers: Mapping[str, Buffer]) -> None:
-        """Take the memory of these buffers, which are like those that it was bound to."""
-        for n, described in enumerate(self.kernel.binary.module.maps):
-            found = encoded(described, buffers[described.tensor])
-            self._call.argument[MAP_BYTES * n : MAP_BYTES * (n + 1)] = np.frombuffer(found, np.uint8)
-        for name, buffer in buffers.items():
-            self._slots[self._words.tensor(name)] = buffer.pointer
-        self._owners = tuple(b.owner for b in buffers.values())
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        return self._words.tensor(name)
+
+    def detached(self) -> GpuLaunch:
+        """The same launch with words of its own, which keeps no operand alive."""
+        return GpuLaunch(self.kernel, self._call.copy(), self._words, self._scratch, {})
 
     def __call__(self) -> None:
         with self._lock:
-            self._call(self._stream(self._device))
+            for entry in self._mapped:
+                pointer = self.words[entry[1]]
+                if pointer != entry[2]:
+                    driver.move_map(self._call.argument, entry[0], int(pointer))
+                    entry[2] = int(pointer)
+            self._call(self._stream(self.kernel.function.device))
 
 
 _maps: dict[tuple[Any, ...], bytes] = {}
@@ -168,13 +190,6 @@ def _device_memory(size: int, device: int, zeroed: bool) -> Any:
         return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
     except torch.OutOfMemoryError:
         raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
-
-
-def _current_stream() -> Any:
-    """From a device to the handle of torch's current stream on it, without making a Stream object."""
-    import torch
-
-    return torch._C._cuda_getCurrentRawStream
 
 
 __all__ = ["GpuKernel", "GpuLaunch", "encoded", "layout_on_gpu"]
