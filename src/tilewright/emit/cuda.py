@@ -21,6 +21,10 @@ def emit_cuda(
     scheduled: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], machine: Machine
 ) -> CudaModule:
     """The CUDA C++ of a scheduled program; `sizes` are those that are part of the kernel, and become literals."""
+    if not any(isinstance(s, ir.Role) for s in ir.walk(scheduled.body)):
+        from tilewright.emit.cuda_simt import emit_simt
+
+        return emit_simt(scheduled, layouts, sizes, machine)
     return _Module(scheduled, layouts, sizes, machine).module()
 
 

@@ -137,7 +137,8 @@ class RoleText:
         assert isinstance(sync, ir.Sync)
         threads = 32 * self.team.warps
         if ir.note(sync.notes, "scope") == "grid":
-            return f"last_to_come((unsigned*)args.words[{self.plan.words.scratch_word('tickets')}] + tile, {self.plan.splits}, flag, 1, {threads})"
+            tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
+            return f"last_to_come({tickets} + {self.tiles.block_number()}, {self.plan.splits}, flag, 1, {threads})"
         self.text.line("__syncwarp();")
         self.text.line(f"if (lane == 0) {cname(sync.name)}->arrive(0);")
         self.text.line(f"if (rank == 0) {cname(sync.name)}->wait_cluster(0);")

@@ -147,14 +147,12 @@ class Tiles:
         if self.shared(buffer) == "true":
             return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size} + {row}"
         place = f"(float*)args.words[{self.plan.words.scratch_word(buffer)}]"
-        block = f"(i64)(tile * {self._blocks()} + {self._rank()}) * {self.plan.splits}" if self._blocks() > 1 else f"(i64)tile * {self.plan.splits}"
+        block = f"(i64)({self.block_number()}) * {self.plan.splits}"
         return f"{place} + ({block} + {index}) * {size} + {row}"
 
-    def _blocks(self) -> int:
-        return self.plan.cluster
-
-    def _rank(self) -> str:
-        return "rank"
+    def block_number(self) -> str:
+        """C++ of the number of this block's tile of the result."""
+        return f"tile * {self.plan.cluster} + rank" if self.plan.cluster > 1 else "tile"
 
     def terms(self, ref: ir.Ref) -> tuple[str, str]:
         """C++ of the first element's address without the tile's axes, and of a term for each axis."""

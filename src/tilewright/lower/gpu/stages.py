@@ -26,6 +26,10 @@ STAGES: tuple[tuple[str, Stage], ...] = (
 
 def lower_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     """The scheduled program of `kernel` under `design`; the interpreter gives both the same meaning."""
+    if not any(atom == "wgmma" for _, atom in design.prefixed("atom")):
+        from tilewright.lower.gpu.simt import lower_simt
+
+        return lower_simt(kernel, design, facts)
     for _name, stage in STAGES:
         kernel = stage(kernel, design, facts)
     return kernel
