@@ -1,13 +1,28 @@
-"""Elementwise operators and constants as C++."""
+"""Element types, elementwise operators and constants as C++."""
 
 from __future__ import annotations
 
 import math
 
-from tilewright.emit.cuda_writer import ctype
 from tilewright.language.dtypes import DType
 
+_TYPES = {
+    "f64": "double",
+    "f32": "float",
+    "bf16": "tw::bf16",
+    "f16": "tw::f16",
+    "f8e4m3": "tw::f8e4m3",
+    "i64": "tw::i64",
+    "i32": "int",
+    "i8": "tw::i8",
+    "bool": "bool",
+}
 _REDUCTIONS = {"sum": "Add", "max": "Max", "min": "Min"}
+
+
+def ctype(dtype: DType) -> str:
+    """The C++ type of an element."""
+    return _TYPES[dtype.name]
 
 
 def functor(op: str, result: DType) -> str:
@@ -44,4 +59,4 @@ def _special(value: float, infinity: str) -> str | None:
     return None
 
 
-__all__ = ["functor", "literal", "reducer"]
+__all__ = ["ctype", "functor", "literal", "reducer"]

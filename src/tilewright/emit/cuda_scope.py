@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tilewright.emit.cuda_writer import cname
+from tilewright.emit.cuda_text import cname
 from tilewright.language import ir
 
 

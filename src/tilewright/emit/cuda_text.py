@@ -9,7 +9,9 @@ _TAKEN = frozenset(
     "auto bool break case char class const continue default delete do double else enum extern float for goto half if "
     "inline int long new operator private public register return shared short signed sizeof static struct switch "
     "template this throw true try typedef union unsigned using void volatile while args item warp lane group rank "
-    "part tile tiles team flag tickets slot turn at".split()
+    "part tile tiles team flag tickets slot turn at axis tw asm alignas catch constexpr explicit export friend mutable "
+    "namespace noexcept nullptr throw typeid typename protected wchar_t max min abs exp exp2 log sqrt rsqrt erf tanh floor "
+    "unit".split()
 )
 
 

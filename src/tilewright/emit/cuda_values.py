@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from tilewright.emit.accumulate import Accumulation, find_accumulations, fused_dots
 from tilewright.emit.cuda_layouts import Layouts
-from tilewright.emit.cuda_maps import functor, literal, reducer
+from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
 from tilewright.emit.cuda_scope import Scope
-from tilewright.emit.cuda_writer import Writer, cname, ctype
+from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.language.dtypes import DType
 
@@ -43,7 +43,7 @@ class Values:
     `registers` are buffers that are C++ tiles (`alloc @place=register`) with the axes that they have.
     """
 
-    out: Writer
+    out: Text
     scope: Scope
     layouts: Layouts
     places: dict[str, Place]

@@ -14,7 +14,7 @@ from tilewright.language import ir
 from tilewright.language.structure import rewrite
 
 
-def simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
+def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     """The scheduled program; loops over the grid have `bind=grid`, the kernel its `threads` and `lanes`."""
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
@@ -59,4 +59,4 @@ def _access(notes: ir.Notes, tensor: str, design: Design) -> ir.Notes:
     return notes if cache is None else ir.with_notes(notes, cache=str(cache))
 
 
-__all__ = ["simt"]
+__all__ = ["lower_simt"]
