@@ -44,6 +44,7 @@ def compile_cuda(source: str, entry: str, architecture: str) -> Compiled:
             b"--std=c++17",
             b"--ptxas-options=-v",
             b"-default-device",
+            b"--no-cache",  # a result found there comes without its report
         ]
         status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
         log = _text(nvrtc, program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)

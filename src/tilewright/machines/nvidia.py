@@ -106,7 +106,7 @@ def _sized(level: MemoryLevel, sizes: dict[str, int]) -> MemoryLevel:
 def _name(cu: Any, device: int) -> str:
     handle = _value(cu.cuDeviceGet(device), f"opening GPU {device}")
     raw = _value(cu.cuDeviceGetName(128, handle), f"naming GPU {device}")
-    return bytes(raw).rstrip(b"\0").decode(errors="replace")
+    return bytes(raw).partition(b"\0")[0].decode(errors="replace").strip()
 
 
 def _capability(cu: Any, handle: Any) -> int:
