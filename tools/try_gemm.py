@@ -53,7 +53,40 @@ FIRST: list[Job] = [
     ((100, 5000, 1000, ""), {**FEW, "tile.m": 104}),
     *(((m, n, k, ""), None) for n, k in ((4096, 4096), (28672, 4096), (2048, 2048)) for m in (1, 16, 128, 512, 2048)),
 ]
-LISTS = {"first": FIRST}
+TMA = {**BASE, **PERSISTENT, "store.c": "tma"}
+LARGE: list[Job] = [
+    ((m, n, k, ""), design)
+    for m, n, k in ((2048, 4096, 4096), (8192, 6144, 4096), (2048, 28672, 4096), (8192, 4096, 14336))
+    for design in (
+        {**BASE, **PERSISTENT, "cluster.m": 2},
+        TMA,
+        {**TMA, "cluster.m": 2},
+        {**TMA, "cluster.n": 2},
+        {**TMA, "cluster.m": 2, "grid.order": "hilbert"},
+        {**TMA, "cluster.m": 2, "grid.group": 16},
+        {**TMA, "cluster.m": 2, "grid.group": 4},
+        {**TMA, "tile.m": 256, "tile.n": 128, "cluster.n": 2},
+        {**TMA, "schedule": "pingpong", "tile.m": 64, "tile.n": 256, "stages": 4, "cluster.m": 2},
+        {**TMA, "schedule": "pingpong", "tile.m": 128, "tile.n": 128, "stages": 5, "cluster.m": 2},
+        {**TMA, "tile.n": 192, "stages": 4, "cluster.m": 2},
+    )
+]
+SMALL: list[Job] = [
+    ((m, n, k, ""), {**FEW, **more, "tile.m": max(8, m)})
+    for m, n, k in ((1, 4096, 4096), (16, 4096, 4096), (16, 6144, 4096), (16, 28672, 4096), (1, 2048, 8192), (64, 4096, 4096))
+    for more in (
+        {"stages": 8, "inflight": 0},
+        {"stages": 8, "split.k": 2, "how.k": "two_pass", "inflight": 0},
+        {"stages": 12, "split.k": 2, "how.k": "cluster", "inflight": 0},
+        {"stages": 12, "split.k": 2, "how.k": "cluster"},
+        {"stages": 8, "split.k": 4, "how.k": "cluster", "inflight": 0},
+        {"stages": 8, "split.k": 4, "how.k": "two_pass", "inflight": 0},
+        {"stages": 5, "split.k": 8, "how.k": "cluster", "inflight": 0},
+        {"stages": 5, "tile.k": 128, "split.k": 4, "how.k": "cluster", "inflight": 0},
+        {"stages": 6, "tile.n": 128, "warpgroups": 2, "split.k": 4, "how.k": "two_pass", "inflight": 0},
+    )
+]
+LISTS = {"first": FIRST, "large": LARGE, "small": SMALL}
 
 
 def main() -> None:

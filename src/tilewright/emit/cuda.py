@@ -14,7 +14,7 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-_HEADERS = ("types", "tile", "map", "global", "mbarrier", "tma", "wgmma", "cluster", "grid")
+_HEADERS = ("types", "tile", "map", "global", "mbarrier", "tma", "wgmma", "shared", "cluster", "grid")
 
 
 def emit_cuda(
@@ -144,7 +144,12 @@ class _Module:
         rings = [s for s in self.plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "stages")]
         if rings:
             self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")
+        leaves = team.name != "producer" and self.plan.leaving
+        if leaves:
+            self.text.line("unsigned leaving = 0;")
         RoleText(self.plan, team, self.text).block(self.kernel.body)
+        if leaves:
+            self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
 
 
 def _direct(stmt: ir.Stmt) -> tuple[ir.Ref, ...]:

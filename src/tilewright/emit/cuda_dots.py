@@ -19,7 +19,7 @@ def is_rows(loop: ir.Loop) -> bool:
     """Whether a loop goes over rows of the atom."""
     if not loop.parallel or len(loop.axes) != 1 or loop.axes[0].step != ATOM_ROWS or ir.note(loop.notes, "bind") == "cluster":
         return False
-    return not any(isinstance(s, (ir.Role, ir.Sync)) for s in ir.walk(loop.body))
+    return not any(isinstance(s, ir.Role) for s in ir.walk(loop.body))
 
 
 def multiply(plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, first: dict[str, str]) -> None:

@@ -131,9 +131,25 @@ class Plan:
             if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "shared" and ir.note(s.notes, "layout"):
                 row_bytes = self.extent(s.dims[-1]) * s.dtype.bits // 8
                 rows = math.prod(self.extent(d) for d in s.dims[:-1])
-                rings[s.name] = Ring(s, rows, -(-row_bytes // PANEL), number(s, "stages", 1), offset)
+                slots = number(s, "stages", 1) * (self.groups if s.name in self.leaving else 1)
+                rings[s.name] = Ring(s, rows, -(-row_bytes // PANEL), slots, offset)
                 offset += rings[s.name].slots * rings[s.name].slot_bytes
         return rings
+
+    @cached_property
+    def leaving(self) -> frozenset[str]:
+        """Buffers from which copies lead out: each warpgroup has its own."""
+        return frozenset(s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """Names of tensor parameters."""
+        return frozenset(p.name for p in self.kernel.params if p.dims is not None)
+
+    @property
+    def groups(self) -> int:
+        """Warpgroups that multiply."""
+        return max(1, next((t.warps for t in self.teams.values() if t.name != "producer"), 4) // 4)
 
     @cached_property
     def parts(self) -> dict[str, ir.Alloc]:

@@ -38,9 +38,9 @@ class RoleText:
                 self.loop(stmt)
             case ir.Sync():
                 self.sync(stmt)
-            case ir.Copy() if stmt.dst.buffer in self.plan.rings:
+            case ir.Copy() if stmt.dst.buffer in self.plan.rings and self.copies:
                 copy_in(self.plan, self.text, stmt, self.full)
-            case ir.Copy():
+            case ir.Copy() if not self.copies:
                 copy_out(self.plan, self.text, stmt)
             case ir.When(cond, axis, body):
                 with self.text.block(f"if ({self.condition(cond, axis)})"):

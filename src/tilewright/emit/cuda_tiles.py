@@ -17,7 +17,7 @@ class Tiles:
 
     def __init__(self, plan: Plan, text: Text) -> None:
         self.plan, self.text = plan, text
-        self.groups = max(1, next((t.warps for t in plan.teams.values() if t.name != "producer"), 4) // 4)
+        self.groups = plan.groups
         self.trips = 1
         self.row = next((s.axes[0].name for s in plan.statements if isinstance(s, ir.Loop) and _over_atoms(s)), "")
         self.split: ir.Axis | None = None
@@ -27,6 +27,8 @@ class Tiles:
     # ------------------------------------------------------------------------------------- registers
     def alloc(self, alloc: ir.Alloc) -> None:
         """Declare a buffer in registers: an array of row tiles."""
+        if alloc.name in self.plan.leaving:
+            self.slot_to_leave(alloc)
         if ir.note(alloc.notes, "place") != "register":
             return
         self.held[alloc.name] = alloc
@@ -35,6 +37,14 @@ class Tiles:
         axes = tuple(self.row if d == rows else str(d) for d in alloc.dims)
         many = f"[{self.trips}]" if self.trips > 1 else ""
         self.text.line(f"{self.tile_type(alloc.dtype.name, axes)} {cname(alloc.name)}{many};")
+
+    def slot_to_leave(self, alloc: ir.Alloc) -> None:
+        """The next slot of a warpgroup's own, once the engine has read what lay there."""
+        name, ring = cname(alloc.name), self.plan.rings[alloc.name]
+        own = ring.slots // self.groups
+        self.text.line(f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};")
+        self.text.line(f"if (threadIdx.x % 128 == 0) wait_stores<{own - 1}>();")
+        self.text.line("meet(2 + group, 128);")
 
     def _is_row(self, axis: str) -> bool:
         chain = [self.row]
@@ -185,6 +195,9 @@ class Tiles:
         buffer, value = store.ref.buffer, cname(store.value)
         if buffer in self.held:
             self.text.line(f"{self.register(buffer)} = {value};")
+        elif buffer in self.plan.leaving:
+            element = c_type(self.plan.rings[buffer].alloc.dtype.name)
+            self.text.line(f"store_rows<{element}>({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             self.text.line(f"give({self.part(buffer)}, 0, {value}.v, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts:

@@ -56,6 +56,7 @@ def _few(p: Product, facts: Facts) -> dict[str, Choice]:
         "warpgroups": rows // 64,
         "producer": "warp",
         "swap": True,
+        "inflight": 0,
         "stages": 4,
     }
     if parts > 1:
@@ -114,6 +115,9 @@ def _many(p: Product, facts: Facts) -> dict[str, Choice]:
         count = tall if axis == p.m.name else wide
         if count % 2 == 0 or count > 8:
             decisions[f"cluster.{axis}"] = 2
+    aligned = all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs)
+    if aligned and columns % 64 == 0 and p.result_dtype in ("bf16", "f16"):
+        decisions |= {f"store.{t}": "tma" for t in p.outputs}
     return _deepest(p, facts, decisions, 8)
 
 

@@ -202,8 +202,10 @@ def _stores(r: Resources) -> Iterator[str]:
         label = f"store.{tensor}=tma"
         if r.swap:
             yield f"{label}: rows of the atom lie along rows of memory; take direct"
-        if tensor not in r.facts.aligned or r.tile(r.column) * r.product.itemsize % ROW_BYTES:
-            yield f"{label}: it takes rows of 128 bytes at multiples of 16; take direct"
+        if tensor not in r.facts.aligned or not r.product.unit_column(tensor, r.facts):
+            yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
+        if r.tile(r.column) % 64 or r.product.result_dtype not in ("bf16", "f16"):
+            yield f"{label}: it takes 64 columns of 16-bit elements at a time; take direct"
         if r.splits > 1:
             yield f"{label}: few blocks write at the end of a split sum; take direct"
 

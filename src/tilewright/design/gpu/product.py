@@ -29,6 +29,12 @@ class Product:
     operands: tuple[Operand, ...]
     dtype: str
     outputs: tuple[str, ...]
+    result_dtype: str
+    unit_dims: tuple[tuple[str, int], ...]  # of each output: the dimension along n
+
+    def unit_column(self, tensor: str, facts: Facts) -> bool:
+        """Whether columns of a result lie side by side in memory."""
+        return dict(self.unit_dims).get(tensor) in facts.unit.get(tensor, ())
 
     def size(self, axis: ir.Axis, facts: Facts, default: int = 4096) -> int:
         """Size of an axis' dimension, where it is known."""
@@ -66,7 +72,10 @@ def product(kernel: ir.Kernel) -> Product | str:
     stores = tuple(dict.fromkeys(s.ref.buffer for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)))
     each = tuple(a for a in nest.loop.axes if a.each)
     m, n = (next(a for a in tiles if a.name == x) for x in nest.dots[0].type.axes)
-    return Product(m, n, k, each, nest.dots, operands, lets[first.a].type.dtype.name, stores)
+    refs = [s.ref for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
+    along = tuple((r.buffer, r.index.index(n.name)) for r in refs if n.name in r.index)
+    result = kernel.param(stores[0]).dtype.name if stores else ""
+    return Product(m, n, k, each, nest.dots, operands, lets[first.a].type.dtype.name, stores, result, along)
 
 
 def _bounded(axes: tuple[ir.Axis, ...]) -> str | None:

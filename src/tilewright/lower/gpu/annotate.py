@@ -20,11 +20,13 @@ def annotate(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     clusters = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "cluster"]
     spread = [a for s in clusters if s.parallel for a in s.axes]
 
+    tensors = {p.name for p in kernel.params}
+
     def change(stmt: ir.Stmt) -> ir.Stmt:
         match stmt:
             case ir.Loop(notes=notes) if ir.note(notes, "bind") == "grid" and stmt.parallel:
                 return replace(stmt, notes=_order(notes, design))
-            case ir.Copy(dst, src, notes) if ir.note(notes, "engine") == "tma":
+            case ir.Copy(_, src, notes) if ir.note(notes, "engine") == "tma" and src.buffer in tensors:
                 return replace(stmt, notes=_copy(stmt, spread, design))
             case ir.Let(_, _, ir.Dot(), notes) if ir.note(notes, "atom") == "wgmma":
                 return replace(stmt, notes=ir.with_notes(notes, inflight=design.number("inflight", 1)))

@@ -32,7 +32,11 @@ def _has_ring(stmt: ir.Stmt) -> bool:
 
 
 def _is_ring(stmt: ir.Stmt) -> bool:
-    return isinstance(stmt, ir.Loop) and any(isinstance(s, ir.Copy) for s in stmt.body)
+    """Whether a loop's copies fill buffers of its own; others lead out of them."""
+    if not isinstance(stmt, ir.Loop):
+        return False
+    own = {s.name for s in stmt.body if isinstance(s, ir.Alloc)}
+    return any(isinstance(s, ir.Copy) and s.dst.buffer in own for s in stmt.body)
 
 
 class _Pipeline:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.resources import STORE_SLOTS
 from tilewright.language import ir
 from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
@@ -34,7 +35,7 @@ def place(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
 
     def change(stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:
         assert isinstance(stmt, ir.Loop)
-        return _Rows(kernel, stmt, facts, taken).placed()
+        return _Rows(kernel, stmt, design, facts, taken).placed()
 
     return replace(kernel, body=replaced(kernel.body, is_rows, change))
 
@@ -45,6 +46,7 @@ class _Rows:
 
     kernel: ir.Kernel
     loop: ir.Loop
+    design: Design
     facts: Facts
     taken: set[str]
 
@@ -77,7 +79,28 @@ class _Rows:
             return body
         name = fresh(column.rstrip("0123456789"), self.taken)
         step = math.gcd(width, _CHUNK)
-        return (ir.Loop((ir.Axis(name, column, step),), renamed(body, {column: name})),)
+        inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
+        return (ir.Loop((ir.Axis(name, column, step),), tuple(inside)),)
+
+    def _leaving(self, stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:
+        """A store, or the same by way of shared memory, from where the copy engine takes it."""
+        if not isinstance(stmt, ir.Store) or self.design.get(f"store.{stmt.ref.buffer}") != "tma":
+            return (stmt,)
+        name, ready = fresh(f"s_{stmt.ref.buffer}", self.taken), fresh("ready", self.taken)
+        axes = tuple(str(i) for i in stmt.ref.index if str(i) in self._tiled)
+        notes = (("layout", "swizzle128"), ("place", "shared"), ("stages", STORE_SLOTS))
+        place_ = ir.Ref(name, axes)
+        return (
+            ir.Alloc(name, self.kernel.param(stmt.ref.buffer).dtype, axes, notes),
+            ir.Store(place_, stmt.value),
+            ir.Sync(ready, "fence", (("guards", name), ("scope", "warpgroup"))),
+            ir.Copy(stmt.ref, place_, (("engine", "tma"),)),
+        )
+
+    @property
+    def _tiled(self) -> set[str]:
+        """Axes that are not single positions; new ones split others."""
+        return self.taken - {n for n, a in axes(self.kernel).items() if a.each}
 
     @property
     def columns(self) -> dict[str, int]:
