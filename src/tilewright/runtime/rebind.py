@@ -24,6 +24,7 @@ MOST = 256
 """Forms that one thread keeps for one op; the one that was not met for longest makes room."""
 
 _LINE = 64
+_CPU = -1
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _torch_kinds: set[type] = set()
 _epoch = 0
@@ -66,16 +67,19 @@ class Launch(Protocol):
 class Form:
     """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
 
-    __slots__ = ("key", "pointers", "tensors")
+    __slots__ = ("_device", "key", "pointers", "tensors")
 
     def __init__(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.tensors: list[Any] = []
         self.pointers: list[int] = []
         key: list[Any] = [_epoch, first, len(args), *kwargs]
+        self._device = _CPU
         described = self._describe(args, key) and (not kwargs or self._describe(kwargs.values(), key))
         ids = [id(x) for x in self.tensors]
         if len(set(ids)) < len(ids):  # one tensor in two places
             key += map(ids.index, ids)
+        if self._device != _CPU:
+            key.append(current_stream()(self._device))
         self.key: tuple[Any, ...] | None = tuple(key) if described else None
 
     def _describe(self, values: Iterable[Any], key: list[Any]) -> bool:
@@ -87,9 +91,11 @@ class Form:
                     pointer, strides = x.data_ptr(), x.stride()
                 except RuntimeError:  # no strided memory
                     return False
-                if not (x.is_cpu or x.is_cuda):
+                self._device = device = x.get_device()
+                if device < 0 and not x.is_cpu:
                     return False
-                key += (kind, x.dtype, x.shape, strides, pointer % _LINE == 0 if x.is_cpu else _on_gpu(x, pointer))
+                place = pointer % _LINE == 0 if device < 0 else pointer & -pointer & (2 * _LINE - 1)
+                key += (kind, x.dtype, x.shape, strides, device, place)
             elif kind is np.ndarray:
                 pointer = x.__array_interface__["data"][0]
                 key += (kind, x.dtype, x.shape, x.strides, x.flags.num, pointer % _LINE == 0)
@@ -107,12 +113,6 @@ class Form:
             self.tensors.append(x)
             self.pointers.append(pointer)
         return True
-
-
-def _on_gpu(x: Any, pointer: int) -> tuple[int, int, int]:
-    """What a binding on a GPU depends on: the device, its stream, and the alignment of the tensor."""
-    device = x.get_device()
-    return device, current_stream()(device), pointer & -pointer & (2 * _LINE - 1)
 
 
 @cache

@@ -92,7 +92,8 @@ class GpuLaunch:
     ) -> None:
         self.kernel, self.operands = kernel, operands
         self._call, self._words, self._scratch = call, words, scratch
-        self.words = call.argument[MAP_BYTES * len(kernel.binary.module.maps) :].view(np.int64)
+        # A memoryview: its elements are read and written in a third of the time of NumPy's.
+        self.words = call.argument[MAP_BYTES * len(kernel.binary.module.maps) :].data.cast("q")
         maps = kernel.binary.module.maps
         self._mapped = [
             [n, words.tensor(m.tensor), int(self.words[words.tensor(m.tensor)])] for n, m in enumerate(maps)
@@ -125,11 +126,12 @@ class GpuLaunch:
 
     def __call__(self) -> None:
         with self._lock:
+            words = self.words
             for entry in self._mapped:
-                pointer = self.words[entry[1]]
+                pointer = words[entry[1]]
                 if pointer != entry[2]:
-                    driver.move_map(self._call.argument, entry[0], int(pointer))
-                    entry[2] = int(pointer)
+                    driver.move_map(self._call.argument, entry[0], pointer)
+                    entry[2] = pointer
             self._call(self._stream(self.kernel.function.device))
 
 
