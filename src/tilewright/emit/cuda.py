@@ -9,7 +9,7 @@ from tilewright.emit.cuda_abi import CudaModule, args_struct
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import declare, initialise
+from tilewright.emit.cuda_sync import declare, initialise, peers
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -81,7 +81,7 @@ class _Module:
         declare(plan, self.text)
         if any(s.zeroed for s in plan.scratch):
             line(f"unsigned* const flag = (unsigned*)(shared + {plan.shared_bytes - 16});")
-        line("const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;")
+        line("const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;")
         if plan.cluster > 1:
             line("const unsigned rank = cluster_rank();")
         tile_counts(plan, self.text, self.grid_loop)
@@ -112,8 +112,9 @@ class _Module:
             with self.text.block("else" if last else f"else if (warp < {team.first + team.warps})"):
                 if team.registers:
                     line(f"more_registers<{team.registers}>();")
-                line("const int group = threadIdx.x / 128;")
+                line("const int group = warp / 4;")
                 line("const Team<128> team{int(threadIdx.x % 128)};")
+                peers(plan, self.text)
                 self.start(spread, wait=True)
                 self.path(team)
         if spread:

@@ -44,6 +44,7 @@ class Barrier:
     count: int
     slots: int
     offset: int
+    bytes: int = 0  # that arrive from other blocks, where that completes it
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,11 @@ class Plan:
                 at += 4 * self.elements(alloc) * self.splits
         return {**offsets, "": at}
 
+    @property
+    def parts_bytes(self) -> int:
+        """Bytes of all parts of one tile that meet in shared memory."""
+        return sum(4 * self.elements(a) * self.splits for n, a in self.parts.items() if n in self.part_offsets)
+
     @cached_property
     def barriers(self) -> dict[str, Barrier]:
         """Barriers by name, after the buffers in shared memory."""
@@ -198,9 +204,8 @@ class Plan:
             if s.action == "barrier" and scope != "cluster":
                 continue
             slots = number(loops[str(stage)], "stages", 1) if s.action != "barrier" else 1
-            consumers = sum(t.warps for t in self.teams.values() if t.name != "producer")
-            count = number(s, "count", consumers * self.cluster)
-            found[s.name] = Barrier(s.name, count, slots, at)
+            arriving = self.parts_bytes if s.action == "barrier" else 0
+            found[s.name] = Barrier(s.name, number(s, "count", 1), slots, at, arriving)
             at += 8 * slots
         return found
 

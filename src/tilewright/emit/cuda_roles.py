@@ -139,9 +139,7 @@ class RoleText:
         if ir.note(sync.notes, "scope") == "grid":
             tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
             return f"last_to_come({tickets} + {self.tiles.block_number()}, {self.plan.splits}, flag, 1, {threads})"
-        self.text.line("__syncwarp();")
-        self.text.line(f"if (lane == 0) {cname(sync.name)}->arrive(0);")
-        self.text.line(f"if (rank == 0) {cname(sync.name)}->wait_cluster(0);")
+        self.text.line(f"if (rank == 0) {cname(sync.name)}->wait(0);")
         return "rank == 0"
 
     def turns(self, loop: ir.Loop) -> None:

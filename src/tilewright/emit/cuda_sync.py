@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.emit.cuda_plan import Plan, number
+from tilewright.emit.cuda_plan import Plan
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 
@@ -24,7 +24,7 @@ def arrive(plan: Plan, text: Text, sync: ir.Sync, slot: str) -> None:
     """One arrival a warp: at this block's barrier, or at that of every block of the cluster."""
     barrier = f"{cname(sync.name)}[{slot}]"
     if ir.note(sync.notes, "scope") == "cluster":
-        text.line(f"if (lane < {plan.cluster}) {barrier}.arrive(lane);")
+        text.line(f"if (lane < {plan.cluster}) arrive_there({cname(sync.name)}_there + 8 * {_in_brackets(slot)});")
     else:
         text.line(f"if (lane == 0) {barrier}.arrive();")
 
@@ -40,11 +40,19 @@ def initialise(plan: Plan, text: Text) -> None:
     for b in plan.barriers.values():
         if b.slots == 1:
             text.line(f"{cname(b.name)}->init({b.count});")
+            if b.bytes:
+                text.line(f"if (rank == 0) {cname(b.name)}->expect({b.bytes});")
         else:
             text.line(f"for (int i = 0; i < {b.slots}; ++i) {cname(b.name)}[i].init({b.count});")
     text.line("fence_barriers();")
 
 
-def wait_count(sync: ir.Sync) -> int:
-    """Arrivals that complete a phase."""
-    return number(sync, "count", 1)
+def peers(plan: Plan, text: Text) -> None:
+    """Where the barriers of other blocks lie that this warp's lanes arrive at."""
+    spread = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"}
+    for name in sorted(spread):
+        text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
+
+
+def _in_brackets(slot: str) -> str:
+    return slot if slot.replace(".", "").isidentifier() else f"({slot})"

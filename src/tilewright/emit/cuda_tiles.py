@@ -199,7 +199,8 @@ class Tiles:
             element = c_type(self.plan.rings[buffer].alloc.dtype.name)
             self.text.line(f"store_rows<{element}>({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
-            self.text.line(f"give({self.part(buffer)}, 0, {value}.v, threadIdx.x % 128, 128);")
+            barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
+            self.text.line(f"give({self.part(buffer)}, {cname(barrier)}, 0, {value}.v, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts:
             self.text.line(f"give({self.part(buffer)}, {value}.v, threadIdx.x % 128, 128);")
         else:

@@ -26,14 +26,6 @@ struct Barrier {
   __device__ void arrive() {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
   }
-  // Arrival at the same barrier of another block of the cluster.
-  __device__ void arrive(unsigned rank) {
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(this)),
-        "r"(rank)
-        : "memory");
-  }
   __device__ bool passed(unsigned parity) {
     unsigned done;
     asm volatile(
@@ -42,20 +34,6 @@ struct Barrier {
         : "r"(shared_address(this)), "r"(parity)
         : "memory");
     return done;
-  }
-  // The same, seeing what threads of other blocks of the cluster wrote before they arrived.
-  __device__ bool passed_cluster(unsigned parity) {
-    unsigned done;
-    asm volatile(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-        : "=r"(done)
-        : "r"(shared_address(this)), "r"(parity)
-        : "memory");
-    return done;
-  }
-  __device__ void wait_cluster(unsigned parity) {
-    while (!passed_cluster(parity)) {
-    }
   }
   // Until the phase with this parity is complete.
   __device__ void wait(unsigned parity) {

@@ -5,12 +5,12 @@
 namespace tw {
 
 // ------------------------------------------------------------------------------------------------- neutral values
-template <class T> __device__ constexpr T lowest() {
-  if constexpr (same<T, float>) return -__builtin_huge_valf();
-  else if constexpr (same<T, double>) return -__builtin_huge_val();
+template <class T> __device__ inline T lowest() {
+  if constexpr (same<T, float>) return __uint_as_float(0xff800000u);
+  else if constexpr (same<T, double>) return (double)__uint_as_float(0xff800000u);
   else return (T)((i64)1 << (sizeof(T) * 8 - 1));
 }
-template <class OP, class T> __device__ constexpr T neutral() {
+template <class OP, class T> __device__ inline T neutral() {
   if constexpr (same<OP, Max>) return lowest<T>();
   else if constexpr (same<OP, Min> && (same<T, float> || same<T, double>)) return -lowest<T>();
   else if constexpr (same<OP, Min>) return (T)~lowest<T>();
