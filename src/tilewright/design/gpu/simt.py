@@ -6,6 +6,7 @@ of a parallel loop), *streams* (dots over whole dimensions), and *rows* (no dot)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ def _power(n: int) -> int:
 def _rows(s: _Shape) -> dict[str, Choice]:
     """Lanes along what has stride one, then along rows; a block has several rows where they are short."""
     counts = unit_axes(s.kernel, s.facts)
-    along = [a for a in (*s.serial, *s.parallel) if counts.get(a.name)]
+    along = [a for a in s.serial if counts.get(a.name)] or [a for a in s.parallel if counts.get(a.name) and not s.whole]
     length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
     lanes = max(1, min(256, _power(-(-length // s.run))))
     threads = max(128, lanes)
@@ -154,12 +155,14 @@ def _product(s: _Shape) -> dict[str, Choice]:
 _PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine")
 _SINGLE = ("warps", "lanes", "stages")
 MOST_WARPS = 32
+MOST_REGISTERS = 128
 
 
 def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
-    return found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
+    found = found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
+    return found or [Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)]
 
 
 def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
@@ -189,6 +192,18 @@ def _threads(design: Design) -> Iterator[str]:
     warps = design.get("warps", 4)
     if not _is_power(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
+
+
+def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:
+    threads = 32 * design.number("warps", 4)
+    lanes = set(design.names("lanes"))
+    for let in structure.lets(kernel).values():
+        sizes = {a: design.number(f"tile.{a}") or facts.sizes.get(a, 1) for a in let.type.axes}
+        points = math.prod(sizes.values())
+        spread = min(threads, math.prod(_power(n) for a, n in sizes.items() if a in lanes))
+        if points > MOST_REGISTERS * spread:
+            tiles = ", ".join(f"tile.{a}={n}" for a, n in sizes.items())
+            yield f"{let.name} has {points // spread} elements a thread ({tiles}); {MOST_REGISTERS} is the most"
 
 
 __all__ = ["default_simt", "legal_simt"]
