@@ -134,3 +134,30 @@ def test_text_is_for_people() -> None:
     assert "\x1b" in render(report, color=True)
     report["problems"] = [{"problem": "[bold]the sky[/bold] falls", "fix": "hold it"}]
     assert "1. [bold]the sky[/bold] falls" in render(report) and "Fix: hold it" in render(report)
+
+
+def test_a_host_without_a_gpu_needs_no_driver() -> None:
+    problems: list[dict[str, str]] = []
+    state = doctor.cuda_state([], problems)
+    assert set(state) == {"nvrtc", "driver", "devices"}
+    assert problems == []
+
+
+def test_a_gpu_without_its_driver_or_compiler_is_a_problem_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilewright.build import nvrtc
+    from tilewright.errors import MachineError
+    from tilewright.machines import nvidia
+
+    def missing(*_: object) -> str:
+        raise MachineError("no NVIDIA driver can be loaded (libcuda.so.1); install one, or run on the cpu")
+
+    monkeypatch.setattr(nvidia, "driver_version", missing)
+    monkeypatch.setattr(nvidia, "devices", missing)
+    problems: list[dict[str, str]] = []
+    assert doctor.cuda_state(["NVIDIA H200"], problems)["driver"] is None
+    assert [p["fix"] for p in problems if "driver" in p["problem"]] == ["install one, or run on the cpu"]
+    monkeypatch.setattr(nvrtc, "nvrtc_version", lambda: "nvrtc 13.0")
+    monkeypatch.setattr(nvidia, "driver_version", lambda: "12.8")
+    problems.clear()
+    doctor.cuda_state(["NVIDIA H200"], problems)
+    assert any("nvidia-cuda-nvrtc<13" in p["fix"] for p in problems)

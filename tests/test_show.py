@@ -9,7 +9,7 @@ from tilewright.errors import ArgumentError
 from tilewright.language.parser import parse
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
-from tilewright.show import STAGES, dims_of, save_stages, stage_text
+from tilewright.show import CPU_STAGES, dims_of, save_stages, stage_text
 
 AVX512 = Machine.named("x86-avx512")
 SIZES = {"G": 2, "S": 3, "B": 2}
@@ -22,7 +22,7 @@ def sizes_of(operator: str) -> dict[str, int]:
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_every_operator_has_every_stage(operator, dtype):
-    texts = {s: stage_text(operator, sizes_of(operator), dtype, s, AVX512) for s in STAGES if s != "asm"}
+    texts = {s: stage_text(operator, sizes_of(operator), dtype, s, AVX512) for s in CPU_STAGES if s != "asm"}
     program, scheduled = parse(texts["tile"]), parse(texts["sched"])
     assert program.name == scheduled.name == OPERATORS[operator].name
     assert scheduled.params == program.params

@@ -60,6 +60,9 @@ class Stage(StrEnum):
     THREAD = "thread"
     LL = "ll"
     ASM = "asm"
+    CU = "cu"
+    PTX = "ptx"
+    SASS = "sass"
 
 
 def main() -> None:
@@ -250,14 +253,18 @@ def show(
     sizes: Annotated[str, typer.Option(help="1,4096,4096 (dims of the result first) or M=1,N=4096,K=4096.")],
     dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
     stage: Annotated[Stage, typer.Option(help="Which stage of the way to machine code.")] = Stage.SCHED,
+    machine: Annotated[
+        str | None, typer.Option(help="Another machine to design for, such as h200. Default: this one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what an operator becomes at fixed sizes on this machine, at any stage."""
+    """Print what an operator becomes at fixed sizes on this machine or another, at any stage."""
     named = parse_sizes(sizes, operator_dims(operator, dtype), operator)
     from tilewright.machines.machine import Machine
     from tilewright.show import stage_text
 
-    text = stage_text(operator, named, dtype, stage.value, Machine.detect())
+    known = Machine.detect() if machine is None else Machine.named(machine)
+    text = stage_text(operator, named, dtype, stage.value, known)
     if as_json:
         text = json.dumps({"operator": operator, "sizes": named, "dtype": dtype, "stage": stage.value, "text": text})
     typer.echo(text)

@@ -30,7 +30,7 @@ def diagnose() -> Report:
     """The state of this host as JSON-able data; never raises for what it finds wrong.
 
     Keys: tilewright, python, platform, packages (version or None), llvm, settings, machine, cores, isa,
-    amx, cache, gpus, and problems: a list of {"problem", "fix"}, empty where all is well. Torch is
+    amx, cache, gpus, cuda, and problems: a list of {"problem", "fix"}, empty where all is well. Torch is
     looked up, not imported. The instruction sets are tried anew.
     """
     problems: list[dict[str, str]] = []
@@ -45,6 +45,7 @@ def diagnose() -> Report:
         "cores": {"available": cores.cores_available(), "logical": os.cpu_count(), "quota": cores.cpu_quota()},
         "gpus": nvidia_gpus(),
     }
+    report["cuda"] = cuda_state(report["gpus"], problems)
     if settings is not None:
         report["cache"] = cache_state(settings.cache_dir, settings.cache_bytes, problems)
         report["isa"] = _isa(problems)
@@ -187,6 +188,47 @@ def nvidia_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), devices: Path = P
     return names or ["NVIDIA GPU"] * len(list(devices.glob("nvidia[0-9]*")))
 
 
+def cuda_state(gpus: list[str], problems: list[dict[str, str]]) -> dict[str, Any]:
+    """What is there for kernels on GPUs: nvrtc (version or None), driver (version or None), devices.
+
+    Whatever is missing is a problem only on a host that has a GPU: all others compile for one at most.
+    """
+    from tilewright.build import nvrtc
+    from tilewright.machines import nvidia
+
+    state: dict[str, Any] = {"nvrtc": None, "driver": None, "devices": []}
+    words: list[str] = []
+    for key, ask in (("nvrtc", nvrtc.nvrtc_version), ("driver", nvidia.driver_version), ("devices", _cuda_devices)):
+        try:
+            state[key] = ask()
+        except MachineError as error:
+            words.append(str(error))
+    if gpus:
+        for word in dict.fromkeys(words):
+            problem, _, fix = word.rpartition("; ")
+            _problem(problems, problem or word, fix)
+        _old_driver(state, problems)
+    return state
+
+
+def _cuda_devices() -> list[dict[str, Any]]:
+    from tilewright.machines import nvidia
+
+    found = [nvidia.detect(n) for n in range(len(nvidia.devices()))]
+    return [{"name": m.name, "architecture": m.architecture, "sms": m.cores} for m in found]
+
+
+def _old_driver(state: dict[str, Any], problems: list[dict[str, str]]) -> None:
+    """A driver older than the compiler loads none of its code."""
+    compiler = str(state["nvrtc"] or "").removeprefix("nvrtc ").partition(".")[0]
+    driver = str(state["driver"] or "").partition(".")[0]
+    if compiler and driver and int(driver) < int(compiler):
+        problem = (
+            f"the NVIDIA driver speaks CUDA {state['driver']}, NVRTC is {state['nvrtc']}: its kernels cannot be loaded"
+        )
+        _problem(problems, problem, f"update the driver, or pip install 'nvidia-cuda-nvrtc<{int(driver) + 1}'")
+
+
 # ---------------------------------------------------------------------------------------------- text
 def render(report: Report, *, color: bool = False, width: int = 100) -> str:
     """The report as text for people, problems last."""
@@ -234,6 +276,8 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         used = f"{cache['bytes'] / 2**20:.1f} of {cache['bound'] / 2**20:.0f} MiB in {cache['entries']} files"
         rows.append(("cache", f"{cache['path']} ({state}, {used})"))
     rows.append(("gpus", ", ".join(report["gpus"]) or "none"))
+    cuda = report["cuda"]
+    rows.append(("cuda", f"{cuda['nvrtc'] or 'no nvrtc'}, driver for CUDA {cuda['driver'] or 'none'}"))
     return rows
 
 

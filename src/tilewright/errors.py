@@ -70,6 +70,10 @@ class ArgumentError(TilewrightError):
     """An operand, size or option of a call that the operator does not take."""
 
 
+class LaunchError(TilewrightError):
+    """A GPU, its driver or its memory that refused a kernel."""
+
+
 class VerificationError(TilewrightError):
     """A kernel whose output is outside its bound of the float64 reference."""
 

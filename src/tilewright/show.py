@@ -13,7 +13,9 @@ from tilewright.operators import OPERATORS, Operator
 from tilewright.runtime.compiled import CompiledKernel, compile_at, dtypes_of
 from tilewright.runtime.debug import design_table
 
-STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
+CPU_STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
+GPU_STAGES = ("tile", "design", "sched", "cu", "ptx", "sass")
+STAGES = tuple(dict.fromkeys(CPU_STAGES + GPU_STAGES))
 """In the order in which a program passes them."""
 
 

@@ -91,7 +91,7 @@ def test_few_rounds_admit_that_they_are_few():
 
 
 def test_every_candidate_takes_every_place_and_follows_every_other():
-    rounds = list(itertools.islice(measure._rotations(("a", "b", "c")), 6))
+    rounds = list(itertools.islice(measure.rotations(("a", "b", "c")), 6))
     assert [r[0] for r in rounds[:3]] == ["a", "b", "c"]
     assert {(x, y) for r in rounds for x, y in itertools.pairwise(r)} == set(itertools.permutations("abc", 2))
 

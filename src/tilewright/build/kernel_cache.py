@@ -52,7 +52,8 @@ class Request:
     def facts(self, machine: Machine) -> Facts:
         """What its kernel may rely on: the fixed sizes and no others, and the layouts."""
         unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in self.layouts}
-        aligned = frozenset(n for n, x in self.layouts if x.align >= 64)
+        line = 16 if machine.kind == "nvidia" else 64  # what the copy engine, or a store around the caches, asks for
+        aligned = frozenset(n for n, x in self.layouts if x.align >= line)
         return Facts(dict(self.sizes), unit, machine, aligned, frozenset(dict(self.sizes)))
 
 

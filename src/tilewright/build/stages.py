@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,21 +130,15 @@ class Stages:
         known = ", ".join(s for s in STAGES if s != "o")
         raise ArgumentError(f"no stage {stage!r} can be shown; there are {known}")
 
+    @property
+    def source(self) -> str:
+        """What the compiler is given."""
+        return self.module.text
+
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write every stage to `folder` as `<operator>.<stage>`; the files written. ArgumentError if that cannot be."""
-        root, written = Path(folder), []
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            for stage in STAGES:
-                data = self.o if stage == "o" else self.text(stage).encode()
-                path = root / f"{self.request.kernel.name}.{stage}"
-                temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-                temporary.write_bytes(data)
-                os.replace(temporary, path)
-                written.append(path)
-        except OSError as error:
-            raise ArgumentError(f"the stages cannot be saved in {root} ({error.strerror}); choose another") from None
-        return written
+        made = {stage: self.o if stage == "o" else self.text(stage).encode() for stage in STAGES}
+        return save_artefacts(folder, self.request.kernel.name, made)
 
     def keep(self, store: Cache, key: str) -> Path:
         """Put the text stages beside the kernel's entry in the cache; where an override of `sched` would lie."""
@@ -157,4 +151,20 @@ class Stages:
         return VectorUnit(self.machine.vector_bits // 8, self.target.enabled)
 
 
-__all__ = ["OVERRIDABLE", "STAGES", "Overrides", "Stages", "no_overrides", "overrides_in"]
+def save_artefacts(folder: str | os.PathLike[str], name: str, artefacts: Mapping[str, bytes]) -> list[Path]:
+    """Write `<name>.<stage>` for each artefact; the files written. ArgumentError if that cannot be."""
+    root, written = Path(folder), []
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for stage, data in artefacts.items():
+            path = root / f"{name}.{stage}"
+            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+            written.append(path)
+    except OSError as error:
+        raise ArgumentError(f"the stages cannot be saved in {root} ({error.strerror}); choose another") from None
+    return written
+
+
+__all__ = ["OVERRIDABLE", "STAGES", "Overrides", "Stages", "no_overrides", "overrides_in", "save_artefacts"]

@@ -53,6 +53,10 @@ class Facts:
 
 def default_design(kernel: ir.Kernel, facts: Facts) -> Design:
     """The default design of a traced program."""
+    if facts.machine.kind == "nvidia":
+        from tilewright.design.gpu.design import default_gpu
+
+        return default_gpu(kernel, facts)
     decisions: dict[str, Choice] = {}
     lanes: list[str] = []
     for nest in structure.nests(kernel):

@@ -64,6 +64,10 @@ def legal(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
 
     `facts.sizes` may be incomplete: what is not known is not judged.
     """
+    if facts.machine.kind == "nvidia":
+        from tilewright.design.gpu.legality import legal_gpu
+
+        return legal_gpu(kernel, design, facts)
     view = View(kernel, design, facts)
     return _broken(FORM, view) or _broken(RULES, view)
 

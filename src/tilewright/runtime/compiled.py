@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from tilewright.build.cuda_kernel import CudaStages
 from tilewright.build.kernel_cache import target_of
 from tilewright.build.stages import Stages
 from tilewright.design.design import Design
@@ -65,23 +66,23 @@ class CompiledKernel:
     design: Design
     sizes: Mapping[str, int]
     machine: Machine
-    stages: Stages = field(repr=False)
+    stages: Stages | CudaStages = field(repr=False)
     _variants: dict[dispatch.Layouts, dispatch.Kernel] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def source(self) -> str:
-        """The LLVM IR."""
-        return self.stages.module.text
+        """The LLVM IR, or the CUDA C++."""
+        return self.stages.source
 
     @property
     def listing(self) -> str:
         """What one thread executes."""
-        return self.stages.thread
+        return self.stages.text("thread")
 
     @property
     def assembly(self) -> str:
         """The machine code as text."""
-        return self.stages.asm
+        return self.stages.text("asm" if self.machine.is_cpu else "sass")
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -111,13 +112,31 @@ class CompiledKernel:
                 )
         values = {p.name: scalar_of(self.program, p, scalars) for p in self.program.params if p.dims is None}
         _refuse_unknown(self.program.name, scalars, values)
-        if _written(self.program, buffers):
+        if not _written(self.program, buffers):
+            return
+        if self.machine.is_cpu:
             self._kernel(buffers).bind(buffers, values, sizes)()
+        else:
+            self._on_gpu(buffers, values, sizes)
 
     @property
     def fixed(self) -> dict[str, int]:
         """The sizes that are a part of the machine code: dims that values lie along as a whole."""
         return dict(self.stages.request.sizes)
+
+    def _on_gpu(self, buffers: Mapping[str, Buffer], values: Mapping[str, float | int], sizes: dict[str, int]) -> None:
+        from tilewright.runtime.cuda import dispatch as gpu
+
+        device = gpu.device_of(self.program.name, buffers)
+        known = gpu.machine(device)
+        if known.architecture != self.machine.architecture:
+            raise MachineError(
+                f"{self.program.name} was compiled for {self.machine.name}, and runs on {known.name} here"
+            )
+        layouts = tuple((n, gpu.layout_on_gpu(b)) for n, b in buffers.items())
+        traced = dispatch.Program.of(self.program)
+        request = gpu.requested(traced, layouts, dict(self.sizes), known, self.design, tuple(self.fixed))
+        gpu.loaded(request, device).bind(buffers, values, sizes)()
 
     def _kernel(self, buffers: Mapping[str, Buffer]) -> dispatch.Kernel:
         """The kernel for these strides: they are known to the machine code where they are one."""
@@ -176,8 +195,26 @@ def compile_at(
     check_sizes(traced, sizes)
     known = machine or dispatch.machine()
     ordered = {d: sizes[d] for d in traced.dims}
-    request = dispatch.requested(dispatch.Program.of(traced), row_major(traced), ordered, known, design)
-    return CompiledKernel(traced, request.design, ordered, known, Stages(request, known, target_of(known)))
+    stages = _stages(dispatch.Program.of(traced), ordered, known, design)
+    return CompiledKernel(traced, stages.request.design, ordered, known, stages)
+
+
+def _stages(
+    program: dispatch.Program, sizes: dict[str, int], known: Machine, design: Design | None
+) -> Stages | CudaStages:
+    """What the program becomes for a CPU, or for an NVIDIA GPU with rows that start at whole cache lines."""
+    layouts = row_major(program.kernel)
+    if known.is_cpu:
+        request = dispatch.requested(program, layouts, sizes, known, design)
+        return Stages(request, known, target_of(known))
+    if known.kind != "nvidia":
+        raise MachineError(
+            f"{known.name} is of kind {known.kind}, which no kernel can be compiled for; it can be simulated"
+        )
+    from tilewright.runtime.cuda import dispatch as gpu
+
+    aligned = tuple((n, abi.TensorLayout(x.strides, 128)) for n, x in layouts)
+    return CudaStages(gpu.requested(program, aligned, sizes, known, design), known)
 
 
 # Operands that hold positions, ids and lengths, by the names that the operators give them.

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
 from tilewright.runtime import debug, pool
 from tilewright.runtime.buffer import Buffer
+
+if TYPE_CHECKING:
+    from tilewright.runtime.cuda.kernel import GpuLaunch
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -93,6 +96,20 @@ class Launch:
             self.words[abi.WORKSPACE] = _arena(self._room)
         self._entry(self._address)
 
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        return self.kernel.program
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Whether its kernel is right only where pointers lie as they did when it was bound."""
+        return any(True for _ in self.kernel.design.prefixed("nontemporal"))
+
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        return abi.tensor_word(self.kernel.program, name)
+
     def detached(self) -> Launch:
         """The same launch with words of its own, which keeps no operand alive."""
         return Launch(self.kernel, self.words.copy(), self._room, {})
@@ -110,20 +127,19 @@ class Launch:
 
 def bind(
     operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
-) -> Launch | debug.Timed:
+) -> Launch | debug.Timed | GpuLaunch:
     """`operator` on these operands, by the best kernel known for their sizes.
 
     Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.
-    Raises MachineError for operands that are not in this machine's memory.
+    Operands on a GPU run there; ArgumentError where they lie on several devices.
     """
-    for name, buffer in buffers.items():
-        if buffer.device != "cpu":
-            raise MachineError(
-                f"{operator.name}: {name} is on {buffer.device}; this machine's kernels take cpu tensors"
-            )
     dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
     program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
     sizes = _sizes(program.kernel, buffers)
+    if any(b.device != "cpu" for b in buffers.values()):
+        from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
+
+        return gpu.bind(program, buffers, scalars, sizes)
     layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
     kernel = _chosen(program, layouts, sizes) or _kernel(program, layouts, program.significant(sizes))
     launch = kernel.bind(buffers, scalars, sizes)

@@ -146,7 +146,7 @@ def compare(
     samples: dict[str, list[float]] = {name: [] for name in entries}
     with _no_gc():
         deadline = time.perf_counter() + seconds
-        for names in _rotations(tuple(entries)):
+        for names in rotations(tuple(entries)):
             for name in names:
                 prepare(entries[name])
                 samples[name].append(_time(entries[name], batch[name]))
@@ -184,7 +184,7 @@ def _median_interval(n: int, wanted: float = 0.95) -> tuple[int, float]:
     return rank, 1 - 2 * tail
 
 
-def _rotations(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def rotations(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Orders of a round: each candidate takes each place in turn, and every second cycle runs backwards.
 
     Turning the order round changes who runs after whom, so that no candidate always inherits the same

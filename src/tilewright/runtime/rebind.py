@@ -1,29 +1,30 @@
 """Launches kept by the form of their operands: the same call on other memory needs only new pointers.
 
 The form of a call is everything that its binding depends on but where memory lies: which function, options and
-scalars, and of each tensor its library, dtype, shape, strides and whether it starts at a cache line. What else depends
-on addresses is checked at each call: that nothing written shares memory with an operand, and alignment where the
-kernel relies on it. A call that does not pass is bound anew, which says what is wrong.
+scalars, and of each tensor its library, device, dtype, shape, strides and alignment; on a GPU also the stream, since a
+launch has scratch memory of its own. What else depends on addresses is checked at each call: that nothing written
+shares memory with an operand, and alignment where the kernel relies on it. A call that does not pass is bound anew,
+which says what is wrong.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 
-from tilewright.emit import abi
 from tilewright.language import ir
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.dispatch import Launch
 
 MOST = 256
 """Forms that one thread keeps for one op; the one that was not met for longest makes room."""
 
 _LINE = 64
+_CPU = -1
 _PLAIN = frozenset({type(None), bool, int, float, str})
 _torch_kinds: set[type] = set()
 _epoch = 0
@@ -35,32 +36,66 @@ def forget() -> None:
     _epoch += 1
 
 
+class Launch(Protocol):
+    """A bound kernel, on a CPU or a GPU, whose pointers can be exchanged."""
+
+    words: Any
+    operands: Mapping[str, Buffer]
+
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        ...
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Whether its kernel is right only where pointers lie as they did when it was bound."""
+        ...
+
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        ...
+
+    def detached(self) -> Launch:
+        """The same launch with words of its own, which keeps no operand alive."""
+        ...
+
+    def __call__(self) -> None: ...
+
+
 # ------------------------------------------------------------------------------------------ forms
 class Form:
     """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
 
-    __slots__ = ("key", "pointers", "tensors")
+    __slots__ = ("_device", "key", "pointers", "tensors")
 
     def __init__(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.tensors: list[Any] = []
         self.pointers: list[int] = []
         key: list[Any] = [_epoch, first, len(args), *kwargs]
+        self._device = _CPU
         described = self._describe(args, key) and (not kwargs or self._describe(kwargs.values(), key))
         ids = [id(x) for x in self.tensors]
         if len(set(ids)) < len(ids):  # one tensor in two places
             key += map(ids.index, ids)
+        if self._device != _CPU:
+            key.append(current_stream()(self._device))
         self.key: tuple[Any, ...] | None = tuple(key) if described else None
 
     def _describe(self, values: Iterable[Any], key: list[Any]) -> bool:
         """Each value adds its type, then a fixed number of facts, so that no two calls give the same key."""
         for x in values:
             kind = type(x)
-            if kind in _torch_kinds and x.is_cpu:
+            if kind in _torch_kinds:
                 try:
                     pointer, strides = x.data_ptr(), x.stride()
                 except RuntimeError:  # no strided memory
                     return False
-                key += (kind, x.dtype, x.shape, strides, pointer % _LINE == 0)
+                self._device = device = x.get_device()
+                if device < 0 and not x.is_cpu:
+                    return False
+                place = pointer % _LINE == 0 if device < 0 else pointer & -pointer & (2 * _LINE - 1)
+                key += (kind, x.dtype, x.shape, strides, device, place)
             elif kind is np.ndarray:
                 pointer = x.__array_interface__["data"][0]
                 key += (kind, x.dtype, x.shape, x.strides, x.flags.num, pointer % _LINE == 0)
@@ -78,6 +113,15 @@ class Form:
             self.tensors.append(x)
             self.pointers.append(pointer)
         return True
+
+
+@cache
+def current_stream() -> Callable[[int], int]:
+    """From a device to the handle of torch's current stream on it, without making a Stream object."""
+    import torch
+
+    found: Callable[[int], int] = torch._C._cuda_getCurrentRawStream
+    return found
 
 
 def _learn(kind: type) -> None:
@@ -145,11 +189,11 @@ class Rebound:
         return True, tensors[self.results[0]]
 
 
-def rebound(form: Form, launches: Sequence[object], result: Any) -> Rebound | None:
+def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
     """What a bound call, whose operands had this form, needs on other memory; None where it has to be bound anew."""
     several = isinstance(result, tuple)
     results = result if several else (result,)
-    if form.key is None or not all(type(launch) is Launch for launch in launches):
+    if form.key is None or not all(hasattr(launch, "pointer_word") for launch in launches):
         return None
     tensors = [*form.tensors, *(r for r in results if not any(r is x for x in form.tensors))]
     buffers = [Buffer.of(x) for x in tensors]
@@ -157,12 +201,11 @@ def rebound(form: Form, launches: Sequence[object], result: Any) -> Rebound | No
     parts = []
     written: set[int] = set()
     for launch in launches:
-        assert isinstance(launch, Launch)
         if not all(id(b.owner) in numbers for b in launch.operands.values()):
             return None
         places = {name: numbers[id(b.owner)] for name, b in launch.operands.items()}
         parts.append(_part(launch, places, buffers))
-        written |= {places[name] for name in _stored(launch.kernel.program) if name in places}
+        written |= {places[name] for name in _stored(launch.program) if name in places}
     given = len(form.tensors)
     like = next((n for n, x in enumerate(form.tensors) if type(x) in _torch_kinds), None)
     return Rebound(
@@ -171,15 +214,14 @@ def rebound(form: Form, launches: Sequence[object], result: Any) -> Rebound | No
         tuple(numbers[id(r)] for r in results),
         several,
         tuple(_apart(buffers[:given], written)),
-        tuple(b.pointer % _LINE for b in buffers) if any(_relies_on_alignment(p.launch) for p in parts) else (),
+        tuple(b.pointer % _LINE for b in buffers) if any(p.launch.relies_on_alignment for p in parts) else (),
     )
 
 
 def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> _Part:
     own = launch.detached()
-    program = launch.kernel.program
     sources = tuple(
-        (abi.tensor_word(program, name), places[name], b.pointer - buffers[places[name]].pointer)
+        (launch.pointer_word(name), places[name], b.pointer - buffers[places[name]].pointer)
         for name, b in launch.operands.items()
     )
     return _Part(own, own.words, sources)
@@ -198,10 +240,6 @@ def _apart(given: list[Buffer], written: set[int]) -> Iterable[tuple[int, int, i
                 yield a, *ranges[a], b, *ranges[b]
 
 
-def _relies_on_alignment(launch: Launch) -> bool:
-    return any(True for _ in launch.kernel.design.prefixed("nontemporal"))
-
-
 class Rebinding(threading.local):
     """The forms of one op that this thread has met. A form is taken out while it runs, as its words are written to."""
 
@@ -217,7 +255,7 @@ class Rebinding(threading.local):
         self._known[form.key] = known
         return ran
 
-    def keep(self, form: Form, launches: Sequence[object], result: Any) -> None:
+    def keep(self, form: Form, launches: Sequence[Any], result: Any) -> None:
         """Remember how a call of this form is bound."""
         found = rebound(form, launches, result)
         if found is None:

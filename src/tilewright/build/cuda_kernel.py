@@ -1,0 +1,226 @@
+"""From a design to a cubin: lowered, emitted and compiled once, and found again by what went in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from tilewright.build import nvrtc
+from tilewright.build.cache import Cache, cache_key, disk_cache
+from tilewright.build.kernel_cache import Request
+from tilewright.build.ptxas import Report
+from tilewright.build.stages import save_artefacts
+from tilewright.design.legality import check
+from tilewright.emit.abi import Extent, Reserve
+from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, TensorMap
+from tilewright.errors import ArgumentError, CompileError, IllegalDesign, TilewrightError
+from tilewright.language import ir
+from tilewright.language.printer import show
+from tilewright.machines.machine import Machine
+
+
+@dataclass(frozen=True)
+class CudaBinary:
+    """A compiled kernel: what a launch has to know, the machine code, and ptxas's report; `seconds` spent compiling."""
+
+    module: CudaModule
+    cubin: bytes = field(repr=False)
+    report: Report
+    seconds: float = 0.0
+
+
+class CudaStages:
+    """What a request becomes for an NVIDIA machine, stage by stage; an artefact is made when it is first asked for."""
+
+    def __init__(self, request: Request, machine: Machine) -> None:
+        self.request, self.machine = request, machine
+
+    @cached_property
+    def sched(self) -> ir.Kernel:
+        """The scheduled program."""
+        from tilewright.lower.gpu.stages import lower_gpu
+
+        return lower_gpu(self.request.kernel, self.request.design, self.request.facts(self.machine))
+
+    @cached_property
+    def module(self) -> CudaModule:
+        """The CUDA C++, and what a launch has to know."""
+        from tilewright.emit.cuda import emit_cuda
+
+        return emit_cuda(self.sched, dict(self.request.layouts), dict(self.request.sizes), self.machine)
+
+    @cached_property
+    def compiled(self) -> nvrtc.Compiled:
+        """The cubin with its report."""
+        return nvrtc.compile_cuda(self.module.source, self.module.entry, self.machine.architecture)
+
+    @property
+    def source(self) -> str:
+        """What the compiler is given."""
+        return self.module.source
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write every stage to `folder` as `<operator>.<stage>`; the files written. ArgumentError if that cannot be."""
+        made = {stage: self.text(stage).encode() for stage in STAGES}
+        return save_artefacts(folder, self.request.kernel.name, {**made, "cubin": self.compiled.cubin})
+
+    def text(self, stage: str) -> str:
+        """`tile`, `sched`, `cu`, `ptx` or `sass` as text; CompileError where no disassembler is found."""
+        match stage:
+            case "tile":
+                return show(self.request.kernel)
+            case "sched":
+                return show(self.sched)
+            case "cu":
+                return self.module.source
+            case "ptx":
+                return nvrtc.compile_ptx(self.module.source, self.module.entry, self.machine.architecture)
+            case "sass":
+                return disassemble(self.compiled.cubin)
+        raise ArgumentError(f"no stage {stage!r} can be shown for {self.machine.name}; there are {', '.join(STAGES)}")
+
+
+STAGES = ("tile", "sched", "cu", "ptx", "sass")
+
+
+def build_cuda(request: Request, machine: Machine) -> CudaBinary:
+    """Compile, or load from the cache on disk.
+
+    Raises IllegalDesign, before anything is emitted, for a design that the request or the machine does not allow, and
+    after compilation for one whose registers ptxas had to spill beyond use or that cannot be launched.
+    """
+    store, key = disk_cache(), key_of(request, machine)
+    found = _found(store, key)
+    return found if found is not None else _compiled(store, key, request, machine)
+
+
+def build_many(requests: Iterable[Request], machine: Machine, workers: int) -> list[CudaBinary | TilewrightError]:
+    """`build_cuda` for each request, side by side in `workers` threads; an error stands in the place of its binary."""
+
+    def one(request: Request) -> CudaBinary | TilewrightError:
+        try:
+            return build_cuda(request, machine)
+        except TilewrightError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return list(pool.map(one, requests))
+
+
+def key_of(request: Request, machine: Machine) -> str:
+    """Where the cache keeps what becomes of a request."""
+    return cache_key(f"{_sources()}\n{request.text()}\n{_limits(machine)}", machine.architecture, nvrtc.nvrtc_version())
+
+
+def disassemble(cubin: bytes) -> str:
+    """SASS of a cubin by nvdisasm or cuobjdump, from the path or from their packages."""
+    tool = _disassembler()
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        arguments = [tool, "-sass", file.name] if "cuobjdump" in tool else [tool, file.name]
+        run = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise CompileError(f"{tool} cannot read the cubin: {run.stderr.strip()}")
+    return run.stdout
+
+
+@cache
+def _disassembler() -> str:
+    for name in ("nvdisasm", "cuobjdump"):
+        if found := shutil.which(name):
+            return found
+        for packaged in _nvidia_packages():
+            for path in packaged.rglob(name):
+                if path.is_file():
+                    return str(path)
+    raise CompileError('no disassembler of cubins is here; pip install nvidia-cuda-nvdisasm, or look at stage "ptx"')
+
+
+def _nvidia_packages() -> list[Path]:
+    try:
+        import nvidia
+    except ImportError:
+        return []
+    return [Path(p) for p in nvidia.__path__]
+
+
+def _compiled(store: Cache, key: str, request: Request, machine: Machine) -> CudaBinary:
+    begun = time.perf_counter()
+    check(request.kernel, request.design, request.facts(machine))
+    stages = CudaStages(request, machine)
+    module, compiled = stages.module, stages.compiled
+    _check_launchable(request, module, compiled.report, machine)
+    meta = {"module": {**asdict(module), "source": ""}, "report": compiled.report.to_dict()}
+    store.put(key, "cu", module.source.encode())
+    store.put(key, "meta", json.dumps(meta).encode())
+    store.put(key, "cubin", compiled.cubin)
+    return CudaBinary(module, compiled.cubin, compiled.report, time.perf_counter() - begun)
+
+
+def _check_launchable(request: Request, module: CudaModule, report: Report, machine: Machine) -> None:
+    """What only ptxas knows: registers a block takes, rounded as the hardware allots them (256 a warp)."""
+    warps = -(-module.threads // 32)
+    taken = -(-report.registers * 32 // 256) * 256 * warps
+    room = int(machine.limit("registers_per_sm"))
+    if taken > room:
+        raise IllegalDesign(
+            f"design {request.design.hash} of {request.kernel.name}: {module.threads} threads of {report.registers} "
+            f"registers take {taken}, and an SM has {room}; take smaller tiles or fewer warps"
+        )
+
+
+def _found(store: Cache, key: str) -> CudaBinary | None:
+    cubin, meta, source = (store.get(key, stage) for stage in ("cubin", "meta", "cu"))
+    if cubin is None or meta is None or source is None:
+        return None
+    data = json.loads(meta)
+    report = Report(**{**data["report"], "warnings": tuple(data["report"]["warnings"])})
+    return CudaBinary(_module(data["module"], source.decode()), cubin, report)
+
+
+def _module(data: dict[str, Any], source: str) -> CudaModule:
+    grid = {**data["grid"], "axes": _pairs(data["grid"]["axes"]), "cluster_axes": _pairs(data["grid"]["cluster_axes"])}
+    maps = [TensorMap(**{**m, "dims": tuple(m["dims"]), "box": tuple(m["box"])}) for m in data["maps"]]
+    scratch = [Scratch(_reserve(s["reserve"]), s["zeroed"]) for s in data["scratch"]]
+    fields = {**data, "source": source, "grid": Grid(**grid), "maps": tuple(maps), "scratch": tuple(scratch)}
+    return CudaModule(**fields)
+
+
+def _pairs(data: list[list[Any]]) -> tuple[tuple[Any, Any], ...]:
+    return tuple((a, b) for a, b in data)
+
+
+def _reserve(data: dict[str, Any]) -> Reserve:
+    extents = tuple(Extent(e["dim"], e["round_to"]) for e in data["extents"])
+    return Reserve(data["name"], data["itemsize"], extents, data["per_thread"])
+
+
+def _limits(machine: Machine) -> str:
+    return json.dumps(sorted(machine.limits)) + str(machine.cores)
+
+
+@cache
+def _sources() -> str:
+    """Hash of the code that turns a request into text: another version must not meet this one's binaries."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for folder in ("emit", "language", "lower"):
+        for path in sorted((package / folder).rglob("*")):
+            if path.suffix in (".py", ".cuh"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+__all__ = ["STAGES", "CudaBinary", "CudaStages", "build_cuda", "build_many", "disassemble", "key_of"]

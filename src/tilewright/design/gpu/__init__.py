@@ -1,0 +1,1 @@
+"""Designs for NVIDIA GPUs: what is legal, what is good at once, and what can be changed."""

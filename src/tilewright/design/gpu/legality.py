@@ -1,0 +1,226 @@
+"""Which designs of a product the matrix unit, the copy engine and an SM allow: a table of rules, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.design.gpu.product import Operand, Product, product
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources
+from tilewright.design.legality import Reason
+from tilewright.language import ir
+
+NUMBERS = ("tile", "cluster", "split")
+WORDS = {
+    "how": ("cluster", "two_pass"),
+    "store": ("direct", "tma"),
+    "cache": ("evict_first", "evict_last"),
+    "atom": ("wgmma", "mma", "fma"),
+    "engine": ("tma", "cp_async", "plain"),
+}
+SINGLE: dict[str, tuple[object, ...]] = {
+    "swap": (True, False), "persistent": (True, False), "pdl": (True, False), "producer": ("warp", "warpgroup"),
+    "schedule": ("cooperative", "pingpong"), "grid.order": ("row", "grouped", "hilbert"), "warpgroups": (1, 2, 3),
+    "inflight": (0, 1),
+}  # fmt: skip
+COUNTS = ("stages", "grid.group")
+SHARED_RESERVE = 1024
+TICKETS = 1 << 14
+
+Check = Callable[[Resources], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: its name, why it exists, and the check of one design."""
+
+    name: str
+    reason: str
+    check: Check
+
+
+def is_for_matrix_unit(design: Design) -> bool:
+    """Whether a design gives its dots to wgmma."""
+    return any(atom == "wgmma" for _, atom in design.prefixed("atom"))
+
+
+def legal_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
+    """Every reason why `design` cannot run `kernel` on an NVIDIA GPU; an empty list for a legal design."""
+    if not is_for_matrix_unit(design):
+        from tilewright.design.gpu.simt import legal_simt
+
+        return legal_simt(kernel, design, facts)
+    found = product(kernel)
+    if isinstance(found, str):
+        return [Reason("product", f"atom=wgmma: {found}; take mma or fma", "the matrix unit adds up plain products")]
+    r = Resources(found, design, facts)
+    formed = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(r)]
+    return formed or [Reason(rule.name, m, rule.reason) for rule in RULES for m in rule.check(r)]
+
+
+# ---------------------------------------------------------------------------------------------- form
+def _form(r: Resources) -> Iterator[str]:
+    p = r.product
+    axes = {p.m.name, p.n.name, p.k.name}
+    tensors = {o.tensor for o in p.operands} | set(p.outputs)
+    known = {"tile": axes, "cluster": {p.m.name, p.n.name}, "split": {p.k.name}, "how": {p.k.name}}
+    known |= {"atom": {d.name for d in p.dots}, "store": set(p.outputs), "cache": tensors, "engine": tensors}
+    for name, value in r.design.decisions:
+        prefix, _, what = name.partition(".")
+        if name in SINGLE:
+            if value not in SINGLE[name]:
+                yield f"{name}={value}: takes one of {', '.join(map(str, SINGLE[name]))}"
+        elif name in COUNTS or (prefix in NUMBERS and what in known[prefix]):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                yield f"{name}={value}: takes a whole number, 1 or more"
+        elif prefix in WORDS and what in known[prefix]:
+            if value not in WORDS[prefix]:
+                yield f"{name}={value}: takes one of {', '.join(WORDS[prefix])}"
+        else:
+            yield f"{name}={value}: no decision of this product is called so; drop it"
+    for axis in sorted(axes):
+        if r.design.get(f"tile.{axis}") is None:
+            yield f"tile.{axis} is missing; add it"
+    if r.design.get("stages") is None:
+        yield "stages is missing; add it"
+
+
+# --------------------------------------------------------------------------------------------- rules
+def _unit(r: Resources) -> Iterator[str]:
+    if "wgmma" not in {a.name.partition(".")[0] for a in r.facts.machine.atoms}:
+        yield f"atom=wgmma: {r.facts.machine.name} has no wgmma; take mma"
+    if r.product.dtype not in ("bf16", "f16"):
+        yield f"atom=wgmma: operands are {r.product.dtype}; take mma or fma"
+    if any(r.design.get(f"atom.{d.name}") != "wgmma" for d in r.product.dots):
+        yield "atom: some products go to the matrix unit and some do not; give it all"
+    if r.design.get("pdl"):
+        yield "pdl=True: kernels do not overlap here yet; drop it"
+
+
+def _sizes(r: Resources) -> Iterator[str]:
+    k = r.product.k
+    if r.facts.sizes.get(k.over) == 0:
+        yield f"tile.{k.name}: {k.over} is 0, and the first of no steps sets nothing; take fma"
+
+
+def _atom(r: Resources) -> Iterator[str]:
+    rows, columns = r.tile(r.row), r.tile(r.column)
+    unit = ATOM_ROWS * (1 if r.pingpong else r.groups)
+    if rows % unit:
+        yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {-(-rows // unit) * unit}"
+    if columns % 8 or columns > 256:
+        yield f"tile.{r.column}={columns}: one wgmma has 8, 16, ... 256 columns; take {min(256, -(-columns // 8) * 8)}"
+    if r.depth * r.product.itemsize % ROW_BYTES:
+        yield f"tile.{r.product.k.name}={r.depth}: not whole rows of {ROW_BYTES} bytes; take {ROW_BYTES // r.product.itemsize}"
+    for o in r.product.operands:
+        if not r.product.runs_along_sum(o, r.facts) and r.tile(o.axis) * r.product.itemsize % ROW_BYTES:
+            least = ROW_BYTES // r.product.itemsize
+            yield f"tile.{o.axis}={r.tile(o.axis)}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
+
+
+def _copies(r: Resources) -> Iterator[str]:
+    for o in r.product.operands:
+        yield from _copied(r, o)
+
+
+def _copied(r: Resources, o: Operand) -> Iterator[str]:
+    unit = r.facts.unit.get(o.tensor, ())
+    tile_dims = [d for d, i in enumerate(o.ref.index) if i in (o.axis, r.product.k.name)]
+    if not any(d in unit for d in tile_dims):
+        yield f"engine.{o.tensor}=tma: no axis of its tiles has stride one; take mma or fma"
+    if o.tensor not in r.facts.aligned:
+        yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take mma or fma, or pad the tensor"
+    if r.design.get(f"engine.{o.tensor}", "tma") != "tma":
+        yield f"engine.{o.tensor}: the matrix unit is fed by the copy engine alone; take tma, or mma"
+
+
+def _ring(r: Resources) -> Iterator[str]:
+    stages, limit = r.design.number("stages"), int(r.facts.machine.limit("shared_bytes_per_block"))
+    if stages <= r.design.number("inflight", 1):
+        yield f"stages={stages}: one step is multiplied while the next arrives; take 2"
+    if r.shared_bytes > limit:
+        fits = (limit - r.shared_bytes + stages * r.stage_bytes) // r.stage_bytes
+        yield f"stages={stages}: a block takes {r.shared_bytes} bytes of shared memory, of {limit}; take {max(fits, 0)}, or smaller tiles"
+
+
+def _registers(r: Resources) -> Iterator[str]:
+    spare = 40  # addresses, the epilogue's values
+    if r.accumulators + spare > r.register_limit:
+        yield (
+            f"tile.{r.row}={r.tile(r.row)}, tile.{r.column}={r.tile(r.column)}: {r.accumulators} registers of a thread hold "
+            f"sums, of {r.register_limit}; take smaller tiles or more warpgroups"
+        )
+
+
+def _clusters(r: Resources) -> Iterator[str]:
+    most = int(r.facts.machine.limit("max_cluster_blocks"))
+    if r.blocks > most:
+        yield f"cluster: {r.blocks} blocks, and {most} is the most; take fewer"
+    spread = r.cluster(r.row) * r.cluster(r.column)
+    if spread > 1 and r.splits > 1 and r.how == "cluster":
+        yield f"how.{r.product.k.name}=cluster: blocks of the cluster share operands already; take two_pass"
+    for o in r.product.operands:
+        share = spread // r.cluster(o.axis)
+        rows = r.tile(o.axis) if r.product.runs_along_sum(o, r.facts) else r.depth
+        if share > 1 and rows % (8 * share):
+            yield f"cluster: {share} blocks share {rows} rows of {o.tensor}, 8 at least to each; take fewer blocks or larger tiles"
+
+
+def _splits(r: Resources) -> Iterator[str]:
+    p, parts = r.product, r.splits
+    if parts == 1:
+        return
+    label = f"split.{p.k.name}={parts}"
+    if p.k.over not in r.facts.fixed:
+        yield f"{label}: {p.k.over} is not a part of the kernel, so its parts have no size; drop it"
+        return
+    steps = math.ceil(r.facts.sizes[p.k.over] / r.depth)
+    if math.ceil(steps / math.ceil(steps / parts)) != parts:
+        yield f"{label}: {steps} steps fall in fewer parts; take {math.ceil(steps / math.ceil(steps / parts))}"
+    if r.how == "cluster" and (r.design.get("persistent") or r.groups * ATOM_ROWS != r.tile(r.row)):
+        yield f"how.{p.k.name}=cluster: one tile for each block, 64 rows for each warpgroup; drop persistent, or take two_pass"
+    if r.pingpong:
+        yield f"{label}: warpgroups that take turns do not join parts; take schedule=cooperative"
+    if r.how == "two_pass" and r.tiles > TICKETS:
+        yield f"{label}: {r.tiles} tiles, and there are {TICKETS} tickets; drop it"
+
+
+def _turns(r: Resources) -> Iterator[str]:
+    if r.pingpong and r.groups != 2:
+        yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
+    if r.design.get("producer") == "warp" and r.accumulators > 128:
+        yield "producer=warp: consumers get no registers from it; take producer=warpgroup"
+
+
+def _stores(r: Resources) -> Iterator[str]:
+    for tensor in r.product.outputs:
+        if r.design.get(f"store.{tensor}") != "tma":
+            continue
+        label = f"store.{tensor}=tma"
+        if r.swap:
+            yield f"{label}: rows of the atom lie along rows of memory; take direct"
+        if tensor not in r.facts.aligned or not r.product.unit_column(tensor, r.facts):
+            yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
+        if r.tile(r.column) % 64 or r.product.result_dtype not in ("bf16", "f16"):
+            yield f"{label}: it takes 64 columns of 16-bit elements at a time; take direct"
+        if r.splits > 1:
+            yield f"{label}: few blocks write at the end of a split sum; take direct"
+
+
+RULES = (
+    Rule("unit", "a machine executes only the instructions it has", _unit),
+    Rule("sizes", "the first step sets the sum", _sizes),
+    Rule("atom", "wgmma multiplies 64 rows by up to 256 columns, 32 bytes of the sum at a time", _atom),
+    Rule("copies", "the copy engine moves boxes with rows of 128 bytes that start at multiples of 16", _copies),
+    Rule("ring", "a block's steps in flight lie in its shared memory", _ring),
+    Rule("registers", "sums lie in registers", _registers),
+    Rule("clusters", "blocks of a cluster run together on neighbouring SMs", _clusters),
+    Rule("splits", "parts of a sum are joined in order by one block", _splits),
+    Rule("turns", "each warpgroup has its place in the schedule", _turns),
+    Rule("stores", "the copy engine writes boxes as it reads them", _stores),
+)
+
+__all__ = ["RULES", "Rule", "is_for_matrix_unit", "legal_gpu"]

@@ -1,0 +1,209 @@
+"""Designs of programs whose threads all do the same: elementwise operators, rows, streams, and products by FMA.
+
+Three shapes of nests, told apart by what they contain: *products* (a serial loop that a dot sums over, between two axes
+of a parallel loop), *streams* (dots over whole dimensions), and *rows* (no dot).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.design.default import Facts, unit_axes
+from tilewright.design.design import Choice, Design
+from tilewright.design.legality import Reason
+from tilewright.language import ir, structure
+
+_VECTOR = 16
+"""Bytes of the widest access."""
+
+_FEW = 8
+"""Rows up to which a product is one pass over the weights with the sum across lanes."""
+
+
+def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
+    """A legal design of any program of one nest."""
+    nest = structure.nests(kernel)[0]
+    shape = _Shape(kernel, nest, facts)
+    decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else _rows(shape)
+    decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
+    for p in kernel.params:
+        if facts.unit.get(p.name) and p.dims:
+            decisions[f"vec.{p.name}"] = max(1, _VECTOR // p.dtype.bytes)
+    return Design.of(decisions)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A nest with what a default asks of it."""
+
+    kernel: ir.Kernel
+    nest: structure.Nest
+    facts: Facts
+
+    @property
+    def parallel(self) -> list[ir.Axis]:
+        """Axes dealt to the grid in tiles."""
+        return [a for a in self.nest.loop.axes if not a.each]
+
+    @property
+    def serial(self) -> list[ir.Axis]:
+        """Axes of the loops inside, in tiles."""
+        inner = (s for s in ir.walk(self.nest.loop.body) if isinstance(s, ir.Loop))
+        return [a for loop in inner for a in loop.axes if not a.each]
+
+    @property
+    def whole(self) -> list[str]:
+        """Dimensions that values lie along as a whole."""
+        return [d for d in self.kernel.dims if any(d in v.type.axes for v in structure.lets(self.kernel).values())]
+
+    @property
+    def is_product(self) -> bool:
+        """Whether every dot sums over the only serial loop, between two tiles of parallel axes."""
+        main = self.nest.main
+        if not self.nest.dots or main is None or len(self.parallel) != 2:
+            return False
+        return all(isinstance(d.expr, ir.Dot) and d.expr.axis == main.axes[0].name for d in self.nest.dots)
+
+    def size(self, axis: ir.Axis) -> int:
+        """How long an axis is."""
+        return max(1, self.facts.size(self.kernel, axis))
+
+    @property
+    def run(self) -> int:
+        """Elements of the narrowest type that one access moves."""
+        return _VECTOR // min((p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4)
+
+
+def _power(n: int) -> int:
+    """The smallest power of two that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+def _rows(s: _Shape) -> dict[str, Choice]:
+    """Lanes along what has stride one, then along rows; a block has several rows where they are short."""
+    counts = unit_axes(s.kernel, s.facts)
+    along = [a for a in s.serial if counts.get(a.name)] or [a for a in s.parallel if counts.get(a.name) and not s.whole]
+    length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
+    lanes = max(1, min(256, _power(-(-length // s.run))))
+    threads = max(128, lanes)
+    spare = threads // lanes
+    decisions: dict[str, Choice] = {"warps": threads // 32}
+    for axis in along:
+        deep = 2 if axis in s.parallel and not s.serial and s.size(axis) > lanes * s.run else 1
+        decisions[f"tile.{axis.name}"] = min(_power(s.size(axis)), lanes * s.run * deep)
+    others = [a for a in (*s.serial, *s.parallel) if a not in along]
+    rows: list[str] = []
+    for axis in others:
+        inner = axis in s.serial
+        free = spare if inner or not any(a in s.serial for a in others) else 1
+        decisions[f"tile.{axis.name}"] = min(_power(s.size(axis)), free)
+        rows.append(axis.name)
+        if not inner:
+            spare = max(1, spare // int(decisions[f"tile.{axis.name}"]))  # type: ignore[arg-type]
+    decisions["lanes"] = (*s.whole, *(a.name for a in along), *rows)
+    return decisions
+
+
+# -------------------------------------------------------------------------------------------------- streams
+def _stream(s: _Shape) -> dict[str, Choice]:
+    """Lanes along whole dimensions, then along the rows of the result; what streams by lies in registers."""
+    longest = max((s.facts.sizes.get(d, 1) for d in s.whole), default=1)
+    lanes = max(1, min(32, _power(-(-longest // s.run))))
+    decisions: dict[str, Choice] = {"warps": 4}
+    spare = 128 // lanes
+    for axis in reversed(s.parallel):
+        decisions[f"tile.{axis.name}"] = tile = min(_power(s.size(axis)), spare)
+        spare //= tile
+    for axis in s.serial:
+        decisions[f"tile.{axis.name}"] = 8
+    decisions["lanes"] = (*s.whole, *(a.name for a in reversed(s.parallel)))
+    return decisions
+
+
+# ------------------------------------------------------------------------------------------------- products
+def _product(s: _Shape) -> dict[str, Choice]:
+    """Few rows: lanes along the sum, warps along columns. Else a grid of threads, 4 by 4 results in each."""
+    main = s.nest.main
+    assert main is not None
+    k = main.axes[0]
+    m, n = s.parallel
+    rows = s.size(m)
+    counts = unit_axes(s.kernel, s.facts)
+    if rows <= _FEW and counts.get(k.name):
+        columns = 16 if rows <= 4 else 8
+        return {
+            "warps": 4,
+            f"tile.{m.name}": _power(rows),
+            f"tile.{n.name}": columns,
+            f"tile.{k.name}": 32 * s.run,
+            f"unroll.{k.name}": 2 if rows <= 4 else 1,
+            "lanes": (k.name, n.name),
+        }
+    return {
+        "warps": 8,
+        f"tile.{m.name}": 64,
+        f"tile.{n.name}": 64,
+        f"tile.{k.name}": 8,
+        "lanes": (n.name, m.name),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- legality
+_PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine")
+_SINGLE = ("warps", "lanes", "stages")
+MOST_WARPS = 32
+MOST_REGISTERS = 128
+
+
+def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
+    """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
+    found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
+    found = found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
+    return found or [Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)]
+
+
+def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
+    axes = {a.name for a in structure.axes(kernel).values() if not a.each}
+    tensors = {p.name for p in kernel.params if p.dims is not None}
+    dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
+    known = {"tile": axes, "unroll": axes, "vec": tensors, "cache": tensors, "atom": dots, "engine": tensors}
+    if len(structure.nests(kernel)) != 1:
+        yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
+    for name, value in design.decisions:
+        prefix, _, what = name.partition(".")
+        if name in _SINGLE:
+            continue
+        if prefix not in _PREFIXES:
+            yield f"{name}={value}: no decision is called so; there are {', '.join((*_PREFIXES, *_SINGLE))}"
+        elif what not in known[prefix]:
+            yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {', '.join(sorted(known[prefix])) or 'none'}"
+        elif prefix in ("tile", "unroll", "vec") and not _is_power(value):
+            yield f"{name}={value}: takes a power of two"
+
+
+def _is_power(value: Choice) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
+
+
+def _threads(design: Design) -> Iterator[str]:
+    warps = design.get("warps", 4)
+    if not _is_power(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
+        yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
+
+
+def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:
+    threads = 32 * design.number("warps", 4)
+    lanes = set(design.names("lanes"))
+    for let in structure.lets(kernel).values():
+        sizes = {a: design.number(f"tile.{a}") or facts.sizes.get(a, 1) for a in let.type.axes}
+        points = math.prod(sizes.values())
+        spread = min(threads, math.prod(_power(n) for a, n in sizes.items() if a in lanes))
+        if points > MOST_REGISTERS * spread:
+            tiles = ", ".join(f"tile.{a}={n}" for a, n in sizes.items())
+            yield f"{let.name} has {points // spread} elements a thread ({tiles}); {MOST_REGISTERS} is the most"
+
+
+__all__ = ["default_simt", "legal_simt"]

@@ -1,0 +1,163 @@
+"""Scheduled program -> CUDA C++: a head that says what was decided, then one path through the program for each role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_abi import CudaModule, args_struct
+from tilewright.emit.cuda_grid import grid_of, tile_counts
+from tilewright.emit.cuda_plan import Plan, Team, c_type
+from tilewright.emit.cuda_roles import RoleText
+from tilewright.emit.cuda_sync import declare, initialise, peers
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.language import ir
+from tilewright.machines.machine import Machine
+
+_HEADERS = ("types", "tile", "map", "global", "mbarrier", "tma", "wgmma", "shared", "cluster", "grid")
+
+
+def emit_cuda(
+    scheduled: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], machine: Machine
+) -> CudaModule:
+    """The CUDA C++ of a scheduled program; `sizes` are those that are part of the kernel, and become literals."""
+    if not any(isinstance(s, ir.Role) for s in ir.walk(scheduled.body)):
+        from tilewright.emit.cuda_simt import emit_simt
+
+        return emit_simt(scheduled, layouts, sizes, machine)
+    return _Module(scheduled, layouts, sizes, machine).module()
+
+
+class _Module:
+    def __init__(
+        self, kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], machine: Machine
+    ) -> None:
+        self.kernel, self.machine, self.text = kernel, machine, Text()
+        self.plan = Plan(kernel, layouts, sizes)
+        self.entry = f"{kernel.name}_{ir.note(kernel.notes, 'design', 'plain')}"
+        self.grid_loop = next(s for s in kernel.body if isinstance(s, ir.Loop))
+
+    def module(self) -> CudaModule:
+        plan = self.plan
+        self.head()
+        opening = f'extern "C" __global__ void __launch_bounds__({plan.threads}, 1) {self.entry}(const __grid_constant__ Args args)'
+        with self.text.block(opening):
+            self.prologue()
+            self.roles()
+        return CudaModule(
+            self.text.text(), self.entry, plan.threads, grid_of(plan, self.grid_loop), plan.maps, plan.shared_bytes, plan.scratch
+        )
+
+    def head(self) -> None:
+        """Comment, headers, and the parameter."""
+        line = self.text.line
+        line(f"// {self.kernel.name} for {self.machine.name}, design {ir.note(self.kernel.notes, 'design')}")
+        for name in _HEADERS:
+            line(f'#include "tw/{name}.cuh"')
+        line("using namespace tw;")
+        line("")
+        for row in args_struct(len(self.plan.maps), self.plan.words.count).splitlines():
+            line(row)
+        line("")
+
+    def prologue(self) -> None:
+        """Sizes, tensors, buffers and barriers by name; who am I."""
+        plan, line = self.plan, self.text.line
+        line("extern __shared__ __align__(1024) unsigned char shared[];")
+        for dim in self.kernel.dims:
+            if dim not in plan.sizes:
+                line(f"const int {cname(dim)} = int(args.words[{plan.words.dim(dim)}]);")
+        direct = {r.buffer for s in plan.statements for r in _direct(s)}
+        for p in self.kernel.params:
+            if p.dims is None:
+                bits = plan.words.scalar(p.name)
+                line(f"const {c_type(p.dtype.name)} {cname(p.name)} = *(const {c_type(p.dtype.name)}*)&args.words[{bits}];")
+            elif p.name in direct:
+                line(f"{c_type(p.dtype.name)}* const {cname(p.name)} = ({c_type(p.dtype.name)}*)args.words[{plan.words.tensor(p.name)}];")
+        for ring in plan.rings.values():
+            dims = ", ".join(map(str, ring.alloc.dims))
+            what = f"{ring.alloc.dtype}[{dims}], {ring.slots} x {ring.slot_bytes} bytes"
+            line(f"unsigned char* const {cname(ring.alloc.name)} = shared + {ring.offset};  // {what}")
+        declare(plan, self.text)
+        if any(s.zeroed for s in plan.scratch):
+            line(f"unsigned* const flag = (unsigned*)(shared + {plan.shared_bytes - 16});")
+        line("const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;")
+        if plan.cluster > 1:
+            line("const unsigned rank = cluster_rank();")
+        tile_counts(plan, self.text, self.grid_loop)
+
+    def roles(self) -> None:
+        """The producer starts at once; consumers wait until barriers are there."""
+        plan, line = self.plan, self.text.line
+        producer = next(t for t in plan.teams.values() if t.name == "producer")
+        spread = self.meets_cluster
+        with self.text.block(f"if (warp >= {producer.first})"):
+            if producer.registers:
+                line(f"fewer_registers<{producer.registers}>();")
+            with self.text.block(f"if (warp == {producer.first})"):
+                with self.text.block("if (elected())"):
+                    for n in range(len(plan.maps)):
+                        line(f"prefetch(args.maps[{n}]);")
+                    initialise(plan, self.text)
+                line("__syncwarp();")
+            self.start(spread)
+            with self.text.block(f"if (warp == {producer.first} && elected())"):
+                self.path(producer)
+            line("__syncwarp();")
+            if self.split_cluster:
+                line("cluster_wait();")
+        others = [t for t in plan.teams.values() if t.name != "producer"]
+        for n, team in enumerate(others):
+            last = n == len(others) - 1
+            with self.text.block("else" if last else f"else if (warp < {team.first + team.warps})"):
+                if team.registers:
+                    line(f"more_registers<{team.registers}>();")
+                line("const int group = warp / 4;")
+                line("const Team<128> team{int(threadIdx.x % 128)};")
+                peers(plan, self.text)
+                self.start(spread, wait=True)
+                self.path(team)
+        if spread:
+            line("cluster_meet();  // nobody leaves while others may still signal here")
+
+    @property
+    def meets_cluster(self) -> bool:
+        """Whether blocks of a cluster write into one another's memory from the start."""
+        return self.plan.cluster > 1 and not self.split_cluster
+
+    @property
+    def split_cluster(self) -> bool:
+        """Whether parts of a sum are joined in a cluster."""
+        return self.plan.split is not None and ir.note(self.plan.split.notes, "bind") == "cluster"
+
+    def start(self, spread: bool, wait: bool = False) -> None:
+        """Barriers are ready: for the block, or for the whole cluster."""
+        if spread:
+            self.text.line("cluster_meet();")
+            return
+        if self.split_cluster:
+            self.text.line("cluster_arrive();")
+        word = "meet" if wait else "pass"
+        self.text.line(f"{word}(0, {self.plan.threads});")
+
+    def path(self, team: Team) -> None:
+        """The statements of a role."""
+        rings = [s for s in self.plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "stages")]
+        if rings:
+            self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")
+        leaves = team.name != "producer" and self.plan.leaving
+        if leaves:
+            self.text.line("unsigned leaving = 0;")
+        RoleText(self.plan, team, self.text).block(self.kernel.body)
+        if leaves:
+            self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
+
+
+def _direct(stmt: ir.Stmt) -> tuple[ir.Ref, ...]:
+    match stmt:
+        case ir.Let(expr=ir.Load(ref)) | ir.Store(ref=ref):
+            return (ref,)
+    return ()
+
+
+__all__ = ["emit_cuda"]

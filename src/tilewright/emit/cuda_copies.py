@@ -1,0 +1,86 @@
+"""Copies by the engine as C++: boxes of a tensor to the slot of a ring, for one block or for several at once."""
+
+from __future__ import annotations
+
+from tilewright.emit.cuda_plan import PANEL, Plan, number
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.language import ir
+
+_HINTS = {"evict_first": "EVICT_FIRST", "evict_last": "EVICT_LAST"}
+
+
+def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str) -> None:
+    """`copy ring <- tensor`: a box for each panel, and for each 256 rows."""
+    ring, near, far = plan.ring_of(copy)
+    box_map = plan.copies[copy]
+    map_ = f"args.maps[{plan.maps.index(box_map)}]"
+    blocks, height = number(copy, "multicast", 1), plan.box_rows(copy)
+    share = ring.rows // blocks
+    hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
+    wide = PANEL * 8 // ring.alloc.dtype.bits
+    place = f"{cname(ring.alloc.name)} + slot.index * {ring.slot_bytes}"
+    first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
+    for panel in range(ring.panels):
+        for row in range(0, share, height):
+            shift = f" + {panel * ring.rows * PANEL + row * PANEL}" if panel or row else ""
+            if blocks > 1:
+                shift += f" + {multicast_rank(plan, copy)} * {share * PANEL}"
+            at = _coordinates(plan, far, near, panel * wide, f"{first}{f' + {row}' if row else ''}")
+            call = f"load_box_to_all({multicast_mask(plan, copy)}, " if blocks > 1 else "load_box("
+            text.line(f"{call}{place}{shift}, {map_}, {full}[slot.index], {hint}, {at});")
+
+
+def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
+    """`copy tensor <- buffer`: one thread of the warpgroup hands the boxes to the engine."""
+    ring, near, far = plan.ring_of(copy)
+    map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
+    wide = PANEL * 8 // ring.alloc.dtype.bits
+    text.line("meet(2 + group, 128);")
+    with text.block("if (threadIdx.x % 128 == 0)"):
+        for panel in range(ring.panels):
+            shift = f" + {panel * ring.rows * PANEL}" if panel else ""
+            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {_coordinates(plan, far, near, panel * wide, '')});")
+        text.line("commit_stores();")
+
+
+def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, inner: int, row: str) -> str:
+    """Where a box begins, innermost dimension first."""
+    dims = plan.dims_of(far, near)
+    starts = [str(i) if isinstance(i := far.index[d], int) else cname(i) for d in dims]
+    starts[0] += f" + {inner}" if inner else ""
+    if len(near.index) > 1:
+        starts[1] += row
+    return ", ".join(starts)
+
+
+def _cluster_axes(plan: Plan) -> list[ir.Axis]:
+    return [
+        a
+        for s in plan.statements
+        if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
+        for a in s.axes
+    ]
+
+
+def multicast_rank(plan: Plan, copy: ir.Copy) -> str:
+    """C++ of a block's number among those that share a copy."""
+    axes = _cluster_axes(plan)
+    inner = 1
+    for axis in reversed(axes):
+        if axis.name not in copy.src.index:
+            return "int(rank)" if len(axes) == 1 else f"int(rank / {inner} % {plan.trips(axis)})"
+        inner *= plan.trips(axis)
+    raise AssertionError("every axis of the cluster chooses another tile")
+
+
+def multicast_mask(plan: Plan, copy: ir.Copy) -> str:
+    """C++ of the blocks that receive a copy, a bit each."""
+    axes = _cluster_axes(plan)
+    if all(a.name not in copy.src.index for a in axes):
+        return hex((1 << plan.cluster) - 1)
+    outer, inner = axes  # one of two axes shares
+    width = plan.trips(inner)
+    if outer.name in copy.src.index:
+        return f"{hex((1 << width) - 1)} << (rank / {width} * {width})"
+    bits = sum(1 << (n * width) for n in range(plan.trips(outer)))
+    return f"{hex(bits)} << (rank % {width})"

@@ -1,0 +1,87 @@
+"""Which tiles a block works on: from its number to the positions of the axes, in the order that the loop says."""
+
+from __future__ import annotations
+
+import math
+
+from tilewright.emit.cuda_abi import Grid
+from tilewright.emit.cuda_plan import Plan, number
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.language import ir
+
+
+def grid_of(plan: Plan, loop: ir.Loop) -> Grid:
+    """The launch that covers a loop bound to the grid."""
+    spans = {a.over: plan.trips(a) for s in plan.statements if isinstance(s, ir.Loop) and _is_cluster(s) for a in s.axes}
+    axes = tuple((plan.root(a.name), plan.extent(a.name) // spans.get(a.name, 1)) for a in loop.axes)
+    clusters = tuple((n, spans[a.name]) for n, a in enumerate(loop.axes) if a.name in spans)
+    return Grid(axes, plan.splits, plan.cluster, clusters, bool(ir.note(loop.notes, "persistent")))
+
+
+def _is_cluster(loop: ir.Loop) -> bool:
+    return loop.parallel and ir.note(loop.notes, "bind") == "cluster"
+
+
+def tile_counts(plan: Plan, text: Text, loop: ir.Loop) -> None:
+    """How many tiles each axis has: written once, before the roles part."""
+    for a in loop.axes:
+        text.line(f"const int {_count(a)} = {_tiles(plan, a)};")
+
+
+def _count(axis: ir.Axis) -> str:
+    return f"tiles_{axis.name}"
+
+
+def _tiles(plan: Plan, axis: ir.Axis) -> str:
+    size, step = plan.size(plan.root(axis.name)), plan.extent(axis.name)
+    if size.isdigit():
+        return str(math.ceil(int(size) / step))
+    return size if axis.each else f"ceil_div({size}, {step})"
+
+
+def _grid_splits(plan: Plan) -> int:
+    return plan.splits if plan.split is not None and ir.note(plan.split.notes, "bind") == "grid" else 1
+
+
+def items(plan: Plan, text: Text, loop: ir.Loop) -> str:
+    """C++ of the loop over this block's items; one item, unless blocks stay."""
+    total = " * ".join(_count(a) for a in loop.axes) + (f" * {_grid_splits(plan)}" if _grid_splits(plan) > 1 else "")
+    block = f"blockIdx.x / {plan.cluster}" if plan.cluster > 1 else "blockIdx.x"
+    if not ir.note(loop.notes, "persistent"):
+        text.line(f"const int item = {block};")
+        return ""
+    stride = f"gridDim.x / {plan.cluster}" if plan.cluster > 1 else "gridDim.x"
+    return f"for (int item = {block}; item < {total}; item += {stride})"
+
+
+def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
+    """The part of the sum, the tile, and where it begins along each axis."""
+    splits = _grid_splits(plan)
+    if plan.split is not None and splits == 1:
+        text.line("const int part = rank;")
+    elif splits > 1:
+        text.line(f"const int part = item % {splits};")
+    text.line(f"const int tile = item / {splits};" if splits > 1 else "const int tile = item;")
+    tiled = [a for a in loop.axes if not a.each]
+    each = [a for a in loop.axes if a.each]
+    inside = "tile"
+    if each:
+        area = " * ".join(_count(a) for a in tiled)
+        _row_order(plan, text, each, f"tile / ({area})")
+        inside = f"tile % ({area})"
+    if len(tiled) != 2:
+        _row_order(plan, text, tiled, inside)
+        return
+    i, j = tiled
+    order = str(ir.note(loop.notes, "order", "row"))
+    call = f"grouped_order<{number(loop, 'group', 8)}>" if order == "grouped" else f"{order}_order"
+    text.line(f"const Tile2 at = {call}({inside}, {_count(i)}, {_count(j)});")
+    text.line(f"const int {cname(i.name)} = at.i * {plan.extent(i.name)}, {cname(j.name)} = at.j * {plan.extent(j.name)};")
+
+
+def _row_order(plan: Plan, text: Text, axes: list[ir.Axis], inside: str) -> None:
+    inner = ""
+    for n, a in reversed(list(enumerate(axes))):
+        place = f"({inside}){inner}" + (f" % {_count(a)}" if n else "")
+        text.line(f"const int {cname(a.name)} = {place} * {plan.extent(a.name)};")
+        inner += f" / {_count(a)}"

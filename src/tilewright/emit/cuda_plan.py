@@ -1,0 +1,297 @@
+"""What a scheduled program needs on a GPU before its text is written: shared memory, barriers, tensor maps, threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tilewright.emit.abi import Extent, Reserve, TensorLayout
+from tilewright.emit.cuda_abi import Scratch, TensorMap, Words
+from tilewright.emit.cuda_text import cname
+from tilewright.language import ir, structure
+
+C_TYPES = {"f32": "float", "f64": "double", "bool": "bool"}
+PANEL = 128
+"""Bytes of a swizzled row."""
+
+TICKETS = 1 << 14
+"""Tiles of a grid whose sums are split: each has a ticket."""
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A buffer in shared memory that rotates through `slots` copies: panels of `rows` rows of 128 bytes."""
+
+    alloc: ir.Alloc
+    rows: int
+    panels: int
+    slots: int
+    offset: int
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one copy."""
+        return self.panels * self.rows * PANEL
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """An mbarrier for each slot of a ring (or one alone), completed by `count` arrivals."""
+
+    name: str
+    count: int
+    slots: int
+    offset: int
+    bytes: int = 0  # that arrive from other blocks, where that completes it
+
+
+@dataclass(frozen=True)
+class Team:
+    """The warps of a role: how many, from which one on, and the registers of their threads (None: as launched)."""
+
+    name: str
+    warps: int
+    first: int
+    registers: int | None
+
+
+class Plan:
+    """Everything about a scheduled program that its text refers to by number."""
+
+    def __init__(self, kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int]) -> None:
+        self.kernel, self.layouts, self.sizes = kernel, layouts, sizes
+        self.axes = structure.axes(kernel)
+        self.statements = list(ir.walk(kernel.body))
+        self.words = Words(kernel, tuple(s.name for s in self.scratch))
+
+    # ------------------------------------------------------------------------------------------ axes
+    def extent(self, dim: ir.Dim) -> int:
+        """Points of a whole tile of an axis, or of a dimension of known size."""
+        if isinstance(dim, int):
+            return dim
+        if dim in self.axes:
+            return 1 if self.axes[dim].each else self.axes[dim].step or self.extent(self.axes[dim].over)
+        return self.sizes[dim]
+
+    def root(self, axis: str) -> str:
+        """The dimension that an axis is a range of."""
+        while axis in self.axes:
+            axis = self.axes[axis].over
+        return axis
+
+    def edge(self, axis: str) -> int:
+        """0 where every tile of an axis exists whole, else a power of two of which each tile ends at a multiple."""
+        size = self.sizes.get(self.root(axis))
+        if size is None:
+            return 1
+        chain = [axis]
+        while chain[-1] in self.axes:
+            chain.append(self.axes[chain[-1]].over)
+        if all(size % self.extent(a) == 0 for a in chain[:-1]):
+            return 0
+        return math.gcd(size, 64)
+
+    # ---------------------------------------------------------------------------------------- threads
+    @cached_property
+    def teams(self) -> dict[str, Team]:
+        """The roles: those that compute first, so that their warpgroups are aligned."""
+        found = {s.name: s for s in self.statements if isinstance(s, ir.Role)}
+        teams, first = {}, 0
+        for role in sorted(found.values(), key=lambda r: r.name == "producer"):
+            warps, registers = number(role, "warps", 4), ir.note(role.notes, "registers")
+            teams[role.name] = Team(role.name, warps, first, registers if isinstance(registers, int) else None)
+            first += warps
+        return teams
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * sum(t.warps for t in self.teams.values())
+
+    @cached_property
+    def cluster(self) -> int:
+        """Blocks of a cluster."""
+        blocks = 1
+        for s in self.statements:
+            if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "cluster":
+                blocks *= math.prod(self.trips(a) for a in s.axes)
+        return blocks
+
+    def trips(self, axis: ir.Axis) -> int:
+        """How many tiles of an axis lie in a whole tile of what it splits."""
+        return -(-self.extent(axis.over) // self.extent(axis.name))
+
+    # ---------------------------------------------------------------------------------- shared memory
+    @cached_property
+    def rings(self) -> dict[str, Ring]:
+        """Buffers that copies fill, by name."""
+        rings, offset = {}, 0
+        for s in self.statements:
+            if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "shared" and ir.note(s.notes, "layout"):
+                row_bytes = self.extent(s.dims[-1]) * s.dtype.bits // 8
+                rows = math.prod(self.extent(d) for d in s.dims[:-1])
+                slots = number(s, "stages", 1) * (self.groups if s.name in self.leaving else 1)
+                rings[s.name] = Ring(s, rows, -(-row_bytes // PANEL), slots, offset)
+                offset += rings[s.name].slots * rings[s.name].slot_bytes
+        return rings
+
+    @cached_property
+    def leaving(self) -> frozenset[str]:
+        """Buffers from which copies lead out: each warpgroup has its own."""
+        return frozenset(s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """Names of tensor parameters."""
+        return frozenset(p.name for p in self.kernel.params if p.dims is not None)
+
+    @property
+    def groups(self) -> int:
+        """Warpgroups that multiply."""
+        return max(1, next((t.warps for t in self.teams.values() if t.name != "producer"), 4) // 4)
+
+    @cached_property
+    def parts(self) -> dict[str, ir.Alloc]:
+        """Buffers through which parts of a sum pass, in shared memory or in memory that all blocks see."""
+        return {
+            s.name: s
+            for s in self.statements
+            if isinstance(s, ir.Alloc) and ir.note(s.notes, "layout") is None and ir.note(s.notes, "place") in ("shared", "memory")
+        }
+
+    @cached_property
+    def split(self) -> ir.Loop | None:
+        """The loop over parts of a sum."""
+        return next((s for s in self.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "how")), None)
+
+    @property
+    def splits(self) -> int:
+        """Parts of each sum."""
+        return self.trips(self.split.axes[0]) if self.split else 1
+
+    def elements(self, alloc: ir.Alloc) -> int:
+        """Elements of a buffer."""
+        return math.prod(self.extent(d) for d in alloc.dims)
+
+    @cached_property
+    def part_offsets(self) -> dict[str, int]:
+        """Where parts lie in shared memory: one for each block of the cluster."""
+        at = sum(r.slots * r.slot_bytes for r in self.rings.values())
+        offsets = {}
+        for name, alloc in self.parts.items():
+            if ir.note(alloc.notes, "place") == "shared":
+                offsets[name] = at
+                at += 4 * self.elements(alloc) * self.splits
+        return {**offsets, "": at}
+
+    @property
+    def parts_bytes(self) -> int:
+        """Bytes of all parts of one tile that meet in shared memory."""
+        return sum(4 * self.elements(a) * self.splits for n, a in self.parts.items() if n in self.part_offsets)
+
+    @cached_property
+    def barriers(self) -> dict[str, Barrier]:
+        """Barriers by name, after the buffers in shared memory."""
+        found: dict[str, Barrier] = {}
+        at = self.part_offsets[""]
+        loops = {a.name: s for s in self.statements if isinstance(s, ir.Loop) for a in s.axes}
+        for s in self.statements:
+            if not isinstance(s, ir.Sync) or s.name in found or s.action == "fence":
+                continue
+            scope, stage = ir.note(s.notes, "scope"), ir.note(s.notes, "stage")
+            if s.action == "barrier" and scope != "cluster":
+                continue
+            slots = number(loops[str(stage)], "stages", 1) if s.action != "barrier" else 1
+            arriving = self.parts_bytes if s.action == "barrier" else 0
+            found[s.name] = Barrier(s.name, number(s, "count", 1), slots, at, arriving)
+            at += 8 * slots
+        return found
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory: buffers, barriers, and a word for what the threads of a block tell one another."""
+        return self.part_offsets[""] + 8 * sum(b.slots for b in self.barriers.values()) + 16
+
+    # ---------------------------------------------------------------------------------- memory and maps
+    @cached_property
+    def scratch(self) -> tuple[Scratch, ...]:
+        """Parts of split sums, and tickets."""
+        found = []
+        for name, alloc in self.parts.items():
+            if ir.note(alloc.notes, "place") == "memory":
+                each = [a.name for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes if a.each]
+                extents = [Extent(self.root(str(d)), self._grid_step(str(d))) for d in alloc.dims]
+                extents += [Extent(self.root(a)) for a in each]
+                found.append(Scratch(Reserve(name, 4 * self.splits, tuple(extents))))
+        if found:
+            found.append(Scratch(Reserve("tickets", 4, (Extent(TICKETS),)), zeroed=True))
+        return tuple(found)
+
+    def _grid_step(self, axis: str) -> int:
+        while self.axes[axis].over in self.axes:
+            axis = self.axes[axis].over
+        return self.extent(axis)
+
+    @cached_property
+    def copies(self) -> dict[ir.Copy, TensorMap]:
+        """The tensor map of each copy by the engine."""
+        return {s: self._map(s) for s in self.statements if isinstance(s, ir.Copy) and ir.note(s.notes, "engine") == "tma"}
+
+    @property
+    def maps(self) -> tuple[TensorMap, ...]:
+        """Tensor maps, each once."""
+        return tuple(dict.fromkeys(self.copies.values()))
+
+    def ring_of(self, copy: ir.Copy) -> tuple[Ring, ir.Ref, ir.Ref]:
+        """The buffer of a copy, its side of it, and the tensor's side."""
+        inward = copy.dst.buffer in self.rings
+        near, far = (copy.dst, copy.src) if inward else (copy.src, copy.dst)
+        return self.rings[near.buffer], near, far
+
+    def dims_of(self, ref: ir.Ref, near: ir.Ref) -> tuple[int, ...]:
+        """Dimensions of a tensor in the order of a map: as the buffer has them, innermost first; then single positions."""
+        inner = [ref.index.index(i) for i in reversed(near.index)]
+        return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
+
+    def box_rows(self, copy: ir.Copy) -> int:
+        """Rows that one copy instruction moves: a block's share of a multicast, at most 256."""
+        ring, _, _ = self.ring_of(copy)
+        return min(256, ring.rows // number(copy, "multicast", 1))
+
+    def _map(self, copy: ir.Copy) -> TensorMap:
+        ring, near, far = self.ring_of(copy)
+        dims = self.dims_of(far, near)
+        box = (PANEL * 8 // ring.alloc.dtype.bits, self.box_rows(copy), *(1 for _ in dims[2:]))
+        return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=PANEL, l2_promotion=256)
+
+    # ------------------------------------------------------------------------------------- expressions
+    def size(self, dim: str) -> str:
+        """C++ of a dimension's size."""
+        return str(self.sizes[dim]) if dim in self.sizes else cname(dim)
+
+    def stride(self, tensor: str, dim: int) -> str:
+        """C++ of a stride in elements."""
+        known = self.layouts[tensor].strides[dim]
+        if known == 1:
+            return "unit"
+        return str(known) if known is not None else f"args.words[{self.words.stride(tensor, dim)}]"
+
+    def vector(self, tensor: str) -> int:
+        """Neighbouring elements that one access may move."""
+        param = self.kernel.param(tensor)
+        wide = max(1, min(16, self.layouts[tensor].align) * 8 // param.dtype.bits)
+        return 1 << (wide.bit_length() - 1)
+
+
+def number(node: ir.Stmt, key: str, default: int) -> int:
+    """A note that is a number."""
+    value = ir.note(getattr(node, "notes", ()), key, default)
+    assert isinstance(value, int)
+    return value
+
+
+def c_type(name: str) -> str:
+    """C++ of an element type."""
+    return C_TYPES.get(name, name)

@@ -1,0 +1,58 @@
+"""Barriers of a scheduled program as C++: waits, arrivals, and the bytes that copies will bring."""
+
+from __future__ import annotations
+
+from tilewright.emit.cuda_plan import Plan
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.language import ir
+
+
+def wait(text: Text, sync: ir.Sync, free: bool) -> None:
+    """Until a slot is full, or, for who fills it, free: a fresh ring is free, so the first turn passes at once."""
+    text.line(f"{cname(sync.name)}[slot.index].wait(slot.phase{' ^ 1' if free else ''});")
+
+
+def expect(plan: Plan, text: Text, sync: ir.Sync) -> None:
+    """One arrival, and the bytes of the buffers that the barrier guards."""
+    guards = ir.note(sync.notes, "guards")
+    names = guards if isinstance(guards, tuple) else (guards,)
+    total = sum(plan.rings[str(n)].slot_bytes for n in names)
+    text.line(f"{cname(sync.name)}[slot.index].expect({total});")
+
+
+def arrive(plan: Plan, text: Text, sync: ir.Sync, slot: str) -> None:
+    """One arrival a warp: at this block's barrier, or at that of every block of the cluster."""
+    barrier = f"{cname(sync.name)}[{slot}]"
+    if ir.note(sync.notes, "scope") == "cluster":
+        text.line(f"if (lane < {plan.cluster}) arrive_there({cname(sync.name)}_there + 8 * {_in_brackets(slot)});")
+    else:
+        text.line(f"if (lane == 0) {barrier}.arrive();")
+
+
+def declare(plan: Plan, text: Text) -> None:
+    """Pointers to the barriers in shared memory."""
+    for b in plan.barriers.values():
+        text.line(f"Barrier* const {cname(b.name)} = (Barrier*)(shared + {b.offset});")
+
+
+def initialise(plan: Plan, text: Text) -> None:
+    """What one thread does before anybody uses a barrier."""
+    for b in plan.barriers.values():
+        if b.slots == 1:
+            text.line(f"{cname(b.name)}->init({b.count});")
+            if b.bytes:
+                text.line(f"if (rank == 0) {cname(b.name)}->expect({b.bytes});")
+        else:
+            text.line(f"for (int i = 0; i < {b.slots}; ++i) {cname(b.name)}[i].init({b.count});")
+    text.line("fence_barriers();")
+
+
+def peers(plan: Plan, text: Text) -> None:
+    """Where the barriers of other blocks lie that this warp's lanes arrive at."""
+    spread = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"}
+    for name in sorted(spread):
+        text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
+
+
+def _in_brackets(slot: str) -> str:
+    return slot if slot.replace(".", "").isidentifier() else f"({slot})"

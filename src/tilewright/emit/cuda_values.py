@@ -1,0 +1,353 @@
+"""Tile values as C++: constants, positions, loads, arithmetic, reductions, products, stores, serial loops.
+
+Statements are transcribed one by one; what several statements make together is told by `accumulate`. A value without
+axes is a C++ scalar, any other a `tw::Tile` over the axes that it has, in the order of `Layouts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tilewright.emit.accumulate import Accumulation, find_accumulations, fused_dots
+from tilewright.emit.cuda_layouts import Layouts
+from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
+from tilewright.emit.cuda_scope import Scope
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.language import ir
+from tilewright.language.dtypes import DType
+
+_CACHES = {"cs": "tw::STREAM", "cg": "tw::L2_ONLY", "ca": "tw::PLAIN", "evict_first": "tw::STREAM"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor or buffer: a C++ pointer to its first element, one stride per dimension, and what accesses may rely on.
+
+    `align` is a number of bytes that the pointer and every stride but a unit one are multiples of; `origin` the
+    position of the first element along each dimension, None where that is 0. `readonly`: nobody writes to it.
+    """
+
+    pointer: str
+    dtype: DType
+    strides: tuple[str, ...]
+    align: int = 1
+    readonly: bool = False
+    origin: tuple[str | None, ...] = ()
+
+
+@dataclass
+class Values:
+    """Writes statements in the scope of one team of threads; `team` is the C++ name of its `tw::Team`.
+
+    `registers` are buffers that are C++ tiles (`alloc @place=register`) with the axes that they have.
+    """
+
+    out: Text
+    scope: Scope
+    layouts: Layouts
+    places: dict[str, Place]
+    team: str = "team"
+    types: dict[str, ir.TileType] = field(default_factory=dict)
+    registers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    pieces: dict[str, tuple[str, str]] = field(default_factory=dict)  # axis -> (its parent, number of the piece)
+    _mutable: frozenset[str] = frozenset()
+    _parts: dict[str, Accumulation] = field(default_factory=dict)  # reductions that are added thread by thread
+
+    def emit(self, body: tuple[ir.Stmt, ...]) -> None:
+        """Write statements, in order; an addition takes over the dot that only it reads."""
+        self._mutable |= {s.name for s in ir.walk(body) if isinstance(s, ir.Assign)}
+        fused = fused_dots(body)
+        sums = {a.total for a in self._parts.values()}
+        for stmt in body:
+            match stmt:
+                case ir.Let(name) if name in self._parts:
+                    self._accumulate(stmt, self._parts[name])
+                case ir.Let(name) if name in sums:
+                    self.types[name] = stmt.type
+                case ir.Assign(_, value) if value in sums:
+                    pass
+                case ir.Let(name) if name in fused.delayed and not self._spread(stmt):
+                    pass
+                case ir.Let(name) if name in fused.additions and not self._spread(fused.additions[name][0]):
+                    self._added(stmt, *fused.additions[name])
+                case _:
+                    self.statement(stmt)
+
+    def statement(self, stmt: ir.Stmt) -> None:
+        """Write one statement. AssertionError for those that this class leaves to others (Sync, Copy, Role, Alloc)."""
+        match stmt:
+            case ir.Let(name, type_):
+                self.types[name] = type_
+                self._let(stmt)
+            case ir.Assign(name, value):
+                self.out.line(f"{cname(name)} = {self.name(value)};")
+            case ir.Store():
+                self._store(stmt)
+            case ir.Loop():
+                self.loop(stmt)
+            case ir.When(cond, axis, inner):
+                with self.out.block(f"if ({self.condition(cond, axis)})"):
+                    self.emit(inner)
+            case ir.Alloc(name, dtype, _, _) if name in self.registers:
+                self.out.line(f"{self.tile(ir.TileType(dtype, self.registers[name]))} {cname(name)};")
+            case _:
+                raise AssertionError(f"{type(stmt).__name__} is not a matter of values")
+
+    # ----------------------------------------------------------------------------------------- names and types
+    def name(self, value: str) -> str:
+        """The C++ name of a value."""
+        return cname(value)
+
+    def tile(self, type_: ir.TileType) -> str:
+        """The C++ type of a value."""
+        if not type_.axes:
+            return ctype(type_.dtype)
+        axes = ", ".join(f"axis::{a}" for a in self.layouts.order(type_.axes))
+        return f"tw::Tile<{ctype(type_.dtype)}, {axes}>"
+
+    def part(self, axis: str) -> str:
+        """The declaration of the `tw::Part` that an axis with values on it needs, its tile being in scope."""
+        now, dist = self.scope[axis], self.layouts.of[axis]
+        edge = 0 if now.size == dist.points else now.grain
+        return f"const tw::Part<axis::{axis}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
+
+    def condition(self, cond: str, axis: str) -> str:
+        """Whether this is the first (last) tile of an axis."""
+        now = self.scope[axis]
+        first, last = f"{now.start} == {now.low}", f"{now.start} + {now.step} >= {now.high}"
+        return {"first": first, "last": last, "not_first": f"!({first})", "not_last": f"!({last})"}[cond]
+
+    # ------------------------------------------------------------------------------------------------- values
+    def _let(self, let: ir.Let) -> None:
+        text = self._value(let)
+        word = "auto" if let.name in self._mutable else "const auto"
+        if not let.type.axes:
+            word = ctype(let.type.dtype) if let.name in self._mutable else f"const {ctype(let.type.dtype)}"
+        self.out.line(f"{word} {cname(let.name)} = {text};")
+        if isinstance(let.expr, ir.Dot):
+            self._products(let.expr, cname(let.name))
+            self._joined(let.expr.axis, "tw::Add{}", cname(let.name))
+
+    def _value(self, let: ir.Let) -> str:
+        type_ = let.type
+        match let.expr:
+            case ir.Full(value):
+                return self._full(value, type_)
+            case ir.Coord(axis):
+                if not type_.axes:
+                    return self.scope[axis].start
+                return f"tw::coord<{self.tile(type_)}>({cname(axis)})"
+            case ir.Load(ref):
+                return self._load(ref, let)
+            case ir.Map(op, args):
+                given = ", ".join(self._operand(a) for a in args)
+                return self.map(functor(op, type_.dtype), given, type_)
+            case ir.Reduce(op, arg, axis):
+                given = f"{reducer(op)}, {self.name(arg)}, {cname(axis)}, {self.team}"
+                return f"tw::reduce<{self.tile(type_)}>({given})"
+            case ir.Dot():
+                self._mutable |= {let.name}
+                return self._full(0, type_)
+            case ir.Permute(arg):
+                return self.name(arg)
+        raise AssertionError(let)
+
+    def map(self, op: str, given: str, type_: ir.TileType) -> str:
+        """An elementwise operator applied."""
+        return f"tw::map<{self.tile(type_)}>({op}, {given})" if type_.axes else f"{op}({given})"
+
+    def _operand(self, name: str) -> str:
+        return self.name(name) if name in self.types else f"(tw::i64){self.scope[name].stop}"
+
+    def _full(self, value: ir.Atom, type_: ir.TileType) -> str:
+        if not isinstance(value, str):
+            text = literal(value, type_.dtype)
+        elif value in self.types:
+            text = self.name(value)
+        else:
+            text = self.scope[value].stop if value in self.scope.ranges else cname(value)
+        return f"tw::full<{self.tile(type_)}>({text})" if type_.axes else text
+
+    # ------------------------------------------------------------------------------------------------ products
+    def _spread(self, dot: ir.Let) -> bool:
+        """Whether the parts of a dot's sums lie in several threads."""
+        return isinstance(dot.expr, ir.Dot) and self.layouts.of[dot.expr.axis].bits > 0
+
+    def _products(self, dot: ir.Dot, into: str) -> None:
+        self.out.line(f"tw::dot({into}, {self.name(dot.a)}, {self.name(dot.b)}, {cname(dot.axis)});")
+
+    def _added(self, add: ir.Let, dot: ir.Let, addend: str) -> None:
+        """`add = addend + dot`, product by product."""
+        assert isinstance(dot.expr, ir.Dot)
+        self.types[add.name] = add.type
+        self.out.line(f"{self.tile(add.type)} {cname(add.name)} = {self.name(addend)};")
+        self._products(dot.expr, cname(add.name))
+
+    def _accumulate(self, let: ir.Let, sums: Accumulation) -> None:
+        """A reduction, or a dot, added to what each thread has of its loop's result."""
+        into = self._into(sums)
+        match let.expr:
+            case ir.Reduce(op, arg, axis):
+                self.out.line(f"tw::fold({reducer(op)}, {into}, {self.name(arg)}, {cname(axis)});")
+            case ir.Dot() as dot:
+                self._products(dot, into)
+
+    def _into(self, sums: Accumulation) -> str:
+        return f"{cname(sums.target)}_parts" if self.layouts.of[sums.axis].bits else cname(sums.target)
+
+    def _joined(self, axis: str, op: str, name: str) -> None:
+        if self.layouts.of[axis].bits:
+            self.out.line(f"tw::join<axis::{axis}>({op}, {name}, {self.team});")
+
+    # -------------------------------------------------------------------------------------------------- memory
+    def _load(self, ref: ir.Ref, let: ir.Let) -> str:
+        if ref.buffer in self.registers:
+            return self._registers(ref, let.type)
+        place = self.places[ref.buffer]
+        at, terms, most = self._address(place, ref, let.type.axes)
+        if not let.type.axes:
+            return f"{at[0]}[{at[1]}]" if at[1] else f"*{at[0]}"
+        cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
+        return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([_sum(at), *terms])})"
+
+    def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
+        for axis, (parent, number) in self.pieces.items():
+            if axis in type_.axes and parent in self.registers[ref.buffer]:
+                return f"tw::piece<{self.tile(type_)}, axis::{axis}, axis::{parent}>({cname(ref.buffer)}, {number})"
+        return cname(ref.buffer)
+
+    def _store(self, stmt: ir.Store) -> None:
+        value, buffer = self.name(stmt.value), stmt.ref.buffer
+        if buffer in self.registers:
+            self.out.line(f"{cname(buffer)} = {value};")
+            return
+        place = self.places[buffer]
+        at, terms, most = self._address(place, stmt.ref, self.types[stmt.value].axes)
+        cache = _CACHES.get(str(ir.note(stmt.notes, "cache")), "tw::PLAIN")
+        if ir.note(stmt.notes, "nontemporal"):
+            cache = "tw::STREAM"
+        self.out.line(f"tw::store<{most}, {cache}>({', '.join([_sum(at), value, self.team, *terms])});")
+
+    def _address(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> tuple[tuple[str, str], list[str], int]:
+        """(pointer, offset of the point), the terms of the axes, and how many neighbours an access may take."""
+        fixed: list[str] = []
+        terms: dict[str, str] = {}
+        picked: list[str] = []
+        most = 1
+        for d, index in enumerate(ref.index):
+            stride = place.strides[d]
+            origin = place.origin[d] if place.origin else None
+            if isinstance(index, str) and index in self.types and self.types[index].axes:
+                picked.append(f"tw::picked({self.name(index)}, {stride})")
+                continue
+            if isinstance(index, str) and index in axes:
+                terms[index] = f"tw::by({cname(index)}, {'tw::unit' if stride == '1' else stride})"
+                if stride == "1":
+                    most = self._neighbours(place, index)
+            elif (point := self._point(index)) != "0":
+                fixed.append(_times(point, stride))
+            if origin not in (None, "0"):
+                fixed.append(f"-{_times(str(origin), stride)}")
+        masks = [f"tw::by({cname(a)}, 0)" for a in self.layouts.order(axes) if a not in terms]
+        ordered = [terms[a] for a in self.layouts.order(terms)]
+        offset = " + ".join(fixed).replace("+ -", "- ")
+        return (place.pointer, offset), [*ordered, *masks, *picked], most
+
+    def _neighbours(self, place: Place, axis: str) -> int:
+        """Elements along a stride of one that an access may take: what alignment of rows and tiles allows."""
+        now, most = self.scope[axis], max(1, 16 // place.dtype.bytes)
+        most = min(most, place.align // place.dtype.bytes or 1, self.layouts.of[axis].run)
+        while now.align % most:
+            most //= 2
+        return most
+
+    def _point(self, index: ir.Index) -> str:
+        if isinstance(index, int):
+            return str(index)
+        return self.name(index) if index in self.types else self.scope[index].start
+
+    # --------------------------------------------------------------------------------------------------- loops
+    def loop(self, loop: ir.Loop) -> None:
+        """A serial loop. Sums whose terms lie in several threads are joined once, behind it."""
+        found = find_accumulations(loop.body)
+        self.begin_sums(found)
+        outer = self._parts
+        self._parts = {**outer, **found}
+        self._axes(loop, 0)
+        self._parts = outer
+        self.end_sums(found)
+
+    def begin_sums(self, found: Mapping[str, Accumulation]) -> None:
+        """Each thread's own part of every sum, before the loop that adds to it."""
+        for a in found.values():
+            if self.layouts.of[a.axis].bits:
+                tile = self.tile(self.types[a.target])
+                self.out.line(f"auto {self._into(a)} = tw::nothing<{tile}>({_operator(a.op)});")
+
+    def end_sums(self, found: Mapping[str, Accumulation]) -> None:
+        """The parts of all threads joined with what was there before, after the loop."""
+        for a in found.values():
+            if self.layouts.of[a.axis].bits:
+                target, parts = cname(a.target), self._into(a)
+                self._joined(a.axis, _operator(a.op), parts)
+                joined = self.map(_operator(a.op), f"{target}, {parts}", self.types[a.target])
+                self.out.line(f"{target} = {joined};")
+
+    def _axes(self, loop: ir.Loop, depth: int) -> None:
+        if depth == len(loop.axes):
+            self.emit(loop.body)
+            return
+        axis = loop.axes[depth]
+        low, high = self.scope.bounds(axis, {n: cname(n) for n in self.types})
+        if axis.name in self.layouts.of and self._of_registers(axis, loop):
+            self._piecewise(loop, axis, depth)
+            return
+        at = cname(axis.name) if axis.each else f"{axis.name}_at"
+        unroll = ir.note(loop.notes, "unroll", 1) if depth == len(loop.axes) - 1 else 1
+        if unroll != 1:
+            self.out.line(f"#pragma unroll {unroll}")
+        step = 1 if axis.each else axis.step
+        with self.out.block(f"for (int {at} = {low}; {at} < {high}; {at} += {step})"):
+            self.scope.enter(axis, at, low, high)
+            if axis.name in self.layouts.of:
+                self.out.line(self.part(axis.name))
+            self._axes(loop, depth + 1)
+
+    def _of_registers(self, axis: ir.Axis, loop: ir.Loop) -> bool:
+        return any(
+            isinstance(s, ir.Let)
+            and isinstance(s.expr, ir.Load)
+            and axis.over in self.registers.get(s.expr.ref.buffer, ())
+            for s in loop.body
+        )
+
+    def _piecewise(self, loop: ir.Loop, axis: ir.Axis, depth: int) -> None:
+        """A loop over pieces of what lies in registers: written out, as registers have no addresses."""
+        parent, number, step = self.scope[axis.over], f"{axis.name}_nth", axis.step or 1
+        count = self.layouts.of[axis.over].points // step
+        self.out.line("#pragma unroll")
+        with self.out.block(f"for (int {number} = 0; {number} < {count}; ++{number})"):
+            at = f"{parent.start} + {number} * {step}" if parent.start != "0" else f"{number} * {step}"
+            self.scope.enter(axis, at, parent.start, parent.stop)
+            self.pieces[axis.name] = (axis.over, number)
+            self.out.line(self.part(axis.name))
+            self._axes(loop, depth + 1)
+
+
+def _operator(op: str) -> str:
+    """The function object that joins two parts of a `sum`, `max` or `min` (or of an `add`)."""
+    return reducer(op)
+
+
+def _sum(at: tuple[str, str]) -> str:
+    return f"{at[0]} + {at[1]}" if at[1] else at[0]
+
+
+def _times(point: str, stride: str) -> str:
+    if stride == "1":
+        return point
+    return stride if point == "1" else f"{point} * {stride}"
+
+
+__all__ = ["Place", "Values"]

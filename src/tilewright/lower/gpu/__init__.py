@@ -1,0 +1,1 @@
+"""The lowering of NVIDIA GPUs: tile, split, place, pipeline, annotate."""

@@ -1,0 +1,202 @@
+"""Stage `place`: accumulators in registers, operands of dots in shared memory, and copies that fill it.
+
+The loop over rows of the atom moves inside the main loop, so that all warpgroups of a block share what a step copies.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.design.gpu.resources import STORE_SLOTS
+from tilewright.language import ir
+from tilewright.language.structure import axes, fresh, names
+from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
+from tilewright.lower.gpu.rename import renamed
+
+_CHUNK = 64
+"""Columns that an epilogue works on at a time: a swizzled row of 16-bit elements."""
+
+
+def place(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
+    """
+    before:  for m in m0 step 64 parallel @bind=warpgroup {
+               acc = full 0.0;  for k in K step 64 { x = load a[m, k] ... acc := acc + d };  store c[m, n0] = acc }
+    after:   alloc acc: f32[m0, n0] @place=register
+             for k in K step 64 {
+               alloc s_a: bf16[m0, k] @layout=swizzle128 @place=shared;  copy s_a[m0, k] <- a[m0, k]
+               for m in m0 step 64 parallel @bind=warpgroup {
+                 x = load s_a[m, k] ... when first(k) { store acc[m, n0] = d } ... } }
+             for m in m0 step 64 parallel @bind=warpgroup { r = load acc[m, n0];  store c[m, n0] = r }
+    """
+    taken = names(kernel)
+
+    def change(stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:
+        assert isinstance(stmt, ir.Loop)
+        return _Rows(kernel, stmt, design, facts, taken).placed()
+
+    return replace(kernel, body=replaced(kernel.body, is_rows, change))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The loop over rows of the atom, and what surrounds the main loop in its body."""
+
+    kernel: ir.Kernel
+    loop: ir.Loop
+    design: Design
+    facts: Facts
+    taken: set[str]
+
+    @property
+    def axis(self) -> ir.Axis:
+        return self.loop.axes[0]
+
+    def placed(self) -> tuple[ir.Stmt, ...]:
+        at = next(n for n, s in enumerate(self.loop.body) if is_main(s) or is_split(s))
+        main, after = self.loop.body[at], self.loop.body[at + 1 :]
+        assert isinstance(main, ir.Loop)
+        sums = list(dict.fromkeys(s.name for s in ir.walk(main.body) if isinstance(s, ir.Assign)))
+        before = tuple(s for s in self.loop.body[:at] if not (isinstance(s, ir.Let) and s.name in sums))
+        inits = {s.name: s for s in self.loop.body[:at] if isinstance(s, ir.Let)}
+        if is_split(main):
+            return self._split(main, [inits[n] for n in sums if n in inits], before, after)
+        allocs, steps = self._main(main, [inits[n] for n in sums])
+        reads = self._reads({n: n for n in sums}, inits)
+        return (*allocs, steps, self._each(*self._chunks((*before, *reads[0], *renamed(after, reads[1])))))
+
+    def _each(self, *body: ir.Stmt) -> ir.Loop:
+        """`body` for every row tile; loops over the same axis may stand side by side."""
+        return replace(self.loop, body=tuple(body))
+
+    def _chunks(self, body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+        """What follows the sums, a few columns after the other, so that few values are held beside them."""
+        column = next((d for s in body if isinstance(s, ir.Let) for d in s.type.axes if d != self.axis.name), None)
+        width = self.columns.get(column or "", 0)
+        if column is None or width <= _CHUNK:
+            return body
+        name = fresh(column.rstrip("0123456789"), self.taken)
+        step = math.gcd(width, _CHUNK)
+        inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
+        return (ir.Loop((ir.Axis(name, column, step),), tuple(inside)),)
+
+    def _leaving(self, stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:
+        """A store, or the same by way of shared memory, from where the copy engine takes it."""
+        if not isinstance(stmt, ir.Store) or self.design.get(f"store.{stmt.ref.buffer}") != "tma":
+            return (stmt,)
+        name, ready = fresh(f"s_{stmt.ref.buffer}", self.taken), fresh("ready", self.taken)
+        axes = tuple(str(i) for i in stmt.ref.index if str(i) in self._tiled)
+        notes = (("layout", "swizzle128"), ("place", "shared"), ("stages", STORE_SLOTS))
+        place_ = ir.Ref(name, axes)
+        return (
+            ir.Alloc(name, self.kernel.param(stmt.ref.buffer).dtype, axes, notes),
+            ir.Store(place_, stmt.value),
+            ir.Sync(ready, "fence", (("guards", name), ("scope", "warpgroup"))),
+            ir.Copy(stmt.ref, place_, (("engine", "tma"),)),
+        )
+
+    @property
+    def _tiled(self) -> set[str]:
+        """Axes that are not single positions; new ones split others."""
+        return self.taken - {n for n, a in axes(self.kernel).items() if a.each}
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Points of the axes of the program."""
+        return {n: a.step or 0 for n, a in axes(self.kernel).items()}
+
+    def _alloc(self, name: str, init: ir.Let, place_: str) -> ir.Alloc:
+        dims = tuple(self.axis.over if a == self.axis.name else a for a in init.type.axes)
+        return ir.Alloc(name, init.type.dtype, dims, (("place", place_),))
+
+    def _reads(self, buffers: dict[str, str], inits: dict[str, ir.Let]) -> tuple[list[ir.Stmt], dict[str, str]]:
+        """Loads of register buffers, and how the values that lay there are called now."""
+        new = {name: fresh(f"{name}_end", self.taken) for name in buffers}
+        loads: list[ir.Stmt] = [
+            replace(inits[name], name=new[name], expr=ir.Load(ir.Ref(buffer, inits[name].type.axes)))
+            for name, buffer in buffers.items()
+        ]
+        return loads, new
+
+    # ------------------------------------------------------------------------------------ the main loop
+    def _main(self, main: ir.Loop, inits: list[ir.Let]) -> tuple[list[ir.Stmt], ir.Loop]:
+        """Accumulators, and the main loop with its copies; the buffer of a sum has the sum's name."""
+        allocs: list[ir.Stmt] = [self._alloc(i.name, i, "register") for i in inits]
+        operands = {n for d in dots(main.body) if isinstance(d.expr, ir.Dot) for n in (d.expr.a, d.expr.b)}
+        copies: list[ir.Stmt] = []
+        rows: list[ir.Stmt] = []
+        sums = {s.value: s.name for s in main.body if isinstance(s, ir.Assign)}
+        for stmt in main.body:
+            match stmt:
+                case ir.Let(name, _, ir.Load(ref)) if name in operands:
+                    alloc, copy, load = self._staged(stmt, ref)
+                    copies += [alloc, copy]
+                    rows.append(load)
+                case ir.Let(name, type_, ir.Map("add", args)) if name in sums:
+                    product = next(a for a in args if a != sums[name])
+                    rows += self._accumulated(sums[name], product, type_, main.axes[0].name)
+                case ir.Assign():
+                    pass
+                case _:
+                    rows.append(stmt)
+        return allocs, replace(main, body=(*copies, self._each(*rows)))
+
+    def _staged(self, let: ir.Let, ref: ir.Ref) -> tuple[ir.Alloc, ir.Copy, ir.Let]:
+        """The buffer of an operand (its unit stride last), the copy of a block's part, and the load of one row tile."""
+        dims = [i for i in ref.index if i in let.type.axes]
+        unit = [ref.index[d] for d in self.facts.unit.get(ref.buffer, ())]
+        dims.sort(key=lambda i: i in unit)
+        whole = {self.axis.name: self.axis.over}
+        name = fresh(f"s_{ref.buffer}", self.taken)
+        alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), (("layout", "swizzle128"), ("place", "shared")))
+        source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
+        order = tuple(str(d) for d in dims)
+        load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
+        return alloc, ir.Copy(ir.Ref(name, alloc.dims), source, (("engine", "tma"),)), load
+
+    def _accumulated(self, buffer: str, product: str, type_: ir.TileType, depth: str) -> list[ir.Stmt]:
+        """The buffer holds the product, or its sum with what it held."""
+        place_ = ir.Ref(buffer, type_.axes)
+        before, after = fresh(f"{buffer}_before", self.taken), fresh(f"{buffer}_after", self.taken)
+        more = (
+            ir.Let(before, type_, ir.Load(place_)),
+            ir.Let(after, type_, ir.Map("add", (before, product))),
+            ir.Store(place_, after),
+        )
+        return [ir.When("first", depth, (ir.Store(place_, product),)), ir.When("not_first", depth, more)]
+
+    # ------------------------------------------------------------------------------------- parts of sums
+    def _split(
+        self, loop: ir.Loop, totals: list[ir.Let], before: tuple[ir.Stmt, ...], after: tuple[ir.Stmt, ...]
+    ) -> tuple[ir.Stmt, ...]:
+        """Parts pass through memory that all blocks see; whoever joins them adds in order, and goes on with the rest."""
+        part = loop.axes[0].name
+        at = next(n for n, s in enumerate(loop.body) if is_main(s))
+        main, joins = loop.body[at], loop.body[at + 1 :]
+        assert isinstance(main, ir.Loop)
+        inits = [s for s in loop.body[:at] if isinstance(s, ir.Let)]
+        allocs, steps = self._main(main, inits)
+        saves: list[ir.Stmt] = []
+        adds: list[ir.Stmt] = []
+        shared = ir.note(loop.notes, "how") == "cluster"
+        buffers = {}
+        for init, total in zip(inits, totals, strict=True):
+            parts, mine, own = (fresh(f"{total.name}_{w}", self.taken) for w in ("parts", "mine", "one"))
+            allocs.append(self._alloc(parts, init, "shared" if shared else "memory"))
+            place_ = ir.Ref(parts, init.type.axes)
+            saves += [replace(init, name=mine, expr=ir.Load(ir.Ref(init.name, init.type.axes))), ir.Store(place_, mine)]
+            adds.append(replace(init, name=own, expr=ir.Load(place_)))
+            adds += self._accumulated(total.name, own, init.type, part)
+            buffers[total.name] = total.name
+        reads = self._reads(buffers, {t.name: t for t in totals})
+        last = ir.When("last", part, self._chunks((*before, *reads[0], *renamed(after, reads[1]))))
+        assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
+        sync = ir.Sync(
+            fresh("parts", self.taken),
+            "barrier",
+            (("guards", tuple(f"{t.name}_parts" for t in totals)), ("scope", "cluster" if shared else "grid"), ("stage", part)),
+        )
+        held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
+        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*adds, last))))

@@ -1,0 +1,62 @@
+"""Stage `simt`: programs whose threads all do the same: tiles to the grid, steps, lanes, widths of accesses.
+
+    before:  for m in M parallel { for d in D { x = load x[m, d] ... } }
+    after:   for m in M step 2 parallel @bind=grid { for d in D step 1024 @unroll=2 { x = load x[m, d] @vec=8 ... } }
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.language import ir
+from tilewright.language.structure import rewrite
+
+
+def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
+    """The scheduled program; loops over the grid have `bind=grid`, the kernel its `threads` and `lanes`."""
+
+    def change(stmt: ir.Stmt) -> ir.Stmt:
+        match stmt:
+            case ir.Loop():
+                return _loop(stmt, design)
+            case ir.Let(name, _, ir.Load(ref)):
+                return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
+            case ir.Let(name, _, ir.Dot()):
+                atom = str(design.get(f"atom.{name}", "fma"))
+                return replace(stmt, notes=ir.with_notes(stmt.notes, atom=atom))
+            case ir.Store(ref):
+                return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
+            case _:
+                return stmt
+
+    body = tuple(_bound(s) for s in rewrite(kernel.body, change))
+    notes = ir.with_notes(
+        kernel.notes, machine=facts.machine.name, design=design.hash, threads=32 * design.number("warps", 4)
+    )
+    if lanes := design.names("lanes"):
+        notes = ir.with_notes(notes, lanes=lanes)
+    return replace(kernel, body=body, notes=notes)
+
+
+def _bound(stmt: ir.Stmt) -> ir.Stmt:
+    if isinstance(stmt, ir.Loop) and stmt.parallel:
+        return replace(stmt, notes=ir.with_notes(stmt.notes, bind="grid"))
+    return stmt
+
+
+def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
+    axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
+    unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
+    notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
+    return replace(loop, axes=axes, notes=notes)
+
+
+def _access(notes: ir.Notes, tensor: str, design: Design) -> ir.Notes:
+    vec, cache = design.number(f"vec.{tensor}", 1), design.get(f"cache.{tensor}")
+    notes = ir.with_notes(notes, vec=vec) if vec > 1 else notes
+    return notes if cache is None else ir.with_notes(notes, cache=str(cache))
+
+
+__all__ = ["lower_simt"]

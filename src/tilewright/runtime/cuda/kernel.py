@@ -1,0 +1,197 @@
+"""A kernel on a GPU: compiled and loaded, and tied to operands by a launch."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.build.cuda_kernel import CudaBinary
+from tilewright.build.kernel_cache import Request
+from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_abi import MAP_BYTES, TensorMap, Words, argument_bytes
+from tilewright.errors import LaunchError
+from tilewright.language import ir
+from tilewright.machines.machine import Machine
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda import driver
+from tilewright.runtime.rebind import current_stream
+
+_WIDEST = 128
+"""Bytes: no access and no tensor map asks for a stricter alignment."""
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """A compiled operator on one device: call `bind` to get launches."""
+
+    request: Request
+    binary: CudaBinary
+    function: driver.Function
+    machine: Machine = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the tile program."""
+        return self.request.kernel.name
+
+    def bind(
+        self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
+    ) -> GpuLaunch:
+        """A launch on these operands, with scratch memory of its own."""
+        module, program = self.binary.module, self.request.kernel
+        words = module.words(program)
+        argument = driver.argument_memory(argument_bytes(len(module.maps), words.count))
+        slots = argument[MAP_BYTES * len(module.maps) :].view(np.int64)
+        for n, described in enumerate(module.maps):
+            found = encoded(described, buffers[described.tensor])
+            argument[MAP_BYTES * n : MAP_BYTES * (n + 1)] = np.frombuffer(found, np.uint8)
+        scratch = self._scratch(slots, words, sizes)
+        for p in program.params:
+            if p.dims is None:
+                slots[words.scalar(p.name)] = _scalar_bits(p, scalars[p.name])
+            else:
+                at = words.tensor(p.name)
+                slots[at] = buffers[p.name].pointer
+                slots[at + 1 : at + 1 + len(p.dims)] = buffers[p.name].strides
+        for dim in program.dims:
+            slots[words.dim(dim)] = sizes[dim]
+        call = driver.Call(
+            self.name, self.function, argument, module.grid.blocks(sizes, self._resident()),
+            module.threads, module.shared_bytes, module.grid.cluster, module.pdl,
+        )  # fmt: skip
+        return GpuLaunch(self, call, words, scratch, buffers)
+
+    def _resident(self) -> int:
+        return self.function.resident * self.machine.cores
+
+    def _scratch(self, slots: np.ndarray, words: Words, sizes: Mapping[str, int]) -> list[Any]:
+        owners = []
+        for part in self.binary.module.scratch:
+            memory = _device_memory(part.reserve.bytes(dict(sizes)), self.function.device, part.zeroed)
+            slots[words.scratch_word(part.name)] = memory.data_ptr()
+            owners.append(memory)
+        return owners
+
+
+class GpuLaunch:
+    """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds.
+
+    It runs on torch's current stream of its device. Pointers in `words` may be exchanged for others of the same
+    alignment: tensor maps follow them.
+    """
+
+    __slots__ = ("_call", "_lock", "_mapped", "_scratch", "_stream", "_words", "kernel", "operands", "words")
+
+    def __init__(
+        self, kernel: GpuKernel, call: driver.Call, words: Words, scratch: list[Any], operands: Mapping[str, Buffer]
+    ) -> None:
+        self.kernel, self.operands = kernel, operands
+        self._call, self._words, self._scratch = call, words, scratch
+        # A memoryview: its elements are read and written in a third of the time of NumPy's.
+        self.words = call.argument[MAP_BYTES * len(kernel.binary.module.maps) :].data.cast("q")
+        maps = kernel.binary.module.maps
+        self._mapped = [
+            [n, words.tensor(m.tensor), int(self.words[words.tensor(m.tensor)])] for n, m in enumerate(maps)
+        ]
+        self._lock = threading.Lock()
+        self._stream = current_stream()
+
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        return self.kernel.request.kernel
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Alignment on a GPU is a part of the form of a call."""
+        return False
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the grid."""
+        return self._call.blocks
+
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        return self._words.tensor(name)
+
+    def detached(self) -> GpuLaunch:
+        """The same launch with words of its own, which keeps no operand alive."""
+        return GpuLaunch(self.kernel, self._call.copy(), self._words, self._scratch, {})
+
+    def __call__(self) -> None:
+        with self._lock:
+            words = self.words
+            for entry in self._mapped:
+                pointer = words[entry[1]]
+                if pointer != entry[2]:
+                    driver.move_map(self._call.argument, entry[0], pointer)
+                    entry[2] = pointer
+            self._call(self._stream(self.kernel.function.device))
+
+
+_maps: dict[tuple[Any, ...], bytes] = {}
+_MOST_MAPS = 4096
+
+
+def encoded(described: TensorMap, buffer: Buffer) -> bytes:
+    """The tensor map of a buffer, remembered: the same weights are described to many kernels, and again each call."""
+    key = (buffer.pointer, buffer.shape, buffer.strides, buffer.dtype.name, described)
+    found = _maps.get(key)
+    if found is None:
+        if len(_maps) >= _MOST_MAPS:
+            _maps.clear()
+        found = _maps[key] = _encode(described, buffer)
+    return found
+
+
+def _encode(described: TensorMap, buffer: Buffer) -> bytes:
+    first, *rest = described.dims
+    if buffer.strides[first] != 1 and buffer.shape[first] > 1:
+        raise LaunchError(f"{described.tensor}: the copy engine wants stride 1 along dimension {first}")
+    width = buffer.dtype.bytes
+    strides = [_byte_stride(buffer, d, width) for d in rest]
+    sizes = [buffer.shape[d] for d in described.dims]
+    return driver.tensor_map(
+        buffer.pointer, buffer.dtype.name, sizes, strides, described.box, described.swizzle, described.l2_promotion
+    )
+
+
+def _byte_stride(buffer: Buffer, dim: int, width: int) -> int:
+    """The stride of a dimension in bytes; one of a single position is never taken, and may be anything legal."""
+    return buffer.strides[dim] * width if buffer.shape[dim] > 1 else 16
+
+
+def layout_on_gpu(buffer: Buffer) -> TensorLayout:
+    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides."""
+    unit = next((d for d in reversed(range(len(buffer.shape))) if buffer.strides[d] == 1), None)
+    step = buffer.pointer | _WIDEST
+    for d, (size, stride) in enumerate(zip(buffer.shape, buffer.strides, strict=True)):
+        if size > 1 and d != unit:
+            step |= abs(stride) * buffer.dtype.bytes
+    return TensorLayout(tuple(1 if d == unit else None for d in range(len(buffer.shape))), step & -step)
+
+
+def _scalar_bits(p: ir.Param, value: float | int) -> int:
+    if p.dtype.kind != "float":
+        return int(value)
+    code = ("<d", "<q") if p.dtype.bits == 64 else ("<f", "<i")
+    return int(struct.unpack(code[1], struct.pack(code[0], value))[0])
+
+
+def _device_memory(size: int, device: int, zeroed: bool) -> Any:
+    import torch
+
+    make = torch.zeros if zeroed else torch.empty
+    try:
+        return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
+    except torch.OutOfMemoryError:
+        raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
+
+
+__all__ = ["GpuKernel", "GpuLaunch", "encoded", "layout_on_gpu"]

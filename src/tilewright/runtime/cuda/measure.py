@@ -1,0 +1,100 @@
+"""Honest timing on a GPU: candidates side by side, interleaved, with an A/A control, from a cold L2 cache.
+
+Each sample is the time between two events around one call, on torch's current stream, after the L2 cache was
+overwritten. All calls of some rounds are queued before any is waited for, so that the host never shows in a sample; an
+order that rotates gives each candidate every place. Ratios and intervals are those of `runtime.measure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from tilewright.errors import ArgumentError
+from tilewright.runtime.measure import CONTROL, MIN_ROUNDS, Comparison, rotations
+
+_QUEUED = 8
+"""Rounds in flight: enough to hide the host, few enough for the driver's queue of launches."""
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 40,
+    poison: Callable[[], object] | None = None,
+    flush: bool = True,
+    control: bool = True,
+) -> Comparison:
+    """Time `candidates` against each other for `rounds` rounds (at least MIN_ROUNDS).
+
+    `poison` is queued before every sample (let it fill the outputs with NaN, so that a kernel which does not write is
+    found by the check afterwards). Raises ArgumentError for no candidate.
+    """
+    if not candidates or CONTROL in candidates:
+        raise ArgumentError(f"compare needs at least one candidate, and none may be called {CONTROL!r}")
+    order = tuple(candidates)
+    entries = {**candidates, CONTROL: candidates[order[0]]} if control else dict(candidates)
+    for call in candidates.values():
+        call()  # loads, and allocates what is allocated once
+    samples: dict[str, list[float]] = {name: [] for name in entries}
+    turns = rotations(tuple(entries))
+    left = max(rounds, MIN_ROUNDS)
+    while left > 0:
+        queued = [_round(next(turns), entries, poison, flush) for _ in range(min(left, _QUEUED))]
+        left -= len(queued)
+        for events in queued:
+            for name, (start, stop) in events.items():
+                stop.synchronize()
+                samples[name].append(start.elapsed_time(stop) * 1e6)
+    taken = {name: tuple(values) for name, values in samples.items()}
+    if not control:
+        taken[CONTROL] = taken[order[0]]
+    return Comparison(taken, dict.fromkeys(entries, 1), order, flush)
+
+
+def median_ns(call: Callable[[], object], rounds: int = 9, poison: Callable[[], object] | None = None) -> float:
+    """Median nanoseconds of one cold call: a first look, without a control."""
+    return compare({"call": call}, rounds=rounds, poison=poison, control=False).median_ns("call")
+
+
+def _round(
+    names: tuple[str, ...],
+    entries: Mapping[str, Callable[[], object]],
+    poison: Callable[[], object] | None,
+    flush: bool,
+) -> dict[str, tuple[Any, Any]]:
+    import torch
+
+    events = {}
+    for name in names:
+        if poison is not None:
+            poison()
+        if flush:
+            flush_l2()
+        start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        entries[name]()
+        stop.record()
+        events[name] = (start, stop)
+    return events
+
+
+def flush_l2() -> None:
+    """Queue a read of four times the L2 cache: what was cached is gone, and nothing waits to be written back."""
+    import torch
+
+    _flusher(torch.cuda.current_device())()
+
+
+@cache
+def _flusher(device: int) -> Callable[[], object]:
+    import torch
+
+    size = 4 * int(torch.cuda.get_device_properties(device).L2_cache_size)
+    buffer = torch.ones(size // 4, dtype=torch.float32, device=f"cuda:{device}")
+    total = torch.empty((), dtype=torch.float32, device=f"cuda:{device}")
+    return lambda: torch.sum(buffer, 0, out=total)
+
+
+__all__ = ["compare", "flush_l2", "median_ns"]

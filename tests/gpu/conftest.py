@@ -1,0 +1,28 @@
+"""Tests that need an NVIDIA GPU: all of this folder is skipped without one, and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tilewright.errors import MachineError
+from tilewright.machines import nvidia
+
+HERE = Path(__file__).parent
+
+
+def _why_not() -> str | None:
+    try:
+        import torch
+
+        return None if nvidia.devices() and torch.cuda.is_available() else "torch sees no GPU"
+    except MachineError as error:
+        return str(error)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mine = [item for item in items if HERE in item.path.parents]
+    if mine and (reason := _why_not()) is not None:
+        for item in mine:
+            item.add_marker(pytest.mark.skip(reason=reason))

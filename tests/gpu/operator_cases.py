@@ -1,0 +1,202 @@
+"""Calls of every operator with drawn sizes: NumPy inputs in the kernel's layout, seeded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tilewright.operators import OPERATORS
+from tilewright.operators.operator import Exact, Operator
+
+TYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16)}
+
+
+@dataclass
+class Call:
+    """One call: inputs, outputs by shape and type, scalars and options."""
+
+    operator: Operator
+    inputs: dict[str, Any]
+    outputs: dict[str, tuple[tuple[int, ...], Any]]
+    scalars: dict[str, float] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def expected(self) -> dict[str, Exact]:
+        return self.operator.reference(**self.inputs, **self.scalars, **self.options)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all operands."""
+        out = sum(int(np.prod(s)) * np.dtype(t).itemsize for s, t in self.outputs.values())
+        return out + sum(x.nbytes for n, x in self.inputs.items() if x is not None and n not in self.outputs)
+
+
+class Draw:
+    """Draws operands of one element type."""
+
+    def __init__(self, seed: int, element: str) -> None:
+        self.random, self.type = np.random.default_rng(seed), TYPES[element]
+
+    def normal(self, *shape: int) -> Any:
+        return self.random.standard_normal(shape, dtype=np.float32).astype(self.type)
+
+    def whole(self, high: int, *shape: int) -> Any:
+        return self.random.integers(0, max(high, 1), shape).astype(np.int32)
+
+    def size(self, *choices: int) -> int:
+        return int(self.random.choice(choices))
+
+
+def draw(name: str, seed: int, element: str = "bf16", large: bool = False) -> Call:
+    """A call of the operator `name`: odd sizes, or those of a model where `large`."""
+    d = Draw(seed, element)
+    return _MAKERS[name](d, large)
+
+
+def _call(name: str, inputs: dict[str, Any], outputs: dict[str, Any], **more: Any) -> Call:
+    return Call(OPERATORS[name], inputs, outputs, more.get("scalars", {}), more.get("options", {}))
+
+
+def _rows(d: Draw, large: bool) -> tuple[int, int]:
+    if large:
+        return 4096, 4096
+    return d.size(1, 3, 17, 64), d.size(1, 2, 7, 63, 64, 128, 257, 1000, 4096, 5003)
+
+
+def _elementwise(name: str, operands: tuple[str, ...], output: str, **scalars: float) -> Any:
+    def make(d: Draw, large: bool) -> Call:
+        m, n = _rows(d, large)
+        return _call(name, {o: d.normal(m, n) for o in operands}, {output: ((m, n), d.type)}, scalars=dict(scalars))
+
+    return make
+
+
+def _norm(name: str, extra: tuple[str, ...], outputs: tuple[str, ...], vectors: tuple[str, ...]) -> Any:
+    def make(d: Draw, large: bool) -> Call:
+        m, n = _rows(d, large)
+        inputs = {"x": d.normal(m, n), **{e: d.normal(m, n) for e in extra}, **{v: d.normal(n) for v in vectors}}
+        return _call(name, inputs, {o: ((m, n), d.type) for o in outputs}, scalars={"eps": 1e-5})
+
+    return make
+
+
+def _softmax(d: Draw, large: bool) -> Call:
+    m, n = _rows(d, large)
+    return _call("softmax", {"x": d.normal(m, n)}, {"y": ((m, n), d.type)})
+
+
+def _argmax(d: Draw, large: bool) -> Call:
+    m, n = (64, 128256) if large else _rows(d, False)
+    return _call("argmax", {"x": d.normal(m, n)}, {"index": ((m,), np.dtype(np.int32))})
+
+
+def _embedding(d: Draw, large: bool) -> Call:
+    n, v, w = (4096, 32000, 4096) if large else (d.size(1, 5, 33), d.size(3, 100), d.size(1, 7, 64, 1000, 4096))
+    return _call("embedding", {"ids": d.whole(v, n), "table": d.normal(v, w)}, {"y": ((n, w), d.type)})
+
+
+def _matmul(d: Draw, large: bool) -> Call:
+    m, n, k = (1, 4096, 4096) if large else (d.size(1, 3, 8, 17, 70, 130), d.size(1, 16, 65, 200), d.size(1, 8, 31, 64, 500))
+    inputs: dict[str, Any] = {"a": d.normal(m, k), "b": d.normal(n, k)}
+    options: dict[str, Any] = {}
+    if not large and d.size(0, 1):
+        inputs |= {"bias": d.normal(n), "residual": d.normal(m, n)}
+        options["activation"] = ("gelu", "silu", "gelu_tanh", "relu")[d.size(0, 1, 2, 3)]
+    return _call("matmul", inputs, {"c": ((m, n), d.type)}, options=options)
+
+
+def _gate_up(d: Draw, large: bool) -> Call:
+    m, n, k = (4, 4096, 4096) if large else (d.size(1, 5, 17, 70), d.size(1, 16, 65, 200), d.size(8, 31, 64, 500))
+    return _call("gate_up", {"x": d.normal(m, k), "gate": d.normal(n, k), "up": d.normal(n, k)}, {"y": ((m, n), d.type)})
+
+
+def _batched(d: Draw, large: bool) -> Call:
+    b, m, n, k = (8, 128, 128, 128) if large else (d.size(1, 3), d.size(1, 9, 70), d.size(1, 65, 200), d.size(8, 31, 64))
+    return _call("batched_matmul", {"a": d.normal(b, m, k), "b": d.normal(b, n, k)}, {"c": ((b, m, n), d.type)})
+
+
+def _angles(d: Draw, positions: int, half: int) -> tuple[Any, Any]:
+    angle = d.random.standard_normal((positions, 2, half))
+    return np.cos(angle).astype(d.type), np.sin(angle).astype(d.type)
+
+
+def _rope(d: Draw, large: bool) -> Call:
+    b, s, h, r = (8, 512, 32, 64) if large else (d.size(1, 2), d.size(1, 5), d.size(1, 3, 8), d.size(4, 16, 40, 64))
+    cos, sin = _angles(d, 600, r)
+    inputs = {"x": d.normal(b, s, h, 2, r), "cos": cos, "sin": sin, "positions": d.whole(600, b, s)}
+    outputs = {"y": ((b, s, h, 2, r), d.type)}
+    if not large and d.size(0, 1):
+        inputs["rest"] = d.normal(b, s, h, 24)
+        outputs["rest_y"] = ((b, s, h, 24), d.type)
+    return _call("rope", inputs, outputs)
+
+
+def _rope_cache(d: Draw, large: bool) -> Call:
+    b, s, q, h, r, t = (8, 128, 32, 8, 64, 512) if large else (d.size(1, 2), d.size(1, 5), d.size(2, 4), 2, d.size(8, 40, 64), 9)
+    cos, sin = _angles(d, t, r)
+    places = np.stack([d.random.permutation(t)[:s] for _ in range(b)]).astype(np.int32)
+    inputs = {
+        "q": d.normal(b, s, q, 2, r), "k": d.normal(b, s, h, 2, r), "v": d.normal(b, s, h, 2 * r),
+        "cos": cos, "sin": sin, "positions": places, "q_norm": d.normal(2, r), "k_norm": d.normal(2, r),
+        "k_cache": d.normal(b, h, t, 2, r), "v_cache": d.normal(b, h, t, 2 * r),
+    }  # fmt: skip
+    outputs = {
+        "q_out": ((b, s, q, 2, r), d.type), "k_cache": ((b, h, t, 2, r), d.type), "v_cache": ((b, h, t, 2 * r), d.type),
+    }  # fmt: skip
+    return _call("rope_cache", inputs, outputs, scalars={"eps": 1e-5})
+
+
+def _paged_rope_cache(d: Draw, large: bool) -> Call:
+    t, q, h, r, pages, length = (1024, 32, 8, 64, 128, 16) if large else (d.size(1, 7), 4, 2, d.size(8, 64), 4, 5)
+    cos, sin = _angles(d, 100, r)
+    slots = d.random.permutation(pages * length)[:t].astype(np.int32)
+    inputs = {
+        "q": d.normal(t, q, 2, r), "k": d.normal(t, h, 2, r), "v": d.normal(t, h, 2 * r), "cos": cos, "sin": sin,
+        "positions": d.whole(100, t), "slots": slots,
+        "k_pages": d.normal(pages, h, length, 2, r), "v_pages": d.normal(pages, h, length, 2 * r),
+    }  # fmt: skip
+    outputs = {
+        "q_out": ((t, q, 2, r), d.type),
+        "k_pages": ((pages, h, length, 2, r), d.type),
+        "v_pages": ((pages, h, length, 2 * r), d.type),
+    }
+    return _call("paged_rope_cache", inputs, outputs, scalars={"eps": 1e-5})
+
+
+def _attention(d: Draw, large: bool) -> Call:
+    b, h, g, s, t, w = (4, 8, 4, 1, 2048, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5, 20), d.size(20, 45), d.size(16, 64, 80))
+    inputs = {
+        "q": d.normal(b, h, g, s, w), "k": d.normal(b, h, t, w), "v": d.normal(b, h, t, w),
+        "lengths": d.random.integers(s, t + 1, (b,)).astype(np.int32),
+    }  # fmt: skip
+    options = {"causal": bool(d.size(0, 1)), "window": None if d.size(0, 1) else 7} if not large else {"causal": True}
+    return _call("attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5}, options=options)
+
+
+def _paged_attention(d: Draw, large: bool) -> Call:
+    b, h, g, s, pages, page, w = (4, 8, 4, 1, 128, 16, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5), 6, d.size(4, 16), d.size(16, 64))
+    table = np.stack([d.random.permutation(b * pages)[:pages] for _ in range(b)]).astype(np.int32)
+    inputs = {
+        "q": d.normal(b, h, g, s, w), "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
+        "page_table": table, "lengths": d.random.integers(s, pages * page + 1, (b,)).astype(np.int32),
+    }  # fmt: skip
+    return _call("paged_attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5})
+
+
+_MAKERS: dict[str, Any] = {
+    "silu": _elementwise("silu", ("x",), "y"),
+    "gelu": _elementwise("gelu", ("x",), "y"),
+    "swiglu": _elementwise("swiglu", ("gate", "up"), "y"),
+    "scale_add": _elementwise("scale_add", ("a", "b"), "c", alpha=0.7),
+    "rmsnorm": _norm("rmsnorm", (), ("y",), ("weight",)),
+    "add_rmsnorm": _norm("add_rmsnorm", ("residual",), ("total", "y"), ("weight",)),
+    "layernorm": _norm("layernorm", (), ("y",), ("weight", "bias")),
+    "softmax": _softmax, "argmax": _argmax, "embedding": _embedding,
+    "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
+    "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,
+    "attention": _attention, "paged_attention": _paged_attention,
+}  # fmt: skip
+NAMES = tuple(_MAKERS)
