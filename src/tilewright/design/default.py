@@ -169,15 +169,19 @@ def _pairs_are_faster(facts: Facts) -> bool:
 
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
-    accumulators = facts.registers // 2
-    tile_m = 1 if rows == 1 else _FEW_ROWS
-    tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
-    chunk = 2 * facts.lanes
+    accumulators, chunk = facts.registers // 2, 2 * facts.lanes
+    if rows == 1:  # one stream for each matrix, which prefetchers follow best; chunks of it are summed side by side
+        tile_m, tile_n, depth = 1, 1, 8 * chunk
+    else:
+        tile_m, depth = _FEW_ROWS, chunk
+        tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
-        f"tile.{p.k.name}": chunk if tile_m > 1 else 4 * chunk // len(p.columns),
+        f"tile.{p.k.name}": depth,
     }
+    if rows == 1:
+        decisions[f"split.{p.k.name}"] = 4
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
     if _pairs(p, facts):

@@ -19,6 +19,7 @@ class Design:
     - `tile.AXIS`: points of the axis that one register tile covers
     - `block.AXIS`: points of the axis that one cache block covers (a multiple of the tile)
     - `unroll.AXIS`: tiles of a serial loop written out in one pass
+    - `split.AXIS`: accumulators that a sum over a serial loop is split over, joined when it ends
     - `lanes`: axes that lie across vector lanes, first choice first
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)

@@ -79,7 +79,8 @@ class Footprint:
         if isinstance(let.expr, ir.Full):
             return 1  # every element is one scalar
         if let.name in self._accumulated and isinstance(let.expr, ir.Dot) and self.is_inner(let, let.expr):
-            return self.parts(axes, None)  # its sums stay spread over the lanes of the summed axis
+            # Its sums stay spread over the lanes of the summed axis, in as many accumulators as it is split over.
+            return self.parts(axes, None) * self.design.number(f"split.{let.expr.axis}", 1)
         return self.parts(axes, self.lane_of(axes))
 
     def is_inner(self, let: ir.Let, dot: ir.Dot) -> bool:

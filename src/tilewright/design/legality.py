@@ -19,7 +19,7 @@ from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "tile")
-PER_AXIS = ("tile", "block", "unroll")
+PER_AXIS = ("tile", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads")
 
@@ -179,6 +179,17 @@ def _unrolls(v: View) -> Iterator[str]:
             yield f"unroll.{axis}={times}: {axis} is not the last axis of a serial loop ({serial}); drop it"
 
 
+def _splits(v: View) -> Iterator[str]:
+    for axis, times in v.design.prefixed("split"):
+        assert isinstance(times, int)
+        label = f"split.{axis}={times}"
+        chunks = v.extent(axis) // v.chunk(axis)
+        if axis not in v.unrollable or v.design.names("lanes")[:1] != (axis,):
+            yield f"{label}: sums are split where they lie across the lanes of a serial loop; put {axis} first in lanes"
+        elif times & (times - 1) or chunks % times:
+            yield f"{label}: tile.{axis}={v.extent(axis)} has {chunks} vectors; take a power of two that divides it"
+
+
 def _orders(v: View) -> Iterator[str]:
     for level in ("order", "inner"):
         names = v.design.names(level)
@@ -242,6 +253,7 @@ RULES = (
     Rule("lanes", "a vector is loaded, computed and stored whole", _lanes),
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
+    Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),
     Rule("orders", "each axis of a loop nest is visited at one level", _orders),
     Rule("packs", "panels hold an operand in the order in which one loop nest multiplies it", dot_rules.packs),
     Rule("locals", "what a cache block packs is as large as the block", dot_rules.locals_),
