@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.design.design import Choice, Design
+from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
 
@@ -348,7 +349,24 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
             decisions[f"block.{axis.name}"] = 64 * facts.lanes
         elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
             decisions[f"block.{axis.name}"] = 32
+    decisions |= _kept_rows(kernel, nest, facts)
     return {**decisions, **_streaming(kernel, nest, parallel, facts, _points(kernel, decisions, lanes, facts))}, lanes
+
+
+_COSTLY = frozenset({"exp", "exp2", "log", "tanh", "sigmoid", "erf"})  # a polynomial each, where a load would do
+
+
+def _kept_rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> dict[str, Choice]:
+    """Functions of a row that a later loop needs again are kept, where the row stays in the caches meanwhile."""
+    room = (facts.machine.l2_bytes or 512 << 10) // 4
+    return {
+        f"keep.{name}": True
+        for name, twin in twins(kernel).items()
+        if twin.nest == nest
+        and isinstance(twin.later.expr, ir.Map)
+        and twin.later.expr.op in _COSTLY
+        and twin.later.type.dtype.bytes * facts.size(kernel, twin.second.axes[0]) <= room
+    }
 
 
 def _points(kernel: ir.Kernel, decisions: Mapping[str, Choice], lanes: list[str], facts: Facts) -> dict[str, Choice]:
