@@ -44,12 +44,16 @@ class Landscape:
     seed: int
     error: float = 0.15  # of the model, as a standard deviation of the logarithm
     rough: float = 0.03
+    _known: dict[tuple[float, Design], float] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, operator: str, seed: int, element: str = "bf16", machine: str = "zen5", **sizes: int) -> Landscape:
+    def of(
+        cls, operator: str, seed: int, element: str = "bf16", machine: str = "zen5", error: float = 0.15,
+        rough: float = 0.03, **sizes: int,
+    ) -> Landscape:  # fmt: skip
         """The landscape of an operator at some sizes."""
         program = traced(operator, element, **OPTIONS.get(operator, {}))
-        return cls(operator, program, facts(program, machine, **sizes), seed)
+        return cls(operator, program, facts(program, machine, **sizes), seed, error, rough)
 
     def seconds(self, design: Design) -> float:
         """How long a design really takes."""
@@ -60,6 +64,11 @@ class Landscape:
         return 1e-4 * math.exp(self._terms(design, 1.0))
 
     def _terms(self, design: Design, wrong: float) -> float:
+        if (wrong, design) not in self._known:
+            self._known[wrong, design] = self._sum(design, wrong)
+        return self._known[wrong, design]
+
+    def _sum(self, design: Design, wrong: float) -> float:
         """Each number of the encoding has a best value; those of tiles and blocks matter most."""
         total = 0.0
         for name, x in zip(NAMES, encode(self.kernel, design, self.facts), strict=True):
