@@ -96,6 +96,22 @@ def read(path: Path) -> Evidence:
         raise ArgumentError(f"{path}: {error}") from None
 
 
+def to_text(evidence: Evidence) -> str:
+    """The evidence as JSON, numbers with six digits: more would pretend."""
+    return json.dumps(_rounded(evidence.to_dict()), separators=(",", ":"))
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {k: _rounded(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_rounded(v) for v in value]
+    return value
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
