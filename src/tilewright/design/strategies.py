@@ -140,14 +140,13 @@ class Evolve:
         tried = {t.design for t in trials}
         if ahead := self._task.fresh(self._shared, tried):
             return ahead[:count]
-        best, belief = champion(), Belief()
-        belief.learn(trials)
+        best = champion()
         children = self._task.fresh(self._descendants(best), tried)
-        chosen = _ranked(children, belief)[: max(1, count - count // 4)]
+        chosen = _ranked(children, Belief())[: max(1, count - count // 4)]
         chosen += self._strays(best, tried | {c.design for c in chosen}, count // 8)
         known = tried | {c.design for c in chosen}
         spare = [replace(c, mutation="Pool") for c in self._task.fresh(self._pool, known)]
-        return [*chosen, *_ranked(spare, belief)[: count - len(chosen)]]
+        return [*chosen, *spare[: count - len(chosen)]]
 
     def _descendants(self, champion: Design) -> list[Candidate]:
         """Designs one mutation away, and two by way of those that the model thinks most of."""
@@ -158,7 +157,7 @@ class Evolve:
     def _strays(self, champion: Design, taken: set[Design], count: int) -> list[Candidate]:
         """Random designs and random mutations of the champion, by the seed."""
         kernel, facts = self._task.kernel, self._task.facts
-        rng = random.Random(f"{self._seed} {champion.hash} {len(taken)}")
+        rng = random.Random(f"{champion.hash} {len(taken)}")
         found: dict[Design, Candidate] = {}
         for n in range(20 * count):
             if len(found) == count:
