@@ -1,0 +1,216 @@
+"""The analytical model of tiled products on NVIDIA GPUs.
+
+    seconds = launch + fill + max(memory, L2, tensor cores of all waves) + joining of splits
+
+Read from plain decisions, each with a default: `tile.AXIS`, `stages`, `cluster` or `cluster.AXIS`, `split.AXIS`,
+`atom.DOT`, `warpgroups`, `persistent`. Programs without dots cost their bytes. Not modelled: bank conflicts of a
+swizzle that is wrong (see `gpu_memory`), order of tiles in L2, clocks under power limits beyond one factor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
+from tilewright.design.cost.program import Program, program_of
+from tilewright.design.cost.roofline import Roofline
+from tilewright.design.cost.term import Estimate, Term, largest
+from tilewright.design.cost.waves import Waves
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.language import ir
+
+LAUNCH = 2.5e-6  # s: a launch seen from a stream that is kept busy
+LATENCY = 1.0e-6  # s: from asking HBM to having it, address translation of a cold page included
+POWER = 0.80  # of the peak that tensor cores keep up on random data (700-815 of 989 TFLOP/s measured on an H200)
+L2_BYTES = 40.0  # bytes a cycle and SM that L2 delivers with all of them asking
+GRID_BARRIER = 2.2e-6  # s: until the last of a split knows that all parts are there
+EPILOGUE = 0.5e-6  # s: results from registers to memory, where nothing overlaps it
+_CLOCK, _READ, _SHARED_BYTES, _REGISTERS = 1.7e9, 2.0e12, 128.0, 168
+
+
+@dataclass(frozen=True)
+class Product:
+    """One dot at its sizes: rows, columns, depth; the points of each that a block covers; copies of it (`batch`)."""
+
+    sizes: tuple[int, int, int]
+    tiles: tuple[int, int, int]
+    batch: int
+    itemsize: int
+    split: int
+    cluster: int
+
+    @property
+    def flops(self) -> float:
+        """Two operations for each product."""
+        return 2.0 * math.prod(self.sizes) * self.batch
+
+    @property
+    def blocks(self) -> int:
+        """Tiles of the result, times the parts of the sum."""
+        (m, n, _), (tm, tn, _) = self.sizes, self.tiles
+        return -(-m // tm) * -(-n // tn) * self.batch * self.split
+
+    @property
+    def steps(self) -> int:
+        """Steps of the main loop of one block."""
+        return -(-self.sizes[2] // (self.tiles[2] * self.split))
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of both operands that one step brings in."""
+        tm, tn, tk = self.tiles
+        return (tm + tn) * tk * self.itemsize
+
+    @property
+    def result_bytes(self) -> float:
+        """Bytes of an f32 result."""
+        return 4.0 * self.sizes[0] * self.sizes[1] * self.batch
+
+
+def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: int, atom: str) -> float:
+    """Cycles of the tensor cores of one SM for one step of a block.
+
+    wgmma reads its operands from shared memory at 128 bytes a cycle for every 64 rows: below 64 columns that, and not
+    the product, decides. Rows and columns are rounded up to the atom (64 x 8, or 16 x 8 for mma).
+    """
+    rows, quantum = tiles[0], 64 if atom == "wgmma" else 16
+    tm, tn = -(-rows // quantum) * quantum, -(-tiles[1] // 8) * 8
+    math_cycles = 2.0 * tm * tn * tiles[2] / flops_per_cycle
+    read = (tm / quantum) * (quantum + tn) * tiles[2] * itemsize / _SHARED_BYTES if atom == "wgmma" else 0.0
+    return max(math_cycles, read)
+
+
+def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
+    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits."""
+    program = program_of(kernel)
+    products = [
+        _product(program, design, facts, let) for let in program.values.values() if isinstance(let.expr, ir.Dot)
+    ]
+    atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if _has_wgmma(facts) else "mma")
+    if not products:
+        return _stream(program, facts)
+    machine = facts.machine
+    clock = machine.clock_hz or _CLOCK
+    read = machine.memory.read or machine.memory.bandwidth or _READ
+    first = products[0]
+    stages = max(1, design.number("stages", 4))
+    threads = 128 * (max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1)) + (atom == "wgmma"))
+    shared = stages * sum(p.step_bytes for p in products)
+    resident = max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS if atom == "wgmma" else 128, shared))
+    if design.get("persistent"):
+        resident = 1
+    waves = Waves(first.blocks, machine.cores * resident)
+    active = min(machine.cores, first.blocks)
+    rate = _tensor_rate(facts, atom) * POWER
+    per_block = first.steps * sum(issue_cycles(p.tiles, rate, p.itemsize, atom) for p in products) / clock
+    rounds = -(-first.blocks // machine.cores)
+    tensor = per_block * rounds
+    loaded = sum(_loaded(p) for p in products)
+    # What is in flight bounds an SM: bytes of its ring over the latency.
+    per_sm = min(L2_BYTES * clock, min(shared, 200 << 10) * resident / LATENCY)
+    l2 = loaded / (active * per_sm)
+    compulsory = _compulsory(program, facts)
+    memory = compulsory / min(read, active * per_sm)
+    fill = LATENCY + sum(p.step_bytes for p in products) / per_sm + EPILOGUE
+    join = _join(products, design, machine.cores, clock)
+    seconds = LAUNCH + fill + max(memory, l2, tensor) + join
+    peak = machine.cores * _tensor_rate(facts, atom) * clock
+    flops = sum(p.flops for p in products)
+    roof = Roofline(flops, compulsory, peak, read)
+    times = (("launch", LAUNCH), ("fill", fill), ("memory", memory), ("L2", l2), ("tensor", tensor), ("join", join))
+    terms = tuple(Term(n, v, "s") for n, v in times)
+    return Estimate(seconds, largest(terms), (
+        *terms,
+        Term("memory bytes", compulsory, "byte"), Term("L2 bytes", loaded, "byte"),
+        Term("blocks", first.blocks, "1"), Term("waves", waves.count, "1"),
+        Term("wave efficiency", waves.efficiency, "1"),
+        Term("blocks per SM", resident, "1"), Term("intensity", roof.intensity, "flop/byte"),
+        Term("roofline", roof.seconds, "s at least"),
+    ))  # fmt: skip
+
+
+def _has_wgmma(facts: Facts) -> bool:
+    return any(a.name.startswith("wgmma") for a in facts.machine.atoms)
+
+
+def _tensor_rate(facts: Facts, atom: str) -> float:
+    """Flop a cycle and SM: of tensor cores on bf16, or of scalar multiplications."""
+    atoms = facts.machine.atoms
+    if atom != "fma":
+        rates = [a.flops_per_cycle for a in atoms if a.dtype in ("bf16", "f16") and a.flops_per_cycle]
+        if rates:
+            return max(rates) * (1.0 if atom == "wgmma" or not _has_wgmma(facts) else 0.62)  # mma.sync on Hopper
+    return next((a.flops_per_cycle for a in atoms if a.dtype == "f32" and a.flops_per_cycle), 256.0)
+
+
+def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Product:
+    assert isinstance(let.expr, ir.Dot)
+    dot = let.expr
+    rows = [a for a in program.values[dot.a].type.axes if a != dot.axis]
+    columns = [a for a in let.type.axes if a not in rows]
+    m, n = rows[0] if rows else let.type.axes[0], columns[0] if columns else let.type.axes[-1]
+    if design.get("swap"):
+        m, n = n, m
+    sizes = tuple(_size(program, facts, a) for a in (m, n, dot.axis))
+    tiles = tuple(_tile(program, design, facts, a, d) for a, d in ((m, 128), (n, 128), (dot.axis, 64)))
+    each = [a for nest in program.nests for a in nest.loop.axes if a.each]
+    clusters = [v for k, v in design.decisions if k.startswith("cluster") and isinstance(v, int)]
+    return Product(
+        (sizes[0], sizes[1], sizes[2]), (tiles[0], tiles[1], tiles[2]),
+        math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
+        max(1, design.number(f"split.{dot.axis}", 1)), max(1, math.prod(clusters)),
+    )  # fmt: skip
+
+
+def _size(program: Program, facts: Facts, axis: str) -> int:
+    while axis in program.axes:
+        axis = program.axes[axis].over
+    return facts.sizes.get(axis, 1)
+
+
+def _tile(program: Program, design: Design, facts: Facts, axis: str, default: int) -> int:
+    if axis not in program.axes:
+        return _size(program, facts, axis)
+    return max(1, design.number(f"tile.{axis}", default))
+
+
+def _loaded(p: Product) -> float:
+    """Bytes of operands that all blocks take from L2; one of a cluster's operands comes once for all its blocks."""
+    (m, n, k), (tm, tn, _) = p.sizes, p.tiles
+    down, across = -(-m // tm), -(-n // tn)
+    large, small = sorted((m * across, n * down), reverse=True)
+    return float(p.batch * k * p.itemsize * (large / min(p.cluster, max(1, down, across)) + small))
+
+
+def _compulsory(program: Program, facts: Facts) -> float:
+    """Bytes of all operands, each once."""
+    total = 0
+    for p in program.kernel.params:
+        if p.dims:
+            total += p.dtype.bytes * math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims)
+    return float(total)
+
+
+def _join(products: list[Product], design: Design, cores: int, clock: float) -> float:
+    """Parts of a split sum through L2: written, waited for, read and added."""
+    p = products[0]
+    if p.split == 1:
+        return 0.0
+    moved = sum(q.result_bytes for q in products) * p.split * 2
+    how = next((str(v) for _, v in design.prefixed("how")), "two_pass")
+    return moved / (cores * L2_BYTES * clock) + (0.0 if how == "atomic" else GRID_BARRIER)
+
+
+def _stream(program: Program, facts: Facts) -> Estimate:
+    """A program without dots: its bytes at the rate of a copy."""
+    machine = facts.machine
+    moved = _compulsory(program, facts)
+    rate = machine.memory.copy or machine.memory.bandwidth or _READ
+    terms = (Term("launch", LAUNCH, "s"), Term("fill", LATENCY, "s"), Term("memory", moved / rate, "s"))
+    seconds = sum(t.value for t in terms)
+    return Estimate(seconds, largest(terms), (*terms, Term("memory bytes", moved, "byte")))
+
+
+__all__ = ["estimate_gpu", "issue_cycles"]
