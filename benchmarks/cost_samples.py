@@ -96,7 +96,7 @@ class Case:
 
 # --------------------------------------------------------------------------------------------- drawing
 def draw(case: Case, count: int, seed: int, walks: float) -> list[Design]:
-    """The default design, then different legal ones: the share `walks` by walks from it, others drawn decision by decision."""
+    """The default design, then different legal ones: the share `walks` by walks from it, others drawn whole."""
     rng = random.Random(seed)
     default = default_design(case.kernel, case.facts)
     found = {default: None}

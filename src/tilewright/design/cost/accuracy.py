@@ -69,7 +69,7 @@ def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float6
 
 
 def cross_validated(rows: Sequence[Row], groups: Sequence[Hashable], folds: int = 4, seed: int = 0) -> list[float]:
-    """Corrected seconds of each row, by a correction trained without any row of its group; groups are dealt to folds."""
+    """Corrected seconds of each row, by a correction that saw no row of its group; groups are dealt to folds."""
     names = list(dict.fromkeys(groups))
     fold = {g: n % min(folds, len(names)) for n, g in enumerate(names)}
     result = [math.nan] * len(rows)
