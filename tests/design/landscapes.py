@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from programs import facts, traced
 
@@ -14,6 +15,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.encoding import NAMES, encode
 from tilewright.design.footprint import Footprint
+from tilewright.design.space import random_design
 from tilewright.design.trial import Outcome, Standing
 from tilewright.language import ir
 
@@ -58,6 +60,17 @@ class Landscape:
     def seconds(self, design: Design) -> float:
         """How long a design really takes."""
         return 1e-4 * math.exp(self._terms(design, 0.0) + self.rough * normal(self.seed, design.hash))
+
+    def under_roof(self, design: Design) -> float:
+        """The same where a roofline hides the best: below the time of one random design in 20, little is gained."""
+        share = self.seconds(design) / self.roof
+        return self.roof * (max(1.0, share) + 0.15 * share)
+
+    @cached_property
+    def roof(self) -> float:
+        """Seconds that 5% of random designs are faster than."""
+        rng = random.Random(0)
+        return sorted(self.seconds(random_design(self.kernel, self.facts, rng)) for _ in range(60))[3]
 
     def model(self, design: Design) -> float:
         """How long the model thinks that it takes."""

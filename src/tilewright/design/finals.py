@@ -21,9 +21,9 @@ TIE = 0.02
 LEAD = 0.03
 """What this search alone came upon must be faster by so much than all that every search of the key tries."""
 
-_FASTEST, _FIRST = 4, 8  # finalists: the fastest by their trials, and the first in the order in which ties are decided
+_FASTEST, _FIRST = 6, 12  # finalists: the fastest by their trials, and the first in the order in which ties are decided
 _NOISE = 4.0  # by so many times the noise of its trial a design may be better than it looks
-_ROUNDS = 4  # times that those in doubt meet again
+_ROUNDS = 8  # times that those in doubt meet again
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,12 @@ def _order(trials: Sequence[Trial]) -> dict[Design, tuple[bool, bool, int, str]]
 
 def ties(standings: Sequence[Standing]) -> list[Design]:
     """Designs that tie with the fastest, which comes first."""
-    return [s.design for s in standings if s.ratio <= standings[0].ratio * (1.0 + _margin(standings))]
+    return [s.design for s in standings if s == standings[0] or s.ratio <= _edge(standings)]
+
+
+def _edge(standings: Sequence[Standing]) -> float:
+    """The ratio up to which designs tie; the best counts by its upper end, since the least of many is luck in part."""
+    return min(s.high for s in standings) * (1.0 + _margin(standings))
 
 
 def _margin(standings: Sequence[Standing]) -> float:
@@ -139,17 +144,16 @@ def _lead(standings: Sequence[Standing]) -> float:
 
 
 def _doubtful(standings: list[Standing], trials: Sequence[Trial]) -> list[Design]:
-    """Those so near to an edge of the decision that their intervals reach over it, and what the edge hangs on."""
-    ordered = sorted(standings, key=lambda s: s.ratio)
+    """Those by which the choice hangs whose intervals reach over an edge of it, and what the edge is measured by."""
+    ordered, before = sorted(standings, key=lambda s: s.ratio), _order(trials)
     shared, finds = _parted(ordered, trials)
-    doubtful: list[Design] = []
     if shared and finds and _reaches(finds[0], shared[0].ratio * _lead(ordered)):
-        doubtful += [shared[0].design, finds[0].design]
-    for group in (shared, finds):
-        edge = group[0].ratio * (1.0 + _margin(group)) if group else 0.0
-        near = [s.design for s in group[1:] if _reaches(s, edge)]
-        doubtful += [group[0].design, *near] if near else []
-    return doubtful
+        return [shared[0].design, finds[0].design]
+    chosen = _chosen(ordered, trials) if ordered else None
+    group = finds if chosen in {s.design for s in finds} else shared
+    edge = _edge(group) if group else 0.0
+    near = [s.design for s in group[1:] if _reaches(s, edge) and chosen and before[s.design] <= before[chosen]]
+    return [group[0].design, *near] if near else []
 
 
 def _reaches(standing: Standing, edge: float) -> bool:

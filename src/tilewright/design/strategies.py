@@ -127,11 +127,13 @@ class Evolve:
 
     _POOL, _SHARED = 384, 24
     _PROMISING = 3  # children whose own neighbours are candidates too
+    _GENERATION = 24  # trials by one champion: each choice of a champion is one more at which two searches may part
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
-        self._seed = seed
         self._neighbours = _Neighbours(task)
+        self._champion: Design | None = None
+        self._until = 0
         self._pool = [task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL)]
         self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
 
@@ -140,7 +142,9 @@ class Evolve:
         tried = {t.design for t in trials}
         if ahead := self._task.fresh(self._shared, tried):
             return ahead[:count]
-        best = champion()
+        if self._champion is None or len(trials) >= self._until:
+            self._champion, self._until = champion(), len(trials) + self._GENERATION
+        best = self._champion
         children = self._task.fresh(self._descendants(best), tried)
         chosen = _ranked(children, Belief())[: max(1, count - count // 4)]
         chosen += self._strays(best, tried | {c.design for c in chosen}, count // 8)
