@@ -81,8 +81,7 @@ def corrected(rows: Mapping[Design, Row]) -> list[tuple[float, float]]:
     halves = designs[::2], designs[1::2]
     found = []
     for judged, taught in (halves, halves[::-1]):
-        correction = Correction()
-        correction.fit([rows[d] for d in taught])
+        correction = Correction.fit([rows[d] for d in taught])
         found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in judged]
     return found
 
