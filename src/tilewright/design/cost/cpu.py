@@ -33,6 +33,9 @@ TRIP, ENTRY, TILE = 1.0, 12.0, 30.0
 L2_LATENCY, READS_AHEAD = 14.0, 6.0
 """Cycles of a line from L2, and how many reads of one are under way at once."""
 
+AROUND_KEPT = 2.0
+"""What a store around the caches costs over one that memory waits for, where the caches hold its line."""
+
 OVERLAP = 3.0
 """Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
 
@@ -51,6 +54,7 @@ class Cost:
     l3_bytes: float = 0.0
     memory_bytes: float = 0.0
     around_bytes: float = 0.0
+    kept_bytes: float = 0.0  # bytes that going around the caches costs more
     misses: float = 0.0  # cycles
     excess: float = 1.0
 
@@ -78,23 +82,24 @@ class Model:
         cost, rates = Cost(excess=s.excess), self.rates
         self._count(s.root, s.excess, cost)
         levels = ((rates.l1, "l2_bytes"), (rates.l2, "l3_bytes"), (rates.l3, "memory_bytes"))
-        written = {a.buffer for a in s.root.accesses if a.write}
         for capacity, name in levels:
             warm = kept(held, capacity)
             moved = entering(s.root, capacity) if warm < 1.0 else {}
             setattr(cost, name, (1.0 - warm) * sum(moved.values()))
             if name == "l2_bytes":
-                cost.misses = self._misses(s.root, moved, written)
-        cost.around_bytes = sum(p.rows * p.run for a, p in s.root.patches.items() if a.around)
+                cost.misses = self._misses(s.root, moved)
+        around = sum(p.rows * p.run for a, p in s.root.patches.items() if a.around)
+        cost.around_bytes = around
+        cost.kept_bytes = around * kept(held + around, rates.l3) * (AROUND_KEPT - 1.0)
         return cost
 
-    def _misses(self, root: Node, moved: Bytes, written: set[str]) -> float:
-        """Cycles that lines take which L1 had and lost: no prefetcher helps, and stores wait for one at a time."""
-        once = touched(root)
+    def _misses(self, root: Node, moved: Bytes) -> float:
+        """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
+        once, ahead = touched(root), _ahead(root)
         waits = 0.0
         for buffer, count in moved.items():
-            lines = max(0.0, count - once.get(buffer, 0.0)) / LINE
-            waits += lines * L2_LATENCY / (1.0 if buffer in written and "panel" not in buffer else READS_AHEAD)
+            if buffer in ahead:
+                waits += max(0.0, count - once.get(buffer, 0.0)) / LINE * L2_LATENCY / ahead[buffer]
         return waits
 
     # ---------------------------------------------------------------------------------------------- cycles
@@ -136,6 +141,17 @@ class Model:
             cost.slots.add(folds, times)
 
 
+def _ahead(root: Node) -> dict[str, float]:
+    """Lines under way at once for each buffer that lies in rows: one where it is stored."""
+    found: dict[str, float] = {}
+    for leaf in (n for n in root.walk() if isinstance(n, Leaf)):
+        for access, p in leaf.patches.items():
+            if access.unit is not None and not access.around:
+                several = 1.0 if access.write and p.rows > 1 else READS_AHEAD
+                found[access.buffer] = min(found.get(access.buffer, READS_AHEAD), several)
+    return found
+
+
 def _combined(costs: list[Cost], rates: Rates, threads: int) -> Estimate:
     """Phases one after the other."""
     seconds, terms = 0.0, dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory"), 0.0)
@@ -143,7 +159,7 @@ def _combined(costs: list[Cost], rates: Rates, threads: int) -> Estimate:
         core = cost.issue + cost.chain + cost.spill + cost.loops + cost.copies
         l2 = max(cost.l2_bytes / rates.l2_rate, cost.misses) / rates.clock
         l3 = cost.l3_bytes / (rates.l3_rate * rates.clock)
-        memory = threads * (cost.memory_bytes / rates.memory + cost.around_bytes / rates.stream)
+        memory = threads * (cost.memory_bytes / rates.memory + (cost.around_bytes + cost.kept_bytes) / rates.stream)
         seconds += overlap(core, l2, l3, memory) + HAND_OVER
         for name, value in zip(
             terms, (cost.issue, cost.chain, cost.spill, cost.loops, cost.copies, l2, l3, memory), strict=True

@@ -17,6 +17,8 @@ from tilewright.language import ir
 
 _HALF_TO_F32 = 2  # instructions that widen a vector of 16-bit floats
 _F32_TO_HALF = 2
+SPILLED = 3
+"""Stores and loads of a step for each sum too many: compilers spill more than they must, and sums wait for memory."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Issue:
             if isinstance(let.expr, ir.Dot):
                 steps = max(steps, self._steps(let, let.expr))
         slots = Slots()
-        beyond = live + held + 1 - self.rates.registers
+        beyond = SPILLED * (live + held + 1 - self.rates.registers)
         if beyond > 0:
             size = self.rates.vector_bytes
             slots.loads(self.rates, size, beyond * steps)

@@ -100,6 +100,7 @@ def share(phase: Phase, tiling: Tiling, threads: int) -> Share:
         if left > 1 and n > 0:
             split[level.axis] = min(left, float(n))
             left /= split[level.axis]
+    moving |= {axis: moving[axis] / parts for axis, parts in split.items()}
     root = _node(phase.loop, 0, moving, {}, tiling, split)
     return Share(root, team, -(-total // team) * team / total if total else 1.0)
 
@@ -116,7 +117,6 @@ def _node(
     trips = count(size, (*before, level.step)) / max(1, outer)
     if level.axis in split:
         trips /= split[level.axis]
-        moving = {**moving, level.axis: moving[level.axis] / split[level.axis]}
     inside = {**moving, level.axis: min(float(level.step), moving[level.axis])}
     deeper = {**steps, level.axis: (*before, level.step)}
     last = at == len(loop.levels) - 1
