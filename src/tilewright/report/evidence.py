@@ -40,6 +40,12 @@ class Evidence:
     seed: int = 0
     command: str = ""
 
+    @property
+    def rung_seconds(self) -> float:
+        """The winner's time on the ladder, beside which the vendor's is told; that of the finals without a ladder."""
+        last = self.ladder[-1].seconds if self.ladder else None
+        return self.seconds if last is None else last
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, raw samples included."""
         return {

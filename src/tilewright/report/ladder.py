@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import Facts
@@ -16,6 +17,9 @@ from tilewright.report.words import change_words
 
 ROUNDS = 3
 """Ways that are measured."""
+
+NEAR = 5.0
+"""Rungs that take so many times as long as the fastest are timed again, side by side."""
 
 BYTES = ("byte", "bytes", "B")
 
@@ -95,7 +99,22 @@ def climb(
         if not new:
             break
     best = min(ways, key=way_cost)
+    outcomes |= _side_by_side([s.design for s in best], outcomes, evaluator)
     return tuple(_rung(b, s, estimated, outcomes[s.design]) for b, s in zip([None, *best], best, strict=False))
+
+
+def _side_by_side(
+    designs: Sequence[Design], outcomes: Mapping[Design, Outcome], evaluator: Evaluator
+) -> dict[Design, Outcome]:
+    """The rungs near the top in paired rounds: trials of different batches differ by what the machine did meanwhile."""
+    times = {d: outcomes[d].seconds or math.inf for d in designs}
+    near = [d for d in designs if times[d] <= NEAR * min(times.values()) and math.isfinite(times[d])]
+    standings = evaluator.compare(near) if len(near) > 1 else []
+    return {
+        s.design: replace(outcomes[s.design], seconds=s.seconds, noise=s.noise)
+        for s in standings
+        if math.isfinite(s.seconds)
+    }
 
 
 def _bias(said: Mapping[Design, Estimate], outcomes: Mapping[Design, Outcome]) -> float:
