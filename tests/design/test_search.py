@@ -55,14 +55,19 @@ def test_the_default_is_trial_0_and_keeps_its_place_within_noise():
 
 
 def test_two_searches_choose_the_same_design():
-    """20 keys, each searched twice, by other seeds and under other noise: at least 19 choose alike."""
+    """20 keys, each searched twice, by other seeds and under other noise: at least 19 choose alike.
+
+    Times have a roof, as on machines, so that many designs are about as good; a trial is right to 0.6%, paired rounds
+    to 0.2%.
+    """
     shapes = [(1, 4096, 4096), (16, 4096, 1024), (64, 1024, 4096), (512, 512, 512)]
     keys = [("matmul", {"M": m, "N": n, "K": k}) for m, n, k in shapes]
     keys += [(name, {}) for name in ("rmsnorm", "softmax", "silu", "scale_add", "layernorm", "swiglu")]
     same = 0
     for n, (operator, sizes) in enumerate([(o, s) for o, s in keys for _ in range(2)]):
         scape = Landscape.of(operator, 200 + n, ("bf16", "f32")[n % 2], error=0.1, rough=0.01, **sizes)
-        winners = [run(scape, Noisy(scape.seconds, seed), 40, seed=seed).winner for seed in (1, 2)]
+        noisy = [Noisy(scape.under_roof, seed, drift=0.006) for seed in (1, 2)]
+        winners = [run(scape, evaluator, 40, seed=seed).winner for seed, evaluator in enumerate(noisy)]
         same += winners[0] == winners[1]
     assert same >= 19
 

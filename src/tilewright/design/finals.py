@@ -153,7 +153,8 @@ def _doubtful(standings: list[Standing], trials: Sequence[Trial]) -> list[Design
     group = finds if chosen in {s.design for s in finds} else shared
     edge = _edge(group) if group else 0.0
     near = [s.design for s in group[1:] if _reaches(s, edge) and chosen and before[s.design] <= before[chosen]]
-    return [group[0].design, *near] if near else []
+    mark = min(group, key=lambda s: s.high).design if near else None
+    return [mark, *(d for d in near if d != mark)] if mark else []
 
 
 def _reaches(standing: Standing, edge: float) -> bool:
