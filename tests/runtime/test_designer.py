@@ -27,7 +27,7 @@ SIZES = {"M": 24, "N": 64, "K": 32}
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_asked", "_kernels", "_by_design"):
+    for known in ("_listed", "_asked", "_kernels", "_by_design"):
         monkeypatch.setattr(dispatch, known, {})
 
 
