@@ -2,7 +2,8 @@
 
     python benchmarks/cost_samples.py draw PLAN.json [--count 150]     designs and machine, as JSON
     python benchmarks/cost_samples.py compile PLAN.json                fills the cache of kernels
-    python benchmarks/cost_samples.py time PLAN.json OUT.json          microseconds of each design, raw samples kept
+    python benchmarks/cost_samples.py time PLAN.json OUT.json          nanoseconds of each design, raw samples kept
+    python benchmarks/cost_samples.py report OUT.json                  accuracy of the cost model on these samples
 
 Drawing and compiling may share the machine; timing wants it alone. Cases are warm: each design runs once, untimed,
 before its samples. The default design is the first of every case and is timed again between the others, as a control.
@@ -23,6 +24,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tilewright.design.cost import estimate, features
+from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Choice, Design
 from tilewright.design.legality import legal
@@ -227,10 +230,48 @@ def time_all(plan: list[dict[str, Any]], seconds: float, rounds: int) -> list[di
     return results
 
 
+# ---------------------------------------------------------------------------------------------- report
+def _rows(entry: dict[str, Any]) -> list[tuple[tuple[float, ...], float, float]]:
+    """Features, predicted and measured (least) seconds of each design of a case."""
+    case, rows = Case(entry["operator"], entry["dtype"], entry["sizes"]), []
+    for data, samples in zip(entry["designs"], entry["samples_ns"], strict=True):
+        design = Design.from_json(data if isinstance(data, str) else json.dumps(data))
+        found = estimate(case.kernel, design, case.facts)
+        rows.append((features(case.kernel, design, case.facts, found), found.seconds, min(samples) * 1e-9))
+    return rows
+
+
+def report(cases: list[dict[str, Any]]) -> None:
+    """Accuracy by family and by case: the analytical model, and the correction that saw no row of its group.
+
+    A group is a shape, or (one of eight parts of) the designs of all shapes: what a book with other measurements of
+    the same shapes would know.
+    """
+    for family in dict.fromkeys(c["family"] for c in cases):
+        mine = [c for c in cases if c["family"] == family]
+        parts = [_rows(c) for c in mine]
+        rows = [r for part in parts for r in part]
+        shapes = [n for n, part in enumerate(parts) for _ in part]
+        rng = random.Random(0)
+        drawn = [rng.randrange(8) for _ in rows]
+        measured = [r[2] for r in rows]
+        judged = {
+            "model": [r[1] for r in rows],
+            "corrected, new shape": cross_validated(rows, shapes),
+            "corrected, new designs": cross_validated(rows, drawn, 8),
+        }
+        for name, predicted in judged.items():
+            print(family, name, accuracy(predicted, measured).to_json())
+            for n, case in enumerate(mine):
+                own = [k for k, shape in enumerate(shapes) if shape == n]
+                found = accuracy([predicted[k] for k in own], [measured[k] for k in own])
+                print("   ", case["operator"], case["dtype"], case["sizes"], found.to_json())
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("draw", "compile", "time"))
+    parser.add_argument("step", choices=("draw", "compile", "time", "report"))
     parser.add_argument("plan", type=Path)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--count", type=int, default=100)
@@ -252,6 +293,9 @@ def main() -> None:
         args.plan.write_text(json.dumps(plan))
         return
     plan = json.loads(args.plan.read_text())
+    if args.step == "report":
+        report(plan["cases"])
+        return
     if args.step == "compile":
         compile_all(plan)
         return
