@@ -28,6 +28,7 @@ L2_BYTES = 40.0  # bytes a cycle and SM that L2 delivers with all of them asking
 GRID_BARRIER = 2.2e-6  # s: until the last of a split knows that all parts are there
 EPILOGUE = 0.5e-6  # s: results from registers to memory, where nothing overlaps it
 _CLOCK, _READ, _SHARED_BYTES, _REGISTERS = 1.7e9, 2.0e12, 128.0, 168
+_MOST_IN_FLIGHT = 200 << 10  # bytes that an SM can have under way
 
 
 @dataclass(frozen=True)
@@ -85,50 +86,57 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
 def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
     """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits."""
     program = program_of(kernel)
-    products = [
-        _product(program, design, facts, let) for let in program.values.values() if isinstance(let.expr, ir.Dot)
-    ]
-    atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if _has_wgmma(facts) else "mma")
-    if not products:
+    dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
+    if not dots:
         return _stream(program, facts)
-    machine = facts.machine
-    clock = machine.clock_hz or _CLOCK
-    read = machine.memory.read or machine.memory.bandwidth or _READ
-    first = products[0]
-    stages = max(1, design.number("stages", 4))
-    threads = 128 * (max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1)) + (atom == "wgmma"))
-    shared = stages * sum(p.step_bytes for p in products)
-    resident = max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS if atom == "wgmma" else 128, shared))
-    if design.get("persistent"):
-        resident = 1
-    waves = Waves(first.blocks, machine.cores * resident)
+    products = [_product(program, design, facts, let) for let in dots]
+    atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if _has_wgmma(facts) else "mma")
+    machine, first = facts.machine, products[0]
+    clock, read = machine.clock_hz or _CLOCK, machine.memory.read or machine.memory.bandwidth or _READ
+    ring = max(1, design.number("stages", 4)) * sum(p.step_bytes for p in products)
+    resident = _resident(design, facts, atom, ring)
     active = min(machine.cores, first.blocks)
-    rate = _tensor_rate(facts, atom) * POWER
-    per_block = first.steps * sum(issue_cycles(p.tiles, rate, p.itemsize, atom) for p in products) / clock
-    rounds = -(-first.blocks // machine.cores)
-    tensor = per_block * rounds
-    loaded = sum(_loaded(p) for p in products)
-    # What is in flight bounds an SM: bytes of its ring over the latency.
-    per_sm = min(L2_BYTES * clock, min(shared, 200 << 10) * resident / LATENCY)
-    l2 = loaded / (active * per_sm)
-    compulsory = _compulsory(program, facts)
-    memory = compulsory / min(read, active * per_sm)
+    # What is in flight bounds an SM: bytes of its rings over the latency.
+    per_sm = min(L2_BYTES * clock, min(ring * resident, _MOST_IN_FLIGHT) / LATENCY)
+    step = sum(issue_cycles(p.tiles, POWER * _tensor_rate(facts, atom), p.itemsize, atom) for p in products)
+    tensor = first.steps * step / clock * -(-first.blocks // machine.cores)
+    loaded, compulsory = sum(_loaded(p) for p in products), _compulsory(program, facts)
+    l2, memory = loaded / (active * per_sm), compulsory / min(read, active * per_sm)
     fill = LATENCY + sum(p.step_bytes for p in products) / per_sm + EPILOGUE
     join = _join(products, design, machine.cores, clock)
-    seconds = LAUNCH + fill + max(memory, l2, tensor) + join
-    peak = machine.cores * _tensor_rate(facts, atom) * clock
-    flops = sum(p.flops for p in products)
-    roof = Roofline(flops, compulsory, peak, read)
+    roof = Roofline(
+        sum(p.flops for p in products), compulsory, machine.cores * _tensor_rate(facts, atom) * clock, read
+    )  # fmt: skip
+    waves = Waves(first.blocks, machine.cores * resident)
     times = (("launch", LAUNCH), ("fill", fill), ("memory", memory), ("L2", l2), ("tensor", tensor), ("join", join))
     terms = tuple(Term(n, v, "s") for n, v in times)
-    return Estimate(seconds, largest(terms), (
-        *terms,
-        Term("memory bytes", compulsory, "byte"), Term("L2 bytes", loaded, "byte"),
-        Term("blocks", first.blocks, "1"), Term("waves", waves.count, "1"),
+    counts = (*_bytes(compulsory, loaded), *_shape(waves, resident, roof))
+    return Estimate(LAUNCH + fill + max(memory, l2, tensor) + join, largest(terms), (*terms, *counts))
+
+
+def _resident(design: Design, facts: Facts, atom: str, ring: int) -> int:
+    """Blocks that an SM holds at once: one where each stays until all tiles are done."""
+    if design.get("persistent"):
+        return 1
+    groups = max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1))
+    threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
+    registers = _REGISTERS if atom == "wgmma" else 128
+    return max(1, blocks_per_sm(limits_of(facts.machine), threads, registers, ring))
+
+
+def _bytes(compulsory: float, loaded: float) -> tuple[Term, ...]:
+    return Term("memory bytes", compulsory, "byte"), Term("L2 bytes", loaded, "byte")
+
+
+def _shape(waves: Waves, resident: int, roof: Roofline) -> tuple[Term, ...]:
+    return (
+        Term("blocks", waves.blocks, "1"),
+        Term("waves", waves.count, "1"),
         Term("wave efficiency", waves.efficiency, "1"),
-        Term("blocks per SM", resident, "1"), Term("intensity", roof.intensity, "flop/byte"),
+        Term("blocks per SM", resident, "1"),
+        Term("intensity", roof.intensity, "flop/byte"),
         Term("roofline", roof.seconds, "s at least"),
-    ))  # fmt: skip
+    )
 
 
 def _has_wgmma(facts: Facts) -> bool:
