@@ -7,9 +7,11 @@ import math
 import statistics
 
 import pytest
-from landscapes import LANDSCAPES, Landscape, Noisy
+from landscapes import LANDSCAPES, Landscape, Noisy, normal
 
 from tilewright.design import strategies
+from tilewright.design.belief import style
+from tilewright.design.cost import estimate
 from tilewright.design.default import default_design
 from tilewright.design.search import search
 from tilewright.design.trial import Budget, Objective, Outcome, Trial
@@ -205,3 +207,28 @@ def test_where_nothing_works_the_reason_is_told():
 def test_what_cannot_be_asked(options, message):
     with pytest.raises(ArgumentError, match=message):
         search(SMALL.kernel, SMALL.facts, Noisy(SMALL.seconds), model=SMALL.model, **options)
+
+
+@pytest.mark.parametrize("operator, sizes", [("matmul", {"M": 64, "N": 1024, "K": 1024}), ("rmsnorm", {})])
+def test_search_beats_random_where_the_cost_model_is_the_guide(operator, sizes):
+    """The shipped model guides; the truth is its estimate, 20% off for each kind of kernel and 3% for each design."""
+    scape = Landscape.of(operator, 1, "f32", **sizes)
+
+    def model(design):
+        return estimate(scape.kernel, design, scape.facts).seconds
+
+    def truth(design):
+        off = 0.2 * normal(operator, style(design)) + 0.03 * normal(operator, design.hash)
+        return model(design) * math.exp(off)
+
+    found = {}
+    for strategy in ("evolve", "random"):
+        runs = [
+            search(
+                scape.kernel, scape.facts, Noisy(truth, seed), model=model, budget=Budget(trials=32),
+                strategy=strategy, seed=seed,
+            )
+            for seed in range(3)
+        ]  # fmt: skip
+        found[strategy] = statistics.median(min(truth(t.design) for t in r.trials) for r in runs)
+    assert found["evolve"] < found["random"]
