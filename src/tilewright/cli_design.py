@@ -70,7 +70,7 @@ def design(
         _need_pictures()
     found = _designed(wanted, how, operator)
     page = None if report is None or found.result is None else _report(found, wanted, how, report)
-    _print(found, page, as_json)
+    _print(found, page, as_json, tuple(d for d in wanted if d not in _NO_SIZES))
     _exit_if_interrupted(found)
 
 
@@ -103,13 +103,13 @@ def _designed(wanted: dict[str, Any], how: How, title: str) -> Designed:
     return found
 
 
-def _print(found: Designed, page: Path | None, as_json: bool) -> None:
+def _print(found: Designed, page: Path | None, as_json: bool, order: tuple[str, ...]) -> None:
     from tilewright.report.told import summary, told
 
     if as_json:
         typer.echo(json.dumps({**summary(found), **({} if page is None else {"report": str(page)})}))
         return
-    typer.echo(told(found))
+    typer.echo(told(found, order))
     if page is not None:
         typer.echo(f"  report: {page}")
 
@@ -195,7 +195,7 @@ def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, ho
             continue
         if report is not None and found.result is not None and not interrupted(found):
             _report(found, wanted, how, report / f"{count:02}-{each.operator.name}")
-        typer.echo(json.dumps(summary(found)) if as_json else told(found))
+        typer.echo(json.dumps(summary(found)) if as_json else told(found, tuple(d for d, _ in each.sizes)))
         _exit_if_interrupted(found)
 
 

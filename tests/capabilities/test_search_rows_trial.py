@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
     """A cache folder, and so a book, of its own, and a process that knows no kernel."""
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_asked", "_kernels", "_by_design"):
+    for known in ("_listed", "_asked", "_kernels", "_by_design"):
         monkeypatch.setattr(dispatch, known, {})
     return tmp_path / "cache"
 

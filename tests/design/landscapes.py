@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from programs import facts, traced
 
@@ -14,6 +15,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.encoding import NAMES, encode
 from tilewright.design.footprint import Footprint
+from tilewright.design.space import random_design
 from tilewright.design.trial import Outcome, Standing
 from tilewright.language import ir
 
@@ -44,22 +46,42 @@ class Landscape:
     seed: int
     error: float = 0.15  # of the model, as a standard deviation of the logarithm
     rough: float = 0.03
+    _known: dict[tuple[float, Design], float] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, operator: str, seed: int, element: str = "bf16", machine: str = "zen5", **sizes: int) -> Landscape:
+    def of(
+        cls, operator: str, seed: int, element: str = "bf16", machine: str = "zen5", error: float = 0.15,
+        rough: float = 0.03, **sizes: int,
+    ) -> Landscape:  # fmt: skip
         """The landscape of an operator at some sizes."""
         program = traced(operator, element, **OPTIONS.get(operator, {}))
-        return cls(operator, program, facts(program, machine, **sizes), seed)
+        return cls(operator, program, facts(program, machine, **sizes), seed, error, rough)
 
     def seconds(self, design: Design) -> float:
         """How long a design really takes."""
         return 1e-4 * math.exp(self._terms(design, 0.0) + self.rough * normal(self.seed, design.hash))
+
+    def under_roof(self, design: Design) -> float:
+        """The same where a roofline hides the best: below the time of one random design in 20, little is gained."""
+        share = self.seconds(design) / self.roof
+        return self.roof * (max(1.0, share) + 0.15 * share)
+
+    @cached_property
+    def roof(self) -> float:
+        """Seconds that 5% of random designs are faster than."""
+        rng = random.Random(0)
+        return sorted(self.seconds(random_design(self.kernel, self.facts, rng)) for _ in range(60))[3]
 
     def model(self, design: Design) -> float:
         """How long the model thinks that it takes."""
         return 1e-4 * math.exp(self._terms(design, 1.0))
 
     def _terms(self, design: Design, wrong: float) -> float:
+        if (wrong, design) not in self._known:
+            self._known[wrong, design] = self._sum(design, wrong)
+        return self._known[wrong, design]
+
+    def _sum(self, design: Design, wrong: float) -> float:
         """Each number of the encoding has a best value; those of tiles and blocks matter most."""
         total = 0.0
         for name, x in zip(NAMES, encode(self.kernel, design, self.facts), strict=True):

@@ -7,6 +7,8 @@ import itertools
 import pytest
 from programs import SHIPPED, SIZES, facts, traced
 
+import tilewright as tw
+from tilewright import Tensor
 from tilewright.design.default import Facts, default_design
 from tilewright.design.legality import legal
 from tilewright.machines.machine import Machine
@@ -78,3 +80,21 @@ def test_tiles_follow_the_width_of_vectors():
     for machine in SHIPPED:
         lanes = Machine.named(machine).vector_bits // 32
         assert default_design(program, facts(program, machine)).number("tile.d") % lanes == 0
+
+
+@tw.kernel
+def scaled_product(x: Tensor["M", "K"], w: Tensor["N", "K"], y: Tensor["M", "N"]):
+    for m, n in tw.parallel("M", "N"):
+        total = tw.zeros(m, n, dtype=tw.f32)
+        for k in tw.tiles("K"):
+            total += tw.dot(x[m, k], (w[n, k] * 2.0).T)
+        y[m, n] = total
+
+
+@pytest.mark.parametrize("element", ["f32", "bf16"])
+@pytest.mark.parametrize("machine", SHIPPED)
+def test_an_operand_that_is_computed_has_no_panel(machine, element):
+    program = scaled_product.trace(element)
+    for rows in (1, 64, 2048):
+        known = facts(program, machine, M=rows)
+        assert legal(program, default_design(program, known), known) == []

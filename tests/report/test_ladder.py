@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.report.fakes import FACTS, KERNEL, FakeEvaluator, estimate
 from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import default_design
+from tilewright.design.trial import Outcome
 from tilewright.report.ladder import climb, quantity, reason
-from tilewright.report.path import naive_design
+from tilewright.report.path import find_path, naive_design
 
 
 def test_every_rung_is_evaluated_from_the_naive_kernel_to_the_winner():
     evaluator, winner = FakeEvaluator(), default_design(KERNEL, FACTS)
     rungs = climb(KERNEL, FACTS, winner, evaluator, estimate)
-    assert [r.design for r in rungs] == evaluator.seen
+    assert {r.design for r in rungs} <= set(evaluator.seen)
+    assert len(set(evaluator.seen)) == len(evaluator.seen)
     assert (rungs[0].design, rungs[-1].design) == (naive_design(KERNEL), winner)
     assert rungs[0].mutation == "the naive kernel"
     assert all(r.seconds and r.outcome.status == "ok" for r in rungs)
@@ -27,6 +31,23 @@ def test_a_rung_that_fails_stays_with_its_reason():
     rungs = climb(KERNEL, FACTS, winner, FakeEvaluator(third.hash), estimate)
     assert (rungs[3].seconds, rungs[3].outcome.status) == (None, "wrong")
     assert all(r.seconds for n, r in enumerate(rungs) if n != 3)
+
+
+def test_a_step_that_did_not_pay_is_taken_elsewhere():
+    """Tiles of m alone are said to pay, and do only after packing: the first way has a step back, the ladder none."""
+
+    class Deceived(FakeEvaluator):
+        def _outcome(self, design):
+            early = design.number("tile.m") > 1 and design.get("pack.a") is None
+            seconds = estimate(design).seconds * (3 if early else 1)
+            return Outcome("ok", seconds, (seconds,), 0.01)
+
+    winner = default_design(KERNEL, FACTS)
+    first = find_path(KERNEL, FACTS, naive_design(KERNEL), winner, lambda d: estimate(d).seconds)
+    deceived = Deceived()
+    assert any(b.seconds > a.seconds for a, b in pairwise(deceived.evaluate([s.design for s in first])))
+    rungs = climb(KERNEL, FACTS, winner, Deceived(), estimate)
+    assert all(b.seconds <= a.seconds * 1.001 for a, b in pairwise(rungs))
 
 
 def test_the_reason_is_the_term_that_saves_most_time():

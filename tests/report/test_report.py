@@ -49,9 +49,13 @@ def test_markup_in_names_is_text():
     assert "<script>" not in text
 
 
-def test_evidence_reads_back_equal(tmp_path: Path):
+def test_evidence_reads_back_to_six_digits(tmp_path: Path):
     write_report(EVIDENCE, tmp_path)
-    assert read(tmp_path / DATA) == EVIDENCE
+    found = read(tmp_path / DATA)
+    assert [t.design for t in found.trials] == [t.design for t in EVIDENCE.trials]
+    assert found.seconds == pytest.approx(EVIDENCE.seconds, rel=1e-5)
+    write_report(found, tmp_path)
+    assert read(tmp_path / DATA) == found
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"topic": {}}', '{"topic": 3}'])

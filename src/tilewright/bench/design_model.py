@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from tilewright.bench.design_cases import Grid
@@ -50,7 +51,7 @@ def model_result(grid: Grid, threads: int) -> Result:
             "designs": len(seconds),
             "of_best": standing[best] / standing[first],
             "of_best_16": standing[best] / standing[sixteen],
-            "noise": max(o.noise for o in outcomes.values()),
+            "noise": statistics.median(o.noise for o in outcomes.values()),
         }
     plain = [(predicted[d], seconds[d]) for d in seconds]
     rows = {d: (features(subject.kernel, d, subject.facts), predicted[d], seconds[d]) for d in seconds}
@@ -81,8 +82,7 @@ def corrected(rows: Mapping[Design, Row]) -> list[tuple[float, float]]:
     halves = designs[::2], designs[1::2]
     found = []
     for judged, taught in (halves, halves[::-1]):
-        correction = Correction()
-        correction.fit([rows[d] for d in taught])
+        correction = Correction.fit([rows[d] for d in taught])
         found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in judged]
     return found
 

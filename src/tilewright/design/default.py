@@ -103,6 +103,11 @@ class _Product:
     dots: tuple[ir.Let, ...]
     dtype: str
 
+    @property
+    def loaded(self) -> bool:
+        """Whether all operands are loaded: one that is computed is in no tensor, and its name is empty."""
+        return all((self.rows, *self.columns))
+
 
 def _product(kernel: ir.Kernel, nest: structure.Nest) -> _Product:
     assert nest.main is not None
@@ -158,7 +163,12 @@ def _runs_along(kernel: ir.Kernel, facts: Facts, axis: str, tensors: tuple[str, 
 def _pairs(p: _Product, facts: Facts) -> bool:
     """Whether operands can be multiplied in pairs as they lie."""
     # Vectors of pairs along the sum, or of results, must fill: small sizes are part of a kernel.
-    return p.dtype == "bf16" and facts.machine.has("avx512bf16") and _fills(p, facts, facts.lanes, 2 * facts.lanes)
+    return (
+        p.loaded
+        and p.dtype == "bf16"
+        and facts.machine.has("avx512bf16")
+        and _fills(p, facts, facts.lanes, 2 * facts.lanes)
+    )
 
 
 def _fills(p: _Product, facts: Facts, columns: int, depth: int) -> bool:
@@ -216,12 +226,12 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
     }
     if depth is not None:
         decisions[f"block.{p.k.name}"] = depth
-    for tensor in dict.fromkeys((*p.columns, p.rows)):
+    for tensor in (t for t in dict.fromkeys((*p.columns, p.rows)) if t):
         decisions[f"pack.{tensor}"] = "pair" if pairs else "panel"
-        if p.dtype != "f32" and not pairs:
+        if p.loaded and p.dtype != "f32" and not pairs:
             decisions[f"unpack.{tensor}"] = True
     if local:
-        decisions |= {f"local.{tensor}": True for tensor in p.columns}
+        decisions |= {f"local.{tensor}": True for tensor in p.columns if tensor}
     if pairs:
         decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
     return decisions, [p.n.name]
@@ -230,7 +240,7 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
 def _has_tiles(p: _Product, rows: int, facts: Facts) -> bool:
     """Whether AMX can do the dots, and has enough to do: whole tile registers, where sizes are fixed."""
     enough = rows >= 16 if p.m.over in facts.fixed else rows > _FEW_ROWS
-    return p.dtype == "bf16" and facts.machine.has("amx-bf16") and enough and _fills(p, facts, 32, 32)
+    return p.loaded and p.dtype == "bf16" and facts.machine.has("amx-bf16") and enough and _fills(p, facts, 32, 32)
 
 
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.finals import Verdict, decide
+from tilewright.design.finals import Finals, Verdict
 from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task
 from tilewright.design.trial import (
     Budget,
@@ -69,7 +69,7 @@ def search(
     # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
     barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
     task = Task(kernel, facts, model, barred)
-    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier)
+    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator))
     stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
     return run.result(kernel.name, stopped)
 
@@ -94,6 +94,8 @@ class _Run:
     progress: Callable[[Progress], None] | None
     clock: Callable[[], float]
     earlier: dict[Design, Trial]
+    record: tuple[Trial, ...]  # the same, in order
+    finals: Finals
     trials: list[Trial] = field(default_factory=list)
     begun: float = 0.0
 
@@ -108,7 +110,7 @@ class _Run:
             chosen = strategy()
             while True:
                 count = BATCH if self.budget.trials is None else min(BATCH, self.budget.trials - len(self.trials))
-                batch = chosen.propose(self.trials, count)
+                batch = chosen.propose(self.trials, count, self._champion)
                 if not batch:
                     return "exhausted"
                 self._try(batch)
@@ -117,6 +119,11 @@ class _Run:
         except KeyboardInterrupt:
             return "interrupted"
 
+    def _champion(self) -> Design:
+        """What the finals would choose now, by the rounds that an earlier search recorded where it held them."""
+        ahead = self.record[len(self.trials)].met if len(self.trials) < len(self.record) else ()
+        return self.finals.verdict(self.trials, ahead).winner
+
     def _try(self, batch: Sequence[Candidate]) -> None:
         """Trials of a batch; what an earlier search measured is not measured again."""
         unknown = [c for c in batch if c.design not in self.earlier]
@@ -124,6 +131,8 @@ class _Run:
         at = self.clock() - self.begun
         measured = dict(zip((c.design for c in unknown), outcomes, strict=True))
         new = [_trial(c, measured[c.design], at) for c in unknown]
+        if new:
+            new[0] = replace(new[0], met=self.finals.drain())
         made = {t.design: t for t in new}
         self.trials += [made.get(c.design) or self.earlier.pop(c.design) for c in batch]
         if self.progress is not None:
@@ -167,7 +176,7 @@ class _Run:
         if stopped == "interrupted":
             return self._found(Verdict(_safest(self.trials), ()), stopped)
         try:
-            return self._found(decide(self.trials, self.evaluator), stopped)
+            return self._found(self.finals.verdict(self.trials), stopped)
         except KeyboardInterrupt:
             return self._found(Verdict(_safest(self.trials), ()), "interrupted")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tilewright.design.belief import Belief, style
 from tilewright.design.default import Facts, default_design
-from tilewright.design.design import Choice, Design
-from tilewright.design.legality import legal
+from tilewright.design.design import Design
 from tilewright.design.mutation import Together
 from tilewright.design.mutations import steps
 from tilewright.design.space import canonical, pool, random_design, random_step, ranked
@@ -67,8 +66,11 @@ class Task:
 class Strategy(Protocol):
     """Proposes what to try next."""
 
-    def propose(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
-        """At most `count` candidates that are new; none where the strategy has come to its end."""
+    def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
+        """At most `count` candidates that are new; none where the strategy has come to its end.
+
+        `champion` is the design that the finals would choose now; to ask costs measurements.
+        """
         ...
 
 
@@ -82,7 +84,7 @@ class Random:
         self._task = task
         self._rng = random.Random(seed)
 
-    def propose(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
+    def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """Random designs."""
         tried, found = {t.design for t in trials}, list[Candidate]()
         for _ in range(self._ATTEMPTS * count):
@@ -105,7 +107,7 @@ class Beam:
         self._task = task
         self._neighbours = _Neighbours(task)
 
-    def propose(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
+    def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """The most promising neighbours."""
         belief = Belief()
         belief.learn(trials)
@@ -115,72 +117,63 @@ class Beam:
 
 # -------------------------------------------------------------------------------------------- evolve
 class Evolve:
-    """First the best of a pool that every search of the key shares; then children of the best, and some strays.
+    """First the best of a pool that every search of the key shares; then generation after generation of a champion's.
 
-    The pool comes from the model alone, so that two searches try the same designs first whatever their seeds and
-    their noise. Children are neighbours of the best that were tried, neighbours of the most promising of those, and
-    crossings of two parents; the model ranks them, corrected by what was measured nearby.
+    The pool comes from the model alone, and a champion is chosen by paired rounds, so that two searches go the same
+    way whatever their seeds and their noise: what a generation tries hangs on the champion, hardly on single times.
+    It is the champion's neighbours, and the neighbours of the most promising of those, as the model ranks them; one
+    more of the pool, corrected by what was measured nearby; and a stray.
     """
 
     _POOL, _SHARED = 384, 24
-    _PARENTS, _CROSSINGS = 5, 12
-    _EXPLORE = 4  # one candidate of so many is drawn without asking the model
+    _PROMISING = 3  # children whose own neighbours are candidates too
+    _GENERATION = 24  # trials by one champion: each choice of a champion is one more at which two searches may part
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
-        self._rng = random.Random(seed)
         self._neighbours = _Neighbours(task)
+        self._champion: Design | None = None
+        self._until = 0
         self._pool = [task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL)]
         self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
 
-    def propose(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
+    def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """What the shared pool still holds; after it a generation."""
         tried = {t.design for t in trials}
         if ahead := self._task.fresh(self._shared, tried):
             return ahead[:count]
-        belief = Belief()
-        belief.learn(trials)
-        parents = [t.design for t in _best(trials)[: self._PARENTS]]
-        children = [c for p in parents for c in self._neighbours.of(p)] + self._crossings(parents)
-        children += [c for p in parents[:2] for c in self._grandchildren(p, belief, tried)]
-        promising = _ranked(self._task.fresh([*children, *self._pool], tried), belief)
-        chosen = promising[: count - count // self._EXPLORE]
-        strays = self._strays([*tried, *(c.design for c in chosen)], parents, count - len(chosen))
-        return [*chosen, *strays]
+        if self._champion is None or len(trials) >= self._until:
+            self._champion, self._until = champion(), len(trials) + self._GENERATION
+        best = self._champion
+        children = self._task.fresh(self._descendants(best), tried)
+        chosen = _ranked(children, Belief())[: max(1, count - count // 4)]
+        chosen += self._strays(best, tried | {c.design for c in chosen}, count // 8)
+        known = tried | {c.design for c in chosen}
+        spare = [replace(c, mutation="Pool") for c in self._task.fresh(self._pool, known)]
+        return [*chosen, *spare[: count - len(chosen)]]
 
-    def _grandchildren(self, parent: Design, belief: Belief, tried: set[Design]) -> list[Candidate]:
-        """Two mutations from a parent, by way of its most promising child that is still to be tried."""
-        children = _ranked(self._task.fresh(self._neighbours.of(parent), tried), belief)
-        return [] if not children else self._neighbours.beyond(parent, children[0].design)
+    def _descendants(self, champion: Design) -> list[Candidate]:
+        """Designs one mutation away, and two by way of those that the model thinks most of."""
+        children = self._neighbours.of(champion)
+        promising = _ranked(children, Belief())[: self._PROMISING]
+        return children + [c for p in promising for c in self._neighbours.beyond(champion, p.design)]
 
-    def _crossings(self, parents: Sequence[Design]) -> list[Candidate]:
-        """Designs that have each decision from one of two parents."""
-        found = []
-        for _ in range(self._CROSSINGS if len(parents) > 1 else 0):
-            one, other = self._rng.sample(list(parents), 2)
-            child = _crossed(one, other, self._rng)
-            if not legal(self._task.kernel, child, self._task.facts):
-                found.append(self._task.candidate(child, one.hash, f"Cross({other.hash})"))
-        return found
-
-    def _strays(self, taken: Sequence[Design], parents: Sequence[Design], count: int) -> list[Candidate]:
-        """Random mutations of parents, and random designs, turn by turn."""
-        known, found = set(taken), list[Candidate]()
+    def _strays(self, champion: Design, taken: set[Design], count: int) -> list[Candidate]:
+        """Random designs and random mutations of the champion, by the seed."""
+        kernel, facts = self._task.kernel, self._task.facts
+        rng = random.Random(f"{champion.hash} {len(taken)}")
+        found: dict[Design, Candidate] = {}
         for n in range(20 * count):
             if len(found) == count:
                 break
-            new = self._task.fresh([self._stray(parents if n % 2 else ())], known)
-            found += new
-            known |= {c.design for c in new}
-        return found
-
-    def _stray(self, parents: Sequence[Design]) -> Candidate:
-        kernel, facts = self._task.kernel, self._task.facts
-        if parents:
-            parent = self._rng.choice(list(parents))
-            if (step := random_step(kernel, parent, facts, self._rng)) is not None:
-                return self._task.candidate(step[1], parent.hash, str(step[0]))
-        return self._task.candidate(random_design(kernel, facts, self._rng))
+            if n % 2 == 0:
+                new = self._task.candidate(random_design(kernel, facts, rng), None, "Random")
+            elif (step := random_step(kernel, champion, facts, rng)) is not None:
+                new = self._task.candidate(step[1], champion.hash, str(step[0]))
+            else:
+                continue
+            found |= {c.design: c for c in self._task.fresh([new], taken)}
+        return list(found.values())
 
 
 class _Neighbours:
@@ -189,7 +182,6 @@ class _Neighbours:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._known: dict[Design, list[Candidate]] = {}
-        self._mutations: dict[tuple[Design, Design], object] = {}
 
     def of(self, design: Design) -> list[Candidate]:
         """Every design one mutation away."""
@@ -204,19 +196,6 @@ class _Neighbours:
         found = self.of(child)
         name = Together.__name__
         return [Candidate(c.design, c.predicted, parent.hash, f"{name}(({first}, {c.mutation}))") for c in found]
-
-
-def _crossed(one: Design, other: Design, rng: random.Random) -> Design:
-    """Decisions of `one`, with those that say another thing in `other` taken from either, kind by kind."""
-    mine, theirs = dict(one.decisions), dict(other.decisions)
-    kinds = sorted({name.partition(".")[0] for name in (*mine, *theirs)})
-    taken = {kind for kind in kinds if rng.random() < 0.5}
-    decisions: dict[str, Choice] = {}
-    for name in sorted({*mine, *theirs}):
-        source = theirs if name.partition(".")[0] in taken else mine
-        if name in source:
-            decisions[name] = source[name]
-    return Design.of(decisions)
 
 
 def _best(trials: Sequence[Trial]) -> list[Trial]:

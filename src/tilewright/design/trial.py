@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -45,41 +46,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One candidate that was tried: what the model predicted, what was measured, and where it came from.
-
-    `parent` is the hash of the design it was made from and `mutation` the change, both None for a start; `at` is
-    seconds since the search began.
-    """
-
-    design: Design
-    predicted: float
-    outcome: Outcome
-    parent: str | None = None
-    mutation: str | None = None
-    at: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "design": self.design.to_json(),
-            "predicted": self.predicted,
-            "outcome": self.outcome.to_dict(),
-            "parent": self.parent,
-            "mutation": self.mutation,
-            "at": self.at,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
-        """What `to_dict` wrote; KeyError or ValueError for anything else."""
-        return cls(
-            Design.from_json(data["design"]), float(data["predicted"]), Outcome.from_dict(data["outcome"]),
-            data["parent"], data["mutation"], float(data["at"]),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Standing:
     """A finalist: `ratio` is the median of its seconds over those of the first finalist, within (low, high).
 
@@ -92,6 +58,57 @@ class Standing:
     low: float
     high: float
     noise: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what is infinite, because the finalist failed, is None."""
+        numbers = {n: getattr(self, n) for n in ("seconds", "ratio", "low", "high", "noise")}
+        return {"design": self.design.to_json(), **{n: x if math.isfinite(x) else None for n, x in numbers.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Standing:
+        """What `to_dict` wrote; KeyError or ValueError for anything else."""
+        numbers = {
+            n: math.inf if data[n] is None else float(data[n]) for n in ("seconds", "ratio", "low", "high", "noise")
+        }
+        return cls(Design.from_json(data["design"]), **numbers)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that was tried: what the model predicted, what was measured, and where it came from.
+
+    `parent` is the hash of the design it was made from and `mutation` the change; both are None for what every search
+    of the key tries. `at` is seconds since the search began, `met` the paired rounds that were held just before, by
+    which it was decided what to try.
+    """
+
+    design: Design
+    predicted: float
+    outcome: Outcome
+    parent: str | None = None
+    mutation: str | None = None
+    at: float = 0.0
+    met: tuple[Standing, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "design": self.design.to_json(),
+            "predicted": self.predicted,
+            "outcome": self.outcome.to_dict(),
+            "parent": self.parent,
+            "mutation": self.mutation,
+            "at": self.at,
+            "met": [s.to_dict() for s in self.met],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
+        """What `to_dict` wrote; KeyError or ValueError for anything else."""
+        return cls(
+            Design.from_json(data["design"]), float(data["predicted"]), Outcome.from_dict(data["outcome"]),
+            data["parent"], data["mutation"], float(data["at"]), tuple(map(Standing.from_dict, data.get("met", ()))),
+        )  # fmt: skip
 
 
 class Evaluator(Protocol):

@@ -182,7 +182,7 @@ def _function_error(op: str, x: Array64, e: Array64, size: Array64) -> Array64:
         case "sigmoid":
             return e / 4 + (_FUNCTION + np.abs(x) * _F32) * size + _TINY
         case "tanh" | "erf":
-            return 1.13 * e + np.asarray(_FUNCTION)
+            return np.asarray(1.13 * e + _FUNCTION)
     return np.full_like(size, math.inf)
 
 

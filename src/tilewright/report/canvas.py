@@ -26,7 +26,7 @@ def canvas(width: float = 7.0, height: float = 4.0) -> tuple[Figure, Axes]:
         raise MissingPackage(
             'reports are drawn with matplotlib, which is not installed; run: pip install "tilewright[report]"'
         ) from None
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for side in ("top", "right"):

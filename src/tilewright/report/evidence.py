@@ -40,6 +40,12 @@ class Evidence:
     seed: int = 0
     command: str = ""
 
+    @property
+    def rung_seconds(self) -> float:
+        """The winner's time on the ladder, beside which the vendor's is told; that of the finals without a ladder."""
+        last = self.ladder[-1].seconds if self.ladder else None
+        return self.seconds if last is None else last
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, raw samples included."""
         return {
@@ -94,6 +100,22 @@ def read(path: Path) -> Evidence:
         return Evidence.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ArgumentError) as error:
         raise ArgumentError(f"{path}: {error}") from None
+
+
+def to_text(evidence: Evidence) -> str:
+    """The evidence as JSON, numbers with six digits: more would pretend."""
+    return json.dumps(_rounded(evidence.to_dict()), separators=(",", ":"))
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {k: _rounded(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_rounded(v) for v in value]
+    return value
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from tilewright.design.design import Design
 from tilewright.design.search import search
 from tilewright.design.trial import Budget, Evaluator, Progress, Result
 from tilewright.report.evidence import Evidence
-from tilewright.report.ladder import Rung, climb
+from tilewright.report.ladder import climb
 from tilewright.report.topic import topic_of
 from tilewright.runtime.subject import Subject
 
@@ -46,15 +46,6 @@ def gather(
         topic_of(subject), result.winner, result.seconds, result.default_seconds, result.noise, result.stopped,
         result.trials, drawn, ladder, strategy, seed, command,
     )  # fmt: skip
-    return found if vendor_ratio is None else _beside(found, vendor, vendor_ratio)
-
-
-def _beside(found: Evidence, vendor: str, ratio: float) -> Evidence:
-    """With the vendor's time; the ladder's rungs keep theirs, and its last one is the winner again."""
-    return replace(found, topic=replace(found.topic, vendor=vendor, vendor_seconds=ratio * winner_seconds(found)))
-
-
-def winner_seconds(found: Evidence) -> float:
-    """The winner's time on the ladder, beside whose rungs the vendor is shown; that of the finals without one."""
-    last: Rung | None = found.ladder[-1] if found.ladder else None
-    return found.seconds if last is None or last.seconds is None else last.seconds
+    if vendor_ratio is None:
+        return found
+    return replace(found, topic=replace(found.topic, vendor=vendor, vendor_seconds=vendor_ratio * found.rung_seconds))

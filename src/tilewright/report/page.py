@@ -74,7 +74,7 @@ def headline(evidence: Evidence) -> str:
     topic, seconds = evidence.topic, evidence.seconds
     text = f"The best design takes {duration(seconds)} a call, {topic.rate(seconds):.3g} {topic.unit}"
     text += f": {evidence.default_seconds / seconds:.2f}x the default design"
-    share = topic.of_vendor(seconds)
+    share = topic.of_vendor(evidence.rung_seconds)
     text += "." if share is None else f" and {share:.2f}x {topic.vendor}."
     if topic.roof_seconds:
         text += f" The roofline allows {duration(topic.roof_seconds)}."

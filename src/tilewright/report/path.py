@@ -8,9 +8,9 @@ is read off the two designs, so the way exists on any machine and for any progra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
@@ -60,6 +60,11 @@ def find_path(
                     longer[step.design] = found
         ways = sorted(longer.values(), key=lambda w: (w[0], w[1][-1].predicted, w[1][-1].design.to_json()))[:WIDTH]
     return list(min(done, key=lambda w: w[0])[1])
+
+
+def way_cost(steps: Sequence[Step]) -> float:
+    """What a way pays: less where each step gains."""
+    return sum(_cost(before, after) for before, after in pairwise(steps))
 
 
 def _cost(before: Step, after: Step) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tilewright.errors import ArgumentError
 from tilewright.report.canvas import png
-from tilewright.report.evidence import Evidence, write_whole
+from tilewright.report.evidence import Evidence, to_text, write_whole
 from tilewright.report.figures import FIGURES
 from tilewright.report.page import page
 
@@ -24,7 +23,7 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in pictures.items():
             write_whole(folder / f"{name}.png", data)
-        write_whole(folder / DATA, json.dumps(evidence.to_dict()).encode())
+        write_whole(folder / DATA, to_text(evidence).encode())
         write_whole(folder / PAGE, page(evidence, pictures).encode())
     except OSError as error:
         raise ArgumentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tilewright.report.canvas import duration
@@ -41,10 +42,10 @@ def summary(found: Designed) -> dict[str, Any]:
     }
 
 
-def told(found: Designed) -> str:
-    """The time, the design, and where it comes from."""
+def told(found: Designed, order: Sequence[str] = ()) -> str:
+    """The time, the design, and where it comes from; sizes in this order."""
     record = found.record
-    sizes = " ".join(f"{d}={n}" for d, n in found.sizes.items())
+    sizes = " ".join(f"{d}={found.sizes[d]}" for d in order or found.sizes)
     stopped = found.result.stopped if found.result is not None else "nothing"
     searched = f"{found.trials} trials in {found.seconds_taken:.0f} s, ended by {stopped}"
     return "\n".join(

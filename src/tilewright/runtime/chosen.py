@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from tilewright.design.book.key import Key
+from tilewright.design.book.semantics import semantics
 from tilewright.design.book.store import FILE, Book
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.knobs import knobs
 from tilewright.language import ir
-
-Unit = Mapping[str, tuple[int, ...]]
-_lock = threading.Lock()
+from tilewright.machines.machine import Machine
 
 
 def book_path() -> Path | None:
@@ -38,16 +35,41 @@ def _opened(path: Path) -> Book:
     return Book.open(path)
 
 
+def sizes_of(kernel: ir.Kernel, machine: Machine) -> frozenset[tuple[tuple[str, int], ...]]:
+    """The sizes for which the book holds a design of a program that was verified here, each in the program's order."""
+    path = _in_use()
+    if path is None:
+        return frozenset()
+    own = semantics(kernel)
+    found = (k for k in _verified(path) if k.semantics == own and k.machine == machine.fingerprint)
+    return frozenset(tuple((d, dict(k.sizes)[d]) for d in kernel.dims) for k in found)
+
+
 def designed_for(kernel: ir.Kernel, facts: Facts, threads: int) -> Design | None:
     """The design that was found, or confirmed, on this host for just these facts; None to use the default."""
-    path = book_path()
-    if path is None or knobs().mode == "generic" or not path.exists():
+    path = _in_use()
+    if path is None:
         return None
     key = Key.of(kernel, facts, threads=threads, numerics=knobs().numerics)
-    with _lock:
-        book = _opened(path)
-        record = book.get(key) or (book.get(key.unaligned) if facts.aligned else None)
+    book = _opened(path)
+    record = book.get(key) or (book.get(key.unaligned) if facts.aligned else None)
     return record.design if record is not None and not legal(kernel, record.design, facts) else None
 
 
-__all__ = ["book_path", "designed_for", "open_book"]
+def forget() -> None:
+    """What was read of a book: it has changed."""
+    _verified.cache_clear()
+
+
+def _in_use() -> Path | None:
+    """The book to ask, where there is one."""
+    path = book_path()
+    return path if path is not None and knobs().mode != "generic" and path.exists() else None
+
+
+@cache
+def _verified(path: Path) -> tuple[Key, ...]:
+    return tuple(record.key for record in _opened(path).list() if record.verified)
+
+
+__all__ = ["book_path", "designed_for", "forget", "open_book", "sizes_of"]

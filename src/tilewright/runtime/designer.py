@@ -234,7 +234,7 @@ class _Task:
         return uuid.uuid4().hex[:12], []
 
     def _model(self, pinned: Design | None) -> Callable[[Design], float]:
-        from tilewright.design.cost.cpu import estimate_cpu as estimate
+        from tilewright.design.cost import estimate
 
         kernel, facts = self.subject.kernel, self.subject.facts
 

@@ -173,26 +173,39 @@ def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tu
 Layouts = tuple[tuple[str, abi.TensorLayout], ...]
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
 _by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
+_listed: dict[Program, frozenset[tuple[tuple[str, int], ...]]] = {}  # sizes that the book has designs for
 _asked: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel | None] = {}
 _compiling = threading.Lock()
 
 
 def _chosen(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel | None:
-    """The kernel of a design that the book holds for these very sizes; it is asked once for each."""
-    key = (program, layouts, tuple(sizes.items()))
+    """The kernel of a design that the book holds for these very sizes; it is read once, and asked once for each."""
+    listed = _listed.get(program)
+    if listed is None:
+        from tilewright.runtime.chosen import sizes_of
+
+        listed = _listed[program] = sizes_of(program.kernel, machine())
+    exact = tuple(sizes.items())
+    if exact not in listed:
+        return None
+    key = (program, layouts, exact)
     if key not in _asked:
         from tilewright.runtime.chosen import designed_for
 
+        facts = facts_of(layouts, sizes, machine())
         with _compiling:
-            design = designed_for(program.kernel, facts_of(layouts, sizes, machine()), pool.available_threads())
-            _asked[key] = (
-                None if design is None else _shared(requested(program, layouts, sizes, machine(), design), program)
-            )
+            design = designed_for(program.kernel, facts, pool.available_threads())
+            request = requested(program, layouts, sizes, machine(), design)
+            _asked[key] = None if design is None else _shared(request, program)
     return _asked[key]
 
 
 def forget_chosen() -> None:
-    """Ask the book again: it has changed."""
+    """Read the book again: it has changed."""
+    from tilewright.runtime import chosen
+
+    chosen.forget()
+    _listed.clear()
     _asked.clear()
 
 

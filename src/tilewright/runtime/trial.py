@@ -36,13 +36,16 @@ from tilewright.runtime.subject import Subject
 MEMORY_LIMIT = 2 << 30
 """Bytes that a candidate may take beside its operands."""
 
-COMPILE_SECONDS = 60.0
+COMPILE_SECONDS = 20.0
 HANG_SECONDS, HANG_TIMES = 3.0, 20.0
 MOST_BUILDERS = 8
 _MODULE = "tilewright.runtime.trial_worker"
 
 LOOK_ROUNDS, SLOW = 3, 1.15
 """The first look at a candidate: these rounds, and it is dropped if all are slower than the best by this factor."""
+
+BETTER = 0.95
+"""What takes less than this share of the best so far is timed once more, and becomes what others are timed beside."""
 
 FAR, FAR_SECONDS = 4.0, 1e-3
 """A candidate whose run in the check takes longer than this many times the best, and this more, is not timed."""
@@ -86,7 +89,7 @@ class TrialRunner:
         self._compilations: list[Design] = []  # appended to by several threads
         self.noise_class = self.cache = ""
         self._limit = seconds_limit
-        self._best: tuple[Design, float] | None = None
+        self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
         self._threads = ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
@@ -114,7 +117,7 @@ class TrialRunner:
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
         """All designs in paired, interleaved rounds, each beside the first; one that fails now is infinitely slow."""
         texts = [d.to_json() for d in designs]
-        rounds = FINAL_ROUNDS if self._best is None or self._best[1] < SHORT else measure.MIN_ROUNDS
+        rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
         try:
             seen = self._measure(texts, seconds=FINAL_SECONDS * len(designs), rounds=rounds)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
@@ -153,28 +156,46 @@ class TrialRunner:
 
     def _far_slower(self, once: float) -> Outcome | None:
         """The outcome of a design whose check took so long that to time it would be a waste of time."""
-        if self._best is None or once < FAR * self._best[1] + FAR_SECONDS:
+        if self._mark is None or once < FAR * self._mark[1] + FAR_SECONDS:
             return None
         return Outcome("ok", once, (once,), 0.5, "far slower than the best so far: timed once, in its check")
 
     def _timed(self, designs: list[Design]) -> dict[Design, Outcome]:
-        """Outcomes of designs that were found right: beside the best so far, or alone where one of them kills."""
+        """Outcomes of designs that were found right: beside the mark, or alone where one of them kills."""
         if not designs:
             return {}
-        first = self._best[0] if self._best else designs[0]
-        texts = [d.to_json() for d in dict.fromkeys([first, *designs])]
+        mark = self._mark[0] if self._mark else designs[0]
+        texts = [d.to_json() for d in dict.fromkeys([mark, *designs])]
         try:
             seen = self._measure(texts, slow=SLOW, look=LOOK_ROUNDS, seconds=0.0, rounds=measure.MIN_ROUNDS)
         except ChildDied as died:
             if len(designs) == 1:
                 return {designs[0]: Outcome(died.status, reason=f"while it was timed: {died.reason}")}
             return {d: found for each in designs for d, found in self._timed([each]).items()}
-        unit = self._best[1] if self._best else statistics.median(seen["samples"][texts[0]])
+        unit = self._mark[1] if self._mark else sorted(seen["samples"][texts[0]])[measure.MIN_ROUNDS // 4]
         found = {d: _outcome(d.to_json(), seen, unit) for d in designs}
-        for design, outcome in found.items():
-            if outcome.seconds is not None and (self._best is None or outcome.seconds < self._best[1]):
-                self._best = (design, outcome.seconds)
-        return found
+        self._mark = self._mark or (mark, unit)
+        return self._moved(found)
+
+    def _moved(self, found: dict[Design, Outcome]) -> dict[Design, Outcome]:
+        """The outcomes, after the mark was moved to the best of them where that is better.
+
+        Times are told in ratios to the mark. The fastest of many looks faster than it is, so its ratio is measured
+        anew before others are told by it: else each new mark would hand its luck on to the next.
+        """
+        assert self._mark is not None
+        mark, unit = self._mark
+        best = min((d for d in found if found[d].seconds), key=lambda d: found[d].seconds or math.inf, default=mark)
+        if best == mark or (found[best].seconds or math.inf) > BETTER * unit:
+            return found
+        texts = [mark.to_json(), best.to_json()]
+        try:
+            again = _outcome(texts[1], self._measure(texts, seconds=0.0, rounds=2 * measure.MIN_ROUNDS), unit)
+        except ChildDied as died:
+            again = Outcome(died.status, reason=f"while it was timed: {died.reason}")
+        if again.seconds is not None and again.seconds < BETTER * unit:
+            self._mark = (best, again.seconds)
+        return {**found, best: again}
 
     def _measure(self, texts: list[str], **how: Any) -> dict[str, Any]:
         seen = self._worker.ask({"job": "measure", "designs": texts, **how}, self._limit * (2 + 3 * len(texts)))
@@ -287,7 +308,7 @@ def _outcome(text: str, seen: Mapping[str, Any], unit: float) -> Outcome:
     if text in seen["wrong"]:
         return Outcome("wrong", reason=seen["wrong"][text])
     dropped = "slower than the best so far at first sight" if text in seen["dropped"] else ""
-    seconds = unit * seen["ratios"][text][0]
+    seconds = unit * seen["undisturbed"][text]
     return Outcome("ok", seconds, tuple(seen["samples"][text]), seen["noise"], dropped)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -190,7 +190,7 @@ class Trials:
         designs = {text: Design.from_json(text) for text in dict.fromkeys(job["designs"])}
         launches = {text: self._launch(design) for text, design in designs.items()}
         first = job["designs"][0]
-        found: dict[str, Any] = {"samples": {}, "ratios": {}, "dropped": []}
+        found: dict[str, Any] = {"samples": {}, "ratios": {}, "undisturbed": {}, "dropped": []}
         if job.get("slow"):
             look = self._compare(launches, 0.0, job["look"])
             slow = [t for t in launches if look.ratio(t, first).low > job["slow"]]
@@ -210,6 +210,7 @@ class Trials:
     def _note(found: dict[str, Any], seen: Comparison, texts: list[str], first: str) -> None:
         for text in texts:
             ratio = seen.ratio(text, first)
+            found["undisturbed"][text] = _undisturbed(seen.samples[text]) / _undisturbed(seen.samples[first])
             found["samples"][text] = [ns * 1e-9 for ns in seen.samples[text]]
             found["ratios"][text] = [ratio.median, ratio.low, ratio.high]
 
@@ -233,6 +234,11 @@ class Trials:
                 self.timed.fill(self.checks[0])
                 return f"after timing: its input {name} has changed"
         return None
+
+
+def _undisturbed(samples: Sequence[float]) -> float:
+    """A time that other programs had no part in, as far as few samples show: what they add is never negative."""
+    return sorted(samples)[len(samples) // 4]
 
 
 def _same_bytes(one: Array, other: Array) -> bool:

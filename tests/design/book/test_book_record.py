@@ -10,6 +10,7 @@ import pytest
 from entries import DATE, default, key, record, standing, trial
 
 from tilewright.design.book.record import Measurement, Quarantined, Record, now, versions
+from tilewright.design.book.store import Book
 from tilewright.design.trial import Result
 
 
@@ -23,6 +24,17 @@ def test_a_record_comes_back():
     assert again == kept
     assert again.speedup == pytest.approx(1.25)
     assert (again.sizes["M"], again.dtype) == (512, "f32")
+
+
+def test_a_runner_up_that_failed_in_the_finals_is_no_reason_to_lose_the_winner():
+    inf = float("inf")
+    kept = record(runner_up=replace(standing(default(key())), seconds=inf, ratio=inf, low=inf, high=inf))
+    text = json.dumps(kept.to_dict(), allow_nan=False)
+    assert Record.from_dict(json.loads(text)) == kept
+    book = Book.in_memory()
+    book.put(kept)
+    assert book.get(key()) == kept
+    assert "it failed in the last rounds" in book.explain(key())
 
 
 def test_a_record_of_a_search():

@@ -48,6 +48,10 @@ def test_what_is_put_is_found_again_by_another_process(book: Book):
 def test_the_default_path_is_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path))
     assert Book.open().path == tmp_path / "book.sqlite"
+    monkeypatch.setenv("TILEWRIGHT_BOOK", str(tmp_path / "other.sqlite"))
+    assert Book.open().path == tmp_path / "other.sqlite"
+    monkeypatch.setenv("TILEWRIGHT_BOOK", "off")
+    assert Book.open().path is None
 
 
 def test_a_faster_design_stays_unless_it_is_to_be_replaced(book: Book):

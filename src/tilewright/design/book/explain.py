@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,9 @@ def _hit(record: Record) -> Iterator[str]:
     other = record.runner_up
     if other is None:
         yield "no runner-up: nothing else was measured beside it"
+        return
+    if not math.isfinite(other.ratio):
+        yield f"runner-up {other.design.hash}: it failed in the last rounds"
         return
     interval = f"interval {other.low:.3f} to {other.high:.3f}"
     yield f"runner-up {other.design.hash}: {other.ratio:.3f} times as long ({interval}; {span(other.seconds)})"
@@ -183,4 +187,5 @@ def _choice(value: Choice | None) -> str:
 def _field(key: Key, name: str) -> str:
     field, _, part = name.partition(".")
     value = getattr(key, field)
-    return str(dict(value).get(part, "none") if part else value)
+    found = dict(value).get(part, "none") if part else value
+    return (", ".join(map(str, found)) or "none") if isinstance(found, tuple) else str(found)

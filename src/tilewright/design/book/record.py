@@ -197,16 +197,16 @@ def _design(data: Any) -> Design:
 
 
 def _standing_data(standing: Standing) -> dict[str, Any]:
-    return {**asdict(standing), "design": _design_data(standing.design)}
+    return {**standing.to_dict(), "design": _design_data(standing.design)}
 
 
 def _standing(data: Any) -> Standing:
     if not isinstance(data, dict) or set(data) != {f.name for f in fields(Standing)}:
         raise ValueError("a runner-up has the fields " + ", ".join(f.name for f in fields(Standing)))
     numbers = {name: value for name, value in data.items() if name != "design"}
-    if not all(map(_number, numbers.values())):
+    if not all(value is None or _number(value) for value in numbers.values()):  # None: it failed in the finals
         raise ValueError(f"a runner-up of {numbers!r}; these are numbers")
-    return Standing(_design(data["design"]), **numbers)
+    return Standing.from_dict({**numbers, "design": json.dumps(data["design"])})
 
 
 def _number(value: object) -> bool:

@@ -43,12 +43,14 @@ class Book:
 
     @classmethod
     def open(cls, path: Path | None = None, *, patience: float = PATIENCE) -> Book:
-        """The book at `path`, by default `book.sqlite` in the cache folder; in frozen mode it is only read.
+        """The book at `path`, by default the one that the knobs name; in frozen mode it is only read.
 
         `patience`: seconds to wait for another process that writes.
         """
         settings = knobs()
-        where = path or settings.cache_dir / FILE
+        where = path or settings.book or settings.cache_dir / FILE
+        if path is None and settings.book is False:
+            return cls.in_memory()
         return cls(Database(where, readonly=settings.mode == "frozen", patience=patience))
 
     @classmethod

@@ -85,9 +85,9 @@ def _quarantined(book: Book, row: Sequence[Any]) -> str | None:
 
 
 def _measurement(book: Book, row: Sequence[Any]) -> str | None:
-    _, hash_, key, run, data, total = row
+    _, hash_, key, run, data, total = row  # the hash is of the form that measurements had when it was made
     found = Measurement.from_dict(_unsealed(key, data, total))
-    return None if (found.hash, found.key, found.run) == (hash_, key, run) else f"{hash_} is filed under another name"
+    return None if (found.key, found.run) == (key, run) else f"{hash_} is filed under another name"
 
 
 def _unsealed(key: str, data: str, total: str) -> Any:
