@@ -18,6 +18,7 @@ MATMUL = traced("matmul", activation=None)
 BF16 = traced("matmul", "bf16", activation=None)
 ATTENTION = traced("attention", causal=False, window=None)
 RMSNORM = traced("rmsnorm")
+SOFTMAX = traced("softmax")
 TILED = {"tile.m": 8, "tile.n": 32, "lanes": ("n",)}
 PAIRS = {**TILED, "tile.k": 2, "atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair"}
 INNER = {"tile.m": 4, "tile.n": 4, "tile.k": 32, "lanes": ("k",), "atom.dot0": "bf16x2"}
@@ -50,6 +51,14 @@ CASES = [
      {"block.k": 64, "block.m": 8}),
     ("blocks", RMSNORM, {"block.d": 64}, "block.d=64: d is no axis of a parallel loop", {"block.m": 4}),
     ("unrolls", MATMUL, {"unroll.m": 2}, r"unroll.m=2: m is not the last axis of a serial loop \(k\)", {"unroll.k": 2}),
+    ("splits", MATMUL, {**TILED, "split.k": 2}, r"split.k=2: sums are split where .* put k first in lanes",
+     {"tile.k": 32, "lanes": ("k",), "split.k": 2}),
+    ("splits", BF16, {**INNER, "tile.k": 64, "split.k": 4}, "split.k=4: tile.k=64 has 2 vectors",
+     {**INNER, "tile.k": 64, "split.k": 2}),
+    ("splits", RMSNORM, {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 3}, "split.d=3: .* a power of two",
+     {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 4}),
+    ("keeps", RMSNORM, {"keep.x0": True}, "keep.x0=True: no earlier loop computes the same", {"keep.x1": True}),
+    ("keeps", SOFTMAX, {"keep.exp1": True, "block.m": 4}, "keep.exp1=True: .* drop the blocks", {"keep.exp1": True}),
     ("orders", MATMUL, {"order": ("m",)}, r"order=\(m\): takes a permutation of \(m, n\)", {"order": ("n", "m")}),
     ("orders", MATMUL, {"block.m": 8, "inner": ("n",)}, r"inner=\(n\): takes a permutation of \(m\)",
      {"block.m": 8, "inner": ("m",)}),

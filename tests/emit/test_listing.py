@@ -232,6 +232,18 @@ def whole_axis(program: ir.Kernel, dim: str) -> bool:
 ROWS = {"M": 5, "D": 32}
 CASES = {
     "matmul, inner": ("matmul", {"M": 3, "N": 8, "K": 32}, {"tile.m": 1, "tile.n": 4, "tile.k": 16, "lanes": ("k",)}),
+    "matmul, split": (
+        "matmul",
+        {"M": 3, "N": 8, "K": 64},
+        {"tile.m": 1, "tile.n": 4, "tile.k": 32, "lanes": ("k",), "split.k": 4},
+    ),
+    "rmsnorm, split": (
+        "rmsnorm", ROWS, {"tile.m": 1, "tile.d": 32, "tile.d1": 8, "lanes": ("d", "d1"), "split.d": 2}
+    ),
+    "softmax, kept": (
+        "softmax", ROWS,
+        {"tile.m": 1, "tile.d": 8, "tile.d1": 8, "tile.d2": 8, "lanes": ("d", "d1", "d2"), "keep.exp1": True},
+    ),
     "matmul, outer": ("matmul", {"M": 6, "N": 24, "K": 7}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
     "matmul, ragged": ("matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
     "matmul, packed": (

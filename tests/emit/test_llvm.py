@@ -93,6 +93,39 @@ def test_interpreter_and_kernel_agree_on_the_scheduled_program(name):
     check()
 
 
+@pytest.mark.parametrize("bits", ["128", "256", "512"])
+@pytest.mark.parametrize("terms", [1, 31, 128, 389])
+def test_sums_split_over_accumulators(bits, terms):
+    """Products and reductions, with whole tiles, remainders, or less than one vector."""
+    if bits not in machines():
+        pytest.skip(f"this processor has no vectors of {bits} bits")
+    machine, memory = machines()[bits], Guarded(terms, "rows")
+    lanes = int(bits) // 32
+    inputs = {"a": memory.normal((2, terms)), "b": memory.normal((9, terms))}
+    drawn = Run(
+        Case(operators.matmul, inputs, {"c": ((2, 9), np.float32)}, options={"activation": None}), memory, machine
+    )
+    tiles = {"tile.m": 1, "tile.n": 2, "tile.k": 4 * lanes, "lanes": ("k", "n")}
+    for times in (2, 4):
+        drawn.check(drawn.kernel(Design.of({**tiles, "split.k": times})))
+    inputs = {"x": memory.normal((3, terms)), "weight": memory.normal((terms,))}
+    drawn = Run(Case(operators.rmsnorm, inputs, {"y": ((3, terms), np.float32)}, {"eps": 1e-5}), memory, machine)
+    tiles = {"tile.d": 4 * lanes, "tile.d1": lanes, "lanes": ("d", "d1"), "split.d": 4}
+    drawn.check(drawn.kernel(Design.of(tiles)))
+
+
+@pytest.mark.parametrize("columns", [1, 63, 65, 300])
+def test_a_kept_row_has_room_for_whole_tiles(columns):
+    memory = Guarded(columns, "rows")
+    x = {"x": memory.normal((3, columns))}
+    drawn = Run(Case(operators.softmax, x, {"y": ((3, columns), np.float32)}), memory, machines()[max(machines())])
+    tiles = {"tile.d": 32, "tile.d1": 64, "tile.d2": 16, "lanes": ("d", "d1", "d2"), "keep.exp1": True}
+    kernel = drawn.kernel(Design.of(tiles))
+    (row,) = kernel.binary.workspace
+    assert row.per_thread and row.bytes(drawn.sizes) == -(-columns // 64) * 64 * 4
+    drawn.check(kernel)
+
+
 def test_a_broadcast_operand_is_read_in_place():
     memory = Guarded(0)
     x, row = memory.normal((9, 33)), memory.normal((1, 33))

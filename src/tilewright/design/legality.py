@@ -190,7 +190,8 @@ def _splits(v: View) -> Iterator[str]:
         assert isinstance(times, int)
         label = f"split.{axis}={times}"
         chunks = v.extent(axis) // v.chunk(axis)
-        if axis not in v.unrollable or v.design.names("lanes")[:1] != (axis,):
+        lanes = [a for a in v.design.names("lanes") if a == axis or any(a in nest for nest in v.parallel)]
+        if axis not in v.unrollable or lanes[:1] != [axis]:
             yield f"{label}: sums are split where they lie across the lanes of a serial loop; put {axis} first in lanes"
         elif times & (times - 1) or chunks % times:
             yield f"{label}: tile.{axis}={v.extent(axis)} has {chunks} vectors; take a power of two that divides it"

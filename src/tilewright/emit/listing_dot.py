@@ -123,18 +123,24 @@ def fold(
     target = scene.parts(tile.type, lane, root, home)
     parts: dict[Key, str] = {}
     for key in cx.keys(tile.axes, lane):
-        rows = accumulators(tile, key)
+        rows = [_joined(op, tile, key)]
         if lane is not None:
             position, state = tile.axes.index(lane), cx.axes[lane]
             first = key[position] * state.width
             points = range(first, min(first + state.width, state.extent))
-            rows = [r for p in points for r in accumulators(tile, (*key[:position], p, *key[position + 1 :]))]
+            rows = [_joined(op, tile, (*key[:position], p, *key[position + 1 :])) for p in points]
         parts[key] = target(key)
         text = f"{op}_lanes({', '.join(rows)})" if tile.spread > 1 else rows[0]
         if before is not None:
             text = applied({"sum": "add"}.get(op, op), [before(key), text])
         scene.page.line(f"{parts[key]} = {text}")
     return table(tile.type, lane, parts)
+
+
+def _joined(op: str, tile: Tile, key: Key) -> str:
+    """A part of a spread sum; the accumulators that it is split over are joined first."""
+    names = accumulators(tile, key)
+    return names[0] if len(names) == 1 else applied({"sum": "add"}.get(op, op), names)
 
 
 # ------------------------------------------------------------------------------------------------ AMX
