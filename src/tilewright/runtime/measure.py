@@ -121,6 +121,7 @@ def compare(
     seconds: float = 1.0,
     flush: bool | Callable[[], None] = False,
     poison: Callable[[], object] | None = None,
+    wake: Callable[[], object] | None = None,
     prewarm: bool = True,
     min_rounds: int = MIN_ROUNDS,
 ) -> Comparison:
@@ -130,6 +131,7 @@ def compare(
     Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
     walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
     sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
+    `wake` runs untimed right before every sample: let it wake the threads that candidates run on, which sleep by then.
     Garbage collection is off meanwhile. Raises ArgumentError for no candidate or a negative budget.
     """
     if not candidates or CONTROL in candidates:
@@ -149,6 +151,8 @@ def compare(
         for names in rotations(tuple(entries)):
             for name in names:
                 prepare(entries[name])
+                if wake is not None:
+                    wake()
                 samples[name].append(_time(entries[name], batch[name]))
             rounds = len(samples[CONTROL])
             if rounds >= max(min_rounds, 1) and (time.perf_counter() >= deadline or rounds >= MAX_ROUNDS):

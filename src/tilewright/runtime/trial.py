@@ -50,7 +50,7 @@ BETTER = 0.95
 FAR, FAR_SECONDS = 4.0, 1e-3
 """A candidate whose run in the check takes longer than this many times the best, and this more, is not timed."""
 
-FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.5, 20, 10e-3
+FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
 
 

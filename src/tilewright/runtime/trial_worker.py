@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.build.jit import Target, compile_ir, load
 from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import IllegalDesign, TilewrightError, VerificationError
@@ -98,7 +99,7 @@ class Trials:
         """Threads on cores of their own, and memory for everything, before anything is timed or bounded."""
         self.flush = cache_flusher() if self.cold else False
         pool.pin_threads()
-        pool.get(threads)
+        self.wake = waker(pool.get(threads))
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         self.places: dict[tuple[tuple[str, int], ...], Place] = {}
@@ -204,7 +205,9 @@ class Trials:
         return found
 
     def _compare(self, launches: dict[str, Any], seconds: float, rounds: int) -> Comparison:
-        return compare(launches, seconds=seconds, flush=self.flush, poison=self._poison, min_rounds=rounds)
+        return compare(
+            launches, seconds=seconds, flush=self.flush, poison=self._poison, wake=self.wake, min_rounds=rounds
+        )
 
     @staticmethod
     def _note(found: dict[str, Any], seen: Comparison, texts: list[str], first: str) -> None:
@@ -234,6 +237,20 @@ class Trials:
                 self.timed.fill(self.checks[0])
                 return f"after timing: its input {name} has changed"
         return None
+
+
+def waker(team: pool.Pool) -> Callable[[], object] | None:
+    """A call that wakes the threads of a team, which then wait for the next call as between two kernels of a model."""
+    if team.threads == 1:
+        return None
+    nothing = load(compile_ir("define void @nothing(ptr %a, i64 %b, i64 %c) {\n  ret void\n}\n", Target.host()))
+    address = nothing.address("nothing")
+
+    def wake() -> object:
+        team.run([address])
+        return nothing  # the code must live as long as this function
+
+    return wake
 
 
 def _undisturbed(samples: Sequence[float]) -> float:
