@@ -272,6 +272,11 @@ def neighbours(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Muta
 
 
 def _suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    if facts.machine.kind == "nvidia":
+        from tilewright.design.gpu.mutations import suggested_gpu
+
+        yield from suggested_gpu(kernel, design, facts)
+        return
     yield from _lane_mutations(kernel, design)
     yield from _tile_mutations(kernel, design)
     for nest in structure.nests(kernel):

@@ -39,7 +39,8 @@ def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
     with text.block("if (threadIdx.x % 128 == 0)"):
         for panel in range(ring.panels):
             shift = f" + {panel * ring.rows * PANEL}" if panel else ""
-            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {_coordinates(plan, far, near, panel * wide, '')});")
+            at = _coordinates(plan, far, near, panel * wide, "")
+            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
         text.line("commit_stores();")
 
 

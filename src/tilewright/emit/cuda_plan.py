@@ -140,7 +140,9 @@ class Plan:
     @cached_property
     def leaving(self) -> frozenset[str]:
         """Buffers from which copies lead out: each warpgroup has its own."""
-        return frozenset(s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors)
+        return frozenset(
+            s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors
+        )
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -158,7 +160,9 @@ class Plan:
         return {
             s.name: s
             for s in self.statements
-            if isinstance(s, ir.Alloc) and ir.note(s.notes, "layout") is None and ir.note(s.notes, "place") in ("shared", "memory")
+            if isinstance(s, ir.Alloc)
+            and ir.note(s.notes, "layout") is None
+            and ir.note(s.notes, "place") in ("shared", "memory")
         }
 
     @cached_property
@@ -237,7 +241,9 @@ class Plan:
     @cached_property
     def copies(self) -> dict[ir.Copy, TensorMap]:
         """The tensor map of each copy by the engine."""
-        return {s: self._map(s) for s in self.statements if isinstance(s, ir.Copy) and ir.note(s.notes, "engine") == "tma"}
+        return {
+            s: self._map(s) for s in self.statements if isinstance(s, ir.Copy) and ir.note(s.notes, "engine") == "tma"
+        }
 
     @property
     def maps(self) -> tuple[TensorMap, ...]:
@@ -251,7 +257,7 @@ class Plan:
         return self.rings[near.buffer], near, far
 
     def dims_of(self, ref: ir.Ref, near: ir.Ref) -> tuple[int, ...]:
-        """Dimensions of a tensor in the order of a map: as the buffer has them, innermost first; then single positions."""
+        """Dimensions of a tensor in the order of a map: as the buffer has them, innermost first; then others."""
         inner = [ref.index.index(i) for i in reversed(near.index)]
         return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
 

@@ -49,7 +49,11 @@ def initialise(plan: Plan, text: Text) -> None:
 
 def peers(plan: Plan, text: Text) -> None:
     """Where the barriers of other blocks lie that this warp's lanes arrive at."""
-    spread = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"}
+    spread = {
+        s.name
+        for s in plan.statements
+        if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"
+    }
     for name in sorted(spread):
         text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
 

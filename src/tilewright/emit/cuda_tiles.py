@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,7 +43,9 @@ class Tiles:
         """The next slot of a warpgroup's own, once the engine has read what lay there."""
         name, ring = cname(alloc.name), self.plan.rings[alloc.name]
         own = ring.slots // self.groups
-        self.text.line(f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};")
+        self.text.line(
+            f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};"
+        )
         self.text.line(f"if (threadIdx.x % 128 == 0) wait_stores<{own - 1}>();")
         self.text.line("meet(2 + group, 128);")
 
@@ -110,13 +113,19 @@ class Tiles:
                 self.text.line(f"const {type_} {name} = {self.piece(ref, type_)};")
             case ir.Load(ref) if ref.buffer in self.plan.parts:
                 self.text.line(f"{type_} {name};")
-                self.text.line(f"take<{self.shared(ref.buffer)}>({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);")
+                self.text.line(
+                    f"take<{self.shared(ref.buffer)}>({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);"
+                )
             case ir.Load(ref):
                 self.text.line(f"const {type_} {name} = {self.load(ref, type_, stmt)};")
             case ir.Full(value):
                 self.text.line(f"const {type_} {name} = {self.full(value, type_)};")
             case ir.Map(op, args):
-                function = f"Cast<{c_type(stmt.type.dtype.name)}>" if op == "cast" else "".join(w.capitalize() for w in op.split("_"))
+                function = (
+                    f"Cast<{c_type(stmt.type.dtype.name)}>"
+                    if op == "cast"
+                    else "".join(w.capitalize() for w in op.split("_"))
+                )
                 if stmt.type.axes:
                     self.text.line(f"const {type_} {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
                 else:
@@ -129,7 +138,8 @@ class Tiles:
         if isinstance(value, str):
             number = cname(value)
         elif isinstance(value, float):
-            number = f"{value!r}f" if value == value and abs(value) != float("inf") else f"({'-' if value < 0 else ''}__builtin_huge_valf())"
+            huge = f"({'-' if value < 0 else ''}__builtin_huge_valf())"
+            number = f"{value!r}f" if math.isfinite(value) else huge
         else:
             number = str(value)
         return f"full<{type_}>({number})" if type_.startswith("Tile") else number
@@ -180,7 +190,9 @@ class Tiles:
     def _part_name(self, axis: str) -> str:
         """C++ of the positions of an axis."""
         distribution = self.axis_type(axis)
-        return f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
+        return (
+            f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
+        )
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from tilewright.design.default import Facts, unit_axes
 from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.mma import legal_panels, staged_product
+from tilewright.design.gpu.product import product
 from tilewright.design.legality import Reason
 from tilewright.language import ir, structure
 
@@ -26,6 +28,9 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
     """A legal design of any program of one nest."""
     nest = structure.nests(kernel)[0]
     shape = _Shape(kernel, nest, facts)
+    found = product(kernel)
+    if not isinstance(found, str) and (staged := staged_product(found, facts)):
+        return Design.of(staged)
     decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else _rows(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
     for p in kernel.params:
@@ -73,7 +78,9 @@ class _Shape:
     @property
     def run(self) -> int:
         """Elements of the narrowest type that one access moves."""
-        return _VECTOR // min((p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4)
+        return _VECTOR // min(
+            (p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4
+        )
 
 
 def _power(n: int) -> int:
@@ -153,7 +160,7 @@ def _product(s: _Shape) -> dict[str, Choice]:
 
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine")
-_SINGLE = ("warps", "lanes", "stages")
+_SINGLE = ("warps", "lanes", "stages", "swap", "grid.order", "grid.group")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
 
@@ -162,6 +169,8 @@ def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
     found = found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
+    if dict(design.prefixed("engine")):
+        return found or legal_panels(kernel, design, facts)
     return found or [Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)]
 
 

@@ -150,7 +150,12 @@ class _Rows:
         dims.sort(key=lambda i: i in unit)
         whole = {self.axis.name: self.axis.over}
         name = fresh(f"s_{ref.buffer}", self.taken)
-        alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), (("layout", "swizzle128"), ("place", "shared")))
+        alloc = ir.Alloc(
+            name,
+            let.type.dtype,
+            tuple(whole.get(str(d), d) for d in dims),
+            (("layout", "swizzle128"), ("place", "shared")),
+        )
         source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
         order = tuple(str(d) for d in dims)
         load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
@@ -171,7 +176,7 @@ class _Rows:
     def _split(
         self, loop: ir.Loop, totals: list[ir.Let], before: tuple[ir.Stmt, ...], after: tuple[ir.Stmt, ...]
     ) -> tuple[ir.Stmt, ...]:
-        """Parts pass through memory that all blocks see; whoever joins them adds in order, and goes on with the rest."""
+        """Parts pass through memory that all blocks see; whoever joins them adds in order, and goes on."""
         part = loop.axes[0].name
         at = next(n for n, s in enumerate(loop.body) if is_main(s))
         main, joins = loop.body[at], loop.body[at + 1 :]
@@ -196,7 +201,11 @@ class _Rows:
         sync = ir.Sync(
             fresh("parts", self.taken),
             "barrier",
-            (("guards", tuple(f"{t.name}_parts" for t in totals)), ("scope", "cluster" if shared else "grid"), ("stage", part)),
+            (
+                ("guards", tuple(f"{t.name}_parts" for t in totals)),
+                ("scope", "cluster" if shared else "grid"),
+                ("stage", part),
+            ),
         )
         held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
         return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*adds, last))))
