@@ -69,6 +69,8 @@ def _tile(p: Product, facts: Facts, m: int, n: int, atom: str, swap: bool) -> tu
         return waves * rows * columns / rate
 
     tiles = _FMA_TILES if atom == "fma" else _TILES[1:] if several else _TILES
+    if any(o.tensor not in facts.aligned for o in p.operands):
+        tiles = tuple((r, c, 8, rate) for r, c, _, rate in tiles if r * c >= 128 * 64)
     rows, columns, warps, rate = min(tiles, key=cost)
     return rows, max(32, columns // len(p.dots)), warps, rate
 

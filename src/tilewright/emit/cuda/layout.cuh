@@ -51,12 +51,16 @@ template <int WM, int WN, int NT> struct AccCols {
 template <class A, int EDGE> struct Part {
   typedef A axis;
   int start, stop, first;
+  __device__ Part(int from, int to, int mine) : start(from), stop(to), first(mine) {}
   template <class TEAM> __device__ Part(int from, int to, TEAM team) : start(from), stop(to) {
     first = from + A::base(team.thread);
   }
   __device__ int at(int r) const { return first + A::at(r); }
   __device__ bool in(int r) const { return EDGE == 0 || at(r) < stop; }
 };
+
+// The same tile without its edge, for values that are 0 past it.
+template <class A, int EDGE> __device__ inline Part<A, 0> unmasked(const Part<A, EDGE>& p) { return Part<A, 0>(p.start, p.stop, p.first); }
 
 // Whether this thread is the one, of those with copies of a tile with axes A, that speaks for all.
 template <class... A, class TEAM> __device__ inline bool speaks(TEAM team) {
