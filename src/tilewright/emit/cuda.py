@@ -9,7 +9,7 @@ from tilewright.emit.cuda_abi import CudaModule, args_struct
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import declare, initialise, peers
+from tilewright.emit.cuda_sync import declare, initialise, open_turns, peers
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -152,6 +152,8 @@ class _Module:
         rings = [s for s in self.plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "stages")]
         if rings:
             self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")
+        if team.name != "producer":
+            open_turns(self.plan, self.text)
         leaves = team.name != "producer" and self.plan.leaving
         if leaves:
             self.text.line("unsigned leaving = 0;")

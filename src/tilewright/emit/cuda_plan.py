@@ -205,6 +205,8 @@ class Plan:
             if not isinstance(s, ir.Sync) or s.name in found or s.action == "fence":
                 continue
             scope, stage = ir.note(s.notes, "scope"), ir.note(s.notes, "stage")
+            if stage is None:
+                continue  # a named barrier
             if s.action == "barrier" and scope != "cluster":
                 continue
             slots = number(loops[str(stage)], "stages", 1) if s.action != "barrier" else 1

@@ -6,7 +6,7 @@ from tilewright.emit.cuda_copies import copy_in, copy_out
 from tilewright.emit.cuda_dots import is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
-from tilewright.emit.cuda_sync import arrive, expect, wait
+from tilewright.emit.cuda_sync import arrive, expect, turn, wait
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_tiles import Tiles
 from tilewright.language import ir
@@ -207,6 +207,9 @@ class RoleText:
     # --------------------------------------------------------------------------------------------- syncs
     def sync(self, sync: ir.Sync) -> None:
         """A wait, an arrival, or the announcement of copies."""
+        if ir.note(sync.notes, "stage") is None and sync.action in ("wait", "arrive"):
+            turn(self.text, sync)
+            return
         match sync.action:
             case "wait":
                 wait(self.text, sync, free=self.copies)

@@ -49,15 +49,18 @@ class _Program:
     def module(self) -> cuda_abi.CudaModule:
         """Source and launch."""
         self._head()
+        resident = _number(self.kernel.notes, "resident", 1)
+        bounds = f"{self.threads}, {resident}" if resident > 1 else str(self.threads)
         signature = (
-            f'extern "C" __global__ void __launch_bounds__({self.threads}) '
+            f'extern "C" __global__ void __launch_bounds__({bounds}) '
             f"{cname(self.kernel.name)}(const __grid_constant__ Args args)"
         )
         with self.out.block(signature):
             self._body()
         grid = cuda_abi.Grid(tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes))
         return cuda_abi.CudaModule(
-            self.out.text(), cname(self.kernel.name), self.threads, grid, shared_bytes=shared_bytes(self.kernel)
+            self.out.text(), cname(self.kernel.name), self.threads, grid, shared_bytes=shared_bytes(self.kernel),
+            minimum_blocks=resident,
         )
 
     # ---------------------------------------------------------------------------------------------- the parts

@@ -54,7 +54,8 @@ class _Pipeline:
         if registers:
             self.producer = ir.with_notes(self.producer, registers=registers[0])
             self.consumer = ir.with_notes(self.consumer, registers=registers[1])
-        own = 1 if design.get("schedule") == "pingpong" else groups
+        self.turns = groups if design.get("schedule") == "pingpong" else 1
+        own = groups // self.turns
         blocks = 1
         for _, count in design.prefixed("cluster"):
             assert isinstance(count, int)
@@ -79,6 +80,12 @@ class _Pipeline:
                 result.append(stmt)
             elif inner:
                 assert isinstance(stmt, ir.Loop)
+                if _is_ring(stmt) and self.turns > 1:
+                    # A slot's phase says nothing of two turns of the ring: nobody waits for it ahead of the other.
+                    turn = fresh("turn", self.taken)
+                    notes: ir.Notes = (("count", 4 * self.turns), ("scope", "block"))
+                    result.append(ir.Role("consumer", (ir.Sync(turn, "wait", notes),), self.consumer))
+                    work.append(ir.Sync(turn, "arrive", notes))
                 result.append(self.ring(stmt) if _is_ring(stmt) else self.around(stmt))
             else:
                 work.append(stmt)

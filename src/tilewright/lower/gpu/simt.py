@@ -37,6 +37,8 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     notes = ir.with_notes(
         kernel.notes, machine=facts.machine.name, design=design.hash, threads=32 * design.number("warps", 4)
     )
+    if (resident := design.number("resident", 1)) > 1:
+        notes = ir.with_notes(notes, resident=resident)
     if lanes := design.names("lanes"):
         notes = ir.with_notes(notes, lanes=lanes)
     return replace(kernel, body=body, notes=notes)
