@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Cases of the operators and their compiled runs serve the tests of designs, lowering and run time too.
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("operators", "emit", "design")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("operators", "emit", "design", "runtime")]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@
     tw.ops.linear(x, w)                                     # operators on NumPy arrays and torch tensors
     tw.LLM("path/to/hf-model").generate(["def fib(n):"])    # decoder-only models
     tw.compile(tw.operators.matmul, M=16, N=4096, K=4096)   # one kernel: .source .design .estimate .run
+    tw.search(tw.operators.matmul, M=1, N=64, K=64)         # the best design for a shape: .design .seconds .speedup
     tw.launch(program, x=x, y=y)                            # a program of your own, written with @tw.kernel
 
 Names are imported when they are first used, so that importing the package costs next to nothing.
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from tilewright.runtime.compiled import bind as bind
     from tilewright.runtime.compiled import compile as compile
     from tilewright.runtime.compiled import launch as launch
+    from tilewright.runtime.designer import search as search
 
 _MODULES = ("errors", "language", "operators", "ops")
 _NAMES = {
@@ -79,6 +81,7 @@ _NAMES = {
     ),
     "tilewright.machines.machine": ("Machine",),
     "tilewright.runtime.compiled": ("CompiledKernel", "bind", "compile", "launch"),
+    "tilewright.runtime.designer": ("search",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

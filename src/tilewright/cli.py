@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__
+from tilewright import __version__, cli_design
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
+    from tilewright.bench.result import Result
     from tilewright.engine.llm import LLM, Stream
     from tilewright.engine.request import Completion
     from tilewright.engine.sampling import SamplingParams
+    from tilewright.machines.machine import Machine
     from tilewright.operators import Operator
 
 MAX_TOKENS = 128
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Measure Tilewright beside the tools you would use instead.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+app.command()(cli_design.design)
 
 Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
 Temperature = Annotated[
@@ -324,27 +327,69 @@ def cpu(
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
     from tilewright.bench import console
-    from tilewright.bench.cpu import Request, parse_threads, source_root
+    from tilewright.bench.cpu import Request, parse_threads
+    from tilewright.machines.machine import Machine
+
+    _refuse_saving_a_look(save, quick)
+    machine = Machine.detect()
+    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
+
+
+@bench.command(name="design")
+def bench_design(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: design_f32, design_bf16, "
+            "design_amx, design_rows, design_model, design_race, design_agree."
+        ),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Fewer shapes, short searches: about 25 minutes on two cores; a look, not evidence.")
+    ] = False,
+    save: Annotated[
+        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for kernels and time them against torch; judge the cost model, the search and the book."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import parse_threads, run_jobs
+    from tilewright.bench.design import DesignRequest, design_jobs
+    from tilewright.machines.machine import Machine
+
+    _refuse_saving_a_look(save, quick)
+    machine = Machine.detect()
+    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
+    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "design", save, as_json)
+
+
+def _refuse_saving_a_look(save: bool, quick: bool) -> None:
+    if save and quick:
+        raise ArgumentError("--quick is a look, not evidence: leave it out to --save the results")
+
+
+def _judge(results: list[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
+    """Print, save and hold results against their floors; exit with 1 if one is missed."""
+    from tilewright.bench.cpu import source_root
     from tilewright.bench.floors import missed, read_floors
     from tilewright.bench.record import describe, this_command
     from tilewright.bench.record import save as save_record
-    from tilewright.machines.machine import Machine
 
-    if save and quick:
-        raise ArgumentError("--quick is a look, not evidence: leave it out to --save the results")
-    machine = Machine.detect()
-    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
     root = source_root(Path.cwd())
-    floors = read_floors(root / "benchmarks" / "floors.toml")
-    results = console.run(Request(counts, only, quick), quiet=as_json)
     record = describe(machine, results, this_command(), root)
     if save:
-        typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results')}", err=True)
+        typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results', kind)}", err=True)
     if as_json:
         typer.echo(json.dumps(record))
     if loud := sum(r.metrics.get("noise", 0.0) > 0.10 for r in results):
         typer.secho(f"{loud} of {len(results)} results have noise above 10%: a busy machine is no evidence", err=True)
-    misses = missed(results, floors)
+    misses = missed(results, read_floors(root / "benchmarks" / "floors.toml"))
     for line in misses:
         typer.secho(line, err=True, fg="red")
     if misses:

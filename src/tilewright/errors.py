@@ -57,6 +57,14 @@ class CacheWarning(UserWarning):
     """The cache of binaries is damaged or cannot be written; the kernel was compiled again."""
 
 
+class BookWarning(UserWarning):
+    """The book of designs, or an entry of it, is damaged or cannot be used; what it would have told is found again."""
+
+
+class BookError(TilewrightError):
+    """A book, a file of one, or a key of it that cannot be used as asked."""
+
+
 # ------------------------------------------------------------------------------------ calling kernels
 class ArgumentError(TilewrightError):
     """An operand, size or option of a call that the operator does not take."""
@@ -93,3 +101,7 @@ class ContextError(TilewrightError):
 
 class KnobError(TilewrightError):
     """An environment setting that cannot be understood."""
+
+
+class MissingPackage(TilewrightError):
+    """An optional package that is not installed; the message holds the command that installs it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tilewright.errors import KnobError
 
@@ -52,6 +52,10 @@ def _folder(text: str) -> Path:
     if "\0" in text:
         raise ValueError("a path of a folder")
     return Path(text).expanduser().absolute()
+
+
+def _book(text: str) -> Path | Literal[False]:
+    return False if text.lower() == "off" else _folder(text)
 
 
 def _name(text: str) -> str:
@@ -138,6 +142,12 @@ class Knobs:
         _choice(*NUMERICS),
         "free",
         "pinned: only kernels whose output bits equal the generic kernel's; free: any kernel within its error bound",
+    )
+    book: Path | Literal[False] | None = _knob(
+        "TILEWRIGHT_BOOK",
+        _book,
+        None,
+        "file of the book of designs, or off to look none up (default: book.sqlite in the cache folder)",
     )
     machine: str | None = _knob(
         "TILEWRIGHT_MACHINE",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tilewright.bench import design_cases
 from tilewright.bench.cases import FAMILIES
 from tilewright.bench.floors import Floor, missed, read_floors
 from tilewright.bench.result import Result
@@ -52,12 +53,22 @@ def test_a_missing_metric_and_a_failed_case_are_misses():
 
 def test_committed_floors_are_those_of_families_that_exist():
     floors = read_floors(COMMITTED)
-    assert {f.family for f in floors} <= set(FAMILIES)
+    assert {f.family for f in floors} <= {*FAMILIES, *design_cases.FAMILIES}
+    assert {f.family for f in floors} >= set(design_cases.FAMILIES)
     bounds = {(f.family, f.metric, f.over, f.name): f.max if f.min == float("-inf") else f.min for f in floors}
     assert bounds["matmul_f32", "ratio", "geomean", ""] == 0.90
     assert bounds["decoder", "bandwidth", "each", "decode"] == 0.85
     assert bounds["compile", "cpu_ms", "each", ""] == bounds["compile", "wall_ms", "each", ""] == 50
     assert bounds["memory", "peak_over_need", "each", ""] == 1.10
+    assert bounds["design_f32", "ratio", "geomean", ""] == 1.05 and bounds["design_f32", "ratio", "each", ""] == 0.95
+    assert bounds["design_amx", "ratio", "geomean", ""] == bounds["design_rows", "ratio", "each", ""] == 1.10
+    assert (bounds["design_model", "of_best", "each", ""], bounds["design_model", "of_best_16", "each", ""]) == (
+        0.9,
+        0.98,
+    )
+    assert bounds["design_model", "spearman", "each", ""] == 0.75
+    assert bounds["design_model", "spearman_corrected", "each", ""] == 0.9
+    assert (bounds["design_agree", "same", "each", ""], bounds["design_agree", "again_ms", "each", ""]) == (0.95, 100)
 
 
 @pytest.mark.parametrize(

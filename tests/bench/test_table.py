@@ -30,6 +30,7 @@ RESULTS = [
     Result("startup", "import tilewright", 2, {"s": 0.123}),
 ]
 
+BEGIN, END = table.markers("cpu")
 
 FLOORS = """
 [[floor]]
@@ -49,13 +50,13 @@ def root(tmp_path):
     described = record.describe(Machine.named("x86-avx2"), RESULTS, ["tilewright", "bench", "cpu", "--save"], tmp_path)
     record.save(described, tmp_path / "benchmarks" / "results")
     (tmp_path / "benchmarks" / "floors.toml").write_text(FLOORS)
-    (tmp_path / "README.md").write_text(f"# Title\n\n{table.BEGIN}\n{table.END}\n\n## After\n")
+    (tmp_path / "README.md").write_text(f"# Title\n\n{BEGIN}\n{END}\n\n## After\n")
     return tmp_path
 
 
 def test_written_once_then_fresh(root):
     assert table.regenerate(root, check=True) is False
-    assert table.BEGIN + "\n" + table.END in (root / "README.md").read_text()  # check writes nothing
+    assert BEGIN + "\n" + END in (root / "README.md").read_text()  # check writes nothing
     assert table.regenerate(root, check=False) is False
     assert table.regenerate(root, check=True) is True
     text = (root / "README.md").read_text()
@@ -123,3 +124,25 @@ def test_a_readme_without_markers_is_a_typed_error(root):
     (root / "README.md").write_text("# Title\n")
     with pytest.raises(ArgumentError, match="exactly one pair"):
         table.regenerate(root, check=True)
+
+
+DESIGNED = [
+    Result("design_f32", "matmul f32 M=8 N=8 K=8", 1, rates(ratio=1.5)),
+    Result("design_model", "softmax f32", 1, {"designs": 64, "of_best": 0.95, "of_best_16": 0.99, "spearman": 0.8,
+                                              "spearman_corrected": 0.93, "error": 0.4, "error_corrected": 0.1}),
+]  # fmt: skip
+
+
+def test_each_bench_has_a_place_of_its_own(root):
+    described = record.describe(Machine.named("x86-avx2"), DESIGNED, ["tilewright", "bench", "design"], root)
+    record.save(described, root / "benchmarks" / "results", "design")
+    with pytest.raises(ArgumentError, match="exactly one pair of <!-- bench:design -->"):
+        table.regenerate(root, check=False)
+    begin, end = table.markers("design")
+    (root / "README.md").write_text(f"{BEGIN}\n{END}\n\n{begin}\n{end}\n")
+    table.regenerate(root, check=False)
+    cpu, design = (root / "README.md").read_text().split(END)
+    assert "| matmul f32 M=8 N=8 K=8 | 1 | 1,235 | 1,000 | 1.50x [1.90, 2.10] |" in design
+    assert "| softmax f32 | 1 | 64 | 95% | 99% | 0.80 | 0.93 | 40% | 10% |" in design
+    assert "M=8 N=8 K=8" not in cpu and "softmax f32 8x8" not in design
+    assert table.regenerate(root, check=True) is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from dataclasses import replace
@@ -22,15 +23,20 @@ from tilewright.design.mutations import (
     Interchange,
     Pack,
     PackLocally,
+    Prefetch,
     Reorder,
+    Scalarise,
     SetTile,
     Stream,
+    Together,
     Unroll,
     UseAtom,
+    UseThreads,
     Vectorise,
     Widen,
     neighbours,
 )
+from tilewright.design.space import random_design, random_step
 from tilewright.language.interpreter import run
 from tilewright.language.verifier import check
 from tilewright.lower.stages import lower
@@ -38,6 +44,7 @@ from tilewright.operators import OPERATORS
 from tilewright.runtime import tolerance
 from tilewright.runtime.dispatch import whole_dims
 
+EXAMPLES = int(os.environ.get("TILEWRIGHT_TEST_EXAMPLES", "5"))  # chains drawn for each operator
 START = Design.of({"tile.m": 4, "tile.n": 32, "lanes": ("n", "m")})
 MATMUL = traced("matmul", activation=None)
 OPTIONS = {
@@ -52,11 +59,18 @@ CHANGES = [
     (Vectorise("k"), {"tile.k": 2, "lanes": ("k", "n", "m")}),
     (Interchange("m"), {"lanes": ("m", "n")}),
     (Unroll("k", 4), {"unroll.k": 4}),
-    (Block("m", 64), {"block.m": 64, "inner": ("m",)}),
+    (Block("m", 64), {"block.m": 64}),
     (Block("k", 128, parallel=False), {"block.k": 128}),
     (Reorder("order", ("n", "m")), {"order": ("n", "m")}),
     (Pack("b", "panel"), {"pack.b": "panel"}),
     (Stream("c", True), {"nontemporal.c": True}),
+    (Scalarise("m"), {"lanes": ("n",)}),
+    (Vectorise("D", tiled=False), {"lanes": ("D", "n", "m")}),
+    (Prefetch("a0", 2), {"prefetch.a0": 2}),
+    (UseThreads(1), {"threads": 1}),
+    (Together((SetTile("m", 8), SetTile("n", 16))), {"tile.m": 8, "tile.n": 16}),
+    (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
+     {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
     (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),
      {"atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair", "tile.k": 2}),
@@ -141,14 +155,11 @@ def test_the_best_known_shape_of_a_product_is_reachable():
 
 
 def walk(program, known, steps, chosen):
-    """A design some random legal mutations from the default one, or from none; each kind is as likely."""
-    design = chosen.choice([Design.of({}), default_design(program, known)])
+    """A design some random legal mutations from the default one, from none, or from one drawn as a whole."""
+    design = chosen.choice([Design.of({}), default_design(program, known), random_design(program, known, chosen)])
     for _ in range(steps):
-        options: dict[str, list] = {}
-        for mutation in neighbours(program, design, known):
-            options.setdefault(type(mutation).__name__, []).append(mutation)
-        if options:
-            design = chosen.choice(options[chosen.choice(sorted(options))]).apply(design)
+        if (step := random_step(program, design, known, chosen)) is not None:
+            design = step[1]
     return design
 
 
@@ -156,7 +167,9 @@ def walk(program, known, steps, chosen):
 def test_chains_of_mutations_keep_the_meaning(name):
     """authored program == scheduled program == compiled kernel, within bounds, for every width of vectors."""
 
-    @settings(max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from(("any", "rows", "columns", "aligned")))
     def chain(data, seed, layout):
         chosen = random.Random(seed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilewright.bench import cpu
-from tilewright.bench.plan import Request, estimate, plan
+from tilewright.bench.plan import Job, Request, estimate, plan
 from tilewright.bench.result import Result
 
 _FIGURES = {
@@ -19,6 +21,14 @@ _FIGURES = {
     "cpu_ms": "{:.1f} ms of CPU",
     "wall_ms": "{:.1f} ms",
     "s": "{:.3f} s",
+    "of_best": "{:.0%} of the best",
+    "of_best_16": "{:.0%} within 16 trials",
+    "spearman": "rank correlation {:.2f}",
+    "spearman_corrected": "{:.2f} corrected",
+    "over_random": "{:.2f}x random",
+    "seconds_to_best": "best after {:.0f} s",
+    "same": "{:.0%} the same",
+    "again_ms": "{:.1f} ms again",
     "noise": "noise {:.1%}",
 }
 
@@ -28,15 +38,19 @@ def run(request: Request, quiet: bool = False) -> list[Result]:
 
     ArgumentError where nothing fits the request.
     """
+    return watch(plan(request), cpu.measure(request), quiet)
+
+
+def watch(jobs: Sequence[Job], measured: Iterable[Result], quiet: bool = False) -> list[Result]:
+    """The results of `jobs` as they come, under a bar that knows how long each takes."""
     console, results = Console(stderr=True), []
-    jobs = plan(request)
     steps = [step for job in jobs for step in job.steps]
     total = estimate(jobs)
     console.print(f"{len(steps)} results, about {_duration(total)}", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(steps[0].name, total=total)
-        for count, result in enumerate(cpu.measure(request), start=1):
+        for count, result in enumerate(measured, start=1):
             results.append(result)
             following = steps[count].name if count < len(steps) else ""
             progress.update(bar, completed=sum(s.seconds for s in steps[:count]), description=following)

@@ -17,15 +17,19 @@ from tilewright.bench.result import Result
 from tilewright.bench.startup import measure_startup
 from tilewright.errors import ArgumentError, TilewrightError
 
-__all__ = ["Request", "measure", "parse_threads", "source_root"]
+__all__ = ["Request", "measure", "parse_threads", "run_jobs", "source_root"]
 
 
 def measure(request: Request) -> Iterator[Result]:
-    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it.
+    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it."""
+    yield from run_jobs(plan(request))
+
+
+def run_jobs(jobs: Sequence[Job]) -> Iterator[Result]:
+    """The results of all jobs, as they are measured.
 
     A job that breaks off gives the results that it still owed as failed ones, and the run goes on.
     """
-    jobs = plan(request)
     with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
         folder = Path(name)
         for job in jobs:

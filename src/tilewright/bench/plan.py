@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,7 +73,7 @@ def plan(request: Request) -> list[Job]:
     return wanted
 
 
-def estimate(jobs: list[Job]) -> float:
+def estimate(jobs: Iterable[Job]) -> float:
     """Seconds that `jobs` will take, roughly."""
     return sum(step.seconds for job in jobs for step in job.steps)
 

@@ -106,13 +106,13 @@ def processor_name() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def save(record: dict[str, Any], folder: Path) -> Path:
-    """Write `record` to `folder`/cpu-<machine>-<date>.json, whole or not at all; the path written.
+def save(record: dict[str, Any], folder: Path, kind: str = "cpu") -> Path:
+    """Write `record` to `folder`/<kind>-<machine>-<date>.json, whole or not at all; the path written.
 
     Results of the same machine and day that are in the file already stay, unless they were measured again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"cpu-{machine_key(record)}-{record['date'][:10]}.json"
+    path = folder / f"{kind}-{machine_key(record)}-{record['date'][:10]}.json"
     old = _loaded_or_none(path)
     if old is not None and old["fingerprint"] == record["fingerprint"]:
         record = merge(old, record)
@@ -151,23 +151,25 @@ def load(path: Path) -> dict[str, Any]:
         if any(not 0 <= r.run < len(record["runs"]) for r in record["results"]):
             raise ValueError("a result names a run that is not in it")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArgumentError(f"{path}: not a results file ({error}); write one with bench cpu --save") from None
+        raise ArgumentError(
+            f"{path}: not a results file ({error}); write one with tilewright bench cpu --save"
+        ) from None
     return record
 
 
-def newest(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """For each machine its latest results file by the date inside, loaded, in the order of the machines' names.
+def newest(folder: Path, kind: str = "cpu") -> list[tuple[Path, dict[str, Any]]]:
+    """For each machine its latest results file of a kind by the date inside, loaded, in the order of their names.
 
     ArgumentError where there is none.
     """
     latest: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for path in sorted(folder.glob("cpu-*.json")):
+    for path in sorted(folder.glob(f"{kind}-*.json")):
         record = load(path)
         key = machine_key(record)
         if key not in latest or record["date"] >= latest[key][1]["date"]:
             latest[key] = (path, record)
     if not latest:
-        raise ArgumentError(f"{folder}: no results; run `tilewright bench cpu --save` first")
+        raise ArgumentError(f"{folder}: no results; run `tilewright bench {kind} --save` first")
     return [latest[key] for key in sorted(latest)]
 
 

@@ -14,7 +14,14 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-BEGIN, END = "<!-- bench:cpu -->", "<!-- /bench:cpu -->"
+KINDS = ("cpu", "design")
+"""The benches whose results files have tables, each between markers of its own."""
+
+
+def markers(kind: str) -> tuple[str, str]:
+    """The lines of the README between which the tables of a bench go."""
+    return f"<!-- bench:{kind} -->", f"<!-- /bench:{kind} -->"
+
 
 Metrics = dict[str, float]
 Column = tuple[str, Callable[[Metrics], str]]
@@ -44,12 +51,13 @@ def _ratio(m: Metrics) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the families whose results it holds, and its columns after `case` and `threads`."""
+    """One table: the families whose results it holds, its columns after `case` and `threads`, and its bench."""
 
     title: str
     families: tuple[str, ...]
     columns: tuple[Column, ...]
     geomean: bool = False
+    kind: str = "cpu"
 
 
 _RATES = (("GFLOP/s", _number("gflops")), ("torch", _number("peer_gflops")), ("ratio to torch", _ratio))
@@ -96,14 +104,64 @@ TABLES = (
         (("CPU ms", _number("cpu_ms", 1)), ("wall ms", _number("wall_ms", 1))),
     ),
     Table("Waiting", ("startup",), (("seconds", _number("s", 2)),)),
+    Table("Designed matrix products, f32", ("design_f32",), _RATES, geomean=True, kind="design"),
+    Table("Designed matrix products, bf16", ("design_bf16", "design_amx"), _RATES, geomean=True, kind="design"),
+    Table(
+        "Designed row operators, against torch.compile",
+        ("design_rows",),
+        (("GB/s", _number("gbs", 1)), ("torch.compile", _number("peer_gbs", 1)), ("ratio to torch.compile", _ratio)),
+        geomean=True,
+        kind="design",
+    ),
+    Table(
+        "The cost model, beside every design of a grid, measured",
+        ("design_model",),
+        (
+            ("designs", _number("designs")),
+            ("its first choice, of the best", _percent("of_best")),
+            ("best of its first 16", _percent("of_best_16")),
+            ("rank correlation", _number("spearman", 2)),
+            ("corrected", _number("spearman_corrected", 2)),
+            ("median error", _percent("error")),
+            ("corrected", _percent("error_corrected")),
+        ),
+        kind="design",
+    ),
+    Table(
+        "Search beside random designs, median of the seeds",
+        ("design_race",),
+        (
+            ("trials of each", _number("trials")),
+            ("seeds", _number("seeds")),
+            ("search, us", _number("us", 1)),
+            ("random, us", _number("random_us", 1)),
+            ("faster by", lambda m: f"{m['over_random']:.2f}x"),
+            ("best after, s", _number("seconds_to_best", 1)),
+        ),
+        kind="design",
+    ),
+    Table(
+        "Two searches of each key, and the same key again",
+        ("design_agree",),
+        (
+            ("keys", _number("keys")),
+            ("same design", _percent("same")),
+            ("trials again", _number("trials_again")),
+            ("compiles again", _number("compiles_again")),
+            ("again, ms", _number("again_ms", 1)),
+        ),
+        kind="design",
+    ),
 )
 
 
-def render(record: dict[str, Any], source: str, floors: Sequence[Floor]) -> str:
-    """All tables of `record` as Markdown, headed by where and with what they were measured, and what falls short."""
+def render(record: dict[str, Any], source: str, floors: Sequence[Floor], kind: str = "cpu") -> str:
+    """A bench's tables of `record` as Markdown, headed by where and how they were measured, and what falls short."""
     results: list[Result] = record["results"]
     parts = [_heading(record), _provenance(record, source)]
-    for table in TABLES:
+    tables = [table for table in TABLES if table.kind == kind]
+    floors = [f for f in floors if any(f.family in table.families for table in tables)]
+    for table in tables:
         mine = [r for r in results if r.family in table.families]
         if mine:
             parts.append(f"**{table.title}**\n\n{_markdown(table, mine)}")
@@ -176,19 +234,32 @@ def _line(cells: Sequence[str]) -> str:
 def regenerate(root: Path, check: bool) -> bool:
     """Put the tables of each machine's newest results under `root` into its README; whether it already held them.
 
-    With `check` nothing is written. ArgumentError where there are no results, or no markers to write between.
+    With `check` nothing is written. ArgumentError where there are no results, or no markers to write between; a bench
+    that was never saved leaves its place empty.
     """
     readme = root / "README.md"
-    floors = read_floors(root / "benchmarks" / "floors.toml")
-    found = newest(root / "benchmarks" / "results")
-    tables = "\n\n".join(render(record, path.relative_to(root).as_posix(), floors) for path, record in found)
-    text = readme.read_text(encoding="utf-8")
-    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise ArgumentError(f"{readme}: needs exactly one pair of {BEGIN} and {END}; the tables go between them")
-    wanted = pattern.sub(lambda _: f"{BEGIN}\n{tables}\n{END}", text)
+    text = wanted = readme.read_text(encoding="utf-8")
+    for kind in KINDS:
+        if kind == "cpu" or any((root / "benchmarks" / "results").glob(f"{kind}-*.json")):
+            wanted = _placed(wanted, readme, kind, _tables(root, kind))
     if wanted != text and not check:
         unfinished = readme.with_suffix(".unfinished")
         unfinished.write_text(wanted, encoding="utf-8")
         unfinished.replace(readme)
     return wanted == text
+
+
+def _tables(root: Path, kind: str) -> str:
+    """The tables of a bench, of every machine."""
+    floors = read_floors(root / "benchmarks" / "floors.toml")
+    found = newest(root / "benchmarks" / "results", kind)
+    return "\n\n".join(render(record, path.relative_to(root).as_posix(), floors, kind) for path, record in found)
+
+
+def _placed(text: str, readme: Path, kind: str, tables: str) -> str:
+    """`text` with the tables between the markers of their bench."""
+    begin, end = markers(kind)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ArgumentError(f"{readme}: needs exactly one pair of {begin} and {end}; the tables go between them")
+    return pattern.sub(lambda _: f"{begin}\n{tables}\n{end}", text)

@@ -65,11 +65,54 @@ def compile_time(threads: int, repeats: int) -> Iterator[Result]:
     yield from compile_results(repeats)
 
 
+def design_speed(threads: int, only: str | None, quick: bool, amx: bool, budget: str) -> Iterator[Result]:
+    """Designed kernels beside torch."""
+    from tilewright.bench import peers
+    from tilewright.bench.design import DesignRequest
+    from tilewright.bench.design_speed import speed_results
+    from tilewright.design.book.store import Book
+
+    peers.set_threads(threads)
+    yield from speed_results(DesignRequest((threads,), only, quick, amx).speed(), threads, budget, Book.open())
+
+
+def design_model(threads: int, only: str | None, quick: bool) -> Iterator[Result]:
+    """The cost model beside grids that are measured whole."""
+    from tilewright.bench.design import DesignRequest
+    from tilewright.bench.design_cases import grids
+    from tilewright.bench.design_model import model_results
+
+    request = DesignRequest((threads,), only, quick)
+    yield from model_results([g for g in grids(quick) if request.wants(g.case.name, g.case.family)], threads)
+
+
+def design_race(threads: int, only: str | None, quick: bool, trials: int, seeds: int) -> Iterator[Result]:
+    """Search against random designs."""
+    from tilewright.bench.design import DesignRequest
+    from tilewright.bench.design_cases import RACES
+    from tilewright.bench.design_race import race_results
+
+    request = DesignRequest((threads,), only, quick)
+    yield from race_results([c for c in RACES if request.wants(c.name, c.family)], threads, trials, seeds)
+
+
+def design_agree(threads: int, keys: int, budget: str) -> Iterator[Result]:
+    """Two searches of each key."""
+    from tilewright.bench.design_agree import agree_results
+    from tilewright.bench.design_cases import KEYS
+
+    yield from agree_results(KEYS[:: -(-len(KEYS) // keys)], threads, budget)
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
     "memory": memory,
     "compile": compile_time,
+    "design_speed": design_speed,
+    "design_model": design_model,
+    "design_race": design_race,
+    "design_agree": design_agree,
 }
 
 

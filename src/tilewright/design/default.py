@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.design.design import Choice, Design
+from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
 
@@ -173,15 +174,19 @@ def _pairs_are_faster(facts: Facts) -> bool:
 
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
-    accumulators = facts.registers // 2
-    tile_m = 1 if rows == 1 else _FEW_ROWS
-    tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
-    chunk = 2 * facts.lanes
+    accumulators, chunk = facts.registers // 2, 2 * facts.lanes
+    if rows == 1:  # one stream for each matrix, which prefetchers follow best; chunks of it are summed side by side
+        tile_m, tile_n, depth = 1, 1, 8 * chunk
+    else:
+        tile_m, depth = _FEW_ROWS, chunk
+        tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
-        f"tile.{p.k.name}": chunk if tile_m > 1 else 4 * chunk // len(p.columns),
+        f"tile.{p.k.name}": depth,
     }
+    if rows == 1:
+        decisions[f"split.{p.k.name}"] = 4
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
     if _pairs(p, facts):
@@ -348,7 +353,24 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
             decisions[f"block.{axis.name}"] = 64 * facts.lanes
         elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
             decisions[f"block.{axis.name}"] = 32
+    decisions |= _kept_rows(kernel, nest, facts)
     return {**decisions, **_streaming(kernel, nest, parallel, facts, _points(kernel, decisions, lanes, facts))}, lanes
+
+
+_COSTLY = frozenset({"exp", "exp2", "log", "tanh", "sigmoid", "erf"})  # a polynomial each, where a load would do
+
+
+def _kept_rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> dict[str, Choice]:
+    """Functions of a row that a later loop needs again are kept, where the row stays in the caches meanwhile."""
+    room = (facts.machine.l2_bytes or 512 << 10) // 4
+    return {
+        f"keep.{name}": True
+        for name, twin in twins(kernel).items()
+        if twin.nest == nest
+        and isinstance(twin.later.expr, ir.Map)
+        and twin.later.expr.op in _COSTLY
+        and twin.later.type.dtype.bytes * facts.size(kernel, twin.second.axes[0]) <= room
+    }
 
 
 def _points(kernel: ir.Kernel, decisions: Mapping[str, Choice], lanes: list[str], facts: Facts) -> dict[str, Choice]:

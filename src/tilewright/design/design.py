@@ -19,11 +19,13 @@ class Design:
     - `tile.AXIS`: points of the axis that one register tile covers
     - `block.AXIS`: points of the axis that one cache block covers (a multiple of the tile)
     - `unroll.AXIS`: tiles of a serial loop written out in one pass
+    - `split.AXIS`: accumulators that a sum over a serial loop is split over, joined when it ends
     - `lanes`: axes that lie across vector lanes, first choice first
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)
     - `local.TENSOR`: packed inside each cache block, by the thread that uses it
     - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `amx_bf16`)
+    - `keep.VALUE`: read back from scratch where an earlier loop over the same row has computed it (see `twins`)
     - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use

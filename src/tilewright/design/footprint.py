@@ -79,7 +79,8 @@ class Footprint:
         if isinstance(let.expr, ir.Full):
             return 1  # every element is one scalar
         if let.name in self._accumulated and isinstance(let.expr, ir.Dot) and self.is_inner(let, let.expr):
-            return self.parts(axes, None)  # its sums stay spread over the lanes of the summed axis
+            # Its sums stay spread over the lanes of the summed axis, in as many accumulators as it is split over.
+            return self.parts(axes, None) * self.design.number(f"split.{let.expr.axis}", 1)
         return self.parts(axes, self.lane_of(axes))
 
     def is_inner(self, let: ir.Let, dot: ir.Dot) -> bool:
@@ -147,7 +148,16 @@ class Footprint:
     @cached_property
     def scratch_bytes(self) -> int:
         """Bytes for one thread of the buffers in which unfinished tiles of a block wait."""
-        return sum(self._waiting_bytes(nest) for nest in structure.nests(self.kernel))
+        return sum(self._waiting_bytes(nest) for nest in structure.nests(self.kernel)) + self._kept_bytes()
+
+    def _kept_bytes(self) -> int:
+        """Rows of values that a later loop reads back; a size that is not known counts as a tile."""
+        kept = [self.values[name].type for name, wanted in self.design.prefixed("keep") if wanted is True]
+        return sum(t.dtype.bytes * math.prod(self._row(a) for a in t.axes) for t in kept)
+
+    def _row(self, axis: str) -> int:
+        serial = axis in self.axes and f"tile.{axis}" in dict(self.design.decisions)
+        return max(self.extent(axis), self.facts.sizes.get(self.axes[axis].over, 0)) if serial else self.extent(axis)
 
     def _waiting_bytes(self, nest: structure.Nest) -> int:
         main = nest.main

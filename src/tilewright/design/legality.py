@@ -14,12 +14,13 @@ from tilewright.design import dot_rules
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.dot_rules import ATOMS
+from tilewright.design.twins import twins
 from tilewright.design.view import View, shown
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "tile")
-PER_AXIS = ("tile", "block", "unroll")
+PER_AXIS = ("tile", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads")
 
@@ -91,6 +92,7 @@ def _names(v: View) -> Iterator[str]:
         **dict.fromkeys(PER_AXIS, ("axis", v.tiled)),
         **dict.fromkeys(PER_TENSOR, ("tensor", v.tensors)),
         "atom": ("dot", v.dots),
+        "keep": ("value", v.values),
         "prefetch": ("load", {let.name for let, _ in structure.loads(v.kernel)}),
     }
     for name, value in v.design.decisions:
@@ -183,6 +185,28 @@ def _unrolls(v: View) -> Iterator[str]:
             yield f"unroll.{axis}={times}: {axis} is not the last axis of a serial loop ({serial}); drop it"
 
 
+def _splits(v: View) -> Iterator[str]:
+    for axis, times in v.design.prefixed("split"):
+        assert isinstance(times, int)
+        label = f"split.{axis}={times}"
+        chunks = v.extent(axis) // v.chunk(axis)
+        if axis not in v.unrollable or v.design.names("lanes")[:1] != (axis,):
+            yield f"{label}: sums are split where they lie across the lanes of a serial loop; put {axis} first in lanes"
+        elif times & (times - 1) or chunks % times:
+            yield f"{label}: tile.{axis}={v.extent(axis)} has {chunks} vectors; take a power of two that divides it"
+
+
+def _keeps(v: View) -> Iterator[str]:
+    known = twins(v.kernel)
+    for value, wanted in v.design.prefixed("keep"):
+        label, twin = f"keep.{value}={wanted}", known.get(value)
+        if twin is None:
+            those = ", ".join(known) or "none"
+            yield f"{label}: no earlier loop computes the same ({those} might be kept); drop it"
+        elif any(v.design.get(f"block.{a.name}") for a in twin.nest.loop.axes):
+            yield f"{label}: a row is kept where rows are visited one by one; drop the blocks"
+
+
 def _orders(v: View) -> Iterator[str]:
     for level in ("order", "inner"):
         names = v.design.names(level)
@@ -194,6 +218,19 @@ def _orders(v: View) -> Iterator[str]:
 def _ordered(v: View, nest: tuple[str, ...], level: str) -> tuple[str, ...]:
     """Axes whose order `level` decides: all outside, the blocked ones inside."""
     return nest if level == "order" else tuple(a for a in nest if v.design.get(f"block.{a}") is not None)
+
+
+def _prefetches(v: View) -> Iterator[str]:
+    """A load is fetched ahead along an axis whose tiles the parallel loop itself deals out."""
+    refs = {let.name: ref for let, ref in structure.loads(v.kernel)}
+    dealt = {a for nest in v.parallel for a in nest if v.design.get(f"block.{a}") is None}
+    dealt |= {a.name for n in v.nests if n.loop.parallel for a in n.loop.axes if a.each}
+    for load, ahead in v.design.prefixed("prefetch"):
+        ref = refs[load]
+        if v.design.get(f"pack.{ref.buffer}") is not None:
+            yield f"prefetch.{load}={ahead}: {ref.buffer} is packed, and read from its panel; drop it"
+        elif not dealt & set(ref.index):
+            yield f"prefetch.{load}={ahead}: its place does not move with the tiles dealt out; drop it, or the blocks"
 
 
 # ------------------------------------------------------------------------------- stores and resources
@@ -246,6 +283,8 @@ RULES = (
     Rule("lanes", "a vector is loaded, computed and stored whole", _lanes),
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
+    Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),
+    Rule("keeps", "a later loop reads back only what an earlier one has computed for the same row", _keeps),
     Rule("orders", "each axis of a loop nest is visited at one level", _orders),
     Rule("packs", "panels hold an operand in the order in which one loop nest multiplies it", dot_rules.packs),
     Rule("locals", "what a cache block packs is as large as the block", dot_rules.locals_),
@@ -253,6 +292,7 @@ RULES = (
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps multiplies two neighbours of the summed axis in each lane", dot_rules.pairs),
     Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),
     Rule("registers", "what does not fit in registers is stored and loaded again in the innermost loop", _registers),
     Rule("scratch", "scratch beyond the caches costs more than blocks gain", _scratch),

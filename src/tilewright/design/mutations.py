@@ -1,331 +1,148 @@
-"""The edges of the design graph: named changes of one decision, or of a few that must move together.
-
-A mutation is a value: `mutation.apply(design)` gives the changed design, or says why there is none. It knows
-nothing of the program; `neighbours` derives from a program's structure those mutations whose results are legal.
-The meaning of the program never changes, up to the rounding of sums.
-"""
+"""The edges of the design graph at one design: which mutations a program's structure suggests, and which are legal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 from tilewright.design.default import Facts
-from tilewright.design.design import Choice, Design
+from tilewright.design.design import Design
 from tilewright.design.legality import legal
+from tilewright.design.mutation import (
+    Block,
+    Illegal,
+    Interchange,
+    Mutation,
+    Pack,
+    PackLocally,
+    Prefetch,
+    Reorder,
+    Scalarise,
+    SetTile,
+    Stream,
+    Together,
+    Unroll,
+    UseAtom,
+    UseThreads,
+    Vectorise,
+    Widen,
+)
 from tilewright.language import ir, structure
 
 
-@dataclass(frozen=True)
-class Illegal:
-    """Why a mutation leads nowhere from a design."""
-
-    reason: str
-
-
-class Mutation(Protocol):
-    """A named, frozen, hashable change of a design."""
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The changed design; Illegal where it would be the same design, or none."""
-        ...
-
-
-# ---------------------------------------------------------------------------------------------- tiles
-@dataclass(frozen=True)
-class SetTile:
-    """Another number of points of an axis in one register tile; a block of that axis stays whole tiles.
-
-    before:  for m in M step 4, n in N step 32 { ... }        tile.m=4  block.m=8
-    after:   for m in M step 6, n in N step 32 { ... }        tile.m=6  block.m=12
-    """
-
-    axis: str
-    points: int
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `tile.AXIS=points`."""
-        if self.points < 1:
-            return Illegal(f"a tile of {self.axis} has at least one point, not {self.points}")
-        changes: dict[str, Choice] = {f"tile.{self.axis}": self.points}
-        block = design.number(f"block.{self.axis}")
-        if block:
-            changes[f"block.{self.axis}"] = -(-block // self.points) * self.points
-        return _changed(design, changes)
-
-
-@dataclass(frozen=True)
-class Vectorise:
-    """Twice as many neighbours along an axis are moved and computed by one instruction.
-
-    before:  for k in K step 2 { a0 = load(A, (i, k), vec=1); a1 = load(A, (i, k+1), vec=1); ... }
-    after:   for k in K step 2 { (a0, a1) = load(A, (i, k), vec=2); ... }      lanes=(k)
-
-    An axis that has the lanes already gets a tile, and so a vector, of twice as many points.
-    """
-
-    axis: str
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `axis` first in lanes and a tile of two points or more; or with a tile twice as wide."""
-        tile = f"tile.{self.axis}"
-        if self.axis in design.names("lanes"):
-            return SetTile(self.axis, 2 * design.number(tile, 1)).apply(design)
-        wider = SetTile(self.axis, max(2, design.number(tile, 1))).apply(design)
-        start = wider if isinstance(wider, Design) else design
-        return _changed(start, {"lanes": (self.axis, *design.names("lanes"))})
-
-
-@dataclass(frozen=True)
-class Interchange:
-    """Another axis lies across the lanes wherever values have both.
-
-    before:  lanes=(k, n)     partial sums of k in every lane, folded after the loop
-    after:   lanes=(n, k)     an element of n in every lane
-    """
-
-    axis: str
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `axis` at the front of lanes."""
-        lanes = design.names("lanes")
-        if self.axis not in lanes:
-            return Illegal(f"{self.axis} is not among the lanes {lanes}; vectorise it first")
-        return _changed(design, {"lanes": (self.axis, *(a for a in lanes if a != self.axis))})
-
-
-@dataclass(frozen=True)
-class Unroll:
-    """More or fewer tiles of a serial loop written out in one pass; the remainder runs one by one.
-
-    before:  for k in K step 1 { acc0 = fma(a0, b0, acc0) }
-    after:   for k in K step 1 @unroll=2 { acc0 = fma(a0, b0, acc0); acc0 = fma(a1, b1, acc0) }
-    """
-
-    axis: str
-    times: int
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `unroll.AXIS=times`; once is no unrolling."""
-        if self.times < 1:
-            return Illegal(f"a loop over {self.axis} cannot be written out {self.times} times")
-        return _changed(design, {f"unroll.{self.axis}": self.times if self.times > 1 else None})
-
-
-# --------------------------------------------------------------------------------------------- blocks
-@dataclass(frozen=True)
-class Block:
-    """Tiles are visited cache block by cache block; 0 takes the block away again.
-
-    before:  for m in M step 4, n in N step 32 { ... }
-    after:   for m0 in M step 64 { for m in m0 step 4, n in N step 32 { ... } }      block.m=64  inner=(m)
-    """
-
-    axis: str
-    points: int
-    parallel: bool = True  # a block of the summed axis has no place among the inner axes
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `block.AXIS=points`, and the axis among the inner ones."""
-        tile = design.number(f"tile.{self.axis}", 1)
-        if self.points % tile:
-            return Illegal(f"block.{self.axis}={self.points} is not a multiple of tile.{self.axis}={tile}")
-        changes: dict[str, Choice | None] = {f"block.{self.axis}": self.points or None}
-        if self.parallel:
-            inner = [a for a in design.names("inner") if a != self.axis]
-            inner += [self.axis] if self.points else []
-            changes["inner"] = tuple(inner) or None
-        return _changed(design, changes)
-
-
-@dataclass(frozen=True)
-class Reorder:
-    """Axes of a loop nest in another order, outside blocks (`order`) or inside (`inner`), slowest first.
-
-    before:  for m in M step 4, n in N step 32 { ... }        order=(m, n)
-    after:   for n in N step 32, m in M step 4 { ... }        order=(n, m)
-    """
-
-    level: str
-    axes: tuple[str, ...]
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with that order."""
-        if self.level not in ("order", "inner"):
-            return Illegal(f"{self.level} is no level of a nest; take order or inner")
-        return _changed(design, {self.level: self.axes})
-
-
-# -------------------------------------------------------------------------------- memory and instructions
-@dataclass(frozen=True)
-class Pack:
-    """An operand of dots is copied into panels before the loops, or read where it lies (None).
-
-    before:  for ... { b0 = load b[n, k] }
-    after:   copy b_packed[n, k] <- b[n, k];  for ... { b0 = load b_packed[n, k] }      pack.b=panel
-    """
-
-    tensor: str
-    layout: str | None
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `pack.TENSOR=layout`."""
-        changes: dict[str, Choice | None] = {f"pack.{self.tensor}": self.layout, f"unpack.{self.tensor}": None}
-        if self.layout is None:
-            changes[f"local.{self.tensor}"] = None
-        return _changed(design, changes)
-
-
-@dataclass(frozen=True)
-class PackLocally:
-    """A packed operand is packed inside each cache block by the thread that uses it, or once for all threads.
-
-    before:  copy b_packed[n, k] <- b[n, k];  for n0 in N step 256 { for n in n0 step 32 { ... } }
-    after:   for n0 in N step 256 { copy b_packed[n, k] <- b[n, k];  for n in n0 step 32 { ... } }      local.b=True
-    """
-
-    tensor: str
-    wanted: bool
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with or without `local.TENSOR`."""
-        if self.wanted and design.get(f"pack.{self.tensor}") is None:
-            return Illegal(f"{self.tensor} is not packed; pack it first")
-        return _changed(design, {f"local.{self.tensor}": True if self.wanted else None})
-
-
-@dataclass(frozen=True)
-class Widen:
-    """16-bit operands of dots become f32 when they are packed, or when they are multiplied.
-
-    before:  copy b_packed[n, k] <- b[n, k];  for ... { b0 = load b_packed[n, k] : bf16; ... f32(b0) }
-    after:   copy b_packed[n, k] <- f32(b[n, k]);  for ... { b0 = load b_packed[n, k] : f32 }      unpack.b=True
-    """
-
-    tensors: tuple[str, ...]
-    wanted: bool
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with or without `unpack.TENSOR` for each tensor."""
-        return _changed(design, {f"unpack.{t}": True if self.wanted else None for t in self.tensors})
-
-
-@dataclass(frozen=True)
-class UseAtom:
-    """Dots of one nest by another instruction, their operands in the layout it reads.
-
-    before:  acc0 = fma(a0, b0, acc0)
-    after:   acc0 = dpbf16(a0, b0, acc0)      atom.dot0=bf16x2  pack.a=pair  pack.b=pair  tile.k=2
-    """
-
-    dots: tuple[str, ...]
-    atom: str
-    layouts: tuple[tuple[str, str], ...] = ()
-    tiles: tuple[tuple[str, int], ...] = ()
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `atom.DOT=atom` for each dot, those layouts, and tiles of at least those points."""
-        changes: dict[str, Choice | None] = {f"atom.{d}": self.atom if self.atom != "fma" else None for d in self.dots}
-        for tensor, layout in self.layouts:
-            changes |= {f"pack.{tensor}": layout, f"unpack.{tensor}": None}
-        for axis, points in self.tiles:
-            changes[f"tile.{axis}"] = -(-design.number(f"tile.{axis}", 1) // points) * points
-        return _changed(design, changes)
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Results are written around the caches, or through them.
-
-    before:  store y[m, n] = y0
-    after:   store y[m, n] = y0 @nontemporal      nontemporal.y=True
-    """
-
-    tensor: str
-    wanted: bool
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with or without `nontemporal.TENSOR`."""
-        return _changed(design, {f"nontemporal.{self.tensor}": True if self.wanted else None})
-
-
-def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Illegal:
-    """The design with `changes`, None dropping a decision; Illegal where nothing is changed."""
-    decisions: dict[str, Choice | None] = {**dict(design.decisions), **changes}
-    result = Design.of({name: choice for name, choice in decisions.items() if choice is not None})
-    if result == design:
-        return Illegal(f"{', '.join(changes)}: the design has it so already")
-    return result
-
-
-# ----------------------------------------------------------------------------------------- neighbours
 def neighbours(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation of `design` that the program's structure suggests and whose result is legal, in a fixed order."""
-    seen = {design}
-    for mutation in _suggested(kernel, design, facts):
-        result = mutation.apply(design)
-        if isinstance(result, Illegal) or result in seen or legal(kernel, result, facts):
-            continue
-        seen.add(result)
+    for mutation, _ in steps(kernel, design, facts):
         yield mutation
 
 
-def _suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+def steps(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[tuple[Mutation, Design]]:
+    """The neighbours with the designs that they lead to, each design once."""
+    seen = {design}
+    for mutation in suggested(kernel, design, facts):
+        result = mutation.apply(design)
+        if isinstance(result, Illegal) or result in seen:
+            continue
+        seen.add(result)
+        if not legal(kernel, result, facts):
+            yield mutation, result
+
+
+def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.mutations import suggested_gpu
 
         yield from suggested_gpu(kernel, design, facts)
         return
     yield from _lane_mutations(kernel, design)
-    yield from _tile_mutations(kernel, design)
+    yield from _tile_mutations(kernel, design, facts)
     for nest in structure.nests(kernel):
-        yield from _block_mutations(nest, design, facts)
+        yield from _block_mutations(kernel, nest, design)
         yield from _order_mutations(nest, design)
-        yield from _dot_mutations(kernel, nest, design, facts)
+        yield from _pack_mutations(kernel, nest, design)
+        yield from _atom_mutations(kernel, nest, facts)
+        yield from _prefetch_mutations(nest, design)
     stores = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
     for tensor in sorted(stores):
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
+    yield from _thread_mutations(design, facts)
 
 
+# ------------------------------------------------------------------------------------- tiles and lanes
 def _tiled(kernel: ir.Kernel) -> list[str]:
     return [a.name for a in structure.axes(kernel).values() if not a.each]
 
 
-def _tile_mutations(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
-    for axis in _tiled(kernel):
-        points = design.number(f"tile.{axis}", 1)
-        for other in (2 * points, points // 2, points + 1, points - 1):
-            if other >= 1:
-                yield SetTile(axis, other)
-    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and not s.parallel)
-    for axis in dict.fromkeys(loop.axes[-1].name for loop in loops if not loop.axes[-1].each):
-        times = design.number(f"unroll.{axis}", 1)
-        yield Unroll(axis, 2 * times)
-        if times > 1:
-            yield Unroll(axis, times // 2)
+def _whole(kernel: ir.Kernel) -> list[str]:
+    """Dims that values lie along as a whole."""
+    used = {a for let in structure.lets(kernel).values() for a in let.type.axes}
+    return [d for d in kernel.dims if d in used and d not in structure.axes(kernel)]
 
 
 def _lane_mutations(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
     lanes = design.names("lanes")
     for axis in _tiled(kernel):
         yield Vectorise(axis)
+    for axis in _whole(kernel):
+        if axis not in lanes:
+            yield Vectorise(axis, tiled=False)
     for axis in lanes[1:]:
         yield Interchange(axis)
+    for axis in lanes:
+        yield Scalarise(axis)
 
 
-def _block_mutations(nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
+def _tile_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    for axis in _tiled(kernel):
+        yield from (SetTile(axis, n) for n in _near(design.number(f"tile.{axis}", 1), facts.lanes))
+    yield from _trades(kernel, design)
+    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and not s.parallel)
+    for axis in dict.fromkeys(loop.axes[-1].name for loop in loops if not loop.axes[-1].each):
+        times = design.number(f"unroll.{axis}", 1)
+        yield from (Unroll(axis, n) for n in (2 * times, times // 2, times + 1, times - 1) if n >= 1)
+
+
+def _near(points: int, lanes: int) -> list[int]:
+    """Sizes of a tile next to `points`: twice and half, one point more and less, one or two vectors more and less."""
+    changes = (
+        2 * points,
+        points // 2,
+        points + 1,
+        points - 1,
+        *(points + s * n * lanes for n in (1, 2) for s in (1, -1)),
+    )
+    return [n for n in changes if n >= 1]
+
+
+def _trades(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
+    """Tiles of two axes of one nest that change together, so that the registers they take stay about as many."""
+    for nest in structure.nests(kernel):
+        axes = [a.name for a in nest.loop.axes if not a.each]
+        for one in axes:
+            for other in axes:
+                more, less = design.number(f"tile.{one}", 1), design.number(f"tile.{other}", 1)
+                if one != other and less > 1:
+                    yield Together((SetTile(one, 2 * more), SetTile(other, less // 2)))
+
+
+# ---------------------------------------------------------------------------------------- loop nests
+def _block_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design) -> Iterator[Mutation]:
     if not nest.loop.parallel:
         return
     axes = [(a.name, True) for a in nest.loop.axes if not a.each]
     if nest.main is not None and not nest.main.axes[0].each:
         axes.append((nest.main.axes[0].name, False))
+    local = tuple(PackLocally(t, False) for t in _operands(kernel, nest) if design.get(f"local.{t}"))
     for axis, parallel in axes:
         tile, block = design.number(f"tile.{axis}", 1), design.number(f"block.{axis}")
-        sizes: Iterable[int] = (2 * block, block // 2, 0) if block else (4 * tile, 16 * tile)
+        sizes: Iterable[int] = (
+            (2 * block, block // 2, block + tile, block - tile, 0) if block else (4 * tile, 16 * tile)
+        )
         for size in sizes:
             if size % tile == 0 and size >= 0:
                 yield Block(axis, size, parallel)
+        if block and local:
+            yield Together((*local, Block(axis, 0, parallel)))
 
 
 def _order_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]:
@@ -335,36 +152,100 @@ def _order_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]
     written = tuple(a.name for a in nest.loop.axes if not a.each)
     blocked = tuple(a for a in written if design.get(f"block.{a}") is not None)
     for level, present in (("order", design.names("order") or written), ("inner", design.names("inner") or blocked)):
+        if design.names(level):
+            yield Reorder(level, ())
         for n in range(len(present) - 1):
             yield Reorder(level, (*present[:n], present[n + 1], present[n], *present[n + 2 :]))
 
 
-def _dot_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
+# --------------------------------------------------------------------------------------------- dots
+def _pack_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design) -> Iterator[Mutation]:
     operands = _operands(kernel, nest)
     for tensor in operands:
         for layout in (None, "panel", "pair", "tile"):
             yield Pack(tensor, layout)
+        if design.get(f"unpack.{tensor}"):
+            yield Together((Widen(operands, False), Pack(tensor, None)))
         yield PackLocally(tensor, not design.get(f"local.{tensor}"))
-    yield Widen(operands, not all(design.get(f"unpack.{t}") for t in operands))
-    dots = tuple(d.name for d in nest.dots)
-    if not dots:
-        return
-    sums = tuple(dict.fromkeys(d.expr.axis for d in nest.dots if isinstance(d.expr, ir.Dot)))
-    yield UseAtom(dots, "fma")
-    yield UseAtom(dots, "fma", tuple((t, "panel") for t in operands))
-    yield UseAtom(dots, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in sums))
-    yield UseAtom(dots, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
+    groups = dict.fromkeys([operands, *(_operands_of(kernel, (dot,)) for dot in nest.dots)])
+    for group in groups:
+        wanted = not all(design.get(f"unpack.{t}") for t in group)
+        yield Widen(group, wanted)
+        if wanted:
+            yield Together((*(Pack(t, "panel") for t in group), Widen(group, True)))
+
+
+def _atom_mutations(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> Iterator[Mutation]:
+    """All dots of the nest by another instruction, or one of them alone."""
+    for dots in dict.fromkeys([nest.dots, *((dot,) for dot in nest.dots)]):
+        if dots:
+            yield from _atoms(kernel, dots, facts)
+
+
+def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterator[Mutation]:
+    names, operands = tuple(d.name for d in dots), _operands_of(kernel, dots)
+    sums = tuple(dict.fromkeys(d.expr.axis for d in dots if isinstance(d.expr, ir.Dot)))
+    panels = tuple((t, "panel") for t in operands)
+    yield UseAtom(names, "fma")
+    yield UseAtom(names, "fma", panels)
+    yield Together((UseAtom(names, "fma", panels), *(SetTile(k, 1) for k in sums)))
+    yield Together((UseAtom(names, "fma"), *(Pack(t, None) for t in operands), *(SetTile(k, 1) for k in sums)))
+    yield UseAtom(names, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in sums))
+    yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
+    for lane in dict.fromkeys(a for d in dots for a in d.type.axes):
+        yield _tile_registers(kernel, dots, lane, sums)
+
+
+def _tile_registers(kernel: ir.Kernel, dots: tuple[ir.Let, ...], lane: str, sums: tuple[str, ...]) -> UseAtom:
+    """AMX with `lane` along the columns of the results: its operands hold pairs, the others rows."""
+    layouts = {}
+    for tensor, axes in _operand_axes(kernel, dots):
+        layouts[tensor] = "pair" if lane in axes else "tile"
+    rows = tuple(dict.fromkeys(a for d in dots for a in d.type.axes))
+    tiles = (*((a, 16) for a in rows), *((k, 32) for k in sums))
+    return UseAtom(tuple(d.name for d in dots), "amx_bf16", tuple(layouts.items()), tiles, lane)
+
+
+def _operand_axes(kernel: ir.Kernel, dots: tuple[ir.Let, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Tensors that dots read, with the axes of the tiles that they read."""
+    values = structure.lets(kernel)
+    names = [n for d in dots if isinstance(d.expr, ir.Dot) for n in (d.expr.a, d.expr.b)]
+    loads = [(values[n], values[n].expr) for n in names]
+    return [(e.ref.buffer, let.type.axes) for let, e in loads if isinstance(e, ir.Load)]
+
+
+def _operands_of(kernel: ir.Kernel, dots: tuple[ir.Let, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tensor for tensor, _ in _operand_axes(kernel, dots)))
 
 
 def _operands(kernel: ir.Kernel, nest: structure.Nest) -> tuple[str, ...]:
     """Tensors that dots of a nest read."""
-    values = structure.lets(kernel)
-    names = [n for d in nest.dots if isinstance(d.expr, ir.Dot) for n in (d.expr.a, d.expr.b)]
-    loads = [values[n].expr for n in names]
-    return tuple(dict.fromkeys(e.ref.buffer for e in loads if isinstance(e, ir.Load)))
+    return _operands_of(kernel, nest.dots)
+
+
+# --------------------------------------------------------------------------------- memory and threads
+def _prefetch_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]:
+    """Loads whose place moves with the tiles that the parallel loop deals out."""
+    dealt = {a.name for a in nest.loop.axes if design.get(f"block.{a.name}") is None}
+    for let in (s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)):
+        assert isinstance(let.expr, ir.Load)
+        if nest.loop.parallel and dealt & set(let.expr.ref.index) and not design.get(f"pack.{let.expr.ref.buffer}"):
+            ahead = design.number(f"prefetch.{let.name}")
+            yield from (Prefetch(let.name, n) for n in ((2 * ahead, ahead // 2) if ahead else (1,)))
+        elif design.get(f"prefetch.{let.name}"):
+            yield Prefetch(let.name, 0)
+
+
+def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
+    threads, cores = design.number("threads"), facts.machine.cores
+    counts = (0, threads // 2, 2 * threads) if threads else (1, cores // 2)
+    for count in counts:
+        if count < cores:
+            yield UseThreads(count)
 
 
 __all__ = [
-    "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Reorder", "SetTile", "Stream", "Unroll",
-    "UseAtom", "Vectorise", "Widen", "neighbours",
+    "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder", "Scalarise",
+    "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours", "steps",
+    "suggested",
 ]  # fmt: skip

@@ -1,7 +1,21 @@
-"""Search: which designs are tried, in which order, and which of them is chosen."""
+"""Search: designs of one program are tried, batch by batch, until the budget or the hope of a better one is used up.
+
+Which designs are tried depends on the program, the facts, the model, the seed and the evaluator's answers, never on a
+clock: that only says when to stop. So a search that was cut off is resumed by running it again with the trials that
+it had made: what they answer is not asked again.
+"""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.design.finals import Verdict, decide
+from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task
 from tilewright.design.trial import (
     Budget,
     Evaluator,
@@ -10,7 +24,184 @@ from tilewright.design.trial import (
     Progress,
     Result,
     Standing,
+    Stopped,
     Trial,
 )
+from tilewright.errors import ArgumentError, VerificationError
+from tilewright.language import ir
 
-__all__ = ["Budget", "Evaluator", "Objective", "Outcome", "Progress", "Result", "Standing", "Trial"]
+BATCH = 8
+"""Candidates that are compiled and measured together."""
+
+LATENCY = Objective()
+
+_ROOFLINE = 1.05  # so close to the floor no search is worth its time
+_FINALS = 0.2  # share of the seconds that is kept for the finals
+
+
+def search(
+    kernel: ir.Kernel,
+    facts: Facts,
+    evaluator: Evaluator,
+    *,
+    model: Model,
+    budget: Budget,
+    objective: Objective = LATENCY,
+    strategy: str = "evolve",
+    seed: int = 0,
+    resume: Sequence[Trial] = (),
+    quarantined: Mapping[str, str] | None = None,
+    floor: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """The best design of `kernel` that the budget finds, with the evidence.
+
+    `model` gives seconds for a design; `floor` are seconds that no design can beat (the roofline), near which the
+    search ends. `resume` are trials of an earlier search of the same key; `quarantined` are designs by their hashes
+    that are not to be tried. `progress` is told of every batch, and of its new trials, which are to be kept.
+    The default design is trial 0 and in the finals. Ctrl-C ends the search with what it has.
+    Raises ArgumentError for a budget without limits or a target without seconds, and VerificationError where not one
+    design works, the default's reason in the message.
+    """
+    _check(budget, objective, strategy)
+    earlier = {t.design: t for t in resume}
+    # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
+    barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
+    task = Task(kernel, facts, model, barred)
+    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier)
+    stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
+    return run.result(kernel.name, stopped)
+
+
+def _check(budget: Budget, objective: Objective, strategy: str) -> None:
+    if budget.seconds is None and budget.trials is None:
+        raise ArgumentError("the budget has no limit; give it seconds, trials or both")
+    if objective.kind == "target" and objective.seconds is None:
+        raise ArgumentError("a target needs its seconds, as in Objective('target', 50e-6)")
+    if strategy not in STRATEGIES:
+        raise ArgumentError(f"no strategy is called {strategy!r}; it is one of {', '.join(STRATEGIES)}")
+
+
+@dataclass
+class _Run:
+    """One search under way."""
+
+    evaluator: Evaluator
+    budget: Budget
+    objective: Objective
+    floor: float | None
+    progress: Callable[[Progress], None] | None
+    clock: Callable[[], float]
+    earlier: dict[Design, Trial]
+    trials: list[Trial] = field(default_factory=list)
+    begun: float = 0.0
+
+    # ------------------------------------------------------------------------------------- the loop
+    def explore(self, task: Task, strategy: Callable[[], Strategy]) -> Stopped:
+        """Trials until there is a reason to stop, which is given."""
+        self.begun = self.clock() - max((t.at for t in self.earlier.values()), default=0.0)
+        try:
+            self._try([task.start()])
+            if reason := self._reason():
+                return reason
+            chosen = strategy()
+            while True:
+                count = BATCH if self.budget.trials is None else min(BATCH, self.budget.trials - len(self.trials))
+                batch = chosen.propose(self.trials, count)
+                if not batch:
+                    return "exhausted"
+                self._try(batch)
+                if reason := self._reason():
+                    return reason
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    def _try(self, batch: Sequence[Candidate]) -> None:
+        """Trials of a batch; what an earlier search measured is not measured again."""
+        unknown = [c for c in batch if c.design not in self.earlier]
+        outcomes = self.evaluator.evaluate([c.design for c in unknown]) if unknown else []
+        at = self.clock() - self.begun
+        measured = dict(zip((c.design for c in unknown), outcomes, strict=True))
+        new = [_trial(c, measured[c.design], at) for c in unknown]
+        made = {t.design: t for t in new}
+        self.trials += [made.get(c.design) or self.earlier.pop(c.design) for c in batch]
+        if self.progress is not None:
+            self.progress(self._progress(tuple(new)))
+
+    def _progress(self, new: tuple[Trial, ...]) -> Progress:
+        left = None if self.budget.seconds is None else max(0.0, self.budget.seconds - (self.clock() - self.begun))
+        trials = None if self.budget.trials is None else self.budget.trials - len(self.trials)
+        return Progress(tuple(self.trials), new, self._best(), left, trials)
+
+    def _best(self) -> Trial | None:
+        ok = [t for t in self.trials if t.outcome.seconds is not None]
+        return min(ok, key=lambda t: t.outcome.seconds or math.inf, default=None)
+
+    def _reason(self) -> Stopped | None:
+        """Why to stop now, if there is a reason."""
+        best = self._best()
+        seconds = math.inf if best is None or best.outcome.seconds is None else best.outcome.seconds
+        if self.objective.kind == "target" and seconds <= (self.objective.seconds or 0.0):
+            return "target"
+        if self.floor is not None and seconds <= self.floor * _ROOFLINE:
+            return "roofline"
+        if self.budget.trials is not None and len(self.trials) >= self.budget.trials:
+            return "budget"
+        if self.budget.seconds is not None:
+            used = self.clock() - self.begun
+            return "budget" if used >= self.budget.seconds * (1.0 - _FINALS) else None
+        return None
+
+    # ----------------------------------------------------------------------------------- the verdict
+    def result(self, name: str, stopped: Stopped) -> Result:
+        """The verdict on all trials, those of an earlier search that this one did not come to included."""
+        self.trials += self.earlier.values()
+        ok = [t for t in self.trials if t.outcome.seconds is not None]
+        if not ok:
+            reason = self.trials[0].outcome if self.trials else Outcome("hang", reason="interrupted before any trial")
+            raise VerificationError(f"no design of {name} works; the default: {reason.status}, {reason.reason}")
+        if stopped == "target":
+            met = next(t for t in ok if (t.outcome.seconds or math.inf) <= (self.objective.seconds or 0.0))
+            return self._found(Verdict(met.design, ()), stopped)
+        if stopped == "interrupted":
+            return self._found(Verdict(_safest(self.trials), ()), stopped)
+        try:
+            return self._found(decide(self.trials, self.evaluator), stopped)
+        except KeyboardInterrupt:
+            return self._found(Verdict(_safest(self.trials), ()), "interrupted")
+
+    def _found(self, verdict: Verdict, stopped: Stopped) -> Result:
+        default = self.trials[0].design
+        others = [s for s in verdict.standings if s.design != verdict.winner]
+        return Result(
+            verdict.winner, self._seconds(verdict, verdict.winner), self._seconds(verdict, default),
+            tuple(self.trials), others[0] if others else None, stopped, verdict.standings,
+            max((s.noise for s in verdict.standings), default=0.0),
+        )  # fmt: skip
+
+    def _seconds(self, verdict: Verdict, design: Design) -> float:
+        """Seconds in the finals, else in its trial; infinite for a default that does not work."""
+        if standing := verdict.standing(design):
+            return standing.seconds
+        trial = next((t for t in self.trials if t.design == design), None)
+        return math.inf if trial is None or trial.outcome.seconds is None else trial.outcome.seconds
+
+
+def _trial(candidate: Candidate, outcome: Outcome, at: float) -> Trial:
+    return Trial(candidate.design, candidate.predicted, outcome, candidate.parent, candidate.mutation, at)
+
+
+def _safest(trials: Sequence[Trial]) -> Design:
+    """Without finals: the fastest by its trial, where it beats the default by more than the noise of both."""
+    ok = sorted((t for t in trials if t.outcome.seconds is not None), key=lambda t: t.outcome.seconds or math.inf)
+    default = next((t for t in ok if t.design == trials[0].design), None)
+    if default is None or default.outcome.seconds is None or ok[0].outcome.seconds is None:
+        return ok[0].design
+    doubt = 1.0 + 2.0 * (default.outcome.noise + ok[0].outcome.noise)
+    return ok[0].design if ok[0].outcome.seconds * doubt < default.outcome.seconds else default.design
+
+
+__all__ = [
+    "Budget", "Evaluator", "Objective", "Outcome", "Progress", "Result", "Standing", "Trial", "search",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a search asks, what it is answered, and what it gives back: plain frozen data, and the protocol of an evaluator."""
+"""What a search asks, is answered, and gives back: plain frozen data, and the protocol of an evaluator."""
 
 from __future__ import annotations
 
@@ -164,8 +164,3 @@ def best_so_far(trials: Sequence[Trial]) -> tuple[float, ...]:
             best = min(best, trial.outcome.seconds)
         curve.append(best)
     return tuple(curve)
-
-
-def canonical(design: Design) -> tuple[int, str]:
-    """The order in which ties are decided: fewest decisions first, then the smallest text."""
-    return len(design.decisions), design.to_json()

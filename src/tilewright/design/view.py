@@ -45,6 +45,13 @@ class View(Footprint):
         loops = [s for s in ir.walk(self.kernel.body) if isinstance(s, ir.Loop) and not s.parallel]
         return frozenset(loop.axes[-1].name for loop in loops)
 
+    def chunk(self, axis: str) -> int:
+        """Points of a summed axis that lies across lanes and one instruction takes: pairs take twice as many."""
+        pairs = any(
+            dot.axis == axis and self.design.get(f"atom.{name}") == "bf16x2" for name, (_, dot) in self.dots.items()
+        )
+        return self.width(axis) * (2 if pairs else 1)
+
     @cached_property
     def single(self) -> Footprint:
         """What the program takes with the smallest tiles: no design takes less."""

@@ -111,7 +111,9 @@ class Rings:
         terms, strides = [place.pointer], {}
         for index, stride in zip(copy.src.index, place.strides, strict=True):
             strides[str(index)] = stride
-            point = str(index) if isinstance(index, int) else scope[index].start if index in scope.ranges else cname(index)
+            point = (
+                str(index) if isinstance(index, int) else scope[index].start if index in scope.ranges else cname(index)
+            )
             if point != "0":
                 terms.append(point if stride == "1" else f"{point} * {stride}")
         if strides[columns] != "1":

@@ -11,8 +11,8 @@ from tilewright.emit.cuda_layouts import AccCols, AccRows, Dist, Layouts, Spread
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
-from tilewright.emit.cuda_values import Place, Values
 from tilewright.emit.cuda_text import Text, cname
+from tilewright.emit.cuda_values import Place, Values
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 from tilewright.language.printer import head
@@ -59,7 +59,11 @@ class _Program:
             self._body()
         grid = cuda_abi.Grid(tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes))
         return cuda_abi.CudaModule(
-            self.out.text(), cname(self.kernel.name), self.threads, grid, shared_bytes=shared_bytes(self.kernel),
+            self.out.text(),
+            cname(self.kernel.name),
+            self.threads,
+            grid,
+            shared_bytes=shared_bytes(self.kernel),
             minimum_blocks=resident,
         )
 

@@ -268,9 +268,12 @@ class _Thread:
         if along != a.axis or width == 1:
             return None
         type_ = self.cx.values[a.target].type
-        parts = {key: self.scene.names.new(a.target, width) for key in self.cx.keys(type_.axes, None)}
-        self.page.line(f"{several(list(parts.values()))} = {_NEUTRAL[a.op]}")
-        return table(type_, None, parts, spread=width)
+        split = int(ir.note(loop.notes, "split", 1))  # type: ignore[arg-type]
+        keys = list(self.cx.keys(type_.axes, None))
+        held = {key: [self.scene.names.new(a.target, width) for _ in range(split)] for key in keys}
+        self.page.line(f"{several([name for names in held.values() for name in names])} = {_NEUTRAL[a.op]}")
+        tile = table(type_, None, {key: names[0] for key, names in held.items()}, spread=width)
+        return replace(tile, source=held) if split > 1 else tile
 
     def _gather(self, a: Accumulation, initial: Tile, home: Tile | None) -> None:
         """Fold the lanes of a finished sum and add what was there before."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tilewright.emit import listing_dot
 from tilewright.emit.listing_page import applied, shifted
-from tilewright.emit.listing_values import Scene, read
+from tilewright.emit.listing_values import Scene, accumulators, read
 from tilewright.emit.llvm_values import Key, Tile, table, uniform
 from tilewright.language import ir
 
@@ -56,15 +58,20 @@ def reduce(scene: Scene, let: ir.Let, arg: Tile, into: Tile | None) -> Tile:
         places = range(state.chunks if along else state.extent)
         terms = [read(scene, arg, {**point, expr.axis: n}, expr.axis if along else lane) for n in places]
         if into is not None:
-            terms.insert(0, into.part(key))
+            held = accumulators(into, key)
+            for n, name in enumerate(held):
+                scene.page.line(f"{name} = {applied(combine, [name, *terms[n :: len(held)]])}")
+            continue
         parts[key] = terms[0]
         if len(terms) > 1:
-            parts[key] = into.part(key) if into is not None else scene.names.new(let.name, width)
+            parts[key] = scene.names.new(let.name, width)
             scene.page.line(f"{parts[key]} = {applied(combine, terms)}")
+    if into is not None:
+        return replace(into, type=type_)
     if not along:
         return table(type_, lane, parts)
     spread = table(type_, None, parts, spread=width)
-    return spread if into is not None else listing_dot.fold(scene, expr.op, spread, let.name)
+    return listing_dot.fold(scene, expr.op, spread, let.name)
 
 
 __all__ = ["coord", "elementwise", "reduce"]

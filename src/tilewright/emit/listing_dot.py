@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tilewright.emit import llvm_amx
 from tilewright.emit.listing_page import applied
-from tilewright.emit.listing_values import Scene, place_text, read
+from tilewright.emit.listing_values import Scene, accumulators, place_text, read
 from tilewright.emit.llvm_dot import streaming_order
 from tilewright.emit.llvm_values import Key, Tile, table
 from tilewright.language import ir
@@ -59,19 +60,20 @@ def _inner(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None) -> Tile:
     spread = into is not None and into.spread > 0
     step = 2 * width if pairs else width
     operand = _pairs(scene, axis) if pairs else _promoted(scene, axis, let)
-    parts: dict[Key, str] = {}
+    held = {key: accumulators(into, key) for key in cx.keys(type_.axes, None)} if into is not None and spread else {}
+    parts: dict[Key, str] = {key: names[0] for key, names in held.items()}
     keys = streaming_order(cx, a, b, type_, None)
     chunks = range(-(-cx.axes[axis].extent // step))
     # Pairs are visited chunk by chunk, single elements accumulator by accumulator.
     order = [(key, c) for c in chunks for key in keys] if pairs else [(key, c) for key in keys for c in chunks]
     for key, chunk in order:
         point = {**scene.point(type_.axes, key), axis: chunk}
-        acc = parts.get(key) or (into.part(key) if into is not None and spread else None)
+        acc = held[key][chunk % len(held[key])] if key in held else parts.get(key)
         x, y = operand(a, point), operand(b, point)
-        parts[key] = acc or scene.names.new(let.name, width)
-        scene.page.line(f"{parts[key]} = {_fma('bf16x2' if pairs else 'fma', x, y, acc)}")
+        target = acc or parts.setdefault(key, scene.names.new(let.name, width))
+        scene.page.line(f"{target} = {_fma('bf16x2' if pairs else 'fma', x, y, acc)}")
     result = table(type_, None, parts, spread=width)
-    return result if spread else fold(scene, "sum", result, let.name)
+    return replace(into, type=type_) if into is not None and spread else fold(scene, "sum", result, let.name)
 
 
 def _promoted(scene: Scene, lane: str | None, let: ir.Let) -> Callable[[Tile, dict[str, int]], str]:
@@ -121,12 +123,12 @@ def fold(
     target = scene.parts(tile.type, lane, root, home)
     parts: dict[Key, str] = {}
     for key in cx.keys(tile.axes, lane):
-        rows = [tile.part(key)]
+        rows = accumulators(tile, key)
         if lane is not None:
             position, state = tile.axes.index(lane), cx.axes[lane]
             first = key[position] * state.width
             points = range(first, min(first + state.width, state.extent))
-            rows = [tile.part((*key[:position], p, *key[position + 1 :])) for p in points]
+            rows = [r for p in points for r in accumulators(tile, (*key[:position], p, *key[position + 1 :]))]
         parts[key] = target(key)
         text = f"{op}_lanes({', '.join(rows)})" if tile.spread > 1 else rows[0]
         if before is not None:

@@ -38,6 +38,11 @@ class Scene:
         return lambda _key: self.names.new(root, width)
 
 
+def accumulators(tile: Tile, key: Key) -> list[str]:
+    """The registers that a part of a spread sum is split over: one, or as many as the loop's split says."""
+    return list(tile.source[key]) if isinstance(tile.source, dict) else [tile.part(key)]
+
+
 # ------------------------------------------------------------------------------------------------ reading
 def read(scene: Scene, tile: Tile, point: dict[str, int], lane: str | None) -> str:
     """The elements of `tile` at `point` along `lane`, as `llvm_values.read` takes them; scalars broadcast silently."""

@@ -11,6 +11,7 @@ from tilewright.emit.llvm_values import (
     Tile,
     concat,
     lane_type,
+    pieces,
     read,
     scalar_type,
     splat,
@@ -237,14 +238,32 @@ def _reduce_lanes(cx: Context, op: str, arg: Tile, axis: str, type_: TileType, i
         for chunk in range(cx.axes[axis].chunks):
             part = read(cx, arg, {**point, axis: chunk}, axis)
             vectors.append(select_existing(cx, part, cx.mask(axis, chunk), op, arg.dtype, width))
-        if into is not None:
-            vectors.append(into.part(key))
-        while len(vectors) > 1:  # a tree: independent additions first
-            pairs = [vectors[n : n + 2] for n in range(0, len(vectors), 2)]
-            vectors = [combine(cx, op, p[0], p[1], arg.dtype, width) if len(p) == 2 else p[0] for p in pairs]
-        parts[key] = vectors[0]
-    spread = table(type_, None, parts, spread=width)
+        held = [] if into is None else pieces(cx, into.part(key), lane_type(arg.dtype), width, into.spread)
+        count = max(1, len(held))  # accumulators that the sum is split over: each takes every count-th vector
+        sums = [_tree(cx, op, [*vectors[n::count], *held[n : n + 1]], arg.dtype, width) for n in range(count)]
+        parts[key] = concat(cx, sums, lane_type(arg.dtype), width)
+    spread = table(type_, None, parts, spread=width if into is None else into.spread)
     return spread if into is not None else fold_lanes(cx, op, spread)
+
+
+def _tree(cx: Context, op: str, vectors: list[str], dtype: DType, width: int) -> str:
+    """All vectors combined, independent ones first."""
+    while len(vectors) > 1:
+        pairs = [vectors[n : n + 2] for n in range(0, len(vectors), 2)]
+        vectors = [combine(cx, op, p[0], p[1], dtype, width) if len(p) == 2 else p[0] for p in pairs]
+    return vectors[0]
+
+
+def _joined(cx: Context, op: str, tile: Tile) -> Tile:
+    """The several accumulators of a split sum as one: a spread tile whose parts are single registers."""
+    width = cx.vector_bytes // 4
+    if tile.spread <= width:
+        return tile
+    parts = {}
+    for key in cx.keys(tile.axes, None):
+        split = pieces(cx, tile.part(key), lane_type(tile.dtype), width, tile.spread)
+        parts[key] = _tree(cx, op, split, tile.dtype, width)
+    return table(tile.type, None, parts, spread=width)
 
 
 def fold_lanes(cx: Context, op: str, tile: Tile) -> Tile:
@@ -252,6 +271,7 @@ def fold_lanes(cx: Context, op: str, tile: Tile) -> Tile:
 
     Where the result has an axis to lie along, the vectors of a whole chunk are folded into one together.
     """
+    tile = _joined(cx, op, tile)
     lane = cx.lane_of(tile.axes)
     parts: dict[Key, str] = {}
     if lane is None or tile.spread == 1:

@@ -7,7 +7,19 @@ from itertools import product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
 from tilewright.emit.llvm_memory import Address, masked_load, suffix
-from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, table, vector_type
+from tilewright.emit.llvm_values import (
+    Context,
+    Key,
+    Tile,
+    concat,
+    lane_type,
+    pieces,
+    read,
+    scalar_type,
+    splat,
+    table,
+    vector_type,
+)
 from tilewright.language.dtypes import DType, bf16
 from tilewright.language.ir import TileType
 
@@ -89,20 +101,47 @@ def streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | 
 
 def _inner_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
     width, state = cx.width(axis), cx.axes[axis]
-    spread = into is not None and into.spread > 0
-    parts: dict[Key, str] = {}
+    sums = _LaneSums(cx, type_, axis, into)
     for key in streaming_order(cx, a, b, type_, None):
         point = dict(zip(type_.axes, key, strict=True))
-        acc = into.part(key) if into is not None and spread else None
         for chunk in range(state.chunks):
             at = {**point, axis: chunk}
             x = _masked_operand(cx, a, at, axis, chunk, type_.dtype)
             y = _masked_operand(cx, b, at, axis, chunk, type_.dtype)
-            acc = fused_multiply_add(cx, x, y, acc, type_.dtype, width)
-        assert acc is not None
-        parts[key] = acc
-    result = table(type_, None, parts, spread=width)
-    return result if spread else fold_lanes(cx, "sum", result)
+            sums.set(key, chunk, fused_multiply_add(cx, x, y, sums.get(key, chunk), type_.dtype, width))
+    return sums.result()
+
+
+class _LaneSums:
+    """The sums of an inner product, spread over the lanes of the summed axis.
+
+    Where they are split over several accumulators, chunks of the axis take turns.
+    """
+
+    def __init__(self, cx: Context, type_: TileType, axis: str, into: Tile | None) -> None:
+        self.cx, self.type, self.width = cx, type_, cx.width(axis)
+        self.into = into if into is not None and into.spread else None
+        total = self.into.spread if self.into is not None else self.width
+        self.count = total // self.width
+        self.parts: dict[Key, list[str | None]] = {}
+        for key in cx.keys(type_.axes, None):
+            wide = None if self.into is None else self.into.part(key)
+            self.parts[key] = [None] if wide is None else [*pieces(cx, wide, lane_type(type_.dtype), self.width, total)]
+
+    def get(self, key: Key, chunk: int) -> str | None:
+        """The accumulator whose turn it is; None where there is nothing in it yet."""
+        return self.parts[key][chunk % self.count]
+
+    def set(self, key: Key, chunk: int, value: str) -> None:
+        """The same accumulator after an addition."""
+        self.parts[key][chunk % self.count] = value
+
+    def result(self) -> Tile:
+        """The sums as a tile: spread as before, or folded where there was nothing to add them to."""
+        cx, element = self.cx, lane_type(self.type.dtype)
+        parts = {k: concat(cx, [v for v in held if v], element, self.width) for k, held in self.parts.items()}
+        tile = table(self.type, None, parts, spread=self.width * self.count)
+        return tile if self.into is not None else fold_lanes(cx, "sum", tile)
 
 
 def _masked_operand(cx: Context, tile: Tile, at: dict[str, int], axis: str, chunk: int, dtype: DType) -> str:
@@ -165,18 +204,14 @@ def _pair_operand(
 
 def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
     width, state = cx.width(axis), cx.axes[axis]
-    spread = into is not None and into.spread > 0
-    parts: dict[Key, str | None] = dict.fromkeys(cx.keys(type_.axes, None))
-    if into is not None and spread:
-        parts = {key: into.part(key) for key in parts}
+    sums = _LaneSums(cx, type_, axis, into)
     for chunk in range(-(-state.extent // (2 * width))):
         operands: dict[tuple[int, Key], str] = {}
         for key in streaming_order(cx, a, b, type_, None):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: chunk}
             x, y = (_row_operand(cx, t, n, point, axis, width, operands) for n, t in enumerate((a, b)))
-            parts[key] = _pairs_into(cx, x, y, parts[key], width)
-    result = table(type_, None, {k: v for k, v in parts.items() if v is not None}, spread=width)
-    return result if spread else fold_lanes(cx, "sum", result)
+            sums.set(key, chunk, _pairs_into(cx, x, y, sums.get(key, chunk), width))
+    return sums.result()
 
 
 def _row_operand(

@@ -285,9 +285,17 @@ def _shuffle(cx: Context, ty: str, x: str, y: str, lanes: list[int]) -> str:
     return cx.b.hoist(f"shufflevector {ty} {x}, {ty} {y}, <{len(lanes)} x i32> <{picks}>", x, y)
 
 
+def pieces(cx: Context, vector: str, element: str, width: int, total: int) -> list[str]:
+    """A vector of `total` lanes cut into vectors of `width`: registers, to a machine that has no wider ones."""
+    if total == width:
+        return [vector]
+    ty = f"<{total} x {element}>"
+    cuts = [", ".join(f"i32 {first + n}" for n in range(width)) for first in range(0, total, width)]
+    return [cx.b.hoist(f"shufflevector {ty} {vector}, {ty} poison, <{width} x i32> <{cut}>", vector) for cut in cuts]
+
+
 def concat(cx: Context, vectors: list[str], element: str, width: int) -> str:
     """Vectors of `width` lanes (a power of two of them) end to end."""
-    """Vectors of `width` lanes (a power of two of them) as one."""
     while len(vectors) > 1:
         ty, lanes = f"<{width} x {element}>", list(range(2 * width))
         vectors = [_shuffle(cx, ty, vectors[n], vectors[n + 1], lanes) for n in range(0, len(vectors), 2)]

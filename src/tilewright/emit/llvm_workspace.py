@@ -51,7 +51,9 @@ class Workspace:
         return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
 
     def _rounding(self, alloc: ir.Alloc, panel: Panel | None, dim: int) -> int:
-        if panel is None or dim not in (panel.dim, panel.depth):
+        if panel is None:
+            return _step_of_stores(self.kernel.body, alloc.name, dim, {})
+        if dim not in (panel.dim, panel.depth):
             return 1
         axes, copy = self._filling(alloc.name)
         return self._panel_width(alloc, axes, str(copy.dst.index[dim]))
@@ -82,6 +84,17 @@ def _allocations(
             found += _allocations(stmt.body, True, {**axes, **{a.name: a for a in stmt.axes}})
         else:
             found += _allocations(ir.blocks(stmt), inside, axes)
+    return found
+
+
+def _step_of_stores(body: tuple[ir.Stmt, ...], name: str, dim: int, steps: dict[str, int]) -> int:
+    """Elements of a dimension that a store writes at once: whole tiles, also at a ragged end."""
+    found = 1
+    for stmt in body:
+        if isinstance(stmt, ir.Store) and stmt.ref.buffer == name:
+            found = max(found, steps.get(str(stmt.ref.index[dim]), 1))
+        inner = {**steps, **{a.name: a.step or 1 for a in stmt.axes}} if isinstance(stmt, ir.Loop) else steps
+        found = max(found, _step_of_stores(ir.blocks(stmt), name, dim, inner))
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,21 +52,16 @@ def run(
     takes float arrays of any type: the reference. Raises ArgumentError for operands that do not fit the kernel
     and for an integer index outside its dimension.
     """
-    state = _Run(kernel, exact, bind_sizes(kernel, tensors, exact))
-    state.steps = {"": steps} if isinstance(steps, int) else dict(steps)
+    state = Execution.of(kernel, tensors, scalars or {}, steps, exact=exact)
     state.random = None if seed is None else np.random.default_rng(seed)
-    for param in kernel.params:
-        if param.dims is None:
-            state.scalars[param.name] = _operand(scalars or {}, param.name)
-        else:
-            state.buffers[param.name], state.dims[param.name] = tensors[param.name], param.dims
     state.block(kernel.body)
 
 
-class _Run:
+class Execution:
     """The state of one execution: sizes, buffers, values, and the range of each axis now."""
 
     def __init__(self, kernel: ir.Kernel, exact: bool, sizes: dict[str, int]) -> None:
+        self.params = kernel.params
         self.exact = exact
         self.sizes = sizes
         self.steps: dict[str, int] = {}
@@ -77,6 +72,26 @@ class _Run:
         self.axes = {axis.name: axis for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for axis in s.axes}
         self.now: Iteration = {}
         self.values: dict[str, tuple[tuple[str, ...], Array]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        kernel: ir.Kernel,
+        tensors: Mapping[str, Array],
+        scalars: Mapping[str, float],
+        steps: int | Mapping[str, int],
+        *,
+        exact: bool = True,
+    ) -> Self:
+        """The state before the first statement; the arguments are those of `run`."""
+        state = cls(kernel, exact, bind_sizes(kernel, tensors, exact))
+        state.steps = {"": steps} if isinstance(steps, int) else dict(steps)
+        for param in kernel.params:
+            if param.dims is None:
+                state.scalars[param.name] = _operand(scalars, param.name)
+            else:
+                state.buffers[param.name], state.dims[param.name] = tensors[param.name], param.dims
+        return state
 
     # ----------------------------------------------------------------------------------- statements
 
@@ -184,12 +199,12 @@ class _Run:
         value = np.array(self.buffers[ref.buffer][at])
         if self.exact and value.dtype.kind not in "iub":
             value = value.astype(np.float64)
-        return _aligned(value, order, axes)
+        return aligned(value, order, axes)
 
     def write(self, ref: ir.Ref, axes: tuple[str, ...], value: Array) -> None:
         at, order = self.place(ref)
         buffer = self.buffers[ref.buffer]
-        buffer[at] = _aligned(value, axes, order).astype(buffer.dtype)
+        buffer[at] = aligned(value, axes, order).astype(buffer.dtype)
 
     def place(self, ref: ir.Ref) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         """What to index the buffer's array with, and the axes of the tile that this selects, in order."""
@@ -213,7 +228,7 @@ class _Run:
         if index in self.values:
             return self.aligned(index, axes)
         lo, hi = self.range(index)
-        return np.asarray(lo) if self.is_point(index) else _aligned(np.arange(lo, hi), (index,), axes)
+        return np.asarray(lo) if self.is_point(index) else aligned(np.arange(lo, hi), (index,), axes)
 
     def ref_axes(self, ref: ir.Ref) -> tuple[str, ...]:
         """The axes of the tile at `ref`: the union over its indices, in order of appearance."""
@@ -257,13 +272,13 @@ class _Run:
 
     def aligned(self, name: str, axes: tuple[str, ...]) -> Array:
         own, value = self.values[name]
-        return _aligned(value, own, axes)
+        return aligned(value, own, axes)
 
     def dtype(self, dtype: DType) -> np.dtype[Any]:
         return np.dtype(np.float64) if self.exact and dtype.kind == "float" else dtype.numpy
 
 
-def _aligned(value: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:
+def aligned(value: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:
     """`value` with its axes in the order of `axes`, and size 1 along those that it lacks."""
     ordered = value.transpose([own.index(a) for a in axes if a in own])
     return ordered[tuple(slice(None) if a in own else None for a in axes)]

@@ -7,12 +7,19 @@ from collections.abc import Callable
 from tilewright.design.design import Design
 from tilewright.language import ir
 from tilewright.lower.block import block
+from tilewright.lower.keep import keep
 from tilewright.lower.pack import pack, pack_locally
 from tilewright.lower.tile import tile
 
 Stage = Callable[[ir.Kernel, Design], ir.Kernel]
 
-STAGES: tuple[tuple[str, Stage], ...] = (("tile", tile), ("pack", pack), ("block", block), ("local", pack_locally))
+STAGES: tuple[tuple[str, Stage], ...] = (
+    ("tile", tile),
+    ("keep", keep),
+    ("pack", pack),
+    ("block", block),
+    ("local", pack_locally),
+)
 
 
 def lower(kernel: ir.Kernel, design: Design) -> ir.Kernel:

@@ -43,6 +43,9 @@ def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
     axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
     unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
     notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
+    split = design.number(f"split.{loop.axes[-1].name}", 1)
+    if split > 1 and not loop.parallel:
+        notes = ir.with_notes(notes, split=split)
     return replace(loop, axes=axes, notes=notes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +72,12 @@ def load_weights(folder: str | Path, config: ModelConfig, dtype: str | DType = "
     configuration wants; DTypeError for a dtype that kernels do not compute in.
     """
     checkpoint = Checkpoint(folder)
-    reader = _Reader(checkpoint, _compute_dtype(checkpoint, dtype))
+    reader = _Reader(checkpoint, compute_dtype(checkpoint, dtype))
     embedding = reader.take("model.embed_tokens.weight", (config.vocab, config.hidden))
     weights = Weights(
         dtype=reader.dtype,
         embedding=embedding,
-        layers=tuple(_layer(reader, config, i) for i in range(config.layers)),
+        layers=tuple(layer_weights(reader, config, i) for i in range(config.layers)),
         final_norm=reader.take("model.norm.weight", (config.hidden,)),
         head=embedding if config.tied_embeddings else reader.take("lm_head.weight", (config.vocab, config.hidden)),
     )
@@ -85,7 +85,19 @@ def load_weights(folder: str | Path, config: ModelConfig, dtype: str | DType = "
     return weights
 
 
-def _compute_dtype(checkpoint: Checkpoint, wanted: str | DType) -> DType:
+class Reader(Protocol):
+    """Where weights come from: tensors by name and shape, and tensors stacked below one another."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The tensor `name`, of that shape."""
+        ...
+
+    def stack(self, parts: list[tuple[str, tuple[int, ...]]]) -> Array:
+        """Tensors by name and shape, as one."""
+        ...
+
+
+def compute_dtype(checkpoint: Checkpoint, wanted: str | DType) -> DType:
     """The dtype to compute in; one of COMPUTE_DTYPES."""
     if wanted == "auto":
         info = checkpoint.get("model.embed_tokens.weight")
@@ -98,7 +110,7 @@ def _compute_dtype(checkpoint: Checkpoint, wanted: str | DType) -> DType:
     return found
 
 
-def _layer(reader: _Reader, config: ModelConfig, i: int) -> LayerWeights:
+def layer_weights(reader: Reader, config: ModelConfig, i: int) -> LayerWeights:
     """Layer `i`."""
     prefix, d, hidden, inner = f"model.layers.{i}.", config.head_dim, config.hidden, config.intermediate
     attention, mlp = prefix + "self_attn.", prefix + "mlp."

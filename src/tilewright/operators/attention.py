@@ -84,9 +84,12 @@ def _reference_sequence(
     sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
     gain = 2.0 + 2.0 * np.max(sizes, axis=-1, keepdims=True, initial=0.0)
     value, terms = probability @ v, probability @ np.abs(v)
+    # A probability below the smallest f32 normal may be flushed to zero, whatever it meets then.
+    lost = float(np.finfo(np.float32).tiny)
     narrowing = np.zeros_like(terms)
     if stored.is_storage_only:
-        narrowing = roundoff(stored) * terms + smallest(stored) / 2 * np.sum(np.abs(v), axis=-2, keepdims=True)
+        narrowing, lost = roundoff(stored) * terms, max(lost, smallest(stored) / 2)
+    narrowing = narrowing + lost * np.sum(np.abs(v), axis=-2, keepdims=True)
     return value, terms * gain, narrowing
 
 

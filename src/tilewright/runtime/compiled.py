@@ -36,7 +36,7 @@ class DesignRecord(Protocol):
     @property
     def sizes(self) -> Mapping[str, int]: ...
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str | Mapping[str, str]: ...
 
 
 Program = TileProgram | _HasKernel
@@ -175,6 +175,7 @@ def compile(
         record = record_or_design
         assert not isinstance(record, Design)
         design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
+        options = dict(getattr(record, "options", ())) if options is None else options
     return compile_at(operator, sizes, design, dtype=dtype, options=options, present=present, machine=machine)
 
 

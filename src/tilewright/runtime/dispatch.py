@@ -67,13 +67,14 @@ class Kernel:
         return Launch(self, words, room, buffers)
 
     def _team(self, buffers: Mapping[str, Buffer], sizes: dict[str, int]) -> pool.Pool | None:
-        """The pool, where there is enough to do."""
+        """The pool, where there is enough to do; of no more threads than the design says it pays to use."""
         work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
         for dims in self.flops_of:
             work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
         if work < _WORTH_A_TEAM:
             return None
-        team = pool.get()
+        available = pool.available_threads()
+        team = pool.get(min(available, self.design.number("threads", available)))
         return team if team.threads > 1 else None
 
 
@@ -113,6 +114,16 @@ class Launch:
         """The same launch with words of its own, which keeps no operand alive."""
         return Launch(self.kernel, self.words.copy(), self._room, {})
 
+    @property
+    def room(self) -> int:
+        """Bytes of workspace that a call takes."""
+        return self._room
+
+    def run_in(self, workspace: int) -> None:
+        """As a call, in `room` bytes at this address, a multiple of 64."""
+        self.words[abi.WORKSPACE] = workspace
+        self._entry(self._address)
+
 
 def bind(
     operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
@@ -130,7 +141,8 @@ def bind(
 
         return gpu.bind(program, buffers, scalars, sizes)
     layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
-    launch = _kernel(program, layouts, program.significant(sizes)).bind(buffers, scalars, sizes)
+    kernel = _chosen(program, layouts, sizes) or _kernel(program, layouts, program.significant(sizes))
+    launch = kernel.bind(buffers, scalars, sizes)
     return launch if knobs().debug < 2 else debug.timed(launch, buffers, sizes)
 
 
@@ -161,7 +173,27 @@ def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tu
 Layouts = tuple[tuple[str, abi.TensorLayout], ...]
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
 _by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
+_asked: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel | None] = {}
 _compiling = threading.Lock()
+
+
+def _chosen(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel | None:
+    """The kernel of a design that the book holds for these very sizes; it is asked once for each."""
+    key = (program, layouts, tuple(sizes.items()))
+    if key not in _asked:
+        from tilewright.runtime.chosen import designed_for
+
+        with _compiling:
+            design = designed_for(program.kernel, facts_of(layouts, sizes, machine()), pool.available_threads())
+            _asked[key] = (
+                None if design is None else _shared(requested(program, layouts, sizes, machine(), design), program)
+            )
+    return _asked[key]
+
+
+def forget_chosen() -> None:
+    """Ask the book again: it has changed."""
+    _asked.clear()
 
 
 def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...]) -> Kernel:
@@ -176,7 +208,10 @@ def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ..
 
 
 def _designed(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel:
-    request = requested(program, layouts, sizes, machine())
+    return _shared(requested(program, layouts, sizes, machine()), program)
+
+
+def _shared(request: Request, program: Program) -> Kernel:
     key = (program, request.layouts, request.sizes, request.design)
     if key not in _by_design:
         _by_design[key] = compiled(program, request)
@@ -188,20 +223,23 @@ def requested(
 ) -> Request:
     """What has to be built for these sizes on `known`: by `design`, or by the default one that they call for."""
     if design is None:
-        unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
-        aligned = frozenset(n for n, x in layouts if x.align >= 64)
-        rounded = dict(program.significant(sizes))
-        facts = Facts(rounded, unit, known, aligned)
-        design = default_design(program.kernel, facts)
+        design = default_design(program.kernel, facts_of(layouts, dict(program.significant(sizes)), known))
     if not any(name.startswith("nontemporal.") for name, _ in design.decisions):
         layouts = tuple((n, abi.TensorLayout(x.strides)) for n, x in layouts)  # nothing relies on alignment
     return Request(program.kernel, design, layouts, tuple((d, sizes[d]) for d in program.whole))
 
 
-def compiled(program: Program, request: Request) -> Kernel:
-    """The kernel of a request, from the cache on disk or from the compiler."""
+def facts_of(layouts: Layouts, sizes: Mapping[str, int], known: Machine) -> Facts:
+    """What a design may rely on for operands that lie so."""
+    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
+    return Facts(sizes, unit, known, frozenset(n for n, x in layouts if x.align >= 64))
+
+
+def compiled(program: Program, request: Request, known: Machine | None = None) -> Kernel:
+    """The kernel of a request for `known` (this machine), from the cache on disk or from the compiler."""
     _ask_for_tiles(request.design)
-    binary = build(request, machine(), debug.observer(machine()))
+    known = known or machine()
+    binary = build(request, known, debug.observer(known))
     name, entry = request.kernel.name, _PROTOTYPE(binary.address)
     return Kernel(name, request.kernel, request.design, binary, program.multiplications, entry)
 

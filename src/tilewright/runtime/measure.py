@@ -119,18 +119,18 @@ def compare(
     candidates: Mapping[str, Callable[[], object]],
     *,
     seconds: float = 1.0,
-    flush: bool = False,
+    flush: bool | Callable[[], None] = False,
     poison: Callable[[], object] | None = None,
     prewarm: bool = True,
     min_rounds: int = MIN_ROUNDS,
 ) -> Comparison:
     """Time `candidates` against each other, interleaved, for about `seconds` (and at least `min_rounds`).
 
-    `flush` empties the caches before every sample; a sample is then a single call. Without it the candidate runs
-    once, untimed, before each sample (not so with `prewarm=False`, for long calls that walk through more memory
-    than the caches hold), and short calls are batched. `poison` runs untimed before every sample: let it fill the
-    outputs with NaN, so that a kernel which does not write is found by the check afterwards. Garbage collection is
-    off meanwhile. Raises ArgumentError for no candidate or a negative budget.
+    `flush` empties the caches before every sample (a callable does it in its own way); a sample is then a single call.
+    Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
+    walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
+    sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
+    Garbage collection is off meanwhile. Raises ArgumentError for no candidate or a negative budget.
     """
     if not candidates or CONTROL in candidates:
         raise ArgumentError(f"compare needs at least one candidate, and none may be called {CONTROL!r}")
@@ -153,7 +153,7 @@ def compare(
             rounds = len(samples[CONTROL])
             if rounds >= max(min_rounds, 1) and (time.perf_counter() >= deadline or rounds >= MAX_ROUNDS):
                 break
-    return Comparison({name: tuple(values) for name, values in samples.items()}, batch, order, flush)
+    return Comparison({name: tuple(values) for name, values in samples.items()}, batch, order, bool(flush))
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
@@ -197,10 +197,10 @@ def rotations(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _preparation(
-    flush: bool, poison: Callable[[], object] | None, prewarm: bool
+    flush: bool | Callable[[], None], poison: Callable[[], object] | None, prewarm: bool
 ) -> Callable[[Callable[[], object]], None]:
     """What happens, untimed, before a sample. Poison comes before the flush, which then also writes it back."""
-    evict = cache_flusher() if flush else None
+    evict = flush if callable(flush) else cache_flusher() if flush else None
 
     def prepare(call: Callable[[], object]) -> None:
         if evict is None:

@@ -37,6 +37,7 @@ _STOP_SECONDS = 2.0
 _Word = ctypes.c_int64
 _pools: dict[tuple[int, bool], Pool] = {}
 _lock = threading.Lock()
+_pin = False
 
 
 def available_threads() -> int:
@@ -45,14 +46,20 @@ def available_threads() -> int:
     return min(knobs().threads or cores, _MOST_THREADS)
 
 
-def get(threads: int | None = None, *, pin: bool = False) -> Pool:
+def pin_threads() -> None:
+    """From now on `get` binds threads to cores unless told not to: for a process that does nothing but measure."""
+    global _pin
+    _pin = True
+
+
+def get(threads: int | None = None, *, pin: bool | None = None) -> Pool:
     """The pool of `threads` threads (default: `available_threads()`), the caller's included; the same one every time.
 
     `pin` binds worker t to the t-th core that this process may use, and leaves the first to the caller. Threads are
     created by the first region, and again by the first region of a forked child.
     Raises ArgumentError unless 1 <= threads <= 4096.
     """
-    threads = available_threads() if threads is None else threads
+    threads, pin = available_threads() if threads is None else threads, _pin if pin is None else pin
     if not 1 <= threads <= _MOST_THREADS:
         raise ArgumentError(f"threads must be from 1 to {_MOST_THREADS}, got {threads}")
     with _lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,15 +63,29 @@ def check(name: str, actual: npt.NDArray[np.generic], exact: Exact) -> float:
 
     Infinities and NaN must be where the reference has them; integers must be equal.
     """
+    return compare(name, actual, np.asarray(exact.value), limits(dtype(actual.dtype), exact))
+
+
+def limits(stored: DType, exact: Exact) -> Array64:
+    """The largest absolute error of each element of an output that is stored as `stored`.
+
+    It is 0 where the reference is not finite, and for integers but where `narrowing` says otherwise.
+    """
     value = np.asarray(exact.value)
+    if np.issubdtype(value.dtype, np.integer):
+        return np.broadcast_to(np.asarray(exact.narrowing, np.float64), value.shape)
+    finite = np.isfinite(value)
+    magnitude, result, narrowing = (np.where(finite, x, 0.0) for x in (exact.magnitude, value, exact.narrowing))
+    return np.where(finite, bound(stored, exact.terms, magnitude, value=result, narrowing=narrowing), 0.0)
+
+
+def compare(name: str, actual: npt.NDArray[np.generic], value: npt.NDArray[Any], limit: Array64) -> float:
+    """As `check`, against a reference and its `limits`."""
     if actual.shape != value.shape:
         raise VerificationError(f"{name}: shape {list(actual.shape)}, the reference has {list(value.shape)}")
     if not value.size:
         return 0.0
-    if np.issubdtype(value.dtype, np.integer):
-        share = np.where(actual == value, 0.0, np.inf)
-    else:
-        share = _error_share(actual.astype(np.float64), value, exact, dtype(actual.dtype))
+    share = _error_share(actual, value, limit)
     worst = np.unravel_index(int(np.argmax(share)), share.shape)
     if not share[worst] <= 1:
         raise VerificationError(
@@ -81,12 +96,12 @@ def check(name: str, actual: npt.NDArray[np.generic], exact: Exact) -> float:
     return float(share[worst])
 
 
-def _error_share(actual: Array64, value: Array64, exact: Exact, stored: DType) -> Array64:
-    finite = np.isfinite(value)
-    kept = (np.where(finite, part, 0.0) for part in (exact.magnitude, value, exact.narrowing))
-    magnitude, result, narrowing = kept
-    limit = bound(stored, exact.terms, magnitude, value=result, narrowing=narrowing)
-    with np.errstate(invalid="ignore"):
-        share = np.abs(actual - value) / limit
-    same = (actual == value) | (np.isnan(actual) & np.isnan(value))
-    return np.where(same, 0.0, np.where(finite & np.isfinite(actual), share, np.inf))
+def _error_share(actual: npt.NDArray[Any], value: npt.NDArray[Any], limit: Array64) -> Array64:
+    if not np.issubdtype(value.dtype, np.integer):
+        actual = actual.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        difference = np.abs(actual - value).astype(np.float64, copy=False)
+        share = np.nan_to_num(difference / limit, nan=np.inf, posinf=np.inf)
+        same = actual == value
+        unknown = np.isnan(actual) & np.isnan(value) if actual.dtype.kind == "f" else np.False_
+    return np.where(same | unknown, 0.0, share)

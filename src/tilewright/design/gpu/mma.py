@@ -20,12 +20,15 @@ _TILES = ((128, 256, 8, 1.0), (128, 128, 8, 0.9), (128, 64, 4, 0.75), (64, 64, 4
 _FMA_TILES = ((128, 128, 8, 1.0), (64, 128, 4, 0.9), (64, 64, 4, 0.75))
 
 
-def staged_product(p: Product, facts: Facts) -> dict[str, Choice] | None:
-    """A design whose operands pass through shared memory; None where they should not, or cannot."""
+def staged_product(p: Product, facts: Facts, extra: bool = False) -> dict[str, Choice] | None:
+    """A design whose operands pass through shared memory; None where they should not, or cannot.
+
+    `extra`: what follows the sums reads other tensors too.
+    """
     m, n = p.size(p.m, facts), p.size(p.n, facts)
     if any(not facts.unit.get(o.tensor) for o in p.operands):
         return None
-    if p.dtype not in (*_MMA, "f32") or min(m, n) <= _FEW and all(p.runs_along_sum(o, facts) for o in p.operands):
+    if p.dtype not in (*_MMA, "f32") or (min(m, n) <= _FEW and all(p.runs_along_sum(o, facts) for o in p.operands)):
         return None
     if p.itemsize == 1 and not all(p.runs_along_sum(o, facts) for o in p.operands):
         return None
@@ -52,6 +55,11 @@ def staged_product(p: Product, facts: Facts) -> dict[str, Choice] | None:
         decisions["stages"] = int(decisions["stages"]) - 1  # type: ignore[call-overload]
     if _bytes(p, Design.of(decisions)) > _room(facts):
         decisions[f"tile.{p.k.name}"] = _ROW_BYTES // p.itemsize // 2
+    sums = rows * columns * len(p.dots) // (32 * warps)
+    # Two blocks on an SM leave 128 registers to a thread, which copies through registers and long epilogues exceed.
+    lean = all(aligned.values()) and all(p.runs_along_sum(o, facts) for o in p.operands) and not extra
+    if lean and atom == "mma" and sums <= 64 and warps == 8 and 2 * _bytes(p, Design.of(decisions)) <= _room(facts):
+        decisions["resident"] = 2
     return decisions
 
 
@@ -92,7 +100,9 @@ def legal_panels(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason
     found = product(kernel)
     if isinstance(found, str):
         return [Reason("product", f"engine: {found}; drop the decision", "panels hold operands of plain products")]
-    return [Reason("panels", m, "panels are dealt to warps and to copies whole") for m in _problems(found, design, facts)]
+    return [
+        Reason("panels", m, "panels are dealt to warps and to copies whole") for m in _problems(found, design, facts)
+    ]
 
 
 def _problems(p: Product, design: Design, facts: Facts) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts, unit_axes
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mma import legal_panels, staged_product
-from tilewright.design.gpu.product import product
+from tilewright.design.gpu.product import Product, product
 from tilewright.design.legality import Reason
 from tilewright.language import ir, structure
 
@@ -29,7 +29,7 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
     nest = structure.nests(kernel)[0]
     shape = _Shape(kernel, nest, facts)
     found = product(kernel)
-    if not isinstance(found, str) and (staged := staged_product(found, facts)):
+    if not isinstance(found, str) and (staged := staged_product(found, facts, _reads_more(kernel, found))):
         return Design.of(staged)
     decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else _rows(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
@@ -37,6 +37,11 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
         if facts.unit.get(p.name) and p.dims:
             decisions[f"vec.{p.name}"] = max(1, _VECTOR // p.dtype.bytes)
     return Design.of(decisions)
+
+
+def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
+    """Whether tensors that are no operands of dots are read."""
+    return any(ref.buffer not in {o.tensor for o in p.operands} for _, ref in structure.loads(kernel))
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def _product(s: _Shape) -> dict[str, Choice]:
 
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine")
-_SINGLE = ("warps", "lanes", "stages", "swap", "grid.order", "grid.group")
+_SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
 
@@ -168,10 +173,14 @@ MOST_REGISTERS = 128
 def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
-    found = found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
+    found = found or [
+        Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)
+    ]
     if dict(design.prefixed("engine")):
         return found or legal_panels(kernel, design, facts)
-    return found or [Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)]
+    return found or [
+        Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)
+    ]
 
 
 def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:

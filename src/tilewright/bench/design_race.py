@@ -1,0 +1,91 @@
+"""Search against random designs at equal trials, by several seeds; designs that both try are measured once."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+from tilewright.bench.design_cases import DesignCase
+from tilewright.bench.result import Result, rounded
+from tilewright.design.cost import estimate
+from tilewright.design.design import Design
+from tilewright.design.search import search
+from tilewright.design.trial import Budget, Evaluator, Outcome, Standing, Trial
+from tilewright.errors import TilewrightError
+from tilewright.report.series import measured
+from tilewright.runtime.subject import Subject
+from tilewright.runtime.trial import TrialRunner
+
+
+class Remembering:
+    """An evaluator that asks another one about each design once, and leaves the finals to the end of the race."""
+
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.known: dict[Design, Outcome] = {}
+
+    def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
+        """The outcomes of the designs, new ones measured."""
+        new = [d for d in dict.fromkeys(designs) if d not in self.known]
+        self.known |= zip(new, self.inner.evaluate(new) if new else [], strict=True)
+        return [self.known[d] for d in designs]
+
+    def compare(self, designs: Sequence[Design]) -> list[Standing]:
+        """Standings from what is known already."""
+        times = [self.known[d].seconds or math.inf for d in designs]
+        return [Standing(d, t, t / times[0], t / times[0], t / times[0]) for d, t in zip(designs, times, strict=True)]
+
+
+def race_results(cases: Sequence[DesignCase], threads: int, trials: int, seeds: int) -> Iterator[Result]:
+    """A result for each case."""
+    for case in cases:
+        try:
+            yield race_result(case, threads, trials, seeds)
+        except TilewrightError as error:
+            yield Result(case.family, case.name, threads, error=f"{type(error).__name__}: {error}")
+
+
+def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Result:
+    """`trials` by the search and as many at random, for each seed; their bests in one paired comparison."""
+    subject = Subject.of(case.operator, dict(case.sizes), case.dtype, threads=threads)
+    with TrialRunner(subject) as runner:
+        evaluator = Remembering(runner)
+        run = _runner(subject, evaluator, trials)
+        searched = [run("evolve", seed) for seed in range(seeds)]
+        drawn = [run("random", seed) for seed in range(seeds)]
+        firsts = [_best(t).design for t in (*searched, *drawn)]
+        standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(firsts)))}
+    ours = [standing[d] for d in firsts[:seeds]]
+    theirs = [standing[d] for d in firsts[seeds:]]
+    values = {
+        "trials": trials,
+        "seeds": seeds,
+        "us": statistics.median(ours) * 1e6,
+        "random_us": statistics.median(theirs) * 1e6,
+        "over_random": statistics.median(theirs) / statistics.median(ours),
+        "seconds_to_best": _best(searched[0]).at,  # the first had nothing to remember
+    }
+    curves = {
+        name: [[t.outcome.seconds for t in run] for run in runs]
+        for name, runs in (("search", searched), ("random", drawn))
+    }
+    raw = {"curves": curves, "search_seconds": ours, "random_seconds": theirs}
+    return Result(case.family, case.name, threads, rounded(values), raw)
+
+
+def _runner(subject: Subject, evaluator: Evaluator, trials: int) -> Callable[[str, int], tuple[Trial, ...]]:
+    def model(design: Design) -> float:
+        return estimate(subject.kernel, design, subject.facts).seconds
+
+    def run(strategy: str, seed: int) -> tuple[Trial, ...]:
+        budget = Budget(trials=trials)
+        return search(
+            subject.kernel, subject.facts, evaluator, model=model, budget=budget, strategy=strategy, seed=seed
+        ).trials
+
+    return run
+
+
+def _best(trials: Sequence[Trial]) -> Trial:
+    return min(measured(trials), key=lambda t: t.outcome.seconds or math.inf)

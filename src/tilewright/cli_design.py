@@ -1,0 +1,210 @@
+"""`tilewright design`: find the best kernel of an operator, of a user's program, or of every shape a model meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tilewright.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from tilewright.models.shapes import Met
+    from tilewright.report.evidence import Evidence
+    from tilewright.runtime.designer import Designed
+
+LISTS = ("model",)
+INTERRUPTED = 130
+"""Exit code of a search that Ctrl-C ended, as shells expect it."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How to search: the options of `tw.search` that hold for every operator of a command."""
+
+    budget: str = "60s"
+    target: str | None = None
+    objective: str = "latency"
+    numerics: str = "free"
+    strategy: str = "evolve"
+    seed: int = 0
+    threads: int | None = None
+    again: bool = False
+
+
+def design(
+    operator: Annotated[
+        str, typer.Argument(help="Name of an operator, file.py:name of your own, or the PATH of --operator-list.")
+    ],
+    sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
+    *,
+    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    budget: Annotated[str, typer.Option(help='How long: 60s, 2m, "16 trials", "60s, 100 trials".')] = How.budget,
+    target: Annotated[str | None, typer.Option(help="Stop at the first design this fast, such as 50us.")] = None,
+    objective: Annotated[str, typer.Option(help="latency or throughput.")] = How.objective,
+    numerics: Annotated[str, typer.Option(help="free, or pinned: the bits of the default design.")] = How.numerics,
+    strategy: Annotated[str, typer.Option(help="evolve, beam or random.")] = How.strategy,
+    seed: Annotated[int, typer.Option(help="Makes the search repeatable.")] = How.seed,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: every core.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Search although the book knows the answer.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this folder.")] = None,
+    operator_list: Annotated[
+        str | None, typer.Option(help="model: every shape that the model in the folder PATH will meet.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    how = How(budget, target, objective, numerics, strategy, seed, threads, again or report is not None)
+    if operator_list is not None:
+        _design_list(operator, sizes or [], operator_list, report, how, as_json)
+        return
+    wanted = {"operator": operator, "dtype": dtype, **parse_pairs(sizes or [], operator, dtype)}
+    if report is not None:
+        _need_pictures()
+    found = _designed(wanted, how, operator)
+    page = None if report is None or found.result is None else _report(found, wanted, how, report)
+    _print(found, page, as_json)
+    _exit_if_interrupted(found)
+
+
+def parse_pairs(pairs: list[str], operator: str, dtype: str) -> dict[str, int]:
+    """`M=16 N=4096` as sizes; ArgumentError that names the sizes which the operator takes."""
+    named = dict(pair.partition("=")[::2] for pair in pairs)
+    if named and len(named) == len(pairs) and all(name and size.isdigit() for name, size in named.items()):
+        return {name: int(size) for name, size in named.items()}
+    from tilewright.runtime.compiled import dtypes_of
+    from tilewright.runtime.subject import named as find
+
+    found: Any = find(operator)
+    tile = getattr(found, "kernel", found)
+    dims = " ".join(f"{d}=.." for d in tile.trace(dtypes_of(tile, dtype)).dims)
+    raise ArgumentError(f"{operator} needs its sizes after its name: tilewright design {operator} {dims}")
+
+
+def _designed(wanted: dict[str, Any], how: How, title: str) -> Designed:
+    """The design, under a bar on stderr; a search that was cut off says how to go on."""
+    from tilewright.report.progress import search_bar
+    from tilewright.report.told import interrupted
+    from tilewright.runtime.designer import search
+
+    with search_bar(title) as progress:
+        found = search(**wanted, **asdict(how), progress=progress)
+    if interrupted(found):
+        count = len(found.result.trials) if found.result is not None else 0
+        more = "" if how.again else "; to go on from there, give the same command again"
+        typer.secho(f"interrupted: {count} trials are kept in the book{more}", err=True)
+    return found
+
+
+def _print(found: Designed, page: Path | None, as_json: bool) -> None:
+    from tilewright.report.told import summary, told
+
+    if as_json:
+        typer.echo(json.dumps({**summary(found), **({} if page is None else {"report": str(page)})}))
+        return
+    typer.echo(told(found))
+    if page is not None:
+        typer.echo(f"  report: {page}")
+
+
+def _exit_if_interrupted(found: Designed) -> None:
+    from tilewright.report.told import interrupted
+
+    if interrupted(found):
+        raise typer.Exit(INTERRUPTED)
+
+
+# ------------------------------------------------------------------------------------------- the report
+def _need_pictures() -> None:
+    """MissingPackage before anything is measured, where reports cannot be drawn."""
+    from tilewright.report.canvas import canvas
+
+    canvas()
+
+
+def _report(found: Designed, wanted: dict[str, Any], how: How, folder: Path) -> Path:
+    """Measure what a report shows beside the search, and write it; the path of its page."""
+    from tilewright.report.report import write_report
+
+    return write_report(_evidence(found, wanted, how), folder)
+
+
+def _evidence(found: Designed, wanted: dict[str, Any], how: How) -> Evidence:
+    from tilewright.bench.designed import beside
+    from tilewright.bench.peers import set_threads
+    from tilewright.bench.vendor import NAME
+    from tilewright.machines.bandwidth import measured_bandwidth
+    from tilewright.report.gather import gather
+    from tilewright.report.progress import search_bar
+    from tilewright.runtime.subject import Subject
+    from tilewright.runtime.trial import TrialRunner
+
+    assert found.result is not None
+    sizes = {d: n for d, n in wanted.items() if d not in _NO_SIZES}
+    options = {name: wanted[name] for name in ("options", "present") if name in wanted}
+    subject = Subject.of(wanted["operator"], sizes, wanted["dtype"], threads=how.threads, **options)
+    measured_bandwidth(subject.machine, subject.threads)  # once on a host: the roof of the roofline
+    set_threads(subject.threads)
+    vendor = beside(subject, found.design, seconds=1.0, as_trials=True)
+    with TrialRunner(subject, seed=how.seed) as runner, search_bar("random designs, the ladder") as progress:
+        return gather(
+            subject, found.result, runner, strategy=how.strategy, seed=how.seed, command=_command(wanted, how),
+            vendor=NAME, vendor_ratio=None if vendor is None else vendor.ratio.median, progress=progress,
+        )  # fmt: skip
+
+
+_NO_SIZES = frozenset({"operator", "dtype", "options", "present"})
+
+
+def _command(wanted: dict[str, Any], how: How) -> str:
+    """The command that searches so again."""
+    sizes = [f"{d}={n}" for d, n in wanted.items() if d not in _NO_SIZES]
+    operator, dtype = wanted["operator"], wanted["dtype"]
+    words = ["tilewright", "design", operator if isinstance(operator, str) else operator.name, *sizes]
+    words += ["--dtype", dtype] if isinstance(dtype, str) else []
+    for name, value in asdict(how).items():
+        if name != "again" and value not in (None, getattr(How, name)):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+# ------------------------------------------------------------------------------------- lists of operators
+def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, how: How, as_json: bool) -> None:
+    """Design every operator of a list, one after the other; those that the book knows cost nothing."""
+    if kind not in LISTS or sizes:
+        raise ArgumentError(f"--operator-list {kind}: write --operator-list model PATH, without sizes")
+    from tilewright.models.shapes import shapes_of
+    from tilewright.report.told import interrupted, summary, told
+
+    if report is not None:
+        _need_pictures()
+    met = shapes_of(Path(path))
+    for count, each in enumerate(met, start=1):
+        wanted = _wanted(each)
+        try:
+            found = _designed(wanted, how, f"{count}/{len(met)} {each.name}")
+        except ArgumentError as error:
+            typer.secho(f"{each.name}: {error}", err=True, fg="yellow")
+            continue
+        if report is not None and found.result is not None and not interrupted(found):
+            _report(found, wanted, how, report / f"{count:02}-{each.operator.name}")
+        typer.echo(json.dumps(summary(found)) if as_json else told(found))
+        _exit_if_interrupted(found)
+
+
+def _wanted(met: Met) -> dict[str, Any]:
+    """A met operator as arguments of `tw.search`."""
+    kernel = met.operator.kernel
+    required = {p.name for p in kernel.signature.params if not p.optional}
+    present = tuple(name for name, _ in met.dtypes if name not in required)
+    return {
+        "operator": met.operator, "dtype": dict(met.dtypes), "options": dict(met.options), "present": present,
+        **dict(met.sizes),
+    }  # fmt: skip

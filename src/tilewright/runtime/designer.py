@@ -1,0 +1,298 @@
+"""`tw.search`: the best design of an operator for one shape, from the book where it is known, else found and kept."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tilewright.design.book.key import Key
+from tilewright.design.book.record import Record, now, versions
+from tilewright.design.book.store import Book
+from tilewright.design.default import default_design
+from tilewright.design.design import Design
+from tilewright.design.pinned import differs
+from tilewright.design.trial import Budget, Objective, Outcome, Progress, Result, Standing, Trial
+from tilewright.errors import ArgumentError
+from tilewright.knobs import NUMERICS
+from tilewright.language.dtypes import DType
+from tilewright.language.program import TileProgram
+from tilewright.machines.machine import Machine
+from tilewright.operators import Operator
+from tilewright.runtime import dispatch
+from tilewright.runtime.budget import parse_budget, parse_objective
+from tilewright.runtime.chosen import open_book
+from tilewright.runtime.measure import last_level_cache_bytes
+from tilewright.runtime.subject import Subject
+from tilewright.runtime.trial import TrialRunner
+from tilewright.runtime.work import work_of
+
+FAILURES = frozenset({"wrong", "crash", "hang", "memory", "compile"})
+"""Statuses for which a design is put in quarantine."""
+
+_HINTS = 4  # untrusted designs that are looked at before a search
+
+
+@dataclass(frozen=True)
+class Designed:
+    """What `search` gives: the record of the book, and how it came about.
+
+    `found` is `book`, `hint` (an imported or shipped design, now verified here) or `search`; `trials` and `compiles`
+    count what it took, `seconds_taken` how long. `result` holds the whole search where there was one.
+    """
+
+    record: Record
+    options: tuple[tuple[str, Any], ...]
+    found: str
+    trials: int = 0
+    compiles: int = 0
+    seconds_taken: float = 0.0
+    result: Result | None = field(default=None, repr=False)
+    noise_class: str = ""
+    cache: str = ""
+
+    @property
+    def design(self) -> Design:
+        """The design."""
+        return self.record.design
+
+    @property
+    def key(self) -> Key:
+        """What it is for."""
+        return self.record.key
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """The sizes that it is for."""
+        return self.record.sizes
+
+    @property
+    def dtype(self) -> Mapping[str, str]:
+        """The type of each operand."""
+        return dict(self.record.key.dtypes)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one call, as measured."""
+        return self.record.seconds
+
+    @property
+    def default_seconds(self) -> float:
+        """Seconds of the default design in the same rounds."""
+        return self.record.default_seconds
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the default design."""
+        return self.record.speedup
+
+
+def search(
+    operator: Operator | TileProgram | str,
+    *,
+    dtype: str | DType | Mapping[str, str | DType] | None = None,
+    machine: Machine | None = None,
+    budget: str | Budget = "60s",
+    objective: str | Objective = "latency",
+    target: str | float | None = None,
+    numerics: str = "free",
+    threads: int | None = None,
+    seed: int = 0,
+    strategy: str = "evolve",
+    book: Book | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    again: bool = False,
+    options: Mapping[str, Any] | None = None,
+    present: Collection[str] = (),
+    unit: Mapping[str, int] | None = None,
+    **sizes: int,
+) -> Designed:
+    """The best design of `operator` at `sizes`: `search(matmul, M=16, N=4096, K=4096, dtype="bf16", budget="60s")`.
+
+    What the book knows is returned at once (`again=True` searches nevertheless, and tries what is in quarantine too).
+    Otherwise candidates are compiled, checked against the reference and timed in processes that may die of them,
+    until the `budget` ("60s", "16 trials") is used up, the roofline is near, or a `target` ("50us") is met. Every
+    trial is in the book as soon as it is made: a search that was cut off goes on where it was. `operator` may be
+    `file.py:name`; `unit` names the dimension with stride one of tensors that are not row-major. `numerics="pinned"`
+    keeps every decision that sets the order or the type of a sum as in the default design.
+
+    Raises ArgumentError for arguments that are not understood, MachineError for a machine that this host cannot stand
+    in for, and VerificationError if not one design works.
+    """
+    if numerics not in NUMERICS:
+        raise ArgumentError(f"numerics={numerics!r} is unknown; it is one of {', '.join(NUMERICS)}")
+    goal, room = parse_objective(objective, target), parse_budget(budget)
+    subject = Subject.of(
+        operator, sizes, dtype, options=options, present=present, unit=unit, machine=machine, threads=threads
+    )
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed)
+    known = None if again else task.book.get(task.key)
+    if known is not None:
+        return Designed(known, subject.options, "book")
+    return task.run(room, strategy, progress, again)
+
+
+def retrust(key: Key, book: Book, subject: Subject, runner: TrialRunner, seed: int = 0) -> Record | None:
+    """Verify and measure here what others say of `key`; the best of it beside the default, now trusted, or None.
+
+    A design that fails is put in quarantine. Only designs for this very key count as found; see `Book.untrusted`.
+    """
+    hints = [r for r in book.untrusted(key) if r.key == key][:_HINTS]
+    default = default_design(subject.kernel, subject.facts)
+    designs = list(dict.fromkeys([default, *(r.design for r in hints)]))
+    if not hints:
+        return None
+    outcomes = dict(zip(designs, runner.evaluate(designs), strict=True))
+    _quarantine(book, key, outcomes)
+    right = [d for d in designs if outcomes[d].seconds is not None]
+    if not any(r.design in right for r in hints):
+        return None
+    standings = runner.compare(right)
+    best = min(standings, key=lambda s: s.ratio)
+    origin = next((r.origin for r in hints if r.design == best.design), "search")
+    default_seconds = next((s.seconds for s in standings if s.design == default), best.seconds)
+    return book.trust(
+        key, Record(key, best.design, best.seconds, default_seconds, best.noise, True, seed, now(), origin=origin)
+    )
+
+
+@dataclass
+class _Task:
+    """One search under way."""
+
+    subject: Subject
+    key: Key
+    book: Book
+    goal: Objective
+    seed: int
+
+    def run(self, room: Budget, strategy: str, progress: Callable[[Progress], None] | None, again: bool) -> Designed:
+        """Search, keep what was found, and give it."""
+        from tilewright.design.search import search as explore
+
+        begun = time.monotonic()
+        with TrialRunner(self.subject, seed=self.seed) as runner:
+            if not again and (record := retrust(self.key, self.book, self.subject, runner, self.seed)) is not None:
+                return self._designed(record, "hint", runner, begun, None)
+            run, resumed = self._earlier(again)
+
+            def keep(seen: Progress) -> None:
+                self.book.add_trials(self.key, run, seen.new, seed=self.seed)
+                _quarantine(self.book, self.key, {t.design: t.outcome for t in seen.new})
+                if progress is not None:
+                    progress(seen)
+
+            default = default_design(self.subject.kernel, self.subject.facts)
+            pinned = default if self.key.numerics == "pinned" else None
+            result = explore(
+                self.subject.kernel,
+                self.subject.facts,
+                runner if pinned is None else _Pinned(runner, pinned, self.subject),
+                model=self._model(pinned),
+                budget=room,
+                objective=self.goal,
+                strategy=strategy,
+                seed=self.seed,
+                resume=resumed,
+                quarantined={} if again else self.book.quarantined(self.key),
+                floor=self._floor(),
+                progress=keep,
+            )
+            record = _record(self.key, result, self.seed)
+            if result.stopped != "interrupted":  # one that was cut off is to be resumed
+                self._keep(record)
+            return self._designed(record, "search", runner, begun, result)
+
+    def _designed(
+        self, record: Record, found: str, runner: TrialRunner, begun: float, result: Result | None
+    ) -> Designed:
+        taken = time.monotonic() - begun
+        return Designed(
+            record, self.subject.options, found, runner.tried, runner.compiled, taken, result, runner.noise_class,
+            runner.cache,
+        )  # fmt: skip
+
+    def _keep(self, record: Record) -> None:
+        """Under the key, and for operands that do not start at cache lines too where the design allows them."""
+        self.book.put(record)
+        loose = self.key.unaligned
+        relies = any(name.startswith("nontemporal.") for name, _ in record.design.decisions)
+        if loose != self.key and not relies and self.book.get(loose) is None:
+            self.book.put(replace(record, key=loose))
+        dispatch.forget_chosen()
+
+    def _earlier(self, again: bool) -> tuple[str, list[Trial]]:
+        """The run to go on with and its trials: the last one, where no record came of it; else a new one."""
+        if not again:
+            known = [m for m in self.book.measurements(self.key) if m.versions == versions() and m.seed == self.seed]
+            if known:
+                run = known[-1].run
+                return run, [m.trial for m in known if m.run == run]
+        return uuid.uuid4().hex[:12], []
+
+    def _model(self, pinned: Design | None) -> Callable[[Design], float]:
+        from tilewright.design.cost.cpu import estimate_cpu as estimate
+
+        kernel, facts = self.subject.kernel, self.subject.facts
+
+        def seconds(design: Design) -> float:
+            if pinned is not None and differs(kernel, design, pinned):
+                return math.inf
+            return estimate(kernel, design, facts).seconds
+
+        return seconds
+
+    def _floor(self) -> float | None:
+        """Seconds that no design can beat: arithmetic at the peak, and the bytes where they come from main memory."""
+        machine, sizes = self.subject.machine, self.subject.sizes
+        work = work_of(self.subject.kernel, sizes)
+        element = next((p.dtype.name for p in self.subject.kernel.params if p.dims is not None), "f32")
+        peak = machine.peak(element) or machine.peak("f32")
+        if not peak:
+            return None
+        floor = work.flops / (peak * min(1.0, self.subject.threads / machine.cores))
+        if work.bytes > last_level_cache_bytes():
+            seconds, _ = work.bound(machine, element)
+            floor = max(floor, seconds or 0.0)
+        return floor
+
+
+@dataclass(frozen=True)
+class _Pinned:
+    """An evaluator that refuses what would change the bits of the result."""
+
+    runner: TrialRunner
+    default: Design
+    subject: Subject
+
+    def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
+        """As the runner, for those that are allowed."""
+        why = {d: differs(self.subject.kernel, d, self.default) for d in designs}
+        allowed = [d for d in designs if not why[d]]
+        found = dict(zip(allowed, self.runner.evaluate(allowed), strict=True)) if allowed else {}
+        return [found.get(d) or Outcome("illegal", reason=f"pinned numerics: {why[d]}") for d in designs]
+
+    def compare(self, designs: Sequence[Design]) -> list[Standing]:
+        """As the runner."""
+        return self.runner.compare(designs)
+
+
+def _quarantine(book: Book, key: Key, outcomes: Mapping[Design, Outcome]) -> None:
+    for design, outcome in outcomes.items():
+        if outcome.status in FAILURES:
+            book.quarantine(key, design, outcome.status, outcome.reason)
+
+
+def _record(key: Key, result: Result, seed: int) -> Record:
+    """The record of a search; a default that does not work has no time of its own, and a loser none to keep."""
+    record = Record.of(key, result, seed)
+    if not math.isfinite(record.default_seconds):
+        record = replace(record, default_seconds=record.seconds)
+    lost = record.runner_up is not None and not math.isfinite(record.runner_up.ratio)
+    return replace(record, runner_up=None) if lost else record
+
+
+__all__ = ["Designed", "retrust", "search"]

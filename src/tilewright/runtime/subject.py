@@ -1,0 +1,173 @@
+"""What is designed: an operator, or a user's program, at fixed sizes, types and layouts, on a machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tilewright.build.kernel_cache import Request
+from tilewright.design.book.key import Key
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.design.trial import Objective
+from tilewright.emit import abi
+from tilewright.errors import ArgumentError, MachineError
+from tilewright.language import structure
+from tilewright.language.dtypes import DType
+from tilewright.language.program import TileProgram
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS, Operator
+from tilewright.runtime import dispatch, pool
+from tilewright.runtime.compiled import check_sizes, dtypes_of
+from tilewright.runtime.inputs import written
+
+_LINE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A traced program and all that its designs may depend on.
+
+    `unit` names the dimension with stride one of every tensor; tensors lie in memory without gaps, from a cache line
+    on. `operator` is None for a program without a reference of its own.
+    """
+
+    program: dispatch.Program
+    operator: Operator | None
+    options: tuple[tuple[str, Any], ...]
+    sizes: dict[str, int]
+    unit: dict[str, int]
+    machine: Machine
+    threads: int
+
+    @classmethod
+    def of(
+        cls,
+        operator: Operator | TileProgram | str,
+        sizes: Mapping[str, int],
+        dtype: str | DType | Mapping[str, str | DType] | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        present: Collection[str] = (),
+        unit: Mapping[str, int] | None = None,
+        machine: Machine | None = None,
+        threads: int | None = None,
+    ) -> Subject:
+        """The subject of a search; a text names a registered operator, or `file.py:name`.
+
+        Raises ArgumentError for sizes that are missing, unknown or 0, and for a thread count below 1.
+        """
+        found = named(operator) if isinstance(operator, str) else operator
+        tile = found.kernel if isinstance(found, Operator) else found
+        if not isinstance(tile, TileProgram):
+            raise ArgumentError(f"{operator!r} is no tile program; decorate a function with @kernel")
+        traced = tile.trace(dtypes_of(tile, dtype, present), options=options)
+        check_sizes(traced, sizes)
+        if empty := [d for d, n in sizes.items() if n < 1]:
+            raise ArgumentError(f"{traced.name}: {empty[0]}=0 leaves nothing to measure; give sizes of at least 1")
+        count = pool.available_threads() if threads is None else threads
+        if count < 1:
+            raise ArgumentError(f"threads={count} cannot run a kernel; give at least 1")
+        ordered = {d: sizes[d] for d in traced.dims}
+        known = machine or dispatch.machine()
+        ranks = {p.name: len(p.dims) for p in traced.params if p.dims}
+        last = {name: rank - 1 for name, rank in ranks.items()}
+        declared = found if isinstance(found, Operator) else None
+        fixed = tuple(sorted({**dict(tile.signature.options), **(options or {})}.items()))
+        return cls(dispatch.Program.of(traced), declared, fixed, ordered, {**last, **(unit or {})}, known, count)
+
+    @property
+    def kernel(self) -> Any:
+        """The traced program."""
+        return self.program.kernel
+
+    @cached_property
+    def updates(self) -> tuple[str, ...]:
+        """Tensors whose earlier contents count: the program reads them again, or writes a part of them."""
+        if self.operator is not None:
+            return self.operator.updates
+        loaded = {r.buffer for _, r in structure.loads(self.kernel)}
+        return tuple(t for t in written(self.kernel) if t in loaded)
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Tensors that the program writes."""
+        return written(self.kernel)
+
+    @cached_property
+    def layouts(self) -> dispatch.Layouts:
+        """Unit strides, and what every row is aligned to."""
+        return tuple((p.name, self._layout(p)) for p in self.kernel.params if p.dims is not None)
+
+    def _layout(self, p: Any) -> abi.TensorLayout:
+        unit = self.unit.get(p.name)
+        shape = [d if isinstance(d, int) else self.sizes[d] for d in p.dims]
+        row = 1 if unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit) else shape[unit]
+        whole_lines = row == 1 or row * p.dtype.bytes % _LINE == 0
+        strides = tuple(1 if d == unit else None for d in range(len(shape)))
+        return abi.TensorLayout(strides, _LINE if whole_lines else 1)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What a design may rely on."""
+        known = dispatch.facts_of(self.layouts, self.sizes, self.machine)
+        return replace(known, fixed=frozenset(self.program.whole))
+
+    def request(self, design: Design) -> Request:
+        """What has to be built for a design."""
+        return dispatch.requested(self.program, self.layouts, self.sizes, self.machine, design)
+
+    def key(self, objective: Objective | str = "latency", numerics: str = "free") -> Key:
+        """Where the book keeps what is found."""
+        return Key.of(self.kernel, self.facts, threads=self.threads, objective=objective, numerics=numerics)
+
+    def check_runnable(self) -> None:
+        """MachineError unless this host executes what the machine's kernels are made of."""
+        host = dispatch.machine()
+        features = set(self.machine.vector.features) if self.machine.is_cpu and self.machine.vector else None
+        own = set(host.vector.features) if host.vector else set()
+        if self.machine.fingerprint != host.fingerprint and (features is None or not features <= own):
+            raise MachineError(
+                f"designs for {self.machine.name} cannot be measured on {host.name}; search there, and export the book"
+            )
+
+
+def named(text: str) -> Operator | TileProgram:
+    """The operator called `text`, or the one that `file.py:name` defines (the file is executed).
+
+    Raises ArgumentError that lists what there is.
+    """
+    path, colon, name = text.rpartition(":")
+    if not colon:
+        if text not in OPERATORS:
+            raise ArgumentError(
+                f"no operator is called {text!r}; there are {', '.join(OPERATORS)}, or write file.py:name"
+            )
+        return OPERATORS[text]
+    module = _executed(Path(path).expanduser())
+    found = getattr(module, name, None)
+    if not isinstance(found, (Operator, TileProgram)):
+        there = [n for n, x in vars(module).items() if isinstance(x, (Operator, TileProgram))]
+        raise ArgumentError(f"{path} defines no tile program {name!r}; it has {', '.join(there) or 'none'}")
+    return found
+
+
+def _executed(path: Path) -> Any:
+    """The module that a file makes."""
+    if not path.is_file():
+        raise ArgumentError(f"there is no file {path}; write file.py:name")
+    spec = importlib.util.spec_from_file_location(f"_tilewright_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ArgumentError(f"{path} is no Python file; write file.py:name")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+__all__ = ["Subject", "named"]

@@ -1,0 +1,294 @@
+"""Trials: candidates compiled in a pool of processes, checked and timed in one that may die of them.
+
+`TrialRunner` is the evaluator that a search asks. What a candidate can do wrong ends in its outcome, never in the
+search: it computes wrong numbers, writes or reads outside its operands, crashes, hangs, or eats memory.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from tilewright.design.design import Design
+from tilewright.design.legality import legal
+from tilewright.design.trial import Outcome, Standing, Status
+from tilewright.language.dtypes import DType
+from tilewright.language.printer import show
+from tilewright.language.program import TileProgram
+from tilewright.machines.cores import affinity
+from tilewright.machines.machine import Machine
+from tilewright.operators import Operator
+from tilewright.runtime import measure
+from tilewright.runtime.checks import checks_for
+from tilewright.runtime.child import Child, ChildDied
+from tilewright.runtime.fault import Fault
+from tilewright.runtime.guard import PAGE
+from tilewright.runtime.subject import Subject
+
+MEMORY_LIMIT = 2 << 30
+"""Bytes that a candidate may take beside its operands."""
+
+COMPILE_SECONDS = 60.0
+HANG_SECONDS, HANG_TIMES = 3.0, 20.0
+MOST_BUILDERS = 8
+_MODULE = "tilewright.runtime.trial_worker"
+
+LOOK_ROUNDS, SLOW = 3, 1.15
+"""The first look at a candidate: these rounds, and it is dropped if all are slower than the best by this factor."""
+
+FAR, FAR_SECONDS = 4.0, 1e-3
+"""A candidate whose run in the check takes longer than this many times the best, and this more, is not timed."""
+
+FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.5, 20, 10e-3
+"""The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
+
+
+class TrialRunner:
+    """An `Evaluator` of designs of one operator at fixed sizes; a context manager, because it owns processes.
+
+    `seconds_limit` is what one run of a candidate on all checks may take, and HANG_TIMES what the first took that was
+    right; `memory_limit` what it may add to the memory of its process (MEMORY_LIMIT). `compiled` counts compilations,
+    `tried` candidates. Raises MachineError for a machine whose kernels this host cannot execute.
+    """
+
+    def __init__(
+        self,
+        operator: Operator | TileProgram | str | Subject,
+        sizes: Mapping[str, int] | None = None,
+        dtypes: str | DType | Mapping[str, str | DType] | None = None,
+        machine: Machine | None = None,
+        threads: int | None = None,
+        *,
+        seed: int = 0,
+        seconds_limit: float = 20.0,
+        memory_limit: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        present: Collection[str] = (),
+        unit: Mapping[str, int] | None = None,
+    ) -> None:
+        if isinstance(operator, Subject):
+            self.subject = operator
+        else:
+            self.subject = Subject.of(
+                operator, sizes or {}, dtypes, options=options, present=present, unit=unit, machine=machine,
+                threads=threads,
+            )  # fmt: skip
+        self.subject.check_runnable()
+        self.tried = 0
+        self._compilations: list[Design] = []  # appended to by several threads
+        self.noise_class = self.cache = ""
+        self._limit = seconds_limit
+        self._best: tuple[Design, float] | None = None
+        self._all: list[Child] = []
+        self._idle: Queue[Child] = Queue()
+        self._threads = ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
+        self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
+        try:
+            self._start(seed, MEMORY_LIMIT if memory_limit is None else memory_limit)
+        except BaseException:
+            self.close()
+            raise
+
+    # -------------------------------------------------------------------------------------------- evaluator
+    def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
+        """Compile, check and time each design; those that pass are timed beside the best so far."""
+        self.tried += len(designs)
+        wanted = list(dict.fromkeys(designs))
+        outcomes = {d: self._illegal(d) for d in wanted}
+        legal_ones = [d for d in wanted if outcomes[d] is None]
+        outcomes |= zip(legal_ones, self._threads.map(self._built, legal_ones), strict=True)
+        for design in legal_ones:
+            outcomes[design] = outcomes[design] or self._verified(design)
+        right = [d for d in wanted if outcomes[d] is None]
+        outcomes |= self._timed(right)
+        return [found for d in designs if (found := outcomes[d]) is not None]
+
+    def compare(self, designs: Sequence[Design]) -> list[Standing]:
+        """All designs in paired, interleaved rounds, each beside the first; one that fails now is infinitely slow."""
+        texts = [d.to_json() for d in designs]
+        rounds = FINAL_ROUNDS if self._best is None or self._best[1] < SHORT else measure.MIN_ROUNDS
+        try:
+            seen = self._measure(texts, seconds=FINAL_SECONDS * len(designs), rounds=rounds)
+        except ChildDied:  # of one of them, after it was found right: each by itself shows which
+            alone = {d: found for each in designs for d, found in self._timed([each]).items()}
+            return [_by_itself(d, alone[d], alone[designs[0]]) for d in designs]
+        return [self._standing(d, seen, texts[0]) for d in designs]
+
+    # -------------------------------------------------------------------------------------------- steps
+    def _illegal(self, design: Design) -> Outcome | None:
+        reasons = legal(self.subject.kernel, design, self.subject.facts)
+        return Outcome("illegal", reason=str(reasons[0])) if reasons else None
+
+    def _built(self, design: Design) -> Outcome | None:
+        """Compile into the cache on disk; None if that went well."""
+        builder = self._idle.get()
+        try:
+            answer = builder.ask({"job": "build", "design": design.to_json()}, COMPILE_SECONDS)
+        except ChildDied as died:
+            return Outcome("compile", reason=f"while compiling: {died.reason}")
+        finally:
+            self._idle.put(builder)
+        if answer.get("seconds", 0.0) > 0:
+            self._compilations.append(design)
+        return _failure(answer)
+
+    def _verified(self, design: Design) -> Outcome | None:
+        begun = time.monotonic()
+        try:
+            answer = self._worker.ask({"job": "verify", "design": design.to_json()}, self._limit)
+        except ChildDied as died:
+            return Outcome(died.status, reason=died.reason)
+        failure = _failure(answer)
+        if failure is None:  # from the first that is right on it is known what to expect
+            self._limit = min(self._limit, max(HANG_SECONDS, HANG_TIMES * (time.monotonic() - begun)))
+        return failure or self._far_slower(answer["once"])
+
+    def _far_slower(self, once: float) -> Outcome | None:
+        """The outcome of a design whose check took so long that to time it would be a waste of time."""
+        if self._best is None or once < FAR * self._best[1] + FAR_SECONDS:
+            return None
+        return Outcome("ok", once, (once,), 0.5, "far slower than the best so far: timed once, in its check")
+
+    def _timed(self, designs: list[Design]) -> dict[Design, Outcome]:
+        """Outcomes of designs that were found right: beside the best so far, or alone where one of them kills."""
+        if not designs:
+            return {}
+        first = self._best[0] if self._best else designs[0]
+        texts = [d.to_json() for d in dict.fromkeys([first, *designs])]
+        try:
+            seen = self._measure(texts, slow=SLOW, look=LOOK_ROUNDS, seconds=0.0, rounds=measure.MIN_ROUNDS)
+        except ChildDied as died:
+            if len(designs) == 1:
+                return {designs[0]: Outcome(died.status, reason=f"while it was timed: {died.reason}")}
+            return {d: found for each in designs for d, found in self._timed([each]).items()}
+        unit = self._best[1] if self._best else statistics.median(seen["samples"][texts[0]])
+        found = {d: _outcome(d.to_json(), seen, unit) for d in designs}
+        for design, outcome in found.items():
+            if outcome.seconds is not None and (self._best is None or outcome.seconds < self._best[1]):
+                self._best = (design, outcome.seconds)
+        return found
+
+    def _measure(self, texts: list[str], **how: Any) -> dict[str, Any]:
+        seen = self._worker.ask({"job": "measure", "designs": texts, **how}, self._limit * (2 + 3 * len(texts)))
+        if "error" in seen:
+            raise ChildDied("crash", str(seen["error"]))
+        self.noise_class, self.cache = seen["noise_class"], seen["cache"]
+        return seen
+
+    @staticmethod
+    def _standing(design: Design, seen: Mapping[str, Any], first: str) -> Standing:
+        text = design.to_json()
+        if text in seen["wrong"]:
+            return Standing(design, math.inf, math.inf, math.inf, math.inf, seen["noise"])
+        unit = statistics.median(seen["samples"][first])
+        median, low, high = seen["ratios"][text]
+        return Standing(design, unit * median, median, low, high, seen["noise"])
+
+    # -------------------------------------------------------------------------------------------- processes
+    def __enter__(self) -> TrialRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and remove their files."""
+        for child in self._all:
+            child.stop()
+        self._threads.shutdown(wait=False)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def compiled(self) -> int:
+        """Compilations so far; a kernel that was found on disk is none."""
+        return len(self._compilations)
+
+    @property
+    def restarts(self) -> int:
+        """How often the process that runs candidates was started again."""
+        return max(0, self._worker.starts - 1)
+
+    def _start(self, seed: int, memory_limit: int) -> None:
+        """Describe the processes; each starts with its first job."""
+        subject = self.subject
+        checks = checks_for(subject, seed)
+        operands = sum(x.nbytes for x in checks[0].operands.tensors.values())
+        outputs = sum(checks[0].operands.tensors[n].size for n in subject.outputs)
+        room = memory_limit + operands + 64 * outputs  # packed copies; float64 copies to compare with
+        setup = {
+            "job": "setup",
+            "kernel": show(subject.kernel),
+            "machine": subject.machine.to_dict(),
+            "sizes": subject.sizes,
+            "layouts": [[n, list(x.strides), x.align] for n, x in subject.layouts],
+            "outputs": list(subject.outputs),
+            "updates": list(subject.updates),
+            "threads": subject.threads,
+            "cold": operands > measure.last_level_cache_bytes(),
+            "address_space": 2 * room,
+        }
+        environment = {"TILEWRIGHT_THREADS": str(subject.threads), "DEBUG": "0", "OPENBLAS_NUM_THREADS": "1"}
+        saved = [c.save(self._folder) for c in checks]
+
+        def child(checked: list[dict[str, Any]]) -> Child:
+            return Child(
+                _MODULE,
+                {**setup, "checks": checked},
+                self._folder,
+                memory_limit=room,
+                environment=environment,
+                explain=self._where,
+            )
+
+        self._worker = child(saved)
+        self._all = [self._worker, *(child([]) for _ in range(self._threads._max_workers))]
+        for builder in self._all[1:]:
+            self._idle.put(builder)
+
+    def _where(self, found: Fault) -> str:
+        """An address in words: beside which operand it lies."""
+        for spans in self._worker.ready.get("spans", ()):
+            for name, (first, size) in spans.items():
+                if first <= found.address < first + size:
+                    return f"byte {found.address - first} of {name}, which it may only read"
+                if first - PAGE <= found.address < first:
+                    return f"{first - found.address} bytes before the first byte of {name}"
+                if first + size <= found.address < first + size + PAGE:
+                    return f"{found.address - first - size} bytes after the last byte of {name}"
+        return f"address {found.address:#x}"
+
+
+def _by_itself(design: Design, outcome: Outcome, first: Outcome) -> Standing:
+    """The standing of a design that was not measured beside the others; infinitely slow if it failed."""
+    if outcome.seconds is None:
+        return Standing(design, math.inf, math.inf, math.inf, math.inf, 0.0)
+    ratio = outcome.seconds / first.seconds if first.seconds else 1.0
+    return Standing(design, outcome.seconds, ratio, ratio, ratio, outcome.noise)
+
+
+def _failure(answer: Mapping[str, Any]) -> Outcome | None:
+    """The outcome that a worker's answer is; None for one that is well."""
+    if "error" in answer:
+        return Outcome("crash", reason=str(answer["error"]))
+    status: Status = answer["status"]
+    return None if status == "ok" else Outcome(status, reason=answer["reason"])
+
+
+def _outcome(text: str, seen: Mapping[str, Any], unit: float) -> Outcome:
+    """What was measured of a design, in seconds of a first one that takes `unit`."""
+    if text in seen["wrong"]:
+        return Outcome("wrong", reason=seen["wrong"][text])
+    dropped = "slower than the best so far at first sight" if text in seen["dropped"] else ""
+    seconds = unit * seen["ratios"][text][0]
+    return Outcome("ok", seconds, tuple(seen["samples"][text]), seen["noise"], dropped)
+
+
+__all__ = ["MEMORY_LIMIT", "TrialRunner"]

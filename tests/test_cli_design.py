@@ -1,0 +1,134 @@
+"""`tilewright design`: what it prints, what it keeps, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tilewright import cli, cli_design
+from tilewright.errors import ArgumentError
+from tilewright.runtime import designer
+
+USER = """
+import tilewright as tw
+from tilewright import Tensor, parallel, tiles
+
+@tw.kernel
+def doubled(x: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i, d in parallel("M", "D"):
+        y[i, d] = x[i, d] + x[i, d]
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command with a cache and a book of its own: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
+
+    def call(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["tilewright", "design", *arguments])
+        monkeypatch.setenv("TILEWRIGHT_THREADS", os.environ.get("TILEWRIGHT_THREADS", ""))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def test_a_design_is_found_once_and_known_from_then_on(run):
+    words = ("matmul", "M=8", "N=32", "K=16", "--budget", "3 trials", "--threads", "1", "--json")
+    code, out, _ = run(*words)
+    first = json.loads(out)
+    assert (code, first["found"], first["trials"], first["stopped"]) == (0, "search", 3, "budget")
+    assert first["sizes"] == {"M": 8, "N": 32, "K": 16} and first["seconds"] > 0
+    code, out, _ = run(*words)
+    second = json.loads(out)
+    assert (code, second["found"], second["trials"], second["compiles"]) == (0, "book", 0, 0)
+    assert second["design"] == first["design"]
+    code, out, _ = run(*words[:-1])
+    assert code == 0 and "from the book: no trials, nothing compiled" in out and "the default design" in out
+
+
+def test_a_kernel_of_one_s_own_from_a_file(run, tmp_path):
+    (tmp_path / "mine.py").write_text(USER)
+    where = str(tmp_path / "mine.py")
+    code, out, _ = run(f"{where}:doubled", "M=4", "D=64", "--budget", "2 trials", "--threads", "1", "--json")
+    assert code == 0 and json.loads(out)["operator"] == "doubled"
+    code, _, err = run(f"{where}:constant", "M=4", "D=64")
+    assert code == 2 and "it has doubled" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("matmul",), "tilewright design matmul M=.. K=.. N=.."),
+        (("matmul", "16", "16", "16"), "tilewright design matmul M=.."),
+        (("matmul", "M=16", "M=16"), "tilewright design matmul M=.."),
+        (("matmul", "M=16"), "needs the sizes"),
+        (("sofmax", "M=16"), "no operator is called 'sofmax'"),
+        (("matmul", "M=1", "N=1", "K=1", "--budget", "soon"), "60s"),
+        (("matmul", "M=1", "N=1", "K=1", "--target", "fast"), "50us"),
+        (("nowhere.py:mine", "M=1"), "there is no file nowhere.py"),
+        (("here", "--operator-list", "models"), "--operator-list model PATH"),
+        (("/nowhere", "--operator-list", "model"), "config.json"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(run, words, says):
+    code, out, err = run(*words)
+    assert code == 2 and out == ""
+    assert says in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_words_of_a_command_repeat_it():
+    wanted = {"operator": "matmul", "dtype": "bf16", "M": 16, "N": 64, "K": 32}
+    how = cli_design.How(budget="16 trials", seed=3, threads=2, again=True)
+    said = cli_design._command(wanted, how)
+    assert said == "tilewright design matmul M=16 N=64 K=32 --dtype bf16 --budget '16 trials' --seed 3 --threads 2"
+
+
+def test_every_shape_of_a_model_is_designed_with_its_types(run, monkeypatch, tmp_path):
+    seen = []
+
+    def search(**words):
+        seen.append(words)
+        raise ArgumentError("not here")
+
+    monkeypatch.setattr(designer, "search", search)
+    shipped = Path(cli.__file__).parent / "models" / "shipped"
+    code, out, err = run(str(shipped), "--operator-list", "model", "--budget", "5s")
+    assert code == 0 and out == ""
+    assert err.count("not here") == len(seen) > 10
+    products = [w for w in seen if w["operator"].name == "matmul"]
+    assert {w["M"] for w in products} >= {1, 512}
+    assert all(w["budget"] == "5s" and w["dtype"]["b"] == "bf16" for w in products)
+    assert any(w["options"] == {"causal": True} and "lengths" in w["present"] for w in seen)
+
+
+def test_a_search_that_was_cut_off_says_how_to_go_on(run, monkeypatch):
+    from tilewright.design import search as module
+
+    real = module._Run._try
+    batches = []
+
+    def cut(self, batch):
+        batches.append(len(batch))
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        real(self, batch)
+
+    monkeypatch.setattr(module._Run, "_try", cut)
+    words = ("silu", "M=4", "D=64", "--budget", "4 trials", "--threads", "1", "--json")
+    code, out, err = run(*words)
+    assert code == cli_design.INTERRUPTED
+    assert json.loads(out)["stopped"] == "interrupted"
+    assert "1 trials are kept in the book; to go on from there, give the same command again" in err
+    monkeypatch.setattr(module._Run, "_try", real)
+    code, out, _ = run(*words)
+    assert code == 0 and json.loads(out)["trials"] == 3  # the first is not measured again
