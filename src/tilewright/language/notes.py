@@ -42,6 +42,7 @@ _TABLE = (
     NoteKey("machine", ("Kernel",), ("text",), "the machine it was scheduled for"),
     NoteKey("design", ("Kernel",), ("text",), "hash of the design it was lowered from"),
     NoteKey("threads", ("Kernel", "Role"), ("int>0",), "threads of the team, block or role"),
+    NoteKey("resident", ("Kernel",), ("int>0",), "blocks that share a unit at the same time"),
     # --------------------------------------------------------------------------------- bind and order
     NoteKey(
         "bind",
