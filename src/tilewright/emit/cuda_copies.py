@@ -54,18 +54,9 @@ def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, inner: int, row: str) ->
     return ", ".join(starts)
 
 
-def _cluster_axes(plan: Plan) -> list[ir.Axis]:
-    return [
-        a
-        for s in plan.statements
-        if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
-        for a in s.axes
-    ]
-
-
 def multicast_rank(plan: Plan, copy: ir.Copy) -> str:
     """C++ of a block's number among those that share a copy."""
-    axes = _cluster_axes(plan)
+    axes = plan.spread
     inner = 1
     for axis in reversed(axes):
         if axis.name not in copy.src.index:
@@ -76,7 +67,7 @@ def multicast_rank(plan: Plan, copy: ir.Copy) -> str:
 
 def multicast_mask(plan: Plan, copy: ir.Copy) -> str:
     """C++ of the blocks that receive a copy, a bit each."""
-    axes = _cluster_axes(plan)
+    axes = plan.spread
     if all(a.name not in copy.src.index for a in axes):
         return hex((1 << plan.cluster) - 1)
     outer, inner = axes  # one of two axes shares

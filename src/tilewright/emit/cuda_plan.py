@@ -113,11 +113,33 @@ class Plan:
     @cached_property
     def cluster(self) -> int:
         """Blocks of a cluster."""
-        blocks = 1
-        for s in self.statements:
-            if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "cluster":
-                blocks *= math.prod(self.trips(a) for a in s.axes)
-        return blocks
+        together = self.split is not None and ir.note(self.split.notes, "bind") == "cluster"
+        return math.prod(self.trips(a) for a in self.spread) * (self.splits if together else 1)
+
+    @cached_property
+    def spread(self) -> list[ir.Axis]:
+        """Axes along which a cluster's blocks have tiles of their own."""
+        found = [
+            s
+            for s in self.statements
+            if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
+        ]
+        return [a for s in found if any(isinstance(x, ir.Role) for x in ir.walk(s.body)) for a in s.axes]
+
+    @cached_property
+    def share(self) -> ir.Axis | None:
+        """The axis of which each block of a cluster ends its share."""
+        found = [
+            s
+            for s in self.statements
+            if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
+        ]
+        return next((a for s in found for a in s.axes if a not in self.spread), None)
+
+    @property
+    def shares(self) -> int:
+        """Blocks of a cluster that end a part of the tile each."""
+        return self.trips(self.share) if self.share else 1
 
     def trips(self, axis: ir.Axis) -> int:
         """How many tiles of an axis lie in a whole tile of what it splits."""
@@ -187,13 +209,15 @@ class Plan:
         for name, alloc in self.parts.items():
             if ir.note(alloc.notes, "place") == "shared":
                 offsets[name] = at
-                at += 4 * self.elements(alloc) * self.splits
+                at += 4 * self.elements(alloc) * self.splits // self.shares
         return {**offsets, "": at}
 
     @property
     def parts_bytes(self) -> int:
-        """Bytes of all parts of one tile that meet in shared memory."""
-        return sum(4 * self.elements(a) * self.splits for n, a in self.parts.items() if n in self.part_offsets)
+        """Bytes of all parts that meet in the shared memory of one block."""
+        return sum(
+            4 * self.elements(a) * self.splits // self.shares for n, a in self.parts.items() if n in self.part_offsets
+        )
 
     @cached_property
     def barriers(self) -> dict[str, Barrier]:

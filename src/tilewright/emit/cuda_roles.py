@@ -149,8 +149,8 @@ class RoleText:
         if ir.note(sync.notes, "scope") == "grid":
             tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
             return f"last_to_come({tickets} + {self.tiles.block_number()}, {self.plan.splits}, flag, 1, {threads})"
-        self.text.line(f"if (rank == 0) {cname(sync.name)}->wait(0);")
-        return "rank == 0"
+        self.text.line(f"if (rank < {self.plan.shares}) {cname(sync.name)}->wait(0);")
+        return f"rank < {self.plan.shares}"
 
     def turns(self, loop: ir.Loop) -> None:
         """Warpgroups take turns: each has a tile of its own, and passes over what the ring holds for others."""

@@ -68,7 +68,7 @@ def initialise(plan: Plan, text: Text) -> None:
         if b.slots == 1:
             text.line(f"{cname(b.name)}->init({b.count});")
             if b.bytes:
-                text.line(f"if (rank == 0) {cname(b.name)}->expect({b.bytes});")
+                text.line(f"if (rank < {plan.shares}) {cname(b.name)}->expect({b.bytes});")
         else:
             text.line(f"for (int i = 0; i < {b.slots}; ++i) {cname(b.name)}[i].init({b.count});")
     text.line("fence_barriers();")

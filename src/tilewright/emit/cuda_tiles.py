@@ -35,9 +35,25 @@ class Tiles:
         self.held[alloc.name] = alloc
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         self.trips = max(1, self.plan.extent(rows) // 64 // self.groups)
-        axes = tuple(self.row if d == rows else str(d) for d in alloc.dims)
+        share = self.plan.share
+        mine = share is not None and self._is_shared(alloc.name)
+        axes = tuple(self.row if d == rows else share.name if share and mine else str(d) for d in alloc.dims)
         many = f"[{self.trips}]" if self.trips > 1 else ""
         self.text.line(f"{self.tile_type(alloc.dtype.name, axes)} {cname(alloc.name)}{many};")
+
+    def _is_shared(self, buffer: str) -> bool:
+        """Whether a block of a cluster touches just its own share of a buffer."""
+        refs = [s.ref for s in self.plan.statements if isinstance(s, ir.Store)]
+        refs += [s.expr.ref for s in self.plan.statements if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+        share = self.plan.share
+        return share is not None and all(share.name in self._lineage(r) for r in refs if r.buffer == buffer)
+
+    def _lineage(self, ref: ir.Ref) -> set[str]:
+        found = [str(i) for i in ref.index]
+        for name in found:  # grows while it is walked
+            if name in self.plan.axes:
+                found.append(self.plan.axes[name].over)
+        return set(found)
 
     def slot_to_leave(self, alloc: ir.Alloc) -> None:
         """The next slot of a warpgroup's own, once the engine has read what lay there."""
@@ -148,7 +164,8 @@ class Tiles:
         """What a register buffer holds at the row tile at hand: all columns, or some of them."""
         alloc = self.held[ref.buffer]
         column = next((str(i) for i in ref.index if i != self.row), None)
-        if column is None or column in alloc.dims:
+        share = self.plan.share
+        if column is None or column in alloc.dims or (share is not None and column == share.name):
             return self.register(ref.buffer)
         return f"piece<{type_}>({self.register(ref.buffer)}.v, {cname(column)}_n)"
 
@@ -160,7 +177,7 @@ class Tiles:
         """C++ of where one warpgroup's row tile of one part lies."""
         alloc = self.plan.parts[buffer]
         assert self.split is not None
-        size = self.plan.elements(alloc)
+        size = self.plan.elements(alloc) // (self.plan.shares if self.shared(buffer) == "true" else 1)
         index = f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         row = f"({cname(self.row)} - {cname(str(rows))}) * {size // self.plan.extent(rows)}"
@@ -208,11 +225,15 @@ class Tiles:
         if buffer in self.held:
             self.text.line(f"{self.register(buffer)} = {value};")
         elif buffer in self.plan.leaving:
-            element = c_type(self.plan.rings[buffer].alloc.dtype.name)
-            self.text.line(f"store_rows<{element}>({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
+            ring = self.plan.rings[buffer]
+            element = c_type(ring.alloc.dtype.name)
+            turned = self._is_row(str(ring.alloc.dims[-1]))
+            call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}>"
+            self.text.line(f"{call}({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
-            self.text.line(f"give({self.part(buffer)}, {cname(barrier)}, 0, {value}.v, threadIdx.x % 128, 128);")
+            call = f"give<{self.plan.shares}>({self.part(buffer)}, {cname(barrier)}"
+            self.text.line(f"{call}, {value}.v, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts:
             self.text.line(f"give({self.part(buffer)}, {value}.v, threadIdx.x % 128, 128);")
         else:

@@ -77,7 +77,7 @@ class _Candidate:
         if self.swap:
             decisions |= {"swap": True, "producer": "warp", "inflight": 0}
         if self.parts > 1:
-            together = self.parts <= 4 and self.rows * self.columns <= 64 * 64 and self.rows == 64 * self.groups
+            together = self.swap and self.parts <= 4 and self.rows == 64 * self.groups
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": "cluster" if together else "two_pass"}
         elif not self.swap:
             decisions |= self._order(p, facts)
@@ -147,8 +147,13 @@ def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, 
     waves = math.ceil(tiles * parts / sms)
     busy = min(1.0, tiles * parts / sms)
     # An SM alone reads at most about twice its share.
-    seconds = max(weights * waves * sms / read * max(busy, 0.6), (weights + columns * depth) * waves * sms / _L2)
-    join = 0.0 if parts == 1 else _JOIN + parts * 4.0 * rows * columns * 1e-11
+    seconds = max(weights * waves * sms / read * max(busy, 0.5), (weights + columns * depth) * waves * sms / _L2)
+    together = parts <= 4
+    join = (
+        0.0
+        if parts == 1
+        else _JOIN * (1 if together else 2) + parts * 4.0 * rows * columns * (2e-12 if together else 2e-11)
+    )
     return seconds + join
 
 

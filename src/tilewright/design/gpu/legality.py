@@ -205,14 +205,10 @@ def _stores(r: Resources) -> Iterator[str]:
         if r.design.get(f"store.{tensor}") != "tma":
             continue
         label = f"store.{tensor}=tma"
-        if r.swap:
-            yield f"{label}: rows of the atom lie along rows of memory; take direct"
         if tensor not in r.facts.aligned or not r.product.unit_column(tensor, r.facts):
             yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
-        if r.tile(r.column) % 64 or r.product.result_dtype not in ("bf16", "f16"):
+        if r.tile(r.product.n.name) % 64 or r.product.result_dtype not in ("bf16", "f16"):
             yield f"{label}: it takes 64 columns of 16-bit elements at a time; take direct"
-        if r.splits > 1:
-            yield f"{label}: few blocks write at the end of a split sum; take direct"
 
 
 RULES = (

@@ -21,4 +21,23 @@ __device__ inline void store_rows(unsigned char* tile, const float (&v)[32], int
   }
 }
 
+// The same turned over: 64 columns by N rows of memory, from accumulators whose columns are those rows.
+template <class T, int N>
+__device__ inline void store_columns(unsigned char* tile, const float (&v)[N / 2], int thread) {
+  const int lane = thread % 32, chunk = thread / 32 * 2 + lane / 8 % 2;
+#pragma unroll
+  for (int f = 0; f < N / 8; f += 2) {
+    const int row = 8 * f + lane / 16 * 8 + lane % 8;
+    const unsigned to = shared_address(tile) + row * 128 + (chunk ^ (row & 7)) * 16;
+    const u32 a = pack2<T>(v[4 * f], v[4 * f + 1]), b = pack2<T>(v[4 * f + 2], v[4 * f + 3]);
+    if (f + 1 < N / 8) {
+      const u32 c = pack2<T>(v[4 * f + 4], v[4 * f + 5]), d = pack2<T>(v[4 * f + 6], v[4 * f + 7]);
+      asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d)
+                   : "memory");
+    } else {
+      asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(to), "r"(a), "r"(b) : "memory");
+    }
+  }
+}
+
 }  // namespace tw

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.gpu.resources import STORE_SLOTS
+from tilewright.design.gpu.resources import STORE_SLOTS, shares_of
 from tilewright.language import ir
 from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
@@ -76,7 +77,7 @@ class _Rows:
         column = next((d for s in body if isinstance(s, ir.Let) for d in s.type.axes if d != self.axis.name), None)
         width = self.columns.get(column or "", 0)
         if column is None or width <= _CHUNK:
-            return body
+            return tuple(t for s in body for t in self._leaving(s))
         name = fresh(column.rstrip("0123456789"), self.taken)
         step = math.gcd(width, _CHUNK)
         inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
@@ -104,8 +105,13 @@ class _Rows:
 
     @property
     def columns(self) -> dict[str, int]:
-        """Points of the axes of the program."""
-        return {n: a.step or 0 for n, a in axes(self.kernel).items()}
+        """Points of the axes of the program, and of a block's share of columns."""
+        return {n: a.step or 0 for n, a in axes(self.kernel).items()} | self.shares
+
+    @cached_property
+    def shares(self) -> dict[str, int]:
+        """Points of the axes along which the blocks of a cluster share the end of a sum."""
+        return {}
 
     def _alloc(self, name: str, init: ir.Let, place_: str) -> ir.Alloc:
         dims = tuple(self.axis.over if a == self.axis.name else a for a in init.type.axes)
@@ -196,7 +202,14 @@ class _Rows:
             adds += self._accumulated(total.name, own, init.type, part)
             buffers[total.name] = total.name
         reads = self._reads(buffers, {t.name: t for t in totals})
-        last = ir.When("last", part, self._chunks((*before, *reads[0], *renamed(after, reads[1]))))
+        rest = (*before, *reads[0], *renamed(after, reads[1]))
+        column = next(a for a in inits[0].type.axes if a != self.axis.name)
+        share = self._share(column) if shared else None
+        if share is not None:
+            adds, rest = list(renamed(tuple(adds), {column: share.name})), renamed(rest, {column: share.name})
+        join: tuple[ir.Stmt, ...] = (*adds, ir.When("last", part, self._chunks(rest)))
+        if share is not None:
+            join = (ir.Loop((share,), join, True, (("bind", "cluster"),)),)
         assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
         sync = ir.Sync(
             fresh("parts", self.taken),
@@ -208,4 +221,16 @@ class _Rows:
             ),
         )
         held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
-        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*adds, last))))
+        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*join))))
+
+    def _share(self, column: str) -> ir.Axis | None:
+        """The columns that one block of a cluster joins and ends: whole fragments of the atom."""
+        width = self.columns[column]
+        parts = next(n for _, n in self.design.prefixed("split"))
+        assert isinstance(parts, int)
+        count = shares_of(width, parts)
+        if count == 1:
+            return None
+        name = fresh(column.rstrip("0123456789"), self.taken)
+        self.shares[name] = width // count
+        return ir.Axis(name, column, width // count)
