@@ -1,4 +1,4 @@
-"""Products by mma.sync and by FMA on the GPU at hand: layouts, types, epilogues, odd sizes; verified, and timed beside torch.
+"""Products by mma.sync and by FMA on the GPU at hand: layouts, types, epilogues, odd sizes; verified and timed.
 
 python tools/try_mma.py [right|fast]
 """
@@ -11,23 +11,20 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "src")]
 
-LAYOUTS = ("NT", "NN", "TN", "TT")  # a[M, K] by rows (N) or by columns (T); b[N, K] by rows is T
+# m n k type layout [epilogue]: a[M, K] by rows (N) or by columns (T), b[N, K] by rows (T) or by columns (N).
 RIGHT = [
-    *((m, n, k, "bf16", lay, "", odd) for lay in LAYOUTS for m, n, k, odd in ((256, 384, 320, 0), (200, 136, 72, 0), (129, 131, 77, 1), (33, 70, 500, 1))),
-    *((m, n, k, "f32", lay, "", odd) for lay in LAYOUTS for m, n, k, odd in ((256, 384, 320, 0), (129, 131, 77, 1))),
-    (130, 264, 96, "f16", "NT", "", 0), (16, 512, 512, "bf16", "NT", "", 0), (20, 512, 500, "bf16", "NT", "", 1),
-    (130, 264, 96, "bf16", "NT", "bias_gelu", 0), (129, 131, 77, "bf16", "NN", "bias_gelu", 1), (100, 200, 96, "bf16", "NT", "gate_up", 0),
-    (24, 264, 96, "bf16", "NT", "bias_gelu", 0), (8, 100, 300, "bf16", "NT", "", 1), (3, 4096, 1000, "bf16", "NT", "gate_up", 0),
+    *(f"{size} bf16 {lay}" for lay in ("NT", "NN", "TN", "TT") for size in ("256 384 320", "200 136 72", "129 131 77")),
+    *(f"{size} f32 {lay}" for lay in ("NT", "NN", "TN", "TT") for size in ("256 384 320", "129 131 77")),
+    "33 70 500 bf16 NT", "33 70 500 bf16 TN", "130 264 96 f16 NT", "16 512 512 bf16 NT", "20 512 500 bf16 NT",
+    "130 264 96 bf16 NT bias_gelu", "129 131 77 bf16 NN bias_gelu", "24 264 96 bf16 NT bias_gelu",
+    "100 200 96 bf16 NT gate_up", "3 4096 1000 bf16 NT gate_up", "8 100 300 bf16 NT",
 ]  # fmt: skip
 FAST = [
-    (2048, 4096, 4096, "bf16", "NT", "", 0), (8192, 4096, 4096, "bf16", "NT", "", 0), (8192, 4096, 4096, "bf16", "TN", "", 0),
-    (1000, 777, 333, "bf16", "NT", "", 1), (4095, 4097, 1031, "bf16", "NT", "", 1), (4095, 4097, 1031, "bf16", "NN", "", 1),
-    (513, 2049, 4097, "bf16", "NT", "", 1), (17, 4097, 4095, "bf16", "NT", "", 1), (1, 4097, 4095, "bf16", "NT", "", 1),
-    (128, 4097, 4095, "bf16", "NT", "", 1),
-    (4096, 4096, 4096, "f32", "NT", "", 0), (4096, 4096, 4096, "f32", "NN", "", 0), (1024, 1024, 1024, "f32", "NT", "", 0),
-    (1001, 1003, 1005, "f32", "NT", "", 1), (1, 4096, 4096, "bf16", "NT", "", 0), (4, 4096, 4096, "bf16", "NT", "", 0),
-    (8, 4096, 4096, "bf16", "NT", "", 0), (1, 28672, 4096, "bf16", "NT", "", 0), (1, 4096, 4096, "f32", "NT", "", 0),
-    (16, 4096, 4096, "bf16", "NT", "", 0),
+    "2048 4096 4096 bf16 NT", "8192 4096 4096 bf16 NT", "8192 4096 4096 bf16 TN", "16 4096 4096 bf16 NT",
+    "1000 777 333 bf16 NT", "4095 4097 1031 bf16 NT", "4095 4097 1031 bf16 NN", "513 2049 4097 bf16 NT",
+    "128 4097 4095 bf16 NT", "17 4097 4095 bf16 NT", "1 4097 4095 bf16 NT", "4096 4096 4096 f32 NT",
+    "4096 4096 4096 f32 NN", "1024 1024 1024 f32 NT", "1001 1003 1005 f32 NT", "1 4096 4096 bf16 NT",
+    "4 4096 4096 bf16 NT", "8 4096 4096 bf16 NT", "1 28672 4096 bf16 NT", "1 4096 4096 f32 NT",
 ]  # fmt: skip
 
 
@@ -36,13 +33,14 @@ def main() -> None:
     fast = sys.argv[1:2] == ["fast"]
     for case in FAST if fast else RIGHT:
         try:
-            said = tried(*case, timed=fast)
+            m, n, k, element, layout, *epilogue = case.split()
+            said = tried(int(m), int(n), int(k), element, layout, *epilogue, timed=fast)
         except Exception as error:  # the line says what happened
             said = f"FAILED {type(error).__name__}: {str(error)[:700]!r}"
-        print(*case, said, flush=True)
+        print(case, said, flush=True)
 
 
-def tried(m: int, n: int, k: int, element: str, layout: str, epilogue: str, odd: int, timed: bool) -> str:
+def tried(m: int, n: int, k: int, element: str, layout: str, epilogue: str = "", *, timed: bool) -> str:
     """One product by its default design without the matrix unit of Hopper."""
     import torch
 

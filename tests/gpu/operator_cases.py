@@ -192,7 +192,8 @@ def _paged_attention(d: Draw, large: bool) -> Call:
     )
     table = np.stack([d.random.permutation(b * pages)[:pages] for _ in range(b)]).astype(np.int32)
     inputs = {
-        "q": d.normal(b, h, g, s, w), "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
+        "q": d.normal(b, h, g, s, w),
+        "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
         "page_table": table, "lengths": d.random.integers(s, pages * page + 1, (b,)).astype(np.int32),
     }  # fmt: skip
     return _call("paged_attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5})

@@ -1,4 +1,4 @@
-"""Programs without roles as CUDA C++: every thread of a block executes the body of the loop that is dealt to the grid."""
+"""Programs without roles as CUDA C++: all threads of a block execute the body of the loop that is dealt to the grid."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Staged:
-    """An operand of dots in shared memory: the C++ panel, its axis that the result keeps, whether its rows run along the sum."""
+    """An operand of dots in shared memory: its C++, the axis that the result keeps, whether rows run along the sum."""
 
     panel: str
     axis: str

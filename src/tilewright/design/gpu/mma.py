@@ -51,10 +51,15 @@ def staged_product(p: Product, facts: Facts, extra: bool = False) -> dict[str, C
     decisions |= {f"atom.{d.name}": atom for d in p.dots}
     aligned = {o.tensor: o.tensor in facts.aligned for o in p.operands}
     decisions |= {f"engine.{t}": "cp_async" if known else "plain" for t, known in aligned.items()}
-    while _bytes(p, Design.of(decisions)) > _room(facts) and int(decisions["stages"]) > 2:  # type: ignore[call-overload]
-        decisions["stages"] = int(decisions["stages"]) - 1  # type: ignore[call-overload]
-    if _bytes(p, Design.of(decisions)) > _room(facts):
-        decisions[f"tile.{p.k.name}"] = _ROW_BYTES // p.itemsize // 2
+    fitting = [
+        (depth, stages)
+        for depth in (_ROW_BYTES // p.itemsize, _ROW_BYTES // p.itemsize // 2)
+        for stages in (3, 2)
+        if _bytes(p, Design.of({**decisions, f"tile.{p.k.name}": depth, "stages": stages})) <= _room(facts)
+    ]
+    if not fitting:
+        return None
+    decisions[f"tile.{p.k.name}"], decisions["stages"] = fitting[0]
     sums = rows * columns * len(p.dots) // (32 * warps)
     # Two blocks on an SM leave 128 registers to a thread, which copies through registers and long epilogues exceed.
     lean = all(aligned.values()) and all(p.runs_along_sum(o, facts) for o in p.operands) and not extra
@@ -76,6 +81,7 @@ def _tile(p: Product, facts: Facts, m: int, n: int, atom: str, swap: bool) -> tu
         waves = math.ceil(-(-m // rows) * -(-n // columns) * each / facts.machine.cores)
         return waves * rows * columns / rate
 
+    tiles: tuple[tuple[int, int, int, float], ...]
     tiles = _FMA_TILES if atom == "fma" else _TILES[1:] if several else _TILES
     if any(o.tensor not in facts.aligned for o in p.operands):
         tiles = tuple((r, c, 8, rate) for r, c, _, rate in tiles if r * c >= 128 * 64)
@@ -111,7 +117,7 @@ def _problems(p: Product, design: Design, facts: Facts) -> Iterator[str]:
     missing = [o.tensor for o in p.operands if o.tensor not in engines]
     if missing:
         yield f"engine.{missing[0]} is missing: all operands of a product lie in shared memory, or none"
-    if atoms != {"mma"} and atoms != {"fma"}:
+    if len(atoms) > 1 or not atoms <= {"mma", "fma"}:
         yield f"atom={', '.join(sorted(atoms))}: takes mma or fma, the same for all dots"
     if atoms == {"mma"} and p.dtype not in _MMA:
         yield f"atom=mma multiplies {', '.join(_MMA)}, not {p.dtype}; take fma"
@@ -147,7 +153,8 @@ def _tiles(p: Product, design: Design, atoms: set[str]) -> Iterator[str]:
             yield f"tile.{p.m.name}={rows}, tile.{p.n.name}={columns}: not fragments of 16 x 16 for {warps} warps"
     accumulators = rows * columns * len(p.dots) // (32 * design.number("warps", 4))
     if accumulators > 128:
-        yield f"warps={design.number('warps', 4)}: {accumulators} sums in a thread, and 128 is the most; take more warps"
+        warps = design.number("warps", 4)
+        yield f"warps={warps}: {accumulators} sums in a thread, and 128 is the most; take more warps"
 
 
 __all__ = ["legal_panels", "staged_product"]

@@ -197,7 +197,8 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         if prefix not in _PREFIXES:
             yield f"{name}={value}: no decision is called so; there are {', '.join((*_PREFIXES, *_SINGLE))}"
         elif what not in known[prefix]:
-            yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {', '.join(sorted(known[prefix])) or 'none'}"
+            there = ", ".join(sorted(known[prefix])) or "none"
+            yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {there}"
         elif prefix in ("tile", "unroll", "vec") and not _is_power(value):
             yield f"{name}={value}: takes a power of two"
 

@@ -54,8 +54,8 @@ def _staged(loop: ir.Loop, design: Design, facts: Facts, taken: set[str]) -> ir.
         type_ = replace(let.type, axes=order)
         loads[let.name] = ir.Let(let.name, type_, ir.Load(ir.Ref(name, order)))
     guards = tuple(a.name for a in allocs if isinstance(a, ir.Alloc))
-    notes = (("guards", guards), ("scope", "block"), ("stage", loop.axes[-1].name))
-    sync = ir.Sync(fresh("ring", taken), "barrier", notes)
+    when: ir.Notes = (("guards", guards), ("scope", "block"), ("stage", loop.axes[-1].name))
+    sync = ir.Sync(fresh("ring", taken), "barrier", when)
     body = tuple(loads.get(s.name, s) if isinstance(s, ir.Let) else s for s in loop.body)
     return replace(loop, body=(*allocs, *copies, sync, *body), notes=ir.with_notes(loop.notes, stages=stages))
 
