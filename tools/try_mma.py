@@ -115,7 +115,7 @@ def _times(*functions: Any) -> list[float]:
     """Seconds of each, in turns, caches flushed before: medians of 20."""
     import torch
 
-    flush = torch.empty(1 << 27, dtype=torch.int8, device="cuda")
+    flush = torch.empty(1 << 29, dtype=torch.int8, device="cuda")
     found: list[list[float]] = [[] for _ in functions]
     for _ in range(22):
         for times, function in zip(found, functions, strict=True):

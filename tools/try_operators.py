@@ -106,7 +106,7 @@ def _timed(launch: Any) -> float:
     """Seconds of one launch, caches flushed before: the median of 20."""
     import torch
 
-    flush = torch.empty(1 << 27, dtype=torch.int8, device="cuda")
+    flush = torch.empty(1 << 29, dtype=torch.int8, device="cuda")
     times = []
     for _ in range(20):
         flush.zero_()

@@ -196,9 +196,16 @@ def _of_panels(kernel: ir.Kernel, axes: Mapping[str, ir.Axis], threads: int) -> 
     else:
         bits = threads.bit_length() - 1
         low = min(bits // 2, (width - 1).bit_length())
-        of[rows] = Spread(-(-height >> (bits - low)) or 1, 1, low, bits - low)
-        of[columns] = Spread(-(-width >> low) or 1, 1, 0, low)
+        of[rows] = _of_fma(kernel, rows, height, low, bits - low)
+        of[columns] = _of_fma(kernel, columns, width, 0, low)
     return Layouts(of)
+
+
+def _of_fma(kernel: ir.Kernel, axis: str, points: int, low: int, bits: int) -> Spread:
+    """Neighbours side by side where they are so in shared memory; else lanes on neighbouring rows of it."""
+    down = any(isinstance(s, ir.Copy) and s.dst.index[-1] == axis for s in ir.walk(kernel.body))
+    run = 4 if down and points >= 4 << bits else 1
+    return Spread(max(1, points // run >> bits), run, low, bits)
 
 
 def warp_grid(height: int, width: int, warps: int) -> tuple[int, int]:

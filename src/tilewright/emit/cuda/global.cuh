@@ -51,10 +51,15 @@ template <Cache C, int BYTES> struct Reader {
   }
 };
 
+__device__ inline void write_wide(void* p, uint4 w) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
+}
+template <class W> __device__ inline void write_wide(void* p, W w) { *(W*)p = w; }
+
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
   if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
-  else *(W*)p = w;
+  else write_wide(p, w);
 }
 
 // Along the term of stride one, if the tile has neighbours there: how many elements one access takes, at most V.

@@ -78,7 +78,13 @@ template <bool DOWN, class X, class P, int N>
 __device__ inline void operand(float (&x)[N][4], const P& panel, int first, int k) {
 #pragma unroll
   for (int r = 0; r < N; ++r) {
-    if constexpr (DOWN) {
+    if constexpr (DOWN && X::RUN == 4) {
+#pragma unroll
+      for (int e = 0; e < 4 && r % 4 == 0; ++e) {
+        const float4 four = *(const float4*)panel.at(k + e, first + X::at(r));
+        x[r][e] = four.x, x[r + 1][e] = four.y, x[r + 2][e] = four.z, x[r + 3][e] = four.w;
+      }
+    } else if constexpr (DOWN) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) x[r][e] = *panel.at(k + e, first + X::at(r));
     } else {
