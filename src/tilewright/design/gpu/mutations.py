@@ -199,6 +199,22 @@ class Overlap(_Named):
         return changed(design, {"inflight": None if self.steps == 1 else self.steps})
 
 
+@dataclass(frozen=True)
+class PackRows(_Named):
+    """An operand is copied first to rows that the copy engine can read, or read where it lies.
+
+    before:  copy sa[m, k] <- a[m, k] @engine=plain
+    after:   a' = a, rows at multiples of 128 bytes;  copy sa[m, k] <- a'[m, k] @engine=tma      pack.a=row
+    """
+
+    tensor: str
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `pack.TENSOR=row`."""
+        return changed(design, {f"pack.{self.tensor}": "row" if self.wanted else None})
+
+
 def changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Illegal:
     """The design with `changes`, None dropping a decision; Illegal where nothing is changed."""
     decisions: dict[str, Choice | None] = {**dict(design.decisions), **changes}
@@ -225,6 +241,7 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
             yield StoreBy(tensor, way, _fit(r, {f"store.{tensor}": way}))
     for tensor in dict.fromkeys(o.tensor for o in found.operands):
         yield from (Cache(tensor, policy) for policy in (None, "evict_first", "evict_last"))
+        yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
     yield Overlap(1 - design.number("inflight", 1))
 
 
@@ -260,6 +277,6 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 
 __all__ = [
-    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "Persist", "Reshape", "SplitSum", "Spread", "StoreBy",
-    "changed", "suggested_gpu",
+    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "Reshape", "SplitSum", "Spread",
+    "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip
