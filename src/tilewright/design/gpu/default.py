@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ROW_BYTES, Resources
+from tilewright.design.gpu.resources import ROW_BYTES, Resources, shares_of
 
 _FEW = 128
 """Rows up to which the time is that of reading the weights."""
@@ -21,6 +21,7 @@ _FEW = 128
 _L2 = 5.5e12  # bytes/s that all SMs together read from L2 (measured on an H100)
 _JOIN = 1.5e-6  # seconds until parts of a sum have met
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
+_MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 _MMA = 0.8  # share of its peak that the matrix unit keeps up
 
 _SHAPES = (
@@ -77,7 +78,8 @@ class _Candidate:
         if self.swap:
             decisions |= {"swap": True, "producer": "warp", "inflight": 0}
         if self.parts > 1:
-            together = self.swap and self.parts <= 4 and self.rows == 64 * self.groups
+            meeting = 4 * self.rows * self.columns * len(p.dots) * self.parts // shares_of(self.columns, self.parts)
+            together = self.swap and self.parts <= 4 and self.rows == 64 * self.groups and meeting <= _MEETING
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": "cluster" if together else "two_pass"}
         elif not self.swap:
             decisions |= self._order(p, facts)

@@ -160,7 +160,7 @@ def _registers(r: Resources) -> Iterator[str]:
 
 
 def _clusters(r: Resources) -> Iterator[str]:
-    most = int(r.facts.machine.limit("max_cluster_blocks"))
+    most = int(dict(r.facts.machine.limits).get("max_cluster_blocks", 1))
     if r.blocks > most:
         yield f"cluster: {r.blocks} blocks, and {most} is the most; take fewer"
     spread = r.cluster(r.row) * r.cluster(r.column)

@@ -108,7 +108,9 @@ class Resources:
     def store_bytes(self) -> int:
         """Shared memory through which results leave, where the copy engine takes them."""
         out = [t for t in self.product.outputs if self.design.get(f"store.{t}") == "tma"]
-        rows = math.gcd(self.tile(self.column), ATOM_ROWS) if self.swap else ATOM_ROWS
+        columns = self.tile(self.column)
+        narrow = columns if columns <= ATOM_ROWS else math.gcd(columns, ATOM_ROWS)
+        rows = narrow if self.swap else ATOM_ROWS
         return len(out) * self.groups * STORE_SLOTS * rows * ROW_BYTES
 
     @property
