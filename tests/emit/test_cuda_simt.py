@@ -1,4 +1,4 @@
-"""CUDA C++ of programs without roles: compiled for three generations, no GPU needed; what ptxas and the SASS say of it."""
+"""CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it. No GPU needed."""
 
 import functools
 import subprocess
@@ -38,7 +38,9 @@ def built(name, element="bf16", machine="h200", align=16, columns=(), options=No
     facts = Facts(sizes, unit, Machine.named(machine), aligned)
     design = default_simt(kernel, facts)
     assert legal_simt(kernel, design, facts) == []
-    layouts = {t: TensorLayout(tuple(1 if d in unit[t] else None for d in range(len(tensors[t]))), align) for t in tensors}
+    layouts = {
+        t: TensorLayout(tuple(1 if d in unit[t] else None for d in range(len(tensors[t]))), align) for t in tensors
+    }
     whole = {a for s in ir.walk(kernel.body) if isinstance(s, ir.Let) for a in s.type.axes if a in kernel.dims}
     fixed = {d: n for d, n in sizes.items() if d in whole}
     module = emit_simt(lower_simt(kernel, design, facts), layouts, fixed, facts.machine)
@@ -47,7 +49,7 @@ def built(name, element="bf16", machine="h200", align=16, columns=(), options=No
 
 @functools.cache
 def disassembler():
-    found = [p for p in Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/nvdisasm")]
+    found = list(Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/nvdisasm"))
     return found[0] if found else None
 
 
