@@ -1,0 +1,85 @@
+"""How good predictions are against measurements: rank correlation, errors, and what their first choices are worth.
+
+For the learned correction the predictions are made by models that never saw the shape they are judged on (k-fold by
+groups), so that nothing is counted as learned that was only remembered.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.design.cost.correction import Correction, Row
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Predictions of one family or shape against measurements.
+
+    `spearman` is 1 where the order is right and 0 where it is chance; errors are |predicted - measured| / measured;
+    `first` is the best measured time over that of the design predicted to be best, `first16` over the best of the
+    sixteen so predicted.
+    """
+
+    count: int
+    spearman: float
+    median_error: float
+    mean_error: float
+    first: float
+    first16: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain numbers."""
+        return {k: round(float(v), 4) for k, v in vars(self).items()}
+
+
+def accuracy(predicted: Sequence[float], measured: Sequence[float]) -> Accuracy:
+    """How good `predicted` seconds are; both need the same length, at least two."""
+    if len(predicted) != len(measured) or len(measured) < 2:
+        raise ValueError(f"{len(predicted)} predictions and {len(measured)} measurements cannot be compared")
+    errors = [abs(p - m) / m for p, m in zip(predicted, measured, strict=True)]
+    order = sorted(range(len(predicted)), key=lambda n: predicted[n])
+    best = min(measured)
+    return Accuracy(
+        len(measured),
+        spearman(predicted, measured),
+        statistics.median(errors),
+        statistics.fmean(errors),
+        best / measured[order[0]],
+        best / min(measured[n] for n in order[:16]),
+    )
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation (Spearman 1904): Pearson's of the ranks, equal values sharing their mean rank; 0 if constant."""
+    a, b = _ranks(x), _ranks(y)
+    spread = float(np.std(a) * np.std(b))
+    return float(np.mean((a - a.mean()) * (b - b.mean()))) / spread if spread > 0 else 0.0
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    array = np.asarray(values, np.float64)
+    _, where, counts = np.unique(array, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[where.ravel()], np.float64)
+
+
+def cross_validated(rows: Sequence[Row], groups: Sequence[Hashable], folds: int = 4, seed: int = 0) -> list[float]:
+    """Corrected seconds of each row, by a correction that saw no row of its group; groups are dealt to folds."""
+    names = list(dict.fromkeys(groups))
+    fold = {g: n % min(folds, len(names)) for n, g in enumerate(names)}
+    result = [math.nan] * len(rows)
+    for held in sorted(set(fold.values())):
+        rest = [r for r, g in zip(rows, groups, strict=True) if fold[g] != held]
+        learned = Correction.fit(rest, seed)
+        for n, g in enumerate(groups):
+            if fold[g] == held:
+                result[n] = learned.predict(rows[n][0], rows[n][1])
+    return result
+
+
+__all__ = ["Accuracy", "accuracy", "cross_validated", "spearman"]

@@ -1,0 +1,202 @@
+"""The analytical model of a CPU: a design's loops, counted; the time of each phase on its busiest thread.
+
+    time of a phase = overlap(issue, L2, L3, memory) + copies into panels, by the busiest thread, + one hand-over
+
+Caches are warm: what fits in a level was left there by the call before. Not modelled: address translation, hardware
+prefetchers that give up (short rows), turbo clocks, what other processes do.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tilewright.design.cost.issue import Issue
+from tilewright.design.cost.nodes import Leaf, Node, Share, share
+from tilewright.design.cost.program import Program, program_of
+from tilewright.design.cost.rates import LINE, Rates, rates_of
+from tilewright.design.cost.schedule import Schedule
+from tilewright.design.cost.slots import Slots
+from tilewright.design.cost.term import Estimate, Term, largest
+from tilewright.design.cost.tiling import Tiling
+from tilewright.design.cost.traffic import Bytes, entering, kept, touched, working_set
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.language import ir
+
+HAND_OVER = 1.0e-6
+"""Seconds until all threads have begun and ended a phase (a parked pool: 0.4 to 0.7 us a region)."""
+
+TRIP, ENTRY, TILE = 1.0, 12.0, 30.0
+"""Cycles of a loop's counter, of entering and leaving a loop (one branch is guessed wrong), of a dealt tile's place."""
+
+L2_LATENCY, READS_AHEAD = 14.0, 6.0
+"""Cycles of a line from L2, and how many reads of one are under way at once."""
+
+AROUND_KEPT = 2.0
+"""What a store around the caches costs over one that memory waits for, where the caches hold its line."""
+
+OVERLAP = 3.0
+"""Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
+
+
+@dataclass
+class Cost:
+    """Seconds and counts of the busiest thread, by resource."""
+
+    slots: Slots = field(default_factory=Slots)
+    issue: float = 0.0  # s
+    copies: float = 0.0  # s
+    loops: float = 0.0  # s
+    chain: float = 0.0  # s
+    spill: float = 0.0  # s
+    l2_bytes: float = 0.0
+    l3_bytes: float = 0.0
+    memory_bytes: float = 0.0
+    around_bytes: float = 0.0
+    kept_bytes: float = 0.0  # bytes that going around the caches costs more
+    misses: float = 0.0  # cycles
+    excess: float = 1.0
+
+
+class Model:
+    """One design of one kernel on one machine."""
+
+    def __init__(self, kernel: ir.Kernel, design: Design, facts: Facts) -> None:
+        self.facts = facts
+        self.program: Program = program_of(kernel)
+        self.tiling = Tiling(self.program, design, facts)
+        self.threads = max(1, min(facts.machine.cores, self.tiling.number("threads", facts.machine.cores)))
+        self.rates: Rates = rates_of(facts.machine, self.threads)
+        self.schedule = Schedule(self.tiling)
+        self.issue = Issue(self.tiling, self.rates, self.schedule.panels)
+
+    def estimate(self) -> Estimate:
+        """Seconds and terms."""
+        shares = [share(p, self.tiling, self.threads) for p in self.schedule.phases]
+        held = sum(working_set(s.root.patches.items(), self.rates.l3) for s in shares)
+        costs = [self._phase(s, held) for s in shares]
+        return _combined(costs, self.rates, self.threads)
+
+    def _phase(self, s: Share, held: float) -> Cost:
+        cost, rates = Cost(excess=s.excess), self.rates
+        self._count(s.root, s.excess, cost)
+        levels = ((rates.l1, "l2_bytes"), (rates.l2, "l3_bytes"), (rates.l3, "memory_bytes"))
+        for capacity, name in levels:
+            warm = kept(held, capacity)
+            moved = entering(s.root, capacity) if warm < 1.0 else {}
+            setattr(cost, name, (1.0 - warm) * sum(moved.values()))
+            if name == "l2_bytes":
+                cost.misses = self._misses(s.root, moved)
+        around = sum(p.rows * p.run for a, p in s.root.patches.items() if a.around)
+        cost.around_bytes = around
+        cost.kept_bytes = around * kept(held + around, rates.l3) * (AROUND_KEPT - 1.0)
+        return cost
+
+    def _misses(self, root: Node, moved: Bytes) -> float:
+        """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
+        once, ahead = touched(root), _ahead(root)
+        waits = 0.0
+        for buffer, count in moved.items():
+            if buffer in ahead:
+                waits += max(0.0, count - once.get(buffer, 0.0)) / LINE * L2_LATENCY / ahead[buffer]
+        return waits
+
+    # ---------------------------------------------------------------------------------------------- cycles
+    def _count(self, node: Node, times: float, cost: Cost) -> None:
+        """Cycles of a loop that runs `times` times."""
+        clock = self.rates.clock
+        trips = node.trips * times
+        leaves = all(isinstance(c, Leaf) for c in node.children)
+        unroll = node.loop.unroll if node.loop is not None else 1
+        cost.loops += (ENTRY * times + TRIP * trips / unroll) / clock if leaves or node.trips > 1 else 0.0
+        for child in node.children:
+            if isinstance(child, Leaf):
+                self._leaf(child, node, trips, cost)
+            else:
+                self._count(child, trips, cost)
+                self._after(child, trips, cost)
+
+    def _leaf(self, leaf: Leaf, node: Node, trips: float, cost: Cost) -> None:
+        slots = self.issue.work(leaf.work)
+        serial = node.loop is not None and node.loop.serial
+        cycles = slots.cycles(self.rates)
+        clock = self.rates.clock
+        if leaf.work.copy is not None:
+            cost.copies += trips * cycles / clock
+        else:
+            free = Slots(**{**vars(slots), "chain": 0.0}).cycles(self.rates)
+            cost.issue += trips * free / clock
+            cost.chain += trips * (cycles - free if serial else 0.0) / clock
+        cost.slots.add(slots, trips)
+        if serial:
+            cost.spill += trips * self.issue.excess(node.axis).cycles(self.rates) / clock
+        else:
+            cost.loops += TILE * trips / clock
+
+    def _after(self, child: Node, times: float, cost: Cost) -> None:
+        if child.loop is not None and child.loop.serial:
+            folds = self.issue.folds(child.axis)
+            cost.issue += times * folds.cycles(self.rates) / self.rates.clock
+            cost.slots.add(folds, times)
+
+
+def _ahead(root: Node) -> dict[str, float]:
+    """Lines under way at once for each buffer that lies in rows: one where it is stored."""
+    found: dict[str, float] = {}
+    for leaf in (n for n in root.walk() if isinstance(n, Leaf)):
+        for access, p in leaf.patches.items():
+            if access.unit is not None and not access.around:
+                several = 1.0 if access.write and p.rows > 1 else READS_AHEAD
+                found[access.buffer] = min(found.get(access.buffer, READS_AHEAD), several)
+    return found
+
+
+def _combined(costs: list[Cost], rates: Rates, threads: int) -> Estimate:
+    """Phases one after the other."""
+    seconds, terms = 0.0, dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory"), 0.0)
+    for cost in costs:
+        core = cost.issue + cost.chain + cost.spill + cost.loops + cost.copies
+        l2 = max(cost.l2_bytes / rates.l2_rate, cost.misses) / rates.clock
+        l3 = cost.l3_bytes / (rates.l3_rate * rates.clock)
+        memory = threads * (cost.memory_bytes / rates.memory + (cost.around_bytes + cost.kept_bytes) / rates.stream)
+        seconds += overlap(core, l2, l3, memory) + HAND_OVER
+        for name, value in zip(
+            terms, (cost.issue, cost.chain, cost.spill, cost.loops, cost.copies, l2, l3, memory), strict=True
+        ):
+            terms[name] += value
+    listed = tuple(Term(n, v, "s") for n, v in terms.items())
+    return Estimate(seconds, largest(listed), (*listed, *_counts(costs, threads)))
+
+
+def _counts(costs: list[Cost], threads: int) -> tuple[Term, ...]:
+    last = costs[-1] if costs else Cost()
+    return (
+        Term("L2 bytes", sum(c.l2_bytes for c in costs), "byte"),
+        Term("L3 bytes", sum(c.l3_bytes for c in costs), "byte"),
+        Term("memory bytes", sum(c.memory_bytes for c in costs), "byte"),
+        Term("bytes around caches", sum(c.around_bytes for c in costs), "byte"),
+        Term("multiply", sum(c.slots.multiply for c in costs), "cycle"),
+        Term("compute", sum(c.slots.compute for c in costs), "cycle"),
+        Term("shuffle", sum(c.slots.shuffle for c in costs), "cycle"),
+        Term("load", sum(c.slots.load for c in costs), "cycle"),
+        Term("store", sum(c.slots.store for c in costs), "cycle"),
+        Term("instructions", sum(c.slots.instructions for c in costs), "1"),
+        Term("imbalance", last.excess, "1"),
+        Term("phases", len(costs), "1"),
+        Term("threads", threads, "1"),
+    )
+
+
+def overlap(*times: float) -> float:
+    """Seconds of parts that run side by side: a little more than the longest."""
+    longest = max(times)
+    if longest <= 0:
+        return 0.0
+    total = sum((t / longest) ** OVERLAP for t in times)
+    return longest * math.pow(total, 1 / OVERLAP)
+
+
+def estimate_cpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
+    """Seconds of one call of `kernel` under `design` at `facts.sizes`, caches warm."""
+    return Model(kernel, design, facts).estimate()

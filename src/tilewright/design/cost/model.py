@@ -1,0 +1,57 @@
+"""`estimate` and `features`: the model of whichever machine the facts name."""
+
+from __future__ import annotations
+
+import math
+
+from tilewright.design.cost.cpu import estimate_cpu
+from tilewright.design.cost.gpu import estimate_gpu
+from tilewright.design.cost.term import Estimate
+from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.errors import MachineError
+from tilewright.language import ir
+
+_TIMES = ("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory")
+_COUNTS = (
+    "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
+    "instructions", "imbalance", "phases",
+)  # fmt: skip
+_KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch")
+
+
+def estimate(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
+    """Seconds of one call at `facts.sizes`, what bounds it, and the terms; caches warm, nothing is run.
+
+    Raises MachineError for machines that have no model (they are simulated instead).
+    """
+    if facts.machine.is_cpu:
+        return estimate_cpu(kernel, design, facts)
+    if facts.machine.kind == "nvidia":
+        return estimate_gpu(kernel, design, facts)
+    raise MachineError(f"{facts.machine.name} is of kind {facts.machine.kind}: it has a simulator, no cost model")
+
+
+def features(kernel: ir.Kernel, design: Design, facts: Facts, known: Estimate | None = None) -> tuple[float, ...]:
+    """The estimate's terms and the outline of the design, as the learned correction reads them; always as many.
+
+    Times are shares of the predicted seconds, counts and decisions logarithms. `known` saves estimating again.
+    """
+    found = known or estimate(kernel, design, facts)
+    terms = {t.name: t.value for t in found.terms}
+    times = [terms.get(n, 0.0) / found.seconds if found.seconds else 0.0 for n in _TIMES]
+    counts = [math.log2(1.0 + terms.get(n, 0.0)) for n in _COUNTS]
+    return (math.log2(found.seconds), *times, *counts, *_outline(design))
+
+
+def _outline(design: Design) -> list[float]:
+    """For each kind of decision: how many there are, the largest and the product of their numbers (log2)."""
+    outline: list[float] = []
+    for kind in _KINDS:
+        values = [v for _, v in design.prefixed(kind)]
+        numbers = [math.log2(v) for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0]
+        outline += [float(len(values)), max(numbers, default=0.0), sum(numbers)]
+    return outline
+
+
+__all__ = ["estimate", "features"]

@@ -1,0 +1,36 @@
+"""Blocks on the SMs of a GPU: whole waves, and the last one that fills only a part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Waves:
+    """`count` waves of `slots` blocks each hold `blocks` blocks."""
+
+    blocks: int
+    slots: int
+
+    @property
+    def count(self) -> int:
+        """Waves, the last counted whole."""
+        return -(-self.blocks // self.slots) if self.slots else 0
+
+    @property
+    def efficiency(self) -> float:
+        """Blocks over the places of all waves: 133 blocks on 132 SMs give 133 / 264."""
+        return self.blocks / (self.count * self.slots) if self.count else 1.0
+
+
+def pipeline_cycles(steps: int, stages: int, load: float, compute: float) -> float:
+    """Cycles of a ring of `stages` buffers: `steps` times a load, then a use; loads go ahead while buffers are free.
+
+    One buffer: one after the other. Two or more: the first load, then the slower of both at every step, then the last
+    use. More than two hide what varies, which constant times do not show.
+    """
+    if steps <= 0:
+        return 0.0
+    if stages < 2:
+        return steps * (load + compute)
+    return load + (steps - 1) * max(load, compute) + compute

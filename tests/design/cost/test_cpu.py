@@ -1,0 +1,92 @@
+"""The whole model of a CPU: exact where it can be, and right in direction where not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import SHIPPED, facts, traced
+
+from tilewright.design.cost import estimate, features
+from tilewright.design.cost.cpu import overlap
+from tilewright.design.default import default_design
+from tilewright.design.design import Design
+from tilewright.operators import OPERATORS
+
+MATMUL = traced("matmul", activation=None)
+
+
+def tiled(**more) -> Design:
+    base = {"tile.m": 8, "tile.n": 32, "tile.k": 1, "lanes": ("n",), "pack.a": "panel", "pack.b": "panel", "threads": 1}
+    return Design.of({**base, **{k.replace("__", "."): v for k, v in more.items()}})
+
+
+def test_every_product_is_counted_once():
+    known = facts(MATMUL, "zen5", M=64, N=64, K=100)
+    found = estimate(MATMUL, tiled(), known)
+    # 8 tiles by 2 tiles by 100 steps of 8 by 2 vectors, two multiplications a cycle; and nothing in the copies.
+    assert found.value("multiply") == 8 * 2 * 100 * 8 * 2 / 2
+
+
+def test_half_empty_tiles_cost_as_much_as_full_ones():
+    whole = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=64, N=64, K=100)).value("multiply")
+    assert estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=57, N=33, K=100)).value("multiply") == whole
+
+
+def test_bytes_of_memory_are_those_of_the_operands_where_each_is_read_once():
+    # Vectors of one row against 256 MiB of weights, which no cache holds: each byte comes once.
+    design = Design.of({"tile.m": 1, "tile.n": 4, "tile.k": 64, "lanes": ("k",), "threads": 1})
+    found = estimate(MATMUL, design, facts(MATMUL, "zen5", M=1, N=8192, K=8192))
+    assert found.value("memory bytes") == pytest.approx(4 * (8192 * 8192 + 8192 + 8192), rel=1e-3)
+    assert found.bound == "memory"
+
+
+def test_what_the_caches_hold_comes_from_no_memory():
+    assert estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=64, N=64, K=64)).value("memory bytes") == 0
+
+
+def test_stores_around_the_caches_are_bytes_of_memory():
+    kernel = traced("scale_add")
+    name = next(p.name for p in kernel.params if p.dims and p.name not in ("a", "b"))
+    known = facts(kernel, "zen5")
+    plain = estimate(kernel, default_design(kernel, known), known)
+    streamed = estimate(kernel, default_design(kernel, known).with_(**{f"nontemporal__{name}": True}), known)
+    assert plain.value("bytes around caches") == 0
+    size = 1
+    for dim in kernel.param(name).dims or ():
+        size *= known.sizes[str(dim)]
+    assert streamed.value("bytes around caches") * streamed.value("threads") == size * 4
+
+
+def test_imbalance_and_threads():
+    known = facts(MATMUL, "zen5", M=24, N=32, K=64)
+    two = estimate(MATMUL, tiled().with_(threads=2), known)
+    assert two.value("threads") == 2
+    assert two.value("imbalance") == pytest.approx(2 / 1.5)
+
+
+def test_overlap_is_a_little_more_than_the_longest():
+    assert overlap(1.0, 0.0) == 1.0
+    assert overlap(1.0, 1.0) == pytest.approx(2 ** (1 / 3))
+    assert overlap(0.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("machine", SHIPPED)
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_every_operator_has_an_estimate_on_every_machine(name, machine):
+    kernel = traced(name)
+    known = facts(kernel, machine)
+    design = default_design(kernel, known)
+    found = estimate(kernel, design, known)
+    assert 0 < found.seconds < 100
+    assert found.bound in {t.name for t in found.terms}
+    assert len(features(kernel, design, known)) == len(features(MATMUL, tiled(), facts(MATMUL)))
+    assert found == estimate(kernel, design, known)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
+def test_more_rows_never_take_less_time(m, n, k):
+    small = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=16 * m, N=64 * n, K=64 * k))
+    large = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=32 * m, N=64 * n, K=64 * k))
+    assert large.seconds >= small.seconds
