@@ -22,18 +22,24 @@ TICKETS = 1 << 14
 
 @dataclass(frozen=True)
 class Ring:
-    """A buffer in shared memory that rotates through `slots` copies: panels of `rows` rows of 128 bytes."""
+    """A buffer in shared memory that rotates through `slots` copies: panels of `rows` rows of `pitch` bytes."""
 
     alloc: ir.Alloc
     rows: int
     panels: int
     slots: int
     offset: int
+    pitch: int = PANEL
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of one copy."""
-        return self.panels * self.rows * PANEL
+        return self.panels * self.rows * self.pitch
+
+    @property
+    def wide(self) -> int:
+        """Elements of a row."""
+        return self.pitch * 8 // self.alloc.dtype.bits
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ class Plan:
                 row_bytes = self.extent(s.dims[-1]) * s.dtype.bits // 8
                 rows = math.prod(self.extent(d) for d in s.dims[:-1])
                 slots = number(s, "stages", 1) * (self.groups if s.name in self.leaving else 1)
-                rings[s.name] = Ring(s, rows, -(-row_bytes // PANEL), slots, offset)
+                pitch = int(str(ir.note(s.notes, "layout")).removeprefix("swizzle"))
+                rings[s.name] = Ring(s, rows, -(-row_bytes // pitch), slots, offset, pitch)
                 offset += rings[s.name].slots * rings[s.name].slot_bytes
         return rings
 
@@ -295,8 +302,8 @@ class Plan:
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)
         dims = self.dims_of(far, near)
-        box = (PANEL * 8 // ring.alloc.dtype.bits, self.box_rows(copy), *(1 for _ in dims[2:]))
-        return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=PANEL, l2_promotion=256)
+        box = (ring.wide, self.box_rows(copy), *(1 for _ in dims[2:]))
+        return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions
     def size(self, dim: str) -> str:

@@ -228,7 +228,7 @@ class Tiles:
             ring = self.plan.rings[buffer]
             element = c_type(ring.alloc.dtype.name)
             turned = self._is_row(str(ring.alloc.dims[-1]))
-            call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}>"
+            call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}, {ring.wide}>"
             self.text.line(f"{call}({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)

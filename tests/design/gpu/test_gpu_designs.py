@@ -91,7 +91,7 @@ def test_the_designs_of_the_tests_are_legal(decisions):
         ({"split.k": 3, "how.k": "cluster", "cluster.m": 2}, "clusters", "take two_pass"),
         ({"split.k": 60}, "splits", "fall in fewer parts"),
         ({"schedule": "pingpong", "tile.m": 64, "warpgroups": 3}, "turns", "two warpgroups take turns"),
-        ({"store.OUT": "tma", "tile.n": 96}, "stores", "64 columns"),
+        ({"store.OUT": "tma", "tile.n": 80}, "stores", "64 columns"),
         ({"pdl": True}, "unit", "do not overlap"),
         ({"engine.a": "plain"}, "copies", "copy engine alone"),
         ({"grid.order": "spiral"}, "form", "takes one of row, grouped, hilbert"),

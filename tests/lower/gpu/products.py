@@ -33,6 +33,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "turns": {**BASE, "schedule": "pingpong", "tile.m": 64},
     "turns of two tiles": {**BASE, "schedule": "pingpong", "tile.n": 128},
     "engine stores": {**BASE, "store.OUT": "tma", "persistent": True},
+    "engine stores, half rows": {**BASE, "store.OUT": "tma", "tile.n": 224},
     "swapped": FEW,
     "swapped, engine stores": {**FEW, "tile.m": 40, "store.OUT": "tma"},
     "two passes": {**BASE, "tile.n": 128, "split.k": 3, "how.k": "two_pass"},
@@ -68,7 +69,7 @@ def design(kernel: ir.Kernel, decisions: dict[str, Any]) -> Design:
     dots = [s.name for s in ir.walk(kernel.body) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)]
     chosen = {f"store.{t}" if n == "store.OUT" else n: v for n, v in decisions.items() for t in stores}
     if len(dots) > 1:  # as many sums, so half the columns of each
-        chosen["tile.n"] = max(64, chosen["tile.n"] // 2)
+        chosen["tile.n"] = max(64, chosen["tile.n"] // 2 // 32 * 32)
     return Design.of({**chosen, **{f"atom.{d}": "wgmma" for d in dots}})
 
 

@@ -29,7 +29,7 @@ _SHAPES = (
     (128, 128, 2, "cooperative"), (128, 160, 2, "cooperative"), (128, 224, 2, "cooperative"),
     (256, 96, 2, "cooperative"), (192, 160, 3, "cooperative"), (128, 96, 2, "cooperative"), (128, 64, 2, "cooperative"),
     (64, 256, 1, "cooperative"), (64, 128, 1, "cooperative"), (64, 64, 1, "cooperative"),
-    (64, 256, 2, "pingpong"), (128, 128, 2, "pingpong"), (64, 192, 2, "pingpong"), (64, 128, 2, "pingpong"),
+    (128, 128, 2, "pingpong"), (64, 192, 2, "pingpong"),
 )  # fmt: skip
 """Rows and columns of a tile, warpgroups, and their schedule."""
 
@@ -94,7 +94,7 @@ class _Candidate:
         count = -(-p.size(axis, facts) // size)
         if self.tiles > facts.machine.cores // 2 and (count % 2 == 0 or count > 8):
             decisions[f"cluster.{axis.name}"] = 2
-        fits = self.columns % 64 == 0 and p.result_dtype in ("bf16", "f16")
+        fits = self.columns % 32 == 0 and p.result_dtype in ("bf16", "f16")
         if fits and all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
             decisions |= {f"store.{t}": "tma" for t in p.outputs}
         return decisions

@@ -207,8 +207,8 @@ def _stores(r: Resources) -> Iterator[str]:
         label = f"store.{tensor}=tma"
         if tensor not in r.facts.aligned or not r.product.unit_column(tensor, r.facts):
             yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
-        if r.tile(r.product.n.name) % 64 or r.product.result_dtype not in ("bf16", "f16"):
-            yield f"{label}: it takes 64 columns of 16-bit elements at a time; take direct"
+        if r.tile(r.product.n.name) % (64 if r.swap else 32) or r.product.result_dtype not in ("bf16", "f16"):
+            yield f"{label}: it takes 32 or 64 columns of 16-bit elements at a time; take direct"
 
 
 RULES = (

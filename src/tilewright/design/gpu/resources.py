@@ -111,7 +111,8 @@ class Resources:
         columns = self.tile(self.column)
         narrow = columns if columns <= ATOM_ROWS else math.gcd(columns, ATOM_ROWS)
         rows = narrow if self.swap else ATOM_ROWS
-        return len(out) * self.groups * STORE_SLOTS * rows * ROW_BYTES
+        pitch = ROW_BYTES if self.swap else math.gcd(columns, ATOM_ROWS) * ROW_BYTES // ATOM_ROWS
+        return len(out) * self.groups * STORE_SLOTS * rows * pitch
 
     @property
     def tiles(self) -> int:

@@ -79,7 +79,7 @@ class _Rows:
         if column is None or width <= _CHUNK:
             return tuple(t for s in body for t in self._leaving(s))
         name = fresh(column.rstrip("0123456789"), self.taken)
-        step = math.gcd(width, _CHUNK)
+        step = self.shares[name] = math.gcd(width, _CHUNK)
         inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
         return (ir.Loop((ir.Axis(name, column, step),), tuple(inside)),)
 
@@ -89,10 +89,12 @@ class _Rows:
             return (stmt,)
         name, ready = fresh(f"s_{stmt.ref.buffer}", self.taken), fresh("ready", self.taken)
         axes = tuple(str(i) for i in stmt.ref.index if str(i) in self._tiled)
-        notes = (("layout", "swizzle128"), ("place", "shared"), ("stages", STORE_SLOTS))
+        last = self.columns.get(axes[-1]) or self.axis.step or 0
+        dtype = self.kernel.param(stmt.ref.buffer).dtype
+        notes = (("layout", f"swizzle{last * dtype.bits // 8}"), ("place", "shared"), ("stages", STORE_SLOTS))
         place_ = ir.Ref(name, axes)
         return (
-            ir.Alloc(name, self.kernel.param(stmt.ref.buffer).dtype, axes, notes),
+            ir.Alloc(name, dtype, axes, notes),
             ir.Store(place_, stmt.value),
             ir.Sync(ready, "fence", (("guards", name), ("scope", "warpgroup"))),
             ir.Copy(stmt.ref, place_, (("engine", "tma"),)),
@@ -110,7 +112,7 @@ class _Rows:
 
     @cached_property
     def shares(self) -> dict[str, int]:
-        """Points of the axes along which the blocks of a cluster share the end of a sum."""
+        """Points of axes that this stage adds: shares of the blocks of a cluster, chunks of columns."""
         return {}
 
     def _alloc(self, name: str, init: ir.Let, place_: str) -> ir.Alloc:
