@@ -149,13 +149,9 @@ def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, 
     waves = math.ceil(tiles * parts / sms)
     busy = min(1.0, tiles * parts / sms)
     # An SM alone reads at most about twice its share.
-    seconds = max(weights * waves * sms / read * max(busy, 0.5), (weights + columns * depth) * waves * sms / _L2)
+    seconds = max(weights * waves * sms / read * max(busy, 0.6), (weights + columns * depth) * waves * sms / _L2)
     together = parts <= 4
-    join = (
-        0.0
-        if parts == 1
-        else _JOIN * (1 if together else 2) + parts * 4.0 * rows * columns * (2e-12 if together else 2e-11)
-    )
+    join = _JOIN * math.log2(parts) + (parts - 1) * 4.0 * rows * columns * (2e-12 if together else 2e-11)
     return seconds + join
 
 
@@ -166,18 +162,19 @@ def _many(p: Product, facts: Facts) -> list[_Candidate]:
         if schedule == "cooperative" and columns:
             tiles = _tiles(p, facts, rows, columns, False)
             for parts in _parts(p, facts, 4):
-                seconds = _many_seconds(p, facts, rows, columns, parts, tiles)
+                seconds = _many_seconds(p, facts, rows, columns, groups, parts, tiles)
                 found.append(_Candidate(seconds, rows, columns, groups, parts, False, tiles))
     return found
 
 
-def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, tiles: int) -> float:
+def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int, parts: int, tiles: int) -> float:
     sms, peak = facts.machine.cores, facts.machine.peak(p.dtype) or facts.machine.peak("bf16") or 1e15
     depth = p.size(p.k, facts) / parts
     flops = 2.0 * rows * columns * depth * len(p.dots)
     moved = depth * p.itemsize * (rows + columns * len(p.dots))
     pairs = 0.75 if tiles > sms // 2 and parts == 1 else 1.0  # blocks in pairs read one operand once for both
-    each = max(flops * sms / (peak * _MMA), moved * pairs * sms / _L2)
+    rate = _MMA if groups < 3 else _MMA * 0.93  # three warpgroups have few registers to hide anything in
+    each = max(flops * sms / (peak * rate), moved * pairs * sms / _L2)
     waves = math.ceil(tiles * parts / sms)
     join = 0.0 if parts == 1 else 2 * _JOIN + parts * 8.0 * rows * columns * waves * 1e-11
     return waves * (each + _WAVE) + join

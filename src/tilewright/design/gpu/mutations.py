@@ -223,9 +223,12 @@ def changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Il
 
 
 def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
-    """Every mutation that a product suggests on the matrix unit, whether legal or not, in a fixed order."""
+    """Every mutation that a program suggests, with the matrix unit or without, legal or not, in a fixed order."""
     found = product(kernel)
     if isinstance(found, str) or not any(atom == "wgmma" for _, atom in design.prefixed("atom")):
+        from tilewright.design.gpu.simt_mutations import suggested_simt
+
+        yield from suggested_simt(kernel, design, facts)
         return
     r = Resources(found, design, facts)
     yield from _shapes(r)

@@ -174,7 +174,7 @@ def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
     found = found or [
-        Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)
+        Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(kernel, design)
     ]
     if dict(design.prefixed("engine")):
         return found or legal_panels(kernel, design, facts)
@@ -207,10 +207,20 @@ def _is_power(value: Choice) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
-def _threads(design: Design) -> Iterator[str]:
-    warps = design.get("warps", 4)
+def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
+    warps, resident = design.get("warps", 4), design.get("resident", 1)
     if not _is_power(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
+    elif not isinstance(resident, int) or not 1 <= resident <= 64 // design.number("warps", 4):
+        yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"
+    lanes = design.get("lanes", ())
+    known = {a for let in structure.lets(kernel).values() for a in let.type.axes} | set(structure.axes(kernel))
+    if not isinstance(lanes, tuple) or len(set(lanes)) != len(lanes) or not set(lanes) <= known:
+        yield f"lanes={lanes}: takes distinct axes that values have: {', '.join(sorted(known))}"
+    for tensor, elements in design.prefixed("vec"):
+        most = _VECTOR // kernel.param(tensor).dtype.bytes
+        if isinstance(elements, int) and elements > most:
+            yield f"vec.{tensor}={elements}: an access moves {_VECTOR} bytes, {most} elements; take that or less"
 
 
 def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:
