@@ -18,7 +18,9 @@ from tilewright.design.gpu.resources import ROW_BYTES, Resources, shares_of
 _FEW = 128
 """Rows up to which the time is that of reading the weights."""
 
-_L2 = 5.5e12  # bytes/s that all SMs together read from L2 (measured on an H100)
+_L2 = 7.5e12  # bytes/s that all SMs together read from L2
+_PORT = 1.0e11  # bytes/s that one SM takes in
+_ALONE = 0.6
 _JOIN = 1.5e-6  # seconds until parts of a sum have met
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
@@ -78,8 +80,7 @@ class _Candidate:
         if self.swap:
             decisions |= {"swap": True, "producer": "warp", "inflight": 0}
         if self.parts > 1:
-            meeting = 4 * self.rows * self.columns * len(p.dots) * self.parts // shares_of(self.columns, self.parts)
-            together = self.swap and self.parts <= 4 and self.rows == 64 * self.groups and meeting <= _MEETING
+            together = self.swap and self.rows == 64 * self.groups and _meet(p, self.rows, self.columns, self.parts)
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": "cluster" if together else "two_pass"}
         elif not self.swap:
             decisions |= self._order(p, facts)
@@ -98,6 +99,12 @@ class _Candidate:
         if fits and all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
             decisions |= {f"store.{t}": "tma" for t in p.outputs}
         return decisions
+
+
+def _meet(p: Product, rows: int, columns: int, parts: int) -> bool:
+    """Whether parts of a sum are better joined in a cluster: few, and small enough to meet beside the ring."""
+    meeting = 4 * rows * columns * len(p.dots) * parts // shares_of(columns, parts)
+    return parts <= 4 and meeting <= _MEETING
 
 
 def _room(facts: Facts) -> int:
@@ -146,13 +153,17 @@ def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, 
     sms, read = facts.machine.cores, facts.machine.memory.read or facts.machine.memory.bandwidth or 3e12
     depth = p.size(p.k, facts) / parts * p.itemsize
     weights = rows * depth * sum(o.axis == p.n.name for o in p.operands)
-    waves = math.ceil(tiles * parts / sms)
-    busy = min(1.0, tiles * parts / sms)
-    # An SM alone reads at most about twice its share.
-    seconds = max(weights * waves * sms / read * max(busy, 0.6), (weights + columns * depth) * waves * sms / _L2)
-    together = parts <= 4
-    join = _JOIN * math.log2(parts) + (parts - 1) * 4.0 * rows * columns * (2e-12 if together else 2e-11)
-    return seconds + join
+    blocks, waves = tiles * parts, math.ceil(tiles * parts / sms)
+    # An SM reads no more than its share, unless others idle: then up to 1 / _ALONE of it.
+    seconds = max(blocks * weights, waves * sms * weights * _ALONE) / read
+    moved = weights + columns * depth
+    seconds = max(seconds, blocks * moved / _L2, waves * moved / _PORT)
+    each = 4.0 * rows * columns * len(p.dots)
+    if _meet(p, rows, columns, parts):
+        join = _JOIN * math.log2(parts) + parts * each / shares_of(columns, parts) * 3e-11
+    else:
+        join = 2 * _JOIN + parts * each * 3e-11
+    return seconds if parts == 1 else seconds + join
 
 
 def _many(p: Product, facts: Facts) -> list[_Candidate]:
