@@ -73,7 +73,14 @@ LARGE: list[Job] = [
 ]
 SMALL: list[Job] = [
     ((m, n, k, ""), {**FEW, **more, "tile.m": max(8, m)})
-    for m, n, k in ((1, 4096, 4096), (16, 4096, 4096), (16, 6144, 4096), (16, 28672, 4096), (1, 2048, 8192), (64, 4096, 4096))
+    for m, n, k in (
+        (1, 4096, 4096),
+        (16, 4096, 4096),
+        (16, 6144, 4096),
+        (16, 28672, 4096),
+        (1, 2048, 8192),
+        (64, 4096, 4096),
+    )
     for more in (
         {"stages": 8, "inflight": 0},
         {"stages": 8, "split.k": 2, "how.k": "two_pass", "inflight": 0},
@@ -86,7 +93,56 @@ SMALL: list[Job] = [
         {"stages": 6, "tile.n": 128, "warpgroups": 2, "split.k": 4, "how.k": "two_pass", "inflight": 0},
     )
 ]
-LISTS = {"first": FIRST, "large": LARGE, "small": SMALL}
+MIDDLE: list[Job] = [
+    ((m, n, k, ""), {**FEW, **more, "tile.m": m, "inflight": 0})
+    for m, n, k in ((64, 4096, 4096), (128, 4096, 4096), (64, 2048, 2048), (128, 4096, 14336))
+    for more in (
+        {"stages": 6},
+        {"stages": 6, "store.c": "tma"},
+        {"stages": 6, "split.k": 2, "how.k": "cluster"},
+        {"stages": 6, "split.k": 2, "how.k": "cluster", "store.c": "tma"},
+        {"stages": 5, "split.k": 4, "how.k": "cluster", "store.c": "tma"},
+        {"stages": 4, "tile.n": 128, "warpgroups": 2, "split.k": 2, "how.k": "cluster", "store.c": "tma"},
+        {"stages": 4, "tile.n": 128, "warpgroups": 2, "split.k": 4, "how.k": "cluster", "store.c": "tma"},
+        {"stages": 4, "tile.n": 128, "warpgroups": 2, "split.k": 4, "how.k": "cluster"},
+        {"stages": 4, "tile.n": 128, "warpgroups": 2, "split.k": 4, "how.k": "two_pass", "store.c": "tma"},
+        {"stages": 6, "cluster.n": 2, "split.k": 2, "how.k": "two_pass", "store.c": "tma"},
+        {"stages": 6, "cluster.n": 4, "split.k": 2, "how.k": "two_pass"},
+    )
+]
+# What a kernel takes beside reading: hardly any weights, then one step, then a column of steps.
+FLOOR: list[Job] = [
+    ((1, 64, 64, ""), {**FEW, "tile.m": 8, "stages": 2, "inflight": 0}),
+    ((1, 8448, 64, ""), {**FEW, "tile.m": 8, "stages": 2, "inflight": 0}),
+    ((1, 8448, 512, ""), {**FEW, "tile.m": 8, "stages": 8, "inflight": 0}),
+    ((1, 64, 4096, ""), {**FEW, "tile.m": 8, "stages": 8, "inflight": 0}),
+    ((1, 4096, 1024, ""), {**FEW, "tile.m": 8, "stages": 8, "split.k": 2, "how.k": "cluster", "inflight": 0}),
+    ((1, 4096, 1024, ""), {**FEW, "tile.m": 8, "stages": 8, "split.k": 2, "how.k": "two_pass", "inflight": 0}),
+    ((16, 4096, 1024, ""), {**FEW, "stages": 8, "split.k": 2, "how.k": "cluster", "inflight": 0}),
+    ((16, 4096, 1024, ""), {**FEW, "stages": 8, "split.k": 4, "how.k": "cluster", "inflight": 0}),
+    ((16, 4096, 1024, ""), {**FEW, "stages": 8, "inflight": 0}),
+]
+PINGPONG: list[Job] = [
+    ((m, n, k, ""), {**TMA, "schedule": "pingpong", "tile.m": rows, "tile.n": columns, "stages": stages, **more})
+    for m, n, k in ((2048, 4096, 4096), (8192, 3072, 2048))
+    for rows, columns, stages in ((64, 256, 4), (128, 128, 5), (64, 192, 5))
+    for more in ({}, {"cluster.m": 2})
+]
+DEFAULTS: list[Job] = [
+    ((m, n, k, ""), None)
+    for n, k in ((3072, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (4096, 14336))
+    for m in (1, 16, 64, 128, 512, 2048)
+]
+FUSED: list[Job] = [
+    ((m, n, 4096, epilogue), None)
+    for n in (14336, 4096)
+    for m in (16, 512, 2048)
+    for epilogue in ("bias_gelu", "residual", "gate_up")
+]
+LISTS = {
+    "first": FIRST, "large": LARGE, "small": SMALL, "middle": MIDDLE, "floor": FLOOR, "pingpong": PINGPONG,
+    "defaults": DEFAULTS, "fused": FUSED,
+}  # fmt: skip
 
 
 def main() -> None:

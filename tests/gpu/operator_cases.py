@@ -78,7 +78,7 @@ def _norm(name: str, extra: tuple[str, ...], outputs: tuple[str, ...], vectors: 
     def make(d: Draw, large: bool) -> Call:
         m, n = _rows(d, large)
         inputs = {"x": d.normal(m, n), **{e: d.normal(m, n) for e in extra}, **{v: d.normal(n) for v in vectors}}
-        return _call(name, inputs, {o: ((m, n), d.type) for o in outputs}, scalars={"eps": 1e-5})
+        return _call(name, inputs, dict.fromkeys(outputs, ((m, n), d.type)), scalars={"eps": 1e-5})
 
     return make
 
@@ -99,7 +99,9 @@ def _embedding(d: Draw, large: bool) -> Call:
 
 
 def _matmul(d: Draw, large: bool) -> Call:
-    m, n, k = (1, 4096, 4096) if large else (d.size(1, 3, 8, 17, 70, 130), d.size(1, 16, 65, 200), d.size(1, 8, 31, 64, 500))
+    m, n, k = (
+        (1, 4096, 4096) if large else (d.size(1, 3, 8, 17, 70, 130), d.size(1, 16, 65, 200), d.size(1, 8, 31, 64, 500))
+    )
     inputs: dict[str, Any] = {"a": d.normal(m, k), "b": d.normal(n, k)}
     options: dict[str, Any] = {}
     if not large and d.size(0, 1):
@@ -110,11 +112,15 @@ def _matmul(d: Draw, large: bool) -> Call:
 
 def _gate_up(d: Draw, large: bool) -> Call:
     m, n, k = (4, 4096, 4096) if large else (d.size(1, 5, 17, 70), d.size(1, 16, 65, 200), d.size(8, 31, 64, 500))
-    return _call("gate_up", {"x": d.normal(m, k), "gate": d.normal(n, k), "up": d.normal(n, k)}, {"y": ((m, n), d.type)})
+    return _call(
+        "gate_up", {"x": d.normal(m, k), "gate": d.normal(n, k), "up": d.normal(n, k)}, {"y": ((m, n), d.type)}
+    )
 
 
 def _batched(d: Draw, large: bool) -> Call:
-    b, m, n, k = (8, 128, 128, 128) if large else (d.size(1, 3), d.size(1, 9, 70), d.size(1, 65, 200), d.size(8, 31, 64))
+    b, m, n, k = (
+        (8, 128, 128, 128) if large else (d.size(1, 3), d.size(1, 9, 70), d.size(1, 65, 200), d.size(8, 31, 64))
+    )
     return _call("batched_matmul", {"a": d.normal(b, m, k), "b": d.normal(b, n, k)}, {"c": ((b, m, n), d.type)})
 
 
@@ -135,7 +141,9 @@ def _rope(d: Draw, large: bool) -> Call:
 
 
 def _rope_cache(d: Draw, large: bool) -> Call:
-    b, s, q, h, r, t = (8, 128, 32, 8, 64, 512) if large else (d.size(1, 2), d.size(1, 5), d.size(2, 4), 2, d.size(8, 40, 64), 9)
+    b, s, q, h, r, t = (
+        (8, 128, 32, 8, 64, 512) if large else (d.size(1, 2), d.size(1, 5), d.size(2, 4), 2, d.size(8, 40, 64), 9)
+    )
     cos, sin = _angles(d, t, r)
     places = np.stack([d.random.permutation(t)[:s] for _ in range(b)]).astype(np.int32)
     inputs = {
@@ -167,7 +175,9 @@ def _paged_rope_cache(d: Draw, large: bool) -> Call:
 
 
 def _attention(d: Draw, large: bool) -> Call:
-    b, h, g, s, t, w = (4, 8, 4, 1, 2048, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5, 20), d.size(20, 45), d.size(16, 64, 80))
+    b, h, g, s, t, w = (
+        (4, 8, 4, 1, 2048, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5, 20), d.size(20, 45), d.size(16, 64, 80))
+    )
     inputs = {
         "q": d.normal(b, h, g, s, w), "k": d.normal(b, h, t, w), "v": d.normal(b, h, t, w),
         "lengths": d.random.integers(s, t + 1, (b,)).astype(np.int32),
@@ -177,10 +187,13 @@ def _attention(d: Draw, large: bool) -> Call:
 
 
 def _paged_attention(d: Draw, large: bool) -> Call:
-    b, h, g, s, pages, page, w = (4, 8, 4, 1, 128, 16, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5), 6, d.size(4, 16), d.size(16, 64))
+    b, h, g, s, pages, page, w = (
+        (4, 8, 4, 1, 128, 16, 128) if large else (2, 2, d.size(1, 3), d.size(1, 5), 6, d.size(4, 16), d.size(16, 64))
+    )
     table = np.stack([d.random.permutation(b * pages)[:pages] for _ in range(b)]).astype(np.int32)
     inputs = {
-        "q": d.normal(b, h, g, s, w), "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
+        "q": d.normal(b, h, g, s, w),
+        "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
         "page_table": table, "lengths": d.random.integers(s, pages * page + 1, (b,)).astype(np.int32),
     }  # fmt: skip
     return _call("paged_attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5})

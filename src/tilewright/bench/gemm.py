@@ -1,7 +1,7 @@
 """`tilewright bench gemm`: designed products beside cuBLAS on one GPU, case by case.
 
 For each case designs are searched with a budget of trials, the winner and the default design are verified, and all are
-timed against torch in paired rounds. Weights of at most a third of memory are drawn for each case anew.
+timed against torch in paired rounds, each as the replay of a CUDA graph, so that no host's pace is part of a time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tilewright.errors import TilewrightError
 from tilewright.machines.machine import Machine
 from tilewright.runtime.cuda.dispatch import machine, requested
 from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
-from tilewright.runtime.cuda.measure import compare
+from tilewright.runtime.cuda.measure import captured, compare
 
 _OURS, _DEFAULT, _PEER = "tilewright", "default", "torch"
 
@@ -58,7 +58,8 @@ def _measured(case: GemmCase, effort: Effort, known: Machine) -> Result:
     calls: dict[str, Callable[[], object]] = {
         _OURS: evaluator.launch(found.winner), _DEFAULT: evaluator.launch(default), _PEER: setup.peer()
     }  # fmt: skip
-    timed = compare(calls, rounds=effort.rounds, poison=setup.poison)
+    timed = compare({n: captured(call) for n, call in calls.items()}, rounds=effort.rounds, poison=setup.poison)
+    setup.redraw()
     setup.poison()
     calls[_OURS]()
     setup.check()

@@ -1,4 +1,4 @@
-"""What a call costs the host: a dispatched `tw.ops.linear` on the GPU beside torch's, and beside an op that does nothing.
+"""What a call costs the host: a dispatched `ops.linear` on the GPU beside torch's, and beside an op that does nothing.
 
 The product is so small that the GPU never makes the host wait; calls are timed in batches and nothing is synchronised
 inside one.

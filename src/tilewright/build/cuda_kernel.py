@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from tilewright.build.cache import Cache, cache_key, disk_cache
 from tilewright.build.kernel_cache import Request
 from tilewright.build.ptxas import Report
 from tilewright.build.stages import save_artefacts
+from tilewright.design.default import default_design
+from tilewright.design.design import Design
+from tilewright.design.gpu.packing import ALIGNED, as_packed, packed, without_packs
 from tilewright.design.legality import check
-from tilewright.emit.abi import Extent, Reserve
+from tilewright.emit.abi import Extent, Reserve, TensorLayout
 from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, TensorMap
 from tilewright.errors import ArgumentError, CompileError, IllegalDesign, TilewrightError
 from tilewright.language import ir
+from tilewright.language.parser import parse
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
 
@@ -38,6 +42,7 @@ class CudaBinary:
     cubin: bytes = field(repr=False)
     report: Report
     seconds: float = 0.0
+    packs: tuple[tuple[str, Request, CudaBinary], ...] = ()  # copies of operands that are launched first
 
 
 class CudaStages:
@@ -47,18 +52,25 @@ class CudaStages:
         self.request, self.machine = request, machine
 
     @cached_property
+    def packs(self) -> tuple[tuple[str, CudaStages], ...]:
+        """The copies that come first: the tensor that each packs, and what becomes of its program."""
+        return tuple((t, CudaStages(r, self.machine)) for t, r in pack_requests(self.request, self.machine))
+
+    @cached_property
     def sched(self) -> ir.Kernel:
         """The scheduled program."""
         from tilewright.lower.gpu.stages import lower_gpu
 
-        return lower_gpu(self.request.kernel, self.request.design, self.request.facts(self.machine))
+        request = self.request
+        facts = as_packed(request.kernel, request.facts(self.machine), packed(request.design))
+        return lower_gpu(request.kernel, without_packs(request.design), facts)
 
     @cached_property
     def module(self) -> CudaModule:
         """The CUDA C++, and what a launch has to know."""
         from tilewright.emit.cuda import emit_cuda
 
-        return emit_cuda(self.sched, dict(self.request.layouts), dict(self.request.sizes), self.machine)
+        return emit_cuda(self.sched, packed_layouts(self.request), dict(self.request.sizes), self.machine)
 
     @cached_property
     def compiled(self) -> nvrtc.Compiled:
@@ -77,6 +89,12 @@ class CudaStages:
 
     def text(self, stage: str) -> str:
         """`tile`, `sched`, `cu`, `ptx` or `sass` as text; CompileError where no disassembler is found."""
+        if stage != "tile" and self.packs:
+            copies = [f"// pack {tensor}\n{copy.text(stage)}" for tensor, copy in self.packs]
+            return "\n".join([*copies, self._own(stage)])
+        return self._own(stage)
+
+    def _own(self, stage: str) -> str:
         match stage:
             case "tile":
                 return show(self.request.kernel)
@@ -101,8 +119,9 @@ def build_cuda(request: Request, machine: Machine) -> CudaBinary:
     after compilation for one whose registers ptxas had to spill beyond use or that cannot be launched.
     """
     store, key = disk_cache(), key_of(request, machine)
-    found = _found(store, key)
-    return found if found is not None else _compiled(store, key, request, machine)
+    found = _found(store, key) or _compiled(store, key, request, machine)
+    packs = tuple((t, r, build_cuda(r, machine)) for t, r in pack_requests(request, machine))
+    return replace(found, packs=packs) if packs else found
 
 
 def build_many(requests: Iterable[Request], machine: Machine, workers: int) -> list[CudaBinary | TilewrightError]:
@@ -116,6 +135,38 @@ def build_many(requests: Iterable[Request], machine: Machine, workers: int) -> l
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         return list(pool.map(one, requests))
+
+
+def pack_requests(request: Request, machine: Machine) -> Iterator[tuple[str, Request]]:
+    """The copy of each operand that the design packs, as a program: any sizes, from rows that lie anywhere."""
+    for tensor in packed(request.design):
+        param, layout = request.kernel.param(tensor), dict(request.layouts)[tensor]
+        assert param.dims is not None
+        program = parse(_COPIES[len(param.dims)].replace("DTYPE", param.dtype.name))
+        to = packed_layouts(request)[tensor]
+        bare = Request(program, Design(), (("x", layout), ("y", to)), ())
+        facts = replace(bare.facts(machine), sizes={"B": 8, "R": 4096, "C": 4096})  # one copy serves all sizes
+        yield tensor, replace(bare, design=default_design(program, facts))
+
+
+_COPIES = {
+    2: """kernel pack(x: DTYPE[R, C], y: DTYPE[R, C]) {
+  for r in R, c in C parallel { v = load x[r, c] : DTYPE[r, c] store y[r, c] = v }
+}""",
+    3: """kernel pack(x: DTYPE[B, R, C], y: DTYPE[B, R, C]) {
+  for each b in B, r in R, c in C parallel { v = load x[b, r, c] : DTYPE[r, c] store y[b, r, c] = v }
+}""",
+}
+
+
+def packed_layouts(request: Request) -> dict[str, TensorLayout]:
+    """Layouts of the operands as the product meets them."""
+    layouts = dict(request.layouts)
+    for tensor in packed(request.design):
+        strides = layouts[tensor].strides
+        unit = next((d for d, s in enumerate(strides) if s == 1), len(strides) - 1)
+        layouts[tensor] = TensorLayout(tuple(1 if d == unit else None for d in range(len(strides))), ALIGNED)
+    return layouts
 
 
 def key_of(request: Request, machine: Machine) -> str:

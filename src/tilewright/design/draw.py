@@ -32,6 +32,10 @@ class Pick(Protocol):
 
 def draw(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
     """A design of all nests of a program."""
+    if facts.machine.kind == "nvidia":
+        from tilewright.design.gpu.design import draw_gpu
+
+        return draw_gpu(kernel, facts, pick)
     decisions: Decisions = {}
     lanes: list[str] = []
     for nest in structure.nests(kernel):

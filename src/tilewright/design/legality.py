@@ -66,9 +66,9 @@ def legal(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     `facts.sizes` may be incomplete: what is not known is not judged.
     """
     if facts.machine.kind == "nvidia":
-        from tilewright.design.gpu.legality import legal_gpu
+        from tilewright.design.gpu.design import legal_with_packs
 
-        return legal_gpu(kernel, design, facts)
+        return legal_with_packs(kernel, design, facts)
     view = View(kernel, design, facts)
     return _broken(FORM, view) or _broken(RULES, view)
 

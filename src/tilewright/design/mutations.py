@@ -49,6 +49,11 @@ def steps(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[tuple[Mut
 
 def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
+    if facts.machine.kind == "nvidia":
+        from tilewright.design.gpu.mutations import suggested_gpu
+
+        yield from suggested_gpu(kernel, design, facts)
+        return
     yield from _lane_mutations(kernel, design)
     yield from _tile_mutations(kernel, design, facts)
     for nest in structure.nests(kernel):

@@ -9,7 +9,7 @@ from tilewright.emit.cuda_abi import CudaModule, args_struct
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import declare, initialise, peers
+from tilewright.emit.cuda_sync import declare, initialise, open_turns, peers
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -40,12 +40,19 @@ class _Module:
     def module(self) -> CudaModule:
         plan = self.plan
         self.head()
-        opening = f'extern "C" __global__ void __launch_bounds__({plan.threads}, 1) {self.entry}(const __grid_constant__ Args args)'
+        bounds, parameter = f"__launch_bounds__({plan.threads}, 1)", "const __grid_constant__ Args args"
+        opening = f'extern "C" __global__ void {bounds} {self.entry}({parameter})'
         with self.text.block(opening):
             self.prologue()
             self.roles()
         return CudaModule(
-            self.text.text(), self.entry, plan.threads, grid_of(plan, self.grid_loop), plan.maps, plan.shared_bytes, plan.scratch
+            self.text.text(),
+            self.entry,
+            plan.threads,
+            grid_of(plan, self.grid_loop),
+            plan.maps,
+            plan.shared_bytes,
+            plan.scratch,
         )
 
     def head(self) -> None:
@@ -69,11 +76,11 @@ class _Module:
                 line(f"const int {cname(dim)} = int(args.words[{plan.words.dim(dim)}]);")
         direct = {r.buffer for s in plan.statements for r in _direct(s)}
         for p in self.kernel.params:
+            kind = c_type(p.dtype.name)
             if p.dims is None:
-                bits = plan.words.scalar(p.name)
-                line(f"const {c_type(p.dtype.name)} {cname(p.name)} = *(const {c_type(p.dtype.name)}*)&args.words[{bits}];")
+                line(f"const {kind} {cname(p.name)} = *(const {kind}*)&args.words[{plan.words.scalar(p.name)}];")
             elif p.name in direct:
-                line(f"{c_type(p.dtype.name)}* const {cname(p.name)} = ({c_type(p.dtype.name)}*)args.words[{plan.words.tensor(p.name)}];")
+                line(f"{kind}* const {cname(p.name)} = ({kind}*)args.words[{plan.words.tensor(p.name)}];")
         for ring in plan.rings.values():
             dims = ", ".join(map(str, ring.alloc.dims))
             what = f"{ring.alloc.dtype}[{dims}], {ring.slots} x {ring.slot_bytes} bytes"
@@ -145,6 +152,8 @@ class _Module:
         rings = [s for s in self.plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "stages")]
         if rings:
             self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")
+        if team.name != "producer":
+            open_turns(self.plan, self.text)
         leaves = team.name != "producer" and self.plan.leaving
         if leaves:
             self.text.line("unsigned leaving = 0;")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.emit.cuda_plan import PANEL, Plan, number
+from tilewright.emit.cuda_plan import Plan, number
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 
@@ -17,15 +17,14 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str) -> None:
     blocks, height = number(copy, "multicast", 1), plan.box_rows(copy)
     share = ring.rows // blocks
     hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
-    wide = PANEL * 8 // ring.alloc.dtype.bits
     place = f"{cname(ring.alloc.name)} + slot.index * {ring.slot_bytes}"
     first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
     for panel in range(ring.panels):
         for row in range(0, share, height):
-            shift = f" + {panel * ring.rows * PANEL + row * PANEL}" if panel or row else ""
+            shift = f" + {panel * ring.rows * ring.pitch + row * ring.pitch}" if panel or row else ""
             if blocks > 1:
-                shift += f" + {multicast_rank(plan, copy)} * {share * PANEL}"
-            at = _coordinates(plan, far, near, panel * wide, f"{first}{f' + {row}' if row else ''}")
+                shift += f" + {multicast_rank(plan, copy)} * {share * ring.pitch}"
+            at = _coordinates(plan, far, near, panel * ring.wide, f"{first}{f' + {row}' if row else ''}")
             call = f"load_box_to_all({multicast_mask(plan, copy)}, " if blocks > 1 else "load_box("
             text.line(f"{call}{place}{shift}, {map_}, {full}[slot.index], {hint}, {at});")
 
@@ -34,12 +33,12 @@ def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
     """`copy tensor <- buffer`: one thread of the warpgroup hands the boxes to the engine."""
     ring, near, far = plan.ring_of(copy)
     map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
-    wide = PANEL * 8 // ring.alloc.dtype.bits
     text.line("meet(2 + group, 128);")
     with text.block("if (threadIdx.x % 128 == 0)"):
         for panel in range(ring.panels):
-            shift = f" + {panel * ring.rows * PANEL}" if panel else ""
-            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {_coordinates(plan, far, near, panel * wide, '')});")
+            shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
+            at = _coordinates(plan, far, near, panel * ring.wide, "")
+            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
         text.line("commit_stores();")
 
 
@@ -53,18 +52,9 @@ def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, inner: int, row: str) ->
     return ", ".join(starts)
 
 
-def _cluster_axes(plan: Plan) -> list[ir.Axis]:
-    return [
-        a
-        for s in plan.statements
-        if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
-        for a in s.axes
-    ]
-
-
 def multicast_rank(plan: Plan, copy: ir.Copy) -> str:
     """C++ of a block's number among those that share a copy."""
-    axes = _cluster_axes(plan)
+    axes = plan.spread
     inner = 1
     for axis in reversed(axes):
         if axis.name not in copy.src.index:
@@ -75,7 +65,7 @@ def multicast_rank(plan: Plan, copy: ir.Copy) -> str:
 
 def multicast_mask(plan: Plan, copy: ir.Copy) -> str:
     """C++ of the blocks that receive a copy, a bit each."""
-    axes = _cluster_axes(plan)
+    axes = plan.spread
     if all(a.name not in copy.src.index for a in axes):
         return hex((1 << plan.cluster) - 1)
     outer, inner = axes  # one of two axes shares

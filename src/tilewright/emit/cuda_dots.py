@@ -17,7 +17,12 @@ _STEP_BYTES = 32  # of the sum, that one instruction takes
 
 def is_rows(loop: ir.Loop) -> bool:
     """Whether a loop goes over rows of the atom."""
-    if not loop.parallel or len(loop.axes) != 1 or loop.axes[0].step != ATOM_ROWS or ir.note(loop.notes, "bind") == "cluster":
+    if (
+        not loop.parallel
+        or len(loop.axes) != 1
+        or loop.axes[0].step != ATOM_ROWS
+        or ir.note(loop.notes, "bind") == "cluster"
+    ):
         return False
     return not any(isinstance(s, ir.Role) for s in ir.walk(loop.body))
 
@@ -30,7 +35,13 @@ def multiply(plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, f
     loads = {s.name: s for s in rows.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)}
     operands = [loads[n] for n in (dot.expr.a, dot.expr.b)]
     operands.sort(key=lambda let: row not in let.type.axes)
-    target = next(s for w in rows.body if isinstance(w, ir.When) for s in w.body if isinstance(s, ir.Store) and s.value == dot.name)
+    target = next(
+        s
+        for w in rows.body
+        if isinstance(w, ir.When)
+        for s in w.body
+        if isinstance(s, ir.Store) and s.value == dot.name
+    )
     dtype = operands[0].type.dtype
     steps = plan.extent(depth) * dtype.bits // 8 // _STEP_BYTES
     a, b = (_operand(plan, let, row, rows, depth) for let in operands)

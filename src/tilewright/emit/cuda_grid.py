@@ -12,14 +12,10 @@ from tilewright.language import ir
 
 def grid_of(plan: Plan, loop: ir.Loop) -> Grid:
     """The launch that covers a loop bound to the grid."""
-    spans = {a.over: plan.trips(a) for s in plan.statements if isinstance(s, ir.Loop) and _is_cluster(s) for a in s.axes}
+    spans = {a.over: plan.trips(a) for a in plan.spread}
     axes = tuple((plan.root(a.name), plan.extent(a.name) // spans.get(a.name, 1)) for a in loop.axes)
     clusters = tuple((n, spans[a.name]) for n, a in enumerate(loop.axes) if a.name in spans)
     return Grid(axes, plan.splits, plan.cluster, clusters, bool(ir.note(loop.notes, "persistent")))
-
-
-def _is_cluster(loop: ir.Loop) -> bool:
-    return loop.parallel and ir.note(loop.notes, "bind") == "cluster"
 
 
 def tile_counts(plan: Plan, text: Text, loop: ir.Loop) -> None:
@@ -76,7 +72,9 @@ def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
     order = str(ir.note(loop.notes, "order", "row"))
     call = f"grouped_order<{number(loop, 'group', 8)}>" if order == "grouped" else f"{order}_order"
     text.line(f"const Tile2 at = {call}({inside}, {_count(i)}, {_count(j)});")
-    text.line(f"const int {cname(i.name)} = at.i * {plan.extent(i.name)}, {cname(j.name)} = at.j * {plan.extent(j.name)};")
+    text.line(
+        f"const int {cname(i.name)} = at.i * {plan.extent(i.name)}, {cname(j.name)} = at.j * {plan.extent(j.name)};"
+    )
 
 
 def _row_order(plan: Plan, text: Text, axes: list[ir.Axis], inside: str) -> None:

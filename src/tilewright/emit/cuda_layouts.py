@@ -1,4 +1,4 @@
-"""Which thread holds which positions of an axis: the distributions of `tw/layout.cuh`, one for each axis of a program."""
+"""Which thread holds which positions of an axis: distributions of `tw/layout.cuh`, one for each axis of a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tilewright.language import ir
 
 @dataclass(frozen=True)
 class Spread:
-    """`groups` runs of `run` neighbours a thread, dealt to the threads that `bits` bits of their number, from `low` on, tell apart."""
+    """`groups` runs of `run` neighbours a thread; `bits` bits of its number, from `low` on, say which."""
 
     groups: int
     run: int = 1
@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class AccRows:
-    """Rows of mma and wgmma accumulators: a grid of warps (rows x columns, rows fastest), fragments of 16 rows in each."""
+    """Rows of mma and wgmma accumulators: warps in a grid (`warps` x `columns`, rows fastest), fragments of 16 rows."""
 
     warps: int
     columns: int
@@ -121,10 +121,10 @@ class Wish:
 
 
 def spread(kernel: ir.Kernel, wishes: Mapping[str, Wish], lanes: tuple[str, ...], threads: int) -> Layouts:
-    """Distributions of all axes in `wishes`: threads go to the axes in `lanes`, in that order, as far as they have points.
+    """Distributions of all axes in `wishes`; threads go to those in `lanes`, in order, as far as they have points.
 
-    Two axes of one value, or of the operands of one dot, never share a bit of the thread's number; axes that do not meet
-    may. What is left is held in registers, or as copies.
+    Two axes of one value never share a bit of the thread's number; axes that do not meet may. What is left is held in
+    registers, or as copies.
     """
     meets = _meetings(kernel)
     total = threads.bit_length() - 1

@@ -22,18 +22,24 @@ TICKETS = 1 << 14
 
 @dataclass(frozen=True)
 class Ring:
-    """A buffer in shared memory that rotates through `slots` copies: panels of `rows` rows of 128 bytes."""
+    """A buffer in shared memory that rotates through `slots` copies: panels of `rows` rows of `pitch` bytes."""
 
     alloc: ir.Alloc
     rows: int
     panels: int
     slots: int
     offset: int
+    pitch: int = PANEL
 
     @property
     def slot_bytes(self) -> int:
         """Bytes of one copy."""
-        return self.panels * self.rows * PANEL
+        return self.panels * self.rows * self.pitch
+
+    @property
+    def wide(self) -> int:
+        """Elements of a row."""
+        return self.pitch * 8 // self.alloc.dtype.bits
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,33 @@ class Plan:
     @cached_property
     def cluster(self) -> int:
         """Blocks of a cluster."""
-        blocks = 1
-        for s in self.statements:
-            if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "cluster":
-                blocks *= math.prod(self.trips(a) for a in s.axes)
-        return blocks
+        together = self.split is not None and ir.note(self.split.notes, "bind") == "cluster"
+        return math.prod(self.trips(a) for a in self.spread) * (self.splits if together else 1)
+
+    @cached_property
+    def spread(self) -> list[ir.Axis]:
+        """Axes along which a cluster's blocks have tiles of their own."""
+        found = [
+            s
+            for s in self.statements
+            if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
+        ]
+        return [a for s in found if any(isinstance(x, ir.Role) for x in ir.walk(s.body)) for a in s.axes]
+
+    @cached_property
+    def share(self) -> ir.Axis | None:
+        """The axis of which each block of a cluster ends its share."""
+        found = [
+            s
+            for s in self.statements
+            if isinstance(s, ir.Loop) and s.parallel and ir.note(s.notes, "bind") == "cluster"
+        ]
+        return next((a for s in found for a in s.axes if a not in self.spread), None)
+
+    @property
+    def shares(self) -> int:
+        """Blocks of a cluster that end a part of the tile each."""
+        return self.trips(self.share) if self.share else 1
 
     def trips(self, axis: ir.Axis) -> int:
         """How many tiles of an axis lie in a whole tile of what it splits."""
@@ -133,14 +161,17 @@ class Plan:
                 row_bytes = self.extent(s.dims[-1]) * s.dtype.bits // 8
                 rows = math.prod(self.extent(d) for d in s.dims[:-1])
                 slots = number(s, "stages", 1) * (self.groups if s.name in self.leaving else 1)
-                rings[s.name] = Ring(s, rows, -(-row_bytes // PANEL), slots, offset)
+                pitch = int(str(ir.note(s.notes, "layout")).removeprefix("swizzle"))
+                rings[s.name] = Ring(s, rows, -(-row_bytes // pitch), slots, offset, pitch)
                 offset += rings[s.name].slots * rings[s.name].slot_bytes
         return rings
 
     @cached_property
     def leaving(self) -> frozenset[str]:
         """Buffers from which copies lead out: each warpgroup has its own."""
-        return frozenset(s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors)
+        return frozenset(
+            s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.tensors
+        )
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -158,7 +189,9 @@ class Plan:
         return {
             s.name: s
             for s in self.statements
-            if isinstance(s, ir.Alloc) and ir.note(s.notes, "layout") is None and ir.note(s.notes, "place") in ("shared", "memory")
+            if isinstance(s, ir.Alloc)
+            and ir.note(s.notes, "layout") is None
+            and ir.note(s.notes, "place") in ("shared", "memory")
         }
 
     @cached_property
@@ -183,13 +216,15 @@ class Plan:
         for name, alloc in self.parts.items():
             if ir.note(alloc.notes, "place") == "shared":
                 offsets[name] = at
-                at += 4 * self.elements(alloc) * self.splits
+                at += 4 * self.elements(alloc) * self.splits // self.shares
         return {**offsets, "": at}
 
     @property
     def parts_bytes(self) -> int:
-        """Bytes of all parts of one tile that meet in shared memory."""
-        return sum(4 * self.elements(a) * self.splits for n, a in self.parts.items() if n in self.part_offsets)
+        """Bytes of all parts that meet in the shared memory of one block."""
+        return sum(
+            4 * self.elements(a) * self.splits // self.shares for n, a in self.parts.items() if n in self.part_offsets
+        )
 
     @cached_property
     def barriers(self) -> dict[str, Barrier]:
@@ -201,6 +236,8 @@ class Plan:
             if not isinstance(s, ir.Sync) or s.name in found or s.action == "fence":
                 continue
             scope, stage = ir.note(s.notes, "scope"), ir.note(s.notes, "stage")
+            if stage is None:
+                continue  # a named barrier
             if s.action == "barrier" and scope != "cluster":
                 continue
             slots = number(loops[str(stage)], "stages", 1) if s.action != "barrier" else 1
@@ -237,7 +274,9 @@ class Plan:
     @cached_property
     def copies(self) -> dict[ir.Copy, TensorMap]:
         """The tensor map of each copy by the engine."""
-        return {s: self._map(s) for s in self.statements if isinstance(s, ir.Copy) and ir.note(s.notes, "engine") == "tma"}
+        return {
+            s: self._map(s) for s in self.statements if isinstance(s, ir.Copy) and ir.note(s.notes, "engine") == "tma"
+        }
 
     @property
     def maps(self) -> tuple[TensorMap, ...]:
@@ -251,7 +290,7 @@ class Plan:
         return self.rings[near.buffer], near, far
 
     def dims_of(self, ref: ir.Ref, near: ir.Ref) -> tuple[int, ...]:
-        """Dimensions of a tensor in the order of a map: as the buffer has them, innermost first; then single positions."""
+        """Dimensions of a tensor in the order of a map: as the buffer has them, innermost first; then others."""
         inner = [ref.index.index(i) for i in reversed(near.index)]
         return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
 
@@ -263,8 +302,8 @@ class Plan:
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)
         dims = self.dims_of(far, near)
-        box = (PANEL * 8 // ring.alloc.dtype.bits, self.box_rows(copy), *(1 for _ in dims[2:]))
-        return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=PANEL, l2_promotion=256)
+        box = (ring.wide, self.box_rows(copy), *(1 for _ in dims[2:]))
+        return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions
     def size(self, dim: str) -> str:

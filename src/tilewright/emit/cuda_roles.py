@@ -6,7 +6,7 @@ from tilewright.emit.cuda_copies import copy_in, copy_out
 from tilewright.emit.cuda_dots import is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
-from tilewright.emit.cuda_sync import arrive, expect, wait
+from tilewright.emit.cuda_sync import arrive, expect, turn, wait
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_tiles import Tiles
 from tilewright.language import ir
@@ -91,7 +91,9 @@ class RoleText:
         for axis in reversed(loop.axes):
             trips = self.plan.trips(axis)
             place = f"rank / {inner} % {trips}" if len(loop.axes) > 1 else "rank"
-            self.text.line(f"const int {cname(axis.name)} = {cname(axis.over)} + int({place}) * {self.plan.extent(axis.name)};")
+            self.text.line(
+                f"const int {cname(axis.name)} = {cname(axis.over)} + int({place}) * {self.plan.extent(axis.name)};"
+            )
             inner *= trips
 
     def stop(self, axis: ir.Axis) -> str:
@@ -117,7 +119,11 @@ class RoleText:
         axis = loop.axes[0]
         s = cname(axis.name)
         self.first[axis.name] = "0"
-        own = [x for stmt in loop.body for x in (stmt.body if isinstance(stmt, ir.Role) and stmt.name == self.team.name else (stmt,))]
+        own = [
+            x
+            for stmt in loop.body
+            for x in (stmt.body if isinstance(stmt, ir.Role) and stmt.name == self.team.name else (stmt,))
+        ]
         at = next((n for n, x in enumerate(own) if isinstance(x, ir.Sync) and x.action == "barrier"), len(own))
         self.tiles.split = axis
         with self.text.block(""):
@@ -128,9 +134,13 @@ class RoleText:
                 self.stmt(stmt)
         if at == len(own) or self.copies:
             return
-        with self.text.block(f"if ({self.joins(own[at])})"):
-            with self.text.block(f"for (int {s} = 0; {s} < {self.plan.size(axis.over)}; {s} += {self.plan.extent(axis.name)})"):
-                self.block(tuple(own[at + 1 :]))
+        with (
+            self.text.block(f"if ({self.joins(own[at])})"),
+            self.text.block(
+                f"for (int {s} = 0; {s} < {self.plan.size(axis.over)}; {s} += {self.plan.extent(axis.name)})"
+            ),
+        ):
+            self.block(tuple(own[at + 1 :]))
 
     def joins(self, sync: ir.Stmt) -> str:
         """C++ of whether this block is the one that joins the parts of its tile."""
@@ -139,11 +149,11 @@ class RoleText:
         if ir.note(sync.notes, "scope") == "grid":
             tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
             return f"last_to_come({tickets} + {self.tiles.block_number()}, {self.plan.splits}, flag, 1, {threads})"
-        self.text.line(f"if (rank == 0) {cname(sync.name)}->wait(0);")
-        return "rank == 0"
+        self.text.line(f"if (rank < {self.plan.shares}) {cname(sync.name)}->wait(0);")
+        return f"rank < {self.plan.shares}"
 
     def turns(self, loop: ir.Loop) -> None:
-        """Warpgroups take turns: each has a tile of its own, and its consumer passes over what the ring holds for others."""
+        """Warpgroups take turns: each has a tile of its own, and passes over what the ring holds for others."""
         axis = loop.axes[0]
         x, over, step, trips = cname(axis.name), cname(axis.over), self.plan.extent(axis.name), self.plan.trips(axis)
         if self.copies:
@@ -166,7 +176,9 @@ class RoleText:
         self.first[axis.name] = begin
         self.pending = None
         self.text.line("#pragma unroll 1")
-        with self.text.block(f"for (int {x} = {begin}; {x} < {self.stop(axis)}; {x} += {self.plan.extent(axis.name)}, slot.next())"):
+        with self.text.block(
+            f"for (int {x} = {begin}; {x} < {self.stop(axis)}; {x} += {self.plan.extent(axis.name)}, slot.next())"
+        ):
             self.block(loop.body)
         if self.pending is not None:
             self.text.line("wgmma_wait<0>();")
@@ -195,6 +207,9 @@ class RoleText:
     # --------------------------------------------------------------------------------------------- syncs
     def sync(self, sync: ir.Sync) -> None:
         """A wait, an arrival, or the announcement of copies."""
+        if ir.note(sync.notes, "stage") is None and sync.action in ("wait", "arrive"):
+            turn(self.text, sync)
+            return
         match sync.action:
             case "wait":
                 wait(self.text, sync, free=self.copies)

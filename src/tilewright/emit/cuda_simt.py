@@ -1,4 +1,4 @@
-"""Programs without roles as CUDA C++: every thread of a block executes the body of the loop that is dealt to the grid."""
+"""Programs without roles as CUDA C++: all threads of a block execute the body of the loop that is dealt to the grid."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from tilewright.emit import cuda_abi
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.accumulate import uses
-from tilewright.emit.cuda_layouts import Layouts, Wish, spread
+from tilewright.emit.cuda_layouts import AccCols, AccRows, Dist, Layouts, Spread, Wish, spread
 from tilewright.emit.cuda_maps import ctype
+from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
-from tilewright.emit.cuda_values import Place, Values
 from tilewright.emit.cuda_text import Text, cname
+from tilewright.emit.cuda_values import Place, Values
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 from tilewright.language.printer import head
@@ -48,20 +49,31 @@ class _Program:
     def module(self) -> cuda_abi.CudaModule:
         """Source and launch."""
         self._head()
+        resident = _number(self.kernel.notes, "resident", 1)
+        bounds = f"{self.threads}, {resident}" if resident > 1 else str(self.threads)
         signature = (
-            f'extern "C" __global__ void __launch_bounds__({self.threads}) '
+            f'extern "C" __global__ void __launch_bounds__({bounds}) '
             f"{cname(self.kernel.name)}(const __grid_constant__ Args args)"
         )
         with self.out.block(signature):
             self._body()
         grid = cuda_abi.Grid(tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes))
-        return cuda_abi.CudaModule(self.out.text(), cname(self.kernel.name), self.threads, grid)
+        return cuda_abi.CudaModule(
+            self.out.text(),
+            cname(self.kernel.name),
+            self.threads,
+            grid,
+            shared_bytes=shared_bytes(self.kernel),
+            minimum_blocks=resident,
+        )
 
     # ---------------------------------------------------------------------------------------------- the parts
     def _head(self) -> None:
         self.out.line(f"// {self.kernel.name}: {', '.join(f'{k}={v}' for k, v in self.kernel.notes)}")
         self.out.line(f"// {head(self.nest)}")
-        for name in _HEADERS:
+        dots = any(isinstance(s, ir.Copy) for s in ir.walk(self.kernel.body))
+        grouped = ir.note(self.nest.notes, "order") == "grouped"
+        for name in (*_HEADERS, *(("copy", "mma") if dots else ()), *(("grid",) if grouped else ())):
             self.out.line(f'#include "tw/{name}.cuh"')
         self.out.line("")
         self.out.line(cuda_abi.args_struct(0, self.words.count))
@@ -73,7 +85,9 @@ class _Program:
 
     def _body(self) -> None:
         places = self._arguments()
-        values = Values(self.out, self.scope, self.axes, places)
+        rings = Rings(self.kernel, places)
+        values = Values(self.out, self.scope, self.axes, places, rings=rings)
+        rings.declare(values)
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
         self._block()
@@ -119,24 +133,42 @@ class _Program:
         self.out.line(f"const {ctype(param.dtype)} {cname(param.name)} = {text};")
 
     def _block(self) -> None:
-        """Which tile is this block's: the last axis varies fastest."""
+        """Which tile is this block's: the last axis varies fastest, or groups of rows walk together."""
+        axes = list(self.nest.axes)
+        bounds = {a.name: self.scope.bounds(a) for a in axes}
         rest = "(int)blockIdx.x"
-        axes = self.nest.axes
+        if ir.note(self.nest.notes, "order") == "grouped":
+            counts = [self._tiles(a, *bounds[a.name]) for a in axes[-2:]]
+            each = f"{rest} % ({counts[0]} * {counts[1]})" if len(axes) > 2 else rest
+            group = _number(self.nest.notes, "group", 8)
+            self.out.line(f"const tw::Tile2 tile = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
+            for axis, which in zip(axes[-2:], ("tile.i", "tile.j"), strict=True):
+                self._enter(axis, which, *bounds[axis.name])
+            rest, axes = f"{rest} / ({counts[0]} * {counts[1]})", axes[:-2]
         for n, axis in reversed(list(enumerate(axes))):
-            low, high = self.scope.bounds(axis)
-            step = axis.step or 1
-            at = cname(axis.name) if axis.each else f"{axis.name}_at"
-            count = f"({high} - {low} + {step - 1}) / {step}" if low != "0" else _ceil(high, step)
-            which = f"({rest}) % ({count})" if n else f"({rest})"
-            times = f"{which} * {step}" if step != 1 else which
-            self.out.line(f"const int {at} = {times if low == '0' else f'{low} + {times}'};")
-            rest = f"{rest} / ({count})"
-            self.scope.enter(axis, at, low, high)
+            count = self._tiles(axis, *bounds[axis.name])
+            self._enter(axis, f"{rest} % {count}" if n else rest, *bounds[axis.name])
+            rest = f"{rest} / {count}"
+
+    def _enter(self, axis: ir.Axis, which: str, low: str, high: str) -> None:
+        at, step = cname(axis.name) if axis.each else f"{axis.name}_at", axis.step or 1
+        times = which if step == 1 else f"{which} * {step}"
+        self.out.line(f"const int {at} = {times if low == '0' else f'{low} + {times}'};")
+        self.scope.enter(axis, at, low, high)
+
+    def _tiles(self, axis: ir.Axis, low: str, high: str) -> str:
+        """C++ of how many tiles of an axis there are, as one operand."""
+        step = axis.step or 1
+        if low == "0" and high.isdigit():
+            return str(-(-int(high) // step))
+        return f"({high} - {low} + {step - 1}) / {step}".replace(" - 0", "").join("()")
 
 
 def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], threads: int) -> Layouts:
     """How the axes of all values are spread over the threads of a block."""
     axes = {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
+    if any(isinstance(s, ir.Copy) for s in ir.walk(kernel.body)):
+        return _of_panels(kernel, axes, threads)
     runs = _runs(kernel, layouts)
     wishes = {}
     for name in _value_axes(kernel):
@@ -149,6 +181,43 @@ def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping
         wishes[name] = Wish(max(points, 1), run)
     lanes = ir.note(kernel.notes, "lanes", ())
     return spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
+
+
+def _of_panels(kernel: ir.Kernel, axes: Mapping[str, ir.Axis], threads: int) -> Layouts:
+    """Rows and columns of the results of dots whose operands lie in shared memory."""
+    dot = next(s for s in ir.walk(kernel.body) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot))
+    rows, columns = reversed(dot.type.axes) if ir.note(dot.notes, "swap") else dot.type.axes
+    height, width = (axes[a].step or 1 for a in (rows, columns))
+    of: dict[str, Dist] = {}
+    if ir.note(dot.notes, "atom") == "mma":
+        down, across = warp_grid(height, width, threads // 32)
+        of[rows] = AccRows(down, across, height // (16 * down))
+        of[columns] = AccCols(down, across, width // (8 * across))
+    else:
+        bits = threads.bit_length() - 1
+        low = min(bits // 2, (width - 1).bit_length())
+        of[rows] = _of_fma(kernel, rows, height, low, bits - low)
+        of[columns] = _of_fma(kernel, columns, width, 0, low)
+    return Layouts(of)
+
+
+def _of_fma(kernel: ir.Kernel, axis: str, points: int, low: int, bits: int) -> Spread:
+    """Neighbours side by side where they are so in shared memory; else lanes on neighbouring rows of it."""
+    down = any(isinstance(s, ir.Copy) and s.dst.index[-1] == axis for s in ir.walk(kernel.body))
+    run = 4 if down and points >= 4 << bits else 1
+    return Spread(max(1, points // run >> bits), run, low, bits)
+
+
+def warp_grid(height: int, width: int, warps: int) -> tuple[int, int]:
+    """Rows and columns of warps: fragments of 16 rows and 16 columns each, as square as may be.
+
+    Raises IllegalDesign where a tile cannot be dealt to so many warps.
+    """
+    grids = [(w, warps // w) for w in range(1, warps + 1) if warps % w == 0]
+    fitting = [(d, a) for d, a in grids if height % (16 * d) == 0 and width % (16 * a) == 0]
+    if not fitting:
+        raise IllegalDesign(f"a tile of {height} x {width} cannot be dealt to {warps} warps in fragments of 16 x 16")
+    return min(fitting, key=lambda g: (height // g[0] + width // g[1], g))
 
 
 def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, int]:
@@ -188,12 +257,6 @@ def _root(scope: Scope, axis: ir.Axis) -> str:
     while over in scope.axes:
         over = scope.axes[over].over
     return over
-
-
-def _ceil(size: str, step: int) -> str:
-    if step == 1:
-        return size
-    return str(-(-int(size) // step)) if size.isdigit() else f"({size} + {step - 1}) / {step}"
 
 
 def _number(notes: ir.Notes, key: str, default: int) -> int:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from tilewright.emit.cuda_plan import Plan
+from tilewright.emit.cuda_plan import Plan, number
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
+
+TURNS = 5
+"""The first of the named barriers by which warpgroups take turns; those before meet for other reasons."""
 
 
 def wait(text: Text, sync: ir.Sync, free: bool) -> None:
     """Until a slot is full, or, for who fills it, free: a fresh ring is free, so the first turn passes at once."""
     text.line(f"{cname(sync.name)}[slot.index].wait(slot.phase{' ^ 1' if free else ''});")
+
+
+def turn(text: Text, sync: ir.Sync) -> None:
+    """Warpgroups take turns by named barriers: each waits at its own, and lets the next one pass."""
+    threads = 32 * number(sync, "count", 8)
+    if sync.action == "wait":
+        text.line(f"meet({TURNS} + group, {threads});")
+    else:
+        text.line(f"pass({TURNS} + (group + 1) % {threads // 128}, {threads});")
+
+
+def open_turns(plan: Plan, text: Text) -> None:
+    """The last warpgroup lets the first one begin."""
+    found = next(
+        (
+            s
+            for s in plan.statements
+            if isinstance(s, ir.Sync) and ir.note(s.notes, "stage") is None and s.action == "arrive"
+        ),
+        None,
+    )
+    if found is not None:
+        threads = 32 * number(found, "count", 8)
+        text.line(f"if (group == {threads // 128 - 1}) pass({TURNS}, {threads});")
 
 
 def expect(plan: Plan, text: Text, sync: ir.Sync) -> None:
@@ -41,7 +68,7 @@ def initialise(plan: Plan, text: Text) -> None:
         if b.slots == 1:
             text.line(f"{cname(b.name)}->init({b.count});")
             if b.bytes:
-                text.line(f"if (rank == 0) {cname(b.name)}->expect({b.bytes});")
+                text.line(f"if (rank < {plan.shares}) {cname(b.name)}->expect({b.bytes});")
         else:
             text.line(f"for (int i = 0; i < {b.slots}; ++i) {cname(b.name)}[i].init({b.count});")
     text.line("fence_barriers();")
@@ -49,7 +76,11 @@ def initialise(plan: Plan, text: Text) -> None:
 
 def peers(plan: Plan, text: Text) -> None:
     """Where the barriers of other blocks lie that this warp's lanes arrive at."""
-    spread = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"}
+    spread = {
+        s.name
+        for s in plan.statements
+        if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"
+    }
     for name in sorted(spread):
         text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
 

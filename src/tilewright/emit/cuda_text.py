@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TAKEN = frozenset(
-    "auto bool break case char class const continue default delete do double else enum extern float for goto half if "
-    "inline int long new operator private public register return shared short signed sizeof static struct switch "
-    "template this throw true try typedef union unsigned using void volatile while args item warp lane group rank "
-    "part tile tiles team flag tickets slot turn at axis tw asm alignas catch constexpr explicit export friend mutable "
-    "namespace noexcept nullptr throw typeid typename protected wchar_t max min abs exp exp2 log sqrt rsqrt erf tanh floor "
-    "unit".split()
+    """
+    abs alignas args asm at auto axis bool break case catch char class const constexpr continue default delete
+    do double else enum erf exp exp2 explicit export extern flag float floor for friend goto group half if
+    inline int item lane log long max min mutable namespace new noexcept nullptr operator part private protected
+    public rank register return rsqrt shared short signed sizeof slot sqrt static struct switch tanh team
+    template this throw tickets tile tiles true try turn tw typedef typeid typename union unit unsigned using
+    void volatile warp wchar_t while
+    """.split()
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,15 +35,33 @@ class Tiles:
         self.held[alloc.name] = alloc
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         self.trips = max(1, self.plan.extent(rows) // 64 // self.groups)
-        axes = tuple(self.row if d == rows else str(d) for d in alloc.dims)
+        share = self.plan.share
+        mine = share is not None and self._is_shared(alloc.name)
+        axes = tuple(self.row if d == rows else share.name if share and mine else str(d) for d in alloc.dims)
         many = f"[{self.trips}]" if self.trips > 1 else ""
         self.text.line(f"{self.tile_type(alloc.dtype.name, axes)} {cname(alloc.name)}{many};")
+
+    def _is_shared(self, buffer: str) -> bool:
+        """Whether a block of a cluster touches just its own share of a buffer."""
+        refs = [s.ref for s in self.plan.statements if isinstance(s, ir.Store)]
+        refs += [s.expr.ref for s in self.plan.statements if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+        share = self.plan.share
+        return share is not None and all(share.name in self._lineage(r) for r in refs if r.buffer == buffer)
+
+    def _lineage(self, ref: ir.Ref) -> set[str]:
+        found = [str(i) for i in ref.index]
+        for name in found:  # grows while it is walked
+            if name in self.plan.axes:
+                found.append(self.plan.axes[name].over)
+        return set(found)
 
     def slot_to_leave(self, alloc: ir.Alloc) -> None:
         """The next slot of a warpgroup's own, once the engine has read what lay there."""
         name, ring = cname(alloc.name), self.plan.rings[alloc.name]
         own = ring.slots // self.groups
-        self.text.line(f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};")
+        self.text.line(
+            f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};"
+        )
         self.text.line(f"if (threadIdx.x % 128 == 0) wait_stores<{own - 1}>();")
         self.text.line("meet(2 + group, 128);")
 
@@ -110,13 +129,19 @@ class Tiles:
                 self.text.line(f"const {type_} {name} = {self.piece(ref, type_)};")
             case ir.Load(ref) if ref.buffer in self.plan.parts:
                 self.text.line(f"{type_} {name};")
-                self.text.line(f"take<{self.shared(ref.buffer)}>({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);")
+                self.text.line(
+                    f"take<{self.shared(ref.buffer)}>({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);"
+                )
             case ir.Load(ref):
                 self.text.line(f"const {type_} {name} = {self.load(ref, type_, stmt)};")
             case ir.Full(value):
                 self.text.line(f"const {type_} {name} = {self.full(value, type_)};")
             case ir.Map(op, args):
-                function = f"Cast<{c_type(stmt.type.dtype.name)}>" if op == "cast" else "".join(w.capitalize() for w in op.split("_"))
+                function = (
+                    f"Cast<{c_type(stmt.type.dtype.name)}>"
+                    if op == "cast"
+                    else "".join(w.capitalize() for w in op.split("_"))
+                )
                 if stmt.type.axes:
                     self.text.line(f"const {type_} {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
                 else:
@@ -129,7 +154,8 @@ class Tiles:
         if isinstance(value, str):
             number = cname(value)
         elif isinstance(value, float):
-            number = f"{value!r}f" if value == value and abs(value) != float("inf") else f"({'-' if value < 0 else ''}__builtin_huge_valf())"
+            huge = f"({'-' if value < 0 else ''}__builtin_huge_valf())"
+            number = f"{value!r}f" if math.isfinite(value) else huge
         else:
             number = str(value)
         return f"full<{type_}>({number})" if type_.startswith("Tile") else number
@@ -138,7 +164,8 @@ class Tiles:
         """What a register buffer holds at the row tile at hand: all columns, or some of them."""
         alloc = self.held[ref.buffer]
         column = next((str(i) for i in ref.index if i != self.row), None)
-        if column is None or column in alloc.dims:
+        share = self.plan.share
+        if column is None or column in alloc.dims or (share is not None and column == share.name):
             return self.register(ref.buffer)
         return f"piece<{type_}>({self.register(ref.buffer)}.v, {cname(column)}_n)"
 
@@ -150,7 +177,7 @@ class Tiles:
         """C++ of where one warpgroup's row tile of one part lies."""
         alloc = self.plan.parts[buffer]
         assert self.split is not None
-        size = self.plan.elements(alloc)
+        size = self.plan.elements(alloc) // (self.plan.shares if self.shared(buffer) == "true" else 1)
         index = f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         row = f"({cname(self.row)} - {cname(str(rows))}) * {size // self.plan.extent(rows)}"
@@ -180,7 +207,9 @@ class Tiles:
     def _part_name(self, axis: str) -> str:
         """C++ of the positions of an axis."""
         distribution = self.axis_type(axis)
-        return f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
+        return (
+            f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
+        )
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""
@@ -196,11 +225,15 @@ class Tiles:
         if buffer in self.held:
             self.text.line(f"{self.register(buffer)} = {value};")
         elif buffer in self.plan.leaving:
-            element = c_type(self.plan.rings[buffer].alloc.dtype.name)
-            self.text.line(f"store_rows<{element}>({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
+            ring = self.plan.rings[buffer]
+            element = c_type(ring.alloc.dtype.name)
+            turned = self._is_row(str(ring.alloc.dims[-1]))
+            call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}, {ring.wide}>"
+            self.text.line(f"{call}({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
-            self.text.line(f"give({self.part(buffer)}, {cname(barrier)}, 0, {value}.v, threadIdx.x % 128, 128);")
+            call = f"give<{self.plan.shares}>({self.part(buffer)}, {cname(barrier)}"
+            self.text.line(f"{call}, {value}.v, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts:
             self.text.line(f"give({self.part(buffer)}, {value}.v, threadIdx.x % 128, 128);")
         else:

@@ -6,11 +6,11 @@ axes is a C++ scalar, any other a `tw::Tile` over the axes that it has, in the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.emit.accumulate import Accumulation, find_accumulations, fused_dots
-from tilewright.emit.cuda_layouts import Layouts
+from tilewright.emit.cuda_layouts import AccRows, Layouts
 from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
@@ -36,6 +36,15 @@ class Place:
     origin: tuple[str | None, ...] = ()
 
 
+@dataclass(frozen=True)
+class Staged:
+    """An operand of dots in shared memory: its C++, the axis that the result keeps, whether rows run along the sum."""
+
+    panel: str
+    axis: str
+    down: bool
+
+
 @dataclass
 class Values:
     """Writes statements in the scope of one team of threads; `team` is the C++ name of its `tw::Team`.
@@ -51,7 +60,10 @@ class Values:
     types: dict[str, ir.TileType] = field(default_factory=dict)
     registers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     pieces: dict[str, tuple[str, str]] = field(default_factory=dict)  # axis -> (its parent, number of the piece)
+    rings: Callable[[Values, ir.Loop], None] | None = None  # writes loops that copy operands to shared memory
+    staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
     _mutable: frozenset[str] = frozenset()
+    _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _parts: dict[str, Accumulation] = field(default_factory=dict)  # reductions that are added thread by thread
 
     def emit(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -61,6 +73,8 @@ class Values:
         sums = {a.total for a in self._parts.values()}
         for stmt in body:
             match stmt:
+                case ir.Let(name, type_) if name in self.staged:
+                    self.types[name] = type_
                 case ir.Let(name) if name in self._parts:
                     self._accumulate(stmt, self._parts[name])
                 case ir.Let(name) if name in sums:
@@ -139,6 +153,7 @@ class Values:
                     return self.scope[axis].start
                 return f"tw::coord<{self.tile(type_)}>({cname(axis)})"
             case ir.Load(ref):
+                self._loaded.add(let.name)
                 return self._load(ref, let)
             case ir.Map(op, args):
                 given = ", ".join(self._operand(a) for a in args)
@@ -172,10 +187,27 @@ class Values:
     # ------------------------------------------------------------------------------------------------ products
     def _spread(self, dot: ir.Let) -> bool:
         """Whether the parts of a dot's sums lie in several threads."""
-        return isinstance(dot.expr, ir.Dot) and self.layouts.of[dot.expr.axis].bits > 0
+        return isinstance(dot.expr, ir.Dot) and self._bits(dot.expr.axis) > 0
 
     def _products(self, dot: ir.Dot, into: str) -> None:
-        self.out.line(f"tw::dot({into}, {self.name(dot.a)}, {self.name(dot.b)}, {cname(dot.axis)});")
+        if dot.a in self.staged:
+            self._panels(dot, into)
+            return
+        along = f"tw::unmasked({cname(dot.axis)})" if {dot.a, dot.b} <= self._loaded else cname(dot.axis)
+        self.out.line(f"tw::dot({into}, {self.name(dot.a)}, {self.name(dot.b)}, {along});")
+
+    def _panels(self, dot: ir.Dot, into: str) -> None:
+        """Products of panels: the operand along the rows of the result comes first."""
+        a, b = self.staged[dot.a], self.staged[dot.b]
+        if self.layouts.order((a.axis, b.axis))[0] != a.axis:
+            a, b = b, a
+        how = "multiply" if isinstance(self.layouts.of[a.axis], AccRows) else "multiply_add"
+        down = f"{str(a.down).lower()}, {str(b.down).lower()}"
+        self.out.line(f"tw::{how}<{down}>({into}, {a.panel}, {b.panel}, {self.team});")
+
+    def _bits(self, axis: str) -> int:
+        """How many bits of a thread's number tell positions of an axis apart; 0 for an axis of panels."""
+        return self.layouts.of[axis].bits if axis in self.layouts.of else 0
 
     def _added(self, add: ir.Let, dot: ir.Let, addend: str) -> None:
         """`add = addend + dot`, product by product."""
@@ -194,10 +226,10 @@ class Values:
                 self._products(dot, into)
 
     def _into(self, sums: Accumulation) -> str:
-        return f"{cname(sums.target)}_parts" if self.layouts.of[sums.axis].bits else cname(sums.target)
+        return f"{cname(sums.target)}_parts" if self._bits(sums.axis) else cname(sums.target)
 
     def _joined(self, axis: str, op: str, name: str) -> None:
-        if self.layouts.of[axis].bits:
+        if self._bits(axis):
             self.out.line(f"tw::join<axis::{axis}>({op}, {name}, {self.team});")
 
     # -------------------------------------------------------------------------------------------------- memory
@@ -270,6 +302,9 @@ class Values:
     # --------------------------------------------------------------------------------------------------- loops
     def loop(self, loop: ir.Loop) -> None:
         """A serial loop. Sums whose terms lie in several threads are joined once, behind it."""
+        if self.rings is not None and any(isinstance(s, ir.Copy) for s in loop.body):
+            self.rings(self, loop)
+            return
         found = find_accumulations(loop.body)
         self.begin_sums(found)
         outer = self._parts
@@ -278,17 +313,24 @@ class Values:
         self._parts = outer
         self.end_sums(found)
 
+    def accumulating(self, body: tuple[ir.Stmt, ...]) -> None:
+        """The statements of a loop's body, sums added in place (those whose terms do not lie in several threads)."""
+        outer = self._parts
+        self._parts = {**outer, **find_accumulations(body)}
+        self.emit(body)
+        self._parts = outer
+
     def begin_sums(self, found: Mapping[str, Accumulation]) -> None:
         """Each thread's own part of every sum, before the loop that adds to it."""
         for a in found.values():
-            if self.layouts.of[a.axis].bits:
+            if self._bits(a.axis):
                 tile = self.tile(self.types[a.target])
                 self.out.line(f"auto {self._into(a)} = tw::nothing<{tile}>({_operator(a.op)});")
 
     def end_sums(self, found: Mapping[str, Accumulation]) -> None:
         """The parts of all threads joined with what was there before, after the loop."""
         for a in found.values():
-            if self.layouts.of[a.axis].bits:
+            if self._bits(a.axis):
                 target, parts = cname(a.target), self._into(a)
                 self._joined(a.axis, _operator(a.op), parts)
                 joined = self.map(_operator(a.op), f"{target}, {parts}", self.types[a.target])
@@ -350,4 +392,4 @@ def _times(point: str, stride: str) -> str:
     return stride if point == "1" else f"{point} * {stride}"
 
 
-__all__ = ["Place", "Values"]
+__all__ = ["Place", "Staged", "Values"]

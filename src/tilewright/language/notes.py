@@ -42,6 +42,7 @@ _TABLE = (
     NoteKey("machine", ("Kernel",), ("text",), "the machine it was scheduled for"),
     NoteKey("design", ("Kernel",), ("text",), "hash of the design it was lowered from"),
     NoteKey("threads", ("Kernel", "Role"), ("int>0",), "threads of the team, block or role"),
+    NoteKey("resident", ("Kernel",), ("int>0",), "blocks that share a unit at the same time"),
     # --------------------------------------------------------------------------------- bind and order
     NoteKey(
         "bind",
@@ -95,8 +96,8 @@ _TABLE = (
     NoteKey(
         "cache",
         ("Load", "Store", "Copy"),
-        ("ca", "cg", "cs", "evict_first"),
-        "cache at all levels, at L2 only, stream through, or first to be evicted",
+        ("ca", "cg", "cs", "evict_first", "evict_last"),
+        "cache at all levels, at L2 only, stream through, or first or last to be evicted",
     ),
     NoteKey("vec", ("Load", "Store", "Copy"), ("int>0",), "neighbouring elements that one instruction moves"),
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),

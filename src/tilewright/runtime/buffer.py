@@ -84,7 +84,7 @@ class Buffer:
         if low >= other_high or other_low >= high or self.device != other.device:
             return False
         try:
-            return bool(np.shares_memory(self.numpy(), other.numpy(), max_work=10_000))  # type: ignore[arg-type]
+            return bool(np.shares_memory(self._places(), other._places(), max_work=10_000))  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             return True
 
@@ -146,11 +146,15 @@ class Buffer:
         """The same memory as a NumPy array (cpu only); it keeps the owner alive."""
         if self.device != "cpu":
             raise ArgumentError(f"a buffer on {self.device} cannot be read as a NumPy array; copy it to the cpu first")
+        return self._places()
+
+    # ------------------------------------------------------------------------------------------ helpers
+
+    def _places(self) -> npt.NDArray[Any]:
+        """An array of the same addresses and strides; its elements may be out of this processor's reach."""
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype.numpy)
         return np.asarray(_Exported(self)).view(self.dtype.numpy)
-
-    # ------------------------------------------------------------------------------------------ helpers
 
     def _view(self, pointer: int, shape: Shape, strides: Shape) -> Buffer:
         return Buffer(pointer, shape, strides, self.dtype, self.device, self.owner, self.writable)

@@ -26,6 +26,7 @@ from tilewright.runtime.buffer import Buffer
 
 if TYPE_CHECKING:
     from tilewright.runtime.cuda.kernel import GpuLaunch
+    from tilewright.runtime.cuda.packed import PackedLaunch
 
 _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -127,7 +128,7 @@ class Launch:
 
 def bind(
     operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
-) -> Launch | debug.Timed | GpuLaunch:
+) -> Launch | debug.Timed | GpuLaunch | PackedLaunch:
     """`operator` on these operands, by the best kernel known for their sizes.
 
     Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.

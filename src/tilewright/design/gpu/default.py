@@ -1,140 +1,191 @@
-"""The default design of a product on a GPU: tile, parts of the sum, ring and cluster by bytes and waves.
+"""The default design of a product on a GPU: tile, parts of the sum, ring and cluster, by bytes and waves.
 
-Few rows: weights lie along the rows of the atom, 64 or 128 a block; the sum is split until every SM has work, and the
-ring is as deep as memory latency asks for. Many rows: the tile whose waves waste least, blocks in pairs that share
+Few rows: weights lie along the rows of the atom, 64 or 128 a block; the sum is split where SMs would idle, and the ring
+is as deep as memory latency asks for. Many rows: the tile and the split whose waves waste least; blocks in pairs share
 what they read.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ROW_BYTES, Resources
+from tilewright.design.gpu.resources import ROW_BYTES, Resources, shares_of
 
 _FEW = 128
 """Rows up to which the time is that of reading the weights."""
 
-_SHARED = 227 * 1024
+_L2 = 7.5e12  # bytes/s that all SMs together read from L2
+_PORT = 1.0e11  # bytes/s that one SM takes in
+_ALONE = 0.6
+_JOIN = 1.5e-6  # seconds until parts of a sum have met
+_WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
+_MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
+_MMA = 0.8  # share of its peak that the matrix unit keeps up
 
-_TILES = ((128, 256, 2, 1.0), (256, 128, 2, 0.99), (128, 192, 2, 0.94), (128, 128, 2, 0.86), (64, 256, 1, 0.72), (64, 128, 1, 0.6))
-"""Rows, columns, warpgroups, and the rate beside the first where all waves are full."""
+_SHAPES = (
+    (128, 256, 2, "cooperative"), (256, 128, 2, "cooperative"), (128, 192, 2, "cooperative"),
+    (128, 128, 2, "cooperative"), (128, 160, 2, "cooperative"), (128, 224, 2, "cooperative"),
+    (256, 96, 2, "cooperative"), (192, 160, 3, "cooperative"), (128, 96, 2, "cooperative"), (128, 64, 2, "cooperative"),
+    (64, 256, 1, "cooperative"), (64, 128, 1, "cooperative"), (64, 64, 1, "cooperative"),
+    (128, 128, 2, "pingpong"), (64, 192, 2, "pingpong"),
+)  # fmt: skip
+"""Rows and columns of a tile, warpgroups, and their schedule."""
+
+_ROWS = ((64, 1), (128, 2), (128, 1), (192, 3), (256, 2))
+"""Rows of the atom with few columns, and warpgroups."""
+
+
+def shapes(p: Product, facts: Facts, swap: bool) -> list[tuple[int, int, int, str]]:
+    """Tiles that are worth a trial: (rows of the atom, its columns, warpgroups, schedule)."""
+    if not swap:
+        return [(r, c // len(p.dots) // 8 * 8, g, s) for r, c, g, s in _SHAPES]
+    m = p.size(p.m, facts)
+    whole = -(-m // 8) * 8
+    widths = dict.fromkeys((min(256, whole), *(w for w in (32, 64, 128) if w < whole)))
+    return [(rows, w, g, "cooperative") for rows, g in _ROWS for w in widths if rows // g * w * len(p.dots) <= 64 * 256]
 
 
 def default_product(p: Product, facts: Facts) -> Design:
     """A legal design of a product, good at once."""
+    few_rows = p.size(p.m, facts) <= _FEW and p.size(p.n, facts) >= 64
+    found = min(_few(p, facts) if few_rows else _many(p, facts), key=lambda c: c.seconds)
+    return found.design(p, facts)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A shape with its split, and how long it should take."""
+
+    seconds: float
+    rows: int
+    columns: int
+    groups: int
+    parts: int
+    swap: bool
+    tiles: int
+
+    def design(self, p: Product, facts: Facts) -> Design:
+        row, column = (p.n.name, p.m.name) if self.swap else (p.m.name, p.n.name)
+        decisions: dict[str, Choice] = {f"atom.{d.name}": "wgmma" for d in p.dots}
+        decisions |= {
+            f"tile.{row}": self.rows,
+            f"tile.{column}": self.columns,
+            f"tile.{p.k.name}": ROW_BYTES // p.itemsize,
+        }
+        decisions |= {"warpgroups": self.groups, "stages": 2}
+        if self.swap:
+            decisions |= {"swap": True, "producer": "warp", "inflight": 0}
+        if self.parts > 1:
+            together = self.swap and self.rows == 64 * self.groups and _meet(p, self.rows, self.columns, self.parts)
+            decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": "cluster" if together else "two_pass"}
+        elif not self.swap:
+            decisions |= self._order(p, facts)
+        several = self.swap and self.tiles * self.parts > facts.machine.cores
+        stages = deepest_ring(p, Design.of(decisions), facts, _room(facts) // (2 if several else 1))
+        return Design.of({**decisions, "stages": stages})
+
+    def _order(self, p: Product, facts: Facts) -> dict[str, Choice]:
+        """Blocks that stay, in groups that share operands in L2, in pairs that share what they read."""
+        decisions: dict[str, Choice] = {"persistent": True, "grid.order": "grouped", "grid.group": 8}
+        axis, size = (p.m, self.rows) if self.columns >= self.rows else (p.n, self.columns)
+        count = -(-p.size(axis, facts) // size)
+        if self.tiles > facts.machine.cores // 2 and (count % 2 == 0 or count > 8):
+            decisions[f"cluster.{axis.name}"] = 2
+        fits = self.columns % 32 == 0 and p.result_dtype in ("bf16", "f16")
+        if fits and all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
+            decisions |= {f"store.{t}": "tma" for t in p.outputs}
+        return decisions
+
+
+def _meet(p: Product, rows: int, columns: int, parts: int) -> bool:
+    """Whether parts of a sum are better joined in a cluster: few, and small enough to meet beside the ring."""
+    meeting = 4 * rows * columns * len(p.dots) * parts // shares_of(columns, parts)
+    return parts <= 4 and meeting <= _MEETING
+
+
+def _room(facts: Facts) -> int:
+    return int(facts.machine.limit("shared_bytes_per_block"))
+
+
+def deepest_ring(p: Product, design: Design, facts: Facts, room: int | None = None) -> int:
+    """As many stages as `room` bytes of shared memory hold (a block's limit), and no more than a block has steps."""
+    r = Resources(p, design, facts)
+    steps = math.ceil(p.size(p.k, facts) / r.splits / r.depth)
+    fits = ((room or _room(facts)) - r.shared_bytes) // (r.stage_bytes + 16) + design.number("stages")
+    return max(2, min(fits, steps, 16))
+
+
+def _parts(p: Product, facts: Facts, most: int) -> list[int]:
+    """Into how many parts a sum may be split: four steps each at least; the size must be a part of the kernel."""
+    steps = -(-p.size(p.k, facts) // (ROW_BYTES // p.itemsize))
+    if p.k.over not in facts.fixed:
+        return [1]
+    return [s for s in range(1, most + 1) if s == 1 or (steps >= 4 * s and -(-steps // -(-steps // s)) == s)]
+
+
+def _tiles(p: Product, facts: Facts, rows: int, columns: int, swap: bool) -> int:
     m, n = p.size(p.m, facts), p.size(p.n, facts)
-    few_rows = m <= _FEW and n >= 64
-    decisions = _few(p, facts) if few_rows else _many(p, facts)
-    decisions |= {f"atom.{d.name}": "wgmma" for d in p.dots}
-    return Design.of(decisions)
+    each = math.prod(facts.sizes.get(a.over, 1) for a in p.each)
+    return each * (-(-n // rows) * -(-m // columns) if swap else -(-m // rows) * -(-n // columns))
 
 
-def _sms(facts: Facts) -> int:
-    return facts.machine.cores
+def _few(p: Product, facts: Facts) -> list[_Candidate]:
+    """Weights along the rows of the atom: seconds by what the fullest SM reads, and what joining parts takes."""
+    columns = max(8, -(-p.size(p.m, facts) // 8) * 8)
+    found = []
+    for rows, groups in ((64, 1), (128, 2)):
+        tiles = _tiles(p, facts, rows, columns, True)
+        for parts in _parts(p, facts, 8):
+            if rows // groups * columns * len(p.dots) <= 64 * 128:
+                found.append(
+                    _Candidate(
+                        _few_seconds(p, facts, rows, columns, parts, tiles), rows, columns, groups, parts, True, tiles
+                    )
+                )
+    return found or _many(p, facts)
 
 
-def _each(p: Product, facts: Facts) -> int:
-    return math.prod(facts.sizes.get(a.over, 1) for a in p.each)
+def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, tiles: int) -> float:
+    sms, read = facts.machine.cores, facts.machine.memory.read or facts.machine.memory.bandwidth or 3e12
+    depth = p.size(p.k, facts) / parts * p.itemsize
+    weights = rows * depth * sum(o.axis == p.n.name for o in p.operands)
+    blocks, waves = tiles * parts, math.ceil(tiles * parts / sms)
+    # An SM reads no more than its share, unless others idle: then up to 1 / _ALONE of it.
+    seconds = max(blocks * weights, waves * sms * weights * _ALONE) / read
+    moved = weights + columns * depth
+    seconds = max(seconds, blocks * moved / _L2, waves * moved / _PORT)
+    each = 4.0 * rows * columns * len(p.dots)
+    if _meet(p, rows, columns, parts):
+        join = _JOIN * math.log2(parts) + parts * each / shares_of(columns, parts) * 3e-11
+    else:
+        join = 2 * _JOIN + parts * each * 3e-11
+    return seconds if parts == 1 else seconds + join
 
 
-# ------------------------------------------------------------------------------------------- few rows
-def _few(p: Product, facts: Facts) -> dict[str, Choice]:
-    m, n, k = (p.size(a, facts) for a in (p.m, p.n, p.k))
-    columns = max(8, -(-m // 8) * 8)
-    best = min(
-        ((_few_cost(p, facts, columns, rows, parts), rows, parts) for rows in (64, 128) for parts in _parts(p, facts, k)),
-        key=lambda c: c[0],
-    )
-    rows, parts = best[1], best[2]
-    decisions: dict[str, Choice] = {
-        f"tile.{p.m.name}": columns,
-        f"tile.{p.n.name}": rows,
-        f"tile.{p.k.name}": ROW_BYTES // p.itemsize,
-        "warpgroups": rows // 64,
-        "producer": "warp",
-        "swap": True,
-        "inflight": 0,
-        "stages": 4,
-    }
-    if parts > 1:
-        decisions |= {f"split.{p.k.name}": parts, f"how.{p.k.name}": "cluster" if parts <= 4 and columns <= 32 else "two_pass"}
-    weights = {o.tensor for o in p.operands if o.axis == p.n.name}
-    if n * k * p.itemsize > 32 << 20:
-        decisions |= {f"cache.{t}": "evict_first" for t in sorted(weights)}
-    steps = -(-k // parts // int(ROW_BYTES // p.itemsize))
-    several = -(-n // rows) * -(-m // columns) * parts * _each(p, facts) > _sms(facts)
-    return _deepest(p, facts, decisions, max(2, min(steps, 16)), _SHARED // 2 if several else _SHARED)
+def _many(p: Product, facts: Facts) -> list[_Candidate]:
+    """Seconds by the matrix unit or by L2, whichever is slower, for all waves of tiles."""
+    found = []
+    for rows, columns, groups, schedule in shapes(p, facts, False):
+        if schedule == "cooperative" and columns:
+            tiles = _tiles(p, facts, rows, columns, False)
+            for parts in _parts(p, facts, 4):
+                seconds = _many_seconds(p, facts, rows, columns, groups, parts, tiles)
+                found.append(_Candidate(seconds, rows, columns, groups, parts, False, tiles))
+    return found
 
 
-def _parts(p: Product, facts: Facts, k: int) -> list[int]:
-    """Into how many parts a sum may be split: each has four steps at least; the size must be part of the kernel."""
-    steps = -(-k // (ROW_BYTES // p.itemsize))
-    known = p.k.over in facts.fixed
-    return [s for s in (1, 2, 3, 4, 5, 6, 8) if s == 1 or (known and steps >= 4 * s and -(-steps // -(-steps // s)) == s)]
-
-
-def _few_cost(p: Product, facts: Facts, columns: int, rows: int, parts: int) -> float:
-    """Seconds: what all SMs read, by the fullest of them, and what joining parts takes."""
-    m, n, k = (p.size(a, facts) for a in (p.m, p.n, p.k))
-    items = -(-n // rows) * -(-m // columns) * parts * _each(p, facts)
-    read = facts.machine.memory.read or facts.machine.memory.bandwidth or 3e12
-    weights = sum(o.axis == p.n.name for o in p.operands)
-    own = weights * rows * -(-k // parts) * p.itemsize
-    shared = columns * -(-k // parts) * p.itemsize
-    waves = math.ceil(items / _sms(facts))
-    each = max(own / (read / _sms(facts)), (own + shared) / (_L2 / _sms(facts)))
-    join = 0.0 if parts == 1 else 1.0e-6 + parts * 4 * rows * columns * 2e-12 * waves
-    return waves * each + join
-
-
-_L2 = 6.5e12  # bytes/s that all SMs together read from L2
-
-
-# ------------------------------------------------------------------------------------------ many rows
-def _many(p: Product, facts: Facts) -> dict[str, Choice]:
-    m, n = p.size(p.m, facts), p.size(p.n, facts)
-    tiles = [(_many_cost(p, facts, *t), t) for t in _TILES]
-    rows, columns, groups, _ = min(tiles, key=lambda c: c[0])[1]
-    columns = max(8 * len(p.dots), columns // len(p.dots))
-    decisions: dict[str, Choice] = {
-        f"tile.{p.m.name}": rows,
-        f"tile.{p.n.name}": columns,
-        f"tile.{p.k.name}": ROW_BYTES // p.itemsize,
-        "warpgroups": groups,
-        "stages": 4,
-        "persistent": True,
-        "grid.order": "grouped",
-        "grid.group": 8,
-    }
-    tall, wide = -(-m // rows), -(-n // columns)
-    if tall * wide * _each(p, facts) >= _sms(facts) // 2:
-        axis = p.m.name if columns >= rows else p.n.name
-        count = tall if axis == p.m.name else wide
-        if count % 2 == 0 or count > 8:
-            decisions[f"cluster.{axis}"] = 2
-    aligned = all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs)
-    if aligned and columns % 64 == 0 and p.result_dtype in ("bf16", "f16"):
-        decisions |= {f"store.{t}": "tma" for t in p.outputs}
-    return _deepest(p, facts, decisions, 8)
-
-
-def _many_cost(p: Product, facts: Facts, rows: int, columns: int, groups: int, rate: float) -> float:
-    m, n = p.size(p.m, facts), p.size(p.n, facts)
-    tiles = -(-m // rows) * -(-n // columns) * _each(p, facts)
-    waves = math.ceil(tiles / _sms(facts))
-    return waves * rows * columns / rate
-
-
-def _deepest(
-    p: Product, facts: Facts, decisions: dict[str, Choice], most: int, room: int = _SHARED
-) -> dict[str, Choice]:
-    """As many stages as `room` bytes of shared memory hold, `most` at most: of two blocks on an SM one begins while the
-    other ends."""
-    for stages in range(most, 1, -1):
-        tried = {**decisions, "stages": stages}
-        if Resources(p, Design.of(tried), facts).shared_bytes <= room:
-            return tried
-    return {**decisions, "stages": 2}
+def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int, parts: int, tiles: int) -> float:
+    sms, peak = facts.machine.cores, facts.machine.peak(p.dtype) or facts.machine.peak("bf16") or 1e15
+    depth = p.size(p.k, facts) / parts
+    flops = 2.0 * rows * columns * depth * len(p.dots)
+    moved = depth * p.itemsize * (rows + columns * len(p.dots))
+    pairs = 0.75 if tiles > sms // 2 and parts == 1 else 1.0  # blocks in pairs read one operand once for both
+    rate = _MMA if groups < 3 else _MMA * 0.93  # three warpgroups have few registers to hide anything in
+    each = max(flops * sms / (peak * rate), moved * pairs * sms / _L2)
+    waves = math.ceil(tiles * parts / sms)
+    join = 0.0 if parts == 1 else 2 * _JOIN + parts * 8.0 * rows * columns * waves * 1e-11
+    return waves * (each + _WAVE) + join

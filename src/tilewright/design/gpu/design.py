@@ -1,22 +1,56 @@
-"""The default design of any program on a GPU: products go to the matrix unit where they fit it."""
+"""Designs of any program on a GPU: products go to the matrix unit where they fit it, packed if need be."""
 
 from __future__ import annotations
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.default import default_product
+from tilewright.design.gpu.draw import Pick, draw_product
 from tilewright.design.gpu.legality import legal_gpu
+from tilewright.design.gpu.packing import (
+    as_packed,
+    legal_packs,
+    packed,
+    with_packs,
+    without_packs,
+    worth_packing,
+)
 from tilewright.design.gpu.product import product
+from tilewright.design.legality import Reason
 from tilewright.language import ir
+
+_ROWS_TO_PACK = 12
+"""Rows of a product from which on reading its weights three times is still better than reading them unaligned."""
 
 
 def default_gpu(kernel: ir.Kernel, facts: Facts) -> Design:
     """The default design of a traced program."""
     found = product(kernel)
     if not isinstance(found, str):
-        design = default_product(found, facts)
-        if not legal_gpu(kernel, design, facts):
-            return design
+        packs = worth_packing(found, facts)
+        if not packs or found.size(found.m, facts) >= _ROWS_TO_PACK:
+            design = with_packs(default_product(found, as_packed(kernel, facts, packs)), packs)
+            if not legal_with_packs(kernel, design, facts):
+                return design
     from tilewright.design.gpu.simt import default_simt
 
     return default_simt(kernel, facts)
+
+
+def draw_gpu(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
+    """A whole design: drawn where the program is a product for the matrix unit, else its default one."""
+    found = product(kernel)
+    if isinstance(found, str):
+        return default_gpu(kernel, facts)
+    packs = worth_packing(found, facts)
+    return with_packs(draw_product(found, as_packed(kernel, facts, packs), pick), packs)
+
+
+def legal_with_packs(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
+    """Why a design is illegal: its packs, or the product as it meets the packed operands."""
+    return legal_packs(kernel, design) or legal_gpu(
+        kernel, without_packs(design), as_packed(kernel, facts, packed(design))
+    )
+
+
+__all__ = ["default_gpu", "draw_gpu", "legal_with_packs"]

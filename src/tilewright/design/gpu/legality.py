@@ -1,4 +1,4 @@
-"""Which designs of a product the matrix unit, the copy engine and an SM allow: a table of rules, each with its reason."""
+"""Which designs of a product the matrix unit, the copy engine and an SM allow: rules with their reasons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.gpu.product import Operand, Product, product
+from tilewright.design.gpu.product import Operand, product
 from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources
 from tilewright.design.legality import Reason
 from tilewright.language import ir
@@ -110,15 +110,18 @@ def _atom(r: Resources) -> Iterator[str]:
     rows, columns = r.tile(r.row), r.tile(r.column)
     unit = ATOM_ROWS * (1 if r.pingpong else r.groups)
     if rows % unit:
-        yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {-(-rows // unit) * unit}"
+        more = -(-rows // unit) * unit
+        yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {more}"
     if columns % 8 or columns > 256:
         yield f"tile.{r.column}={columns}: one wgmma has 8, 16, ... 256 columns; take {min(256, -(-columns // 8) * 8)}"
     if r.depth * r.product.itemsize % ROW_BYTES:
-        yield f"tile.{r.product.k.name}={r.depth}: not whole rows of {ROW_BYTES} bytes; take {ROW_BYTES // r.product.itemsize}"
+        least = ROW_BYTES // r.product.itemsize
+        yield f"tile.{r.product.k.name}={r.depth}: not whole rows of {ROW_BYTES} bytes; take {least}"
     for o in r.product.operands:
         if not r.product.runs_along_sum(o, r.facts) and r.tile(o.axis) * r.product.itemsize % ROW_BYTES:
             least = ROW_BYTES // r.product.itemsize
-            yield f"tile.{o.axis}={r.tile(o.axis)}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
+            label = f"tile.{o.axis}={r.tile(o.axis)}"
+            yield f"{label}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
 
 
 def _copies(r: Resources) -> Iterator[str]:
@@ -132,7 +135,7 @@ def _copied(r: Resources, o: Operand) -> Iterator[str]:
     if not any(d in unit for d in tile_dims):
         yield f"engine.{o.tensor}=tma: no axis of its tiles has stride one; take mma or fma"
     if o.tensor not in r.facts.aligned:
-        yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take mma or fma, or pad the tensor"
+        yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take fma, or pad it"
     if r.design.get(f"engine.{o.tensor}", "tma") != "tma":
         yield f"engine.{o.tensor}: the matrix unit is fed by the copy engine alone; take tma, or mma"
 
@@ -143,20 +146,21 @@ def _ring(r: Resources) -> Iterator[str]:
         yield f"stages={stages}: one step is multiplied while the next arrives; take 2"
     if r.shared_bytes > limit:
         fits = (limit - r.shared_bytes + stages * r.stage_bytes) // r.stage_bytes
-        yield f"stages={stages}: a block takes {r.shared_bytes} bytes of shared memory, of {limit}; take {max(fits, 0)}, or smaller tiles"
+        taken = f"a block takes {r.shared_bytes} bytes of shared memory, of {limit}"
+        yield f"stages={stages}: {taken}; take {max(fits, 0)}, or smaller tiles"
 
 
 def _registers(r: Resources) -> Iterator[str]:
     spare = 40  # addresses, the epilogue's values
     if r.accumulators + spare > r.register_limit:
         yield (
-            f"tile.{r.row}={r.tile(r.row)}, tile.{r.column}={r.tile(r.column)}: {r.accumulators} registers of a thread hold "
-            f"sums, of {r.register_limit}; take smaller tiles or more warpgroups"
+            f"tile.{r.row}={r.tile(r.row)}, tile.{r.column}={r.tile(r.column)}: {r.accumulators} registers of a thread "
+            f"hold sums, of {r.register_limit}; take smaller tiles or more warpgroups"
         )
 
 
 def _clusters(r: Resources) -> Iterator[str]:
-    most = int(r.facts.machine.limit("max_cluster_blocks"))
+    most = int(dict(r.facts.machine.limits).get("max_cluster_blocks", 1))
     if r.blocks > most:
         yield f"cluster: {r.blocks} blocks, and {most} is the most; take fewer"
     spread = r.cluster(r.row) * r.cluster(r.column)
@@ -166,7 +170,7 @@ def _clusters(r: Resources) -> Iterator[str]:
         share = spread // r.cluster(o.axis)
         rows = r.tile(o.axis) if r.product.runs_along_sum(o, r.facts) else r.depth
         if share > 1 and rows % (8 * share):
-            yield f"cluster: {share} blocks share {rows} rows of {o.tensor}, 8 at least to each; take fewer blocks or larger tiles"
+            yield f"cluster: {share} blocks share {rows} rows of {o.tensor}, at least 8 each; take fewer blocks"
 
 
 def _splits(r: Resources) -> Iterator[str]:
@@ -181,7 +185,8 @@ def _splits(r: Resources) -> Iterator[str]:
     if math.ceil(steps / math.ceil(steps / parts)) != parts:
         yield f"{label}: {steps} steps fall in fewer parts; take {math.ceil(steps / math.ceil(steps / parts))}"
     if r.how == "cluster" and (r.design.get("persistent") or r.groups * ATOM_ROWS != r.tile(r.row)):
-        yield f"how.{p.k.name}=cluster: one tile for each block, 64 rows for each warpgroup; drop persistent, or take two_pass"
+        wanted = "one tile for each block, 64 rows for each warpgroup"
+        yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:
         yield f"{label}: warpgroups that take turns do not join parts; take schedule=cooperative"
     if r.how == "two_pass" and r.tiles > TICKETS:
@@ -200,14 +205,10 @@ def _stores(r: Resources) -> Iterator[str]:
         if r.design.get(f"store.{tensor}") != "tma":
             continue
         label = f"store.{tensor}=tma"
-        if r.swap:
-            yield f"{label}: rows of the atom lie along rows of memory; take direct"
         if tensor not in r.facts.aligned or not r.product.unit_column(tensor, r.facts):
             yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
-        if r.tile(r.column) % 64 or r.product.result_dtype not in ("bf16", "f16"):
-            yield f"{label}: it takes 64 columns of 16-bit elements at a time; take direct"
-        if r.splits > 1:
-            yield f"{label}: few blocks write at the end of a split sum; take direct"
+        if r.tile(r.product.n.name) % (64 if r.swap else 32) or r.product.result_dtype not in ("bf16", "f16"):
+            yield f"{label}: it takes 32 or 64 columns of 16-bit elements at a time; take direct"
 
 
 RULES = (

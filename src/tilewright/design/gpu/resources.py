@@ -98,7 +98,9 @@ class Resources:
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block, barriers included."""
-        parts = self.splits * self.result_bytes if self.splits > 1 and self.how == "cluster" else 0
+        together = self.splits > 1 and self.how == "cluster"
+        shares = shares_of(self.tile(self.column), self.splits)
+        parts = self.splits * self.result_bytes // shares if together else 0
         stages = self.design.number("stages", 1)
         return stages * self.stage_bytes + self.store_bytes + parts + 16 * stages + 24
 
@@ -106,7 +108,11 @@ class Resources:
     def store_bytes(self) -> int:
         """Shared memory through which results leave, where the copy engine takes them."""
         out = [t for t in self.product.outputs if self.design.get(f"store.{t}") == "tma"]
-        return len(out) * self.groups * STORE_SLOTS * ATOM_ROWS * ROW_BYTES
+        columns = self.tile(self.column)
+        narrow = columns if columns <= ATOM_ROWS else math.gcd(columns, ATOM_ROWS)
+        rows = narrow if self.swap else ATOM_ROWS
+        pitch = ROW_BYTES if self.swap else math.gcd(columns, ATOM_ROWS) * ROW_BYTES // ATOM_ROWS
+        return len(out) * self.groups * STORE_SLOTS * rows * pitch
 
     @property
     def tiles(self) -> int:
@@ -132,6 +138,11 @@ class Resources:
         if self.design.get("producer") == "warp":
             return min(255, 65536 // self.threads // 8 * 8)
         return {1: 232, 2: 232, 3: 160}[self.groups]
+
+
+def shares_of(columns: int, parts: int) -> int:
+    """How many blocks of a cluster join parts of a sum, each its share of the columns: whole fragments of 8."""
+    return math.gcd(columns // 8, parts)
 
 
 STORE_SLOTS = 2

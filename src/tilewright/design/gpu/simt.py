@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from tilewright.design.default import Facts, unit_axes
 from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.mma import legal_panels, staged_product
+from tilewright.design.gpu.product import Product, product
 from tilewright.design.legality import Reason
 from tilewright.language import ir, structure
 
@@ -26,12 +28,20 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
     """A legal design of any program of one nest."""
     nest = structure.nests(kernel)[0]
     shape = _Shape(kernel, nest, facts)
+    found = product(kernel)
+    if not isinstance(found, str) and (staged := staged_product(found, facts, _reads_more(kernel, found))):
+        return Design.of(staged)
     decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else _rows(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
     for p in kernel.params:
         if facts.unit.get(p.name) and p.dims:
             decisions[f"vec.{p.name}"] = max(1, _VECTOR // p.dtype.bytes)
     return Design.of(decisions)
+
+
+def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
+    """Whether tensors that are no operands of dots are read."""
+    return any(ref.buffer not in {o.tensor for o in p.operands} for _, ref in structure.loads(kernel))
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,9 @@ class _Shape:
     @property
     def run(self) -> int:
         """Elements of the narrowest type that one access moves."""
-        return _VECTOR // min((p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4)
+        return _VECTOR // min(
+            (p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4
+        )
 
 
 def _power(n: int) -> int:
@@ -153,7 +165,7 @@ def _product(s: _Shape) -> dict[str, Choice]:
 
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine")
-_SINGLE = ("warps", "lanes", "stages")
+_SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
 
@@ -161,8 +173,14 @@ MOST_REGISTERS = 128
 def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
-    found = found or [Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(design)]
-    return found or [Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)]
+    found = found or [
+        Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(kernel, design)
+    ]
+    if dict(design.prefixed("engine")):
+        return found or legal_panels(kernel, design, facts)
+    return found or [
+        Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)
+    ]
 
 
 def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
@@ -179,7 +197,8 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         if prefix not in _PREFIXES:
             yield f"{name}={value}: no decision is called so; there are {', '.join((*_PREFIXES, *_SINGLE))}"
         elif what not in known[prefix]:
-            yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {', '.join(sorted(known[prefix])) or 'none'}"
+            there = ", ".join(sorted(known[prefix])) or "none"
+            yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {there}"
         elif prefix in ("tile", "unroll", "vec") and not _is_power(value):
             yield f"{name}={value}: takes a power of two"
 
@@ -188,10 +207,20 @@ def _is_power(value: Choice) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
-def _threads(design: Design) -> Iterator[str]:
-    warps = design.get("warps", 4)
+def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
+    warps, resident = design.get("warps", 4), design.get("resident", 1)
     if not _is_power(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
+    elif not isinstance(resident, int) or not 1 <= resident <= 64 // design.number("warps", 4):
+        yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"
+    lanes = design.get("lanes", ())
+    known = {a for let in structure.lets(kernel).values() for a in let.type.axes} | set(structure.axes(kernel))
+    if not isinstance(lanes, tuple) or len(set(lanes)) != len(lanes) or not set(lanes) <= known:
+        yield f"lanes={lanes}: takes distinct axes that values have: {', '.join(sorted(known))}"
+    for tensor, elements in design.prefixed("vec"):
+        most = _VECTOR // kernel.param(tensor).dtype.bytes
+        if isinstance(elements, int) and elements > most:
+            yield f"vec.{tensor}={elements}: an access moves {_VECTOR} bytes, {most} elements; take that or less"
 
 
 def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:

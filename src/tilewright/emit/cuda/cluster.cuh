@@ -29,16 +29,22 @@ __device__ inline void arrive_there(unsigned barrier) {
 // ---------------------------------------------------------------------------------------- parts of a sum
 // A part lies register by register, four at a time (two at the end), threads side by side.
 
-// This thread's registers `v` as a part in the shared memory of block `rank`, whose `barrier` counts the bytes.
-template <int N>
-__device__ inline void give(float* part, Barrier* barrier, unsigned rank, const float (&v)[N], int thread, int threads) {
-  const unsigned there = peer_address(part, rank), counted = peer_address(barrier, rank);
+// This thread's registers `v`, one share of neighbouring ones to each of the first SHARES blocks of the cluster, where it
+// lies at `part`; each one's `barrier` counts the bytes.
+template <int SHARES, int N>
+__device__ inline void give(float* part, Barrier* barrier, const float (&v)[N], int thread, int threads) {
+  constexpr int EACH = N / SHARES / 4;
 #pragma unroll
-  for (int i = 0; i < N / 4; ++i) {
-    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
-                     there + 16 * (i * threads + thread)),
-                 "f"(v[4 * i]), "f"(v[4 * i + 1]), "f"(v[4 * i + 2]), "f"(v[4 * i + 3]), "r"(counted)
-                 : "memory");
+  for (int rank = 0; rank < SHARES; ++rank) {
+    const unsigned there = peer_address(part, rank), counted = peer_address(barrier, rank);
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const int r = 4 * (rank * EACH + i);
+      asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                       there + 16 * (i * threads + thread)),
+                   "f"(v[r]), "f"(v[r + 1]), "f"(v[r + 2]), "f"(v[r + 3]), "r"(counted)
+                   : "memory");
+    }
   }
 }
 // The same to memory that all blocks see.

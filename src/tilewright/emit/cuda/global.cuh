@@ -51,10 +51,15 @@ template <Cache C, int BYTES> struct Reader {
   }
 };
 
+__device__ inline void write_wide(void* p, uint4 w) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
+}
+template <class W> __device__ inline void write_wide(void* p, W w) { *(W*)p = w; }
+
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
   if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
-  else *(W*)p = w;
+  else write_wide(p, w);
 }
 
 // Along the term of stride one, if the tile has neighbours there: how many elements one access takes, at most V.
@@ -100,19 +105,17 @@ __device__ TILE load(const T* from, const TERM&... term) {
     if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
     const T* p = base + (0 + ... + term.template offset<TILE>(f));
     Vector<T, W> x;
-#pragma unroll
-    for (int n = 0; n < W; ++n) x.element[n] = cast<T>(0.0f);
-    if ((true && ... && term.template in<TILE>(f + (W - 1) * P * cut))) {
+    const T none = cast<T>(0.0f);
+    if ((true && ... && term.template in<TILE>(f))) {
+      // An access that an edge cuts reads on to the end of its aligned word, which the memory of a tensor has.
       Reader<C, W * sizeof(T)>::read(x.word, p);
-    } else if (cut) {
 #pragma unroll
-      for (int n = 0; n < W - 1; ++n) {
-        Vector<T, 1> one;
-        if ((true && ... && term.template in<TILE>(f + n * P))) {
-          Reader<C, sizeof(T)>::read(one.word, p + n);
-          x.element[n] = one.element[0];
-        }
+      for (int n = 1; n < W; ++n) {
+        if (cut && !(true && ... && term.template in<TILE>(f + n * P))) x.element[n] = none;
       }
+    } else {
+#pragma unroll
+      for (int n = 0; n < W; ++n) x.element[n] = none;
     }
 #pragma unroll
     for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];

@@ -27,7 +27,7 @@ template <int GROUPS, int V, int L, int B> struct Spread {
   static constexpr int LO = L < 5 ? L : 5, BITS = L + B <= 5 ? B : 5 - LO;
   static constexpr int WARP_STRIDE = 1 << (L > 5 ? L - 5 : 0), WARPS = 1 << (B - BITS);
   __device__ static constexpr int at(int r) { return ((r / V) << B) * V + r % V; }
-  __device__ static int base(int thread) { return (thread >> L & ((1 << B) - 1)) * V; }
+  __device__ static constexpr int base(int thread) { return (thread >> L & ((1 << B) - 1)) * V; }
 };
 
 // Rows of the accumulators of mma.m16n8 and of wgmma: WM warps (a grid of WM x WN, rows fastest), MT fragments of 16 each.
@@ -35,7 +35,7 @@ template <int WM, int WN, int MT> struct AccRows {
   static constexpr int N = MT * 2, INNER = 2, RUN = 1;
   static constexpr int LO = 2, BITS = 3, WARP_STRIDE = 1, WARPS = WM;
   __device__ static constexpr int at(int r) { return r / 2 * (WM * 16) + r % 2 * 8; }
-  __device__ static int base(int thread) { return (thread >> 5) % WM * 16 + (thread >> 2 & 7); }
+  __device__ static constexpr int base(int thread) { return (thread >> 5) % WM * 16 + (thread >> 2 & 7); }
 };
 
 // Their columns: WN warps, each NT neighbouring fragments of 8.
@@ -43,7 +43,7 @@ template <int WM, int WN, int NT> struct AccCols {
   static constexpr int N = NT * 2, INNER = 2, RUN = 2;
   static constexpr int LO = 0, BITS = 2, WARP_STRIDE = WM, WARPS = WN;
   __device__ static constexpr int at(int r) { return r / 2 * 8 + r % 2; }
-  __device__ static int base(int thread) { return (thread >> 5) / WM % WN * (NT * 8) + (thread & 3) * 2; }
+  __device__ static constexpr int base(int thread) { return (thread >> 5) / WM % WN * (NT * 8) + (thread & 3) * 2; }
 };
 
 // The range of axis A that the team works on now: from `start` to before `stop`. EDGE is 0 where the whole tile exists;
@@ -51,12 +51,16 @@ template <int WM, int WN, int NT> struct AccCols {
 template <class A, int EDGE> struct Part {
   typedef A axis;
   int start, stop, first;
+  __device__ Part(int from, int to, int mine) : start(from), stop(to), first(mine) {}
   template <class TEAM> __device__ Part(int from, int to, TEAM team) : start(from), stop(to) {
     first = from + A::base(team.thread);
   }
   __device__ int at(int r) const { return first + A::at(r); }
   __device__ bool in(int r) const { return EDGE == 0 || at(r) < stop; }
 };
+
+// The same tile without its edge, for values that are 0 past it.
+template <class A, int EDGE> __device__ inline Part<A, 0> unmasked(const Part<A, EDGE>& p) { return Part<A, 0>(p.start, p.stop, p.first); }
 
 // Whether this thread is the one, of those with copies of a tile with axes A, that speaks for all.
 template <class... A, class TEAM> __device__ inline bool speaks(TEAM team) {

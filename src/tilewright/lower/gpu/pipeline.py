@@ -13,7 +13,8 @@ from tilewright.lower.gpu.nest import replaced
 
 def pipeline(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     """
-    before:  for k in K step 64 { alloc s_a; copy s_a <- a; for m in m0 parallel @bind=warpgroup { ... } };  for m ... { ... }
+    before:  for k in K step 64 { alloc s_a; copy s_a <- a; for m in m0 parallel @bind=warpgroup { ... } }
+             for m in m0 parallel @bind=warpgroup { ... }
     after:   for k in K step 64 @stages=4 {
                alloc s_a @stages=4
                role producer { sync empty wait; sync full expect; copy s_a <- a }
@@ -26,8 +27,10 @@ def pipeline(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
 
 def _has_ring(stmt: ir.Stmt) -> bool:
     """The innermost loop that holds a main loop among its statements, or parts of sums that do."""
-    return isinstance(stmt, ir.Loop) and any(_is_ring(s) for s in ir.walk(stmt.body)) and not any(
-        isinstance(s, ir.Loop) and s.parallel and _has_ring(s) for s in stmt.body
+    return (
+        isinstance(stmt, ir.Loop)
+        and any(_is_ring(s) for s in ir.walk(stmt.body))
+        and not any(isinstance(s, ir.Loop) and s.parallel and _has_ring(s) for s in stmt.body)
     )
 
 
@@ -51,7 +54,8 @@ class _Pipeline:
         if registers:
             self.producer = ir.with_notes(self.producer, registers=registers[0])
             self.consumer = ir.with_notes(self.consumer, registers=registers[1])
-        own = 1 if design.get("schedule") == "pingpong" else groups
+        self.turns = groups if design.get("schedule") == "pingpong" else 1
+        own = groups // self.turns
         blocks = 1
         for _, count in design.prefixed("cluster"):
             assert isinstance(count, int)
@@ -76,6 +80,12 @@ class _Pipeline:
                 result.append(stmt)
             elif inner:
                 assert isinstance(stmt, ir.Loop)
+                if _is_ring(stmt) and self.turns > 1:
+                    # A slot's phase says nothing of two turns of the ring: nobody waits for it ahead of the other.
+                    turn = fresh("turn", self.taken)
+                    notes: ir.Notes = (("count", 4 * self.turns), ("scope", "block"))
+                    result.append(ir.Role("consumer", (ir.Sync(turn, "wait", notes),), self.consumer))
+                    work.append(ir.Sync(turn, "arrive", notes))
                 result.append(self.ring(stmt) if _is_ring(stmt) else self.around(stmt))
             else:
                 work.append(stmt)
@@ -87,13 +97,13 @@ class _Pipeline:
         """One barrier says that a slot of every buffer is full, another that it is empty."""
         allocs = [s for s in loop.body if isinstance(s, ir.Alloc)]
         copies = [s for s in loop.body if isinstance(s, ir.Copy)]
-        work = [s for s in loop.body if not isinstance(s, (ir.Alloc, ir.Copy))]
+        rest: list[ir.Stmt] = [s for s in loop.body if not isinstance(s, (ir.Alloc, ir.Copy))]
         at: ir.Notes = (("guards", tuple(a.name for a in allocs)), ("stage", loop.axes[0].name))
         empty, full = fresh("empty", self.taken), fresh("full", self.taken)
         freed = ir.with_notes(at, scope=self.scope, count=self.arrivals)
         filled = ir.with_notes(at, scope="block", count=1)
-        fill = (ir.Sync(empty, "wait", freed), ir.Sync(full, "expect", filled), *copies)
-        use = (ir.Sync(full, "wait", filled), *work, ir.Sync(empty, "arrive", freed))
+        fill: tuple[ir.Stmt, ...] = (ir.Sync(empty, "wait", freed), ir.Sync(full, "expect", filled), *copies)
+        use: tuple[ir.Stmt, ...] = (ir.Sync(full, "wait", filled), *rest, ir.Sync(empty, "arrive", freed))
         rings = tuple(replace(a, notes=ir.with_notes(a.notes, stages=self.stages)) for a in allocs)
         roles = (ir.Role("producer", fill, self.producer), ir.Role("consumer", use, self.consumer))
         return replace(loop, body=(*rings, *roles), notes=ir.with_notes(loop.notes, stages=self.stages))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.gpu.resources import STORE_SLOTS
+from tilewright.design.gpu.resources import STORE_SLOTS, shares_of
 from tilewright.language import ir
 from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
@@ -76,9 +77,9 @@ class _Rows:
         column = next((d for s in body if isinstance(s, ir.Let) for d in s.type.axes if d != self.axis.name), None)
         width = self.columns.get(column or "", 0)
         if column is None or width <= _CHUNK:
-            return body
+            return tuple(t for s in body for t in self._leaving(s))
         name = fresh(column.rstrip("0123456789"), self.taken)
-        step = math.gcd(width, _CHUNK)
+        step = self.shares[name] = math.gcd(width, _CHUNK)
         inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
         return (ir.Loop((ir.Axis(name, column, step),), tuple(inside)),)
 
@@ -88,10 +89,12 @@ class _Rows:
             return (stmt,)
         name, ready = fresh(f"s_{stmt.ref.buffer}", self.taken), fresh("ready", self.taken)
         axes = tuple(str(i) for i in stmt.ref.index if str(i) in self._tiled)
-        notes = (("layout", "swizzle128"), ("place", "shared"), ("stages", STORE_SLOTS))
+        last = self.columns.get(axes[-1]) or self.axis.step or 0
+        dtype = self.kernel.param(stmt.ref.buffer).dtype
+        notes = (("layout", f"swizzle{last * dtype.bits // 8}"), ("place", "shared"), ("stages", STORE_SLOTS))
         place_ = ir.Ref(name, axes)
         return (
-            ir.Alloc(name, self.kernel.param(stmt.ref.buffer).dtype, axes, notes),
+            ir.Alloc(name, dtype, axes, notes),
             ir.Store(place_, stmt.value),
             ir.Sync(ready, "fence", (("guards", name), ("scope", "warpgroup"))),
             ir.Copy(stmt.ref, place_, (("engine", "tma"),)),
@@ -104,8 +107,13 @@ class _Rows:
 
     @property
     def columns(self) -> dict[str, int]:
-        """Points of the axes of the program."""
-        return {n: a.step or 0 for n, a in axes(self.kernel).items()}
+        """Points of the axes of the program, and of a block's share of columns."""
+        return {n: a.step or 0 for n, a in axes(self.kernel).items()} | self.shares
+
+    @cached_property
+    def shares(self) -> dict[str, int]:
+        """Points of axes that this stage adds: shares of the blocks of a cluster, chunks of columns."""
+        return {}
 
     def _alloc(self, name: str, init: ir.Let, place_: str) -> ir.Alloc:
         dims = tuple(self.axis.over if a == self.axis.name else a for a in init.type.axes)
@@ -150,7 +158,12 @@ class _Rows:
         dims.sort(key=lambda i: i in unit)
         whole = {self.axis.name: self.axis.over}
         name = fresh(f"s_{ref.buffer}", self.taken)
-        alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), (("layout", "swizzle128"), ("place", "shared")))
+        alloc = ir.Alloc(
+            name,
+            let.type.dtype,
+            tuple(whole.get(str(d), d) for d in dims),
+            (("layout", "swizzle128"), ("place", "shared")),
+        )
         source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
         order = tuple(str(d) for d in dims)
         load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
@@ -171,7 +184,7 @@ class _Rows:
     def _split(
         self, loop: ir.Loop, totals: list[ir.Let], before: tuple[ir.Stmt, ...], after: tuple[ir.Stmt, ...]
     ) -> tuple[ir.Stmt, ...]:
-        """Parts pass through memory that all blocks see; whoever joins them adds in order, and goes on with the rest."""
+        """Parts pass through memory that all blocks see; whoever joins them adds in order, and goes on."""
         part = loop.axes[0].name
         at = next(n for n, s in enumerate(loop.body) if is_main(s))
         main, joins = loop.body[at], loop.body[at + 1 :]
@@ -191,12 +204,35 @@ class _Rows:
             adds += self._accumulated(total.name, own, init.type, part)
             buffers[total.name] = total.name
         reads = self._reads(buffers, {t.name: t for t in totals})
-        last = ir.When("last", part, self._chunks((*before, *reads[0], *renamed(after, reads[1]))))
+        rest = (*before, *reads[0], *renamed(after, reads[1]))
+        column = next(a for a in inits[0].type.axes if a != self.axis.name)
+        share = self._share(column) if shared else None
+        if share is not None:
+            adds, rest = list(renamed(tuple(adds), {column: share.name})), renamed(rest, {column: share.name})
+        join: tuple[ir.Stmt, ...] = (*adds, ir.When("last", part, self._chunks(rest)))
+        if share is not None:
+            join = (ir.Loop((share,), join, True, (("bind", "cluster"),)),)
         assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
         sync = ir.Sync(
             fresh("parts", self.taken),
             "barrier",
-            (("guards", tuple(f"{t.name}_parts" for t in totals)), ("scope", "cluster" if shared else "grid"), ("stage", part)),
+            (
+                ("guards", tuple(f"{t.name}_parts" for t in totals)),
+                ("scope", "cluster" if shared else "grid"),
+                ("stage", part),
+            ),
         )
         held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
-        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*adds, last))))
+        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*join))))
+
+    def _share(self, column: str) -> ir.Axis | None:
+        """The columns that one block of a cluster joins and ends: whole fragments of the atom."""
+        width = self.columns[column]
+        parts = next(n for _, n in self.design.prefixed("split"))
+        assert isinstance(parts, int)
+        count = shares_of(width, parts)
+        if count == 1:
+            return None
+        name = fresh(column.rstrip("0123456789"), self.taken)
+        self.shares[name] = width // count
+        return ir.Axis(name, column, width // count)

@@ -9,7 +9,7 @@ from tilewright.language import ir
 
 
 def renamed(body: tuple[ir.Stmt, ...], new: Mapping[str, str]) -> tuple[ir.Stmt, ...]:
-    """`body` with every axis, value and buffer that `new` names called as it says, where it is made and where it is read."""
+    """`body` with every axis, value and buffer in `new` called as that says, where it is made and where it is read."""
     return tuple(_stmt(s, new) for s in body)
 
 
@@ -25,7 +25,9 @@ def _stmt(stmt: ir.Stmt, new: Mapping[str, str]) -> ir.Stmt:
         case ir.Copy(dst, src, notes):
             return ir.Copy(_ref(dst, new), _ref(src, new), notes)
         case ir.Alloc(name, dtype, dims, notes):
-            return ir.Alloc(new.get(name, name), dtype, tuple(new.get(d, d) if isinstance(d, str) else d for d in dims), notes)
+            return ir.Alloc(
+                new.get(name, name), dtype, tuple(new.get(d, d) if isinstance(d, str) else d for d in dims), notes
+            )
         case ir.Loop(axes, inner, parallel, notes):
             return ir.Loop(tuple(_axis(a, new) for a in axes), renamed(inner, new), parallel, notes)
         case ir.When(cond, axis, inner):
@@ -60,4 +62,6 @@ def _ref(ref: ir.Ref, new: Mapping[str, str]) -> ir.Ref:
 
 def _axis(axis: ir.Axis, new: Mapping[str, str]) -> ir.Axis:
     bounds = [new.get(b, b) if isinstance(b, str) else b for b in (axis.start, axis.stop)]
-    return replace(axis, name=new.get(axis.name, axis.name), over=new.get(axis.over, axis.over), start=bounds[0], stop=bounds[1])
+    return replace(
+        axis, name=new.get(axis.name, axis.name), over=new.get(axis.over, axis.over), start=bounds[0], stop=bounds[1]
+    )

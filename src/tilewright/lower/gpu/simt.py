@@ -1,7 +1,7 @@
 """Stage `simt`: programs whose threads all do the same: tiles to the grid, steps, lanes, widths of accesses.
 
-    before:  for m in M parallel { for d in D { x = load x[m, d] ... } }
-    after:   for m in M step 2 parallel @bind=grid { for d in D step 1024 @unroll=2 { x = load x[m, d] @vec=8 ... } }
+before:  for m in M parallel { for d in D { x = load x[m, d] ... } }
+after:   for m in M step 2 parallel @bind=grid { for d in D step 1024 @unroll=2 { x = load x[m, d] @vec=8 ... } }
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
+from tilewright.lower.gpu.ring import ring
 
 
 def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
@@ -24,26 +25,34 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
             case ir.Let(name, _, ir.Load(ref)):
                 return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
             case ir.Let(name, _, ir.Dot()):
-                atom = str(design.get(f"atom.{name}", "fma"))
-                return replace(stmt, notes=ir.with_notes(stmt.notes, atom=atom))
+                notes = ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}", "fma")))
+                return replace(stmt, notes=ir.with_notes(notes, swap=True) if design.get("swap") else notes)
             case ir.Store(ref):
                 return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
             case _:
                 return stmt
 
-    body = tuple(_bound(s) for s in rewrite(kernel.body, change))
+    kernel = ring(replace(kernel, body=rewrite(kernel.body, change)), design, facts)
+    body = tuple(_bound(s, design) for s in kernel.body)
     notes = ir.with_notes(
         kernel.notes, machine=facts.machine.name, design=design.hash, threads=32 * design.number("warps", 4)
     )
+    if (resident := design.number("resident", 1)) > 1:
+        notes = ir.with_notes(notes, resident=resident)
     if lanes := design.names("lanes"):
         notes = ir.with_notes(notes, lanes=lanes)
     return replace(kernel, body=body, notes=notes)
 
 
-def _bound(stmt: ir.Stmt) -> ir.Stmt:
-    if isinstance(stmt, ir.Loop) and stmt.parallel:
-        return replace(stmt, notes=ir.with_notes(stmt.notes, bind="grid"))
-    return stmt
+def _bound(stmt: ir.Stmt, design: Design) -> ir.Stmt:
+    if not (isinstance(stmt, ir.Loop) and stmt.parallel):
+        return stmt
+    notes = ir.with_notes(stmt.notes, bind="grid")
+    if (order := design.get("grid.order")) is not None:
+        notes = ir.with_notes(notes, order=str(order))
+    if order == "grouped":
+        notes = ir.with_notes(notes, group=design.number("grid.group", 8))
+    return replace(stmt, notes=notes)
 
 
 def _loop(loop: ir.Loop, design: Design) -> ir.Loop:

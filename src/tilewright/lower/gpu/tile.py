@@ -36,7 +36,9 @@ def _tiled(loop: ir.Loop, design: Design, taken: set[str]) -> ir.Loop:
         if axis.each:
             grid.append(axis)
             continue
-        points = design.number(f"tile.{axis.name}") * (design.number("warpgroups", 1) if pingpong and axis.name == role.row else 1)
+        points = design.number(f"tile.{axis.name}") * (
+            design.number("warpgroups", 1) if pingpong and axis.name == role.row else 1
+        )
         outer, blocks = fresh(f"{axis.name}0", taken), design.number(f"cluster.{axis.name}", 1)
         grid.append(replace(axis, name=outer, step=points * blocks))
         new[axis.name] = outer
@@ -50,7 +52,13 @@ def _tiled(loop: ir.Loop, design: Design, taken: set[str]) -> ir.Loop:
 
 
 def _rows(
-    body: tuple[ir.Stmt, ...], row: str, column: str, new: dict[str, str], pingpong: bool, design: Design, taken: set[str]
+    body: tuple[ir.Stmt, ...],
+    row: str,
+    column: str,
+    new: dict[str, str],
+    pingpong: bool,
+    design: Design,
+    taken: set[str],
 ) -> ir.Loop:
     """The loop over rows of the atom: dealt to warpgroups, or inside tiles that are."""
     body = renamed(body, {column: new[column]})

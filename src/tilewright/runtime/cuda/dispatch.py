@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from functools import cache
 
-from tilewright.build.cuda_kernel import build_cuda
+from tilewright.build.cuda_kernel import CudaBinary, build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
@@ -16,6 +16,7 @@ from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch, layout_on_gpu
+from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.dispatch import Layouts, Program
 
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int], GpuKernel] = {}
@@ -25,7 +26,7 @@ _compiling = threading.Lock()
 
 def bind(
     program: Program, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]
-) -> GpuLaunch:
+) -> GpuLaunch | PackedLaunch:
     """`program` on operands that all lie on one GPU, by the best kernel known for their sizes."""
     device = device_of(program.kernel.name, buffers)
     layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
@@ -67,13 +68,15 @@ def loaded(request: Request, device: int) -> GpuKernel:
     found = _by_request.get((request, device))
     if found is None:
         known = machine(device)
-        binary = build_cuda(request, known)
-        module = binary.module
-        function = driver.load(
-            binary.cubin, module.entry, device, module.threads, module.shared_bytes, module.grid.cluster
-        )
-        found = _by_request[request, device] = GpuKernel(request, binary, function, known)
+        found = _by_request[request, device] = _loaded(request, build_cuda(request, known), known, device)
     return found
+
+
+def _loaded(request: Request, binary: CudaBinary, known: Machine, device: int) -> GpuKernel:
+    module = binary.module
+    function = driver.load(binary.cubin, module.entry, device, module.threads, module.shared_bytes, module.grid.cluster)
+    packs = tuple((name, _loaded(r, b, known, device)) for name, r, b in binary.packs)
+    return GpuKernel(request, binary, function, known, packs)
 
 
 @cache

@@ -15,6 +15,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda.dispatch import loaded, machine, requested
 from tilewright.runtime.cuda.kernel import GpuLaunch, layout_on_gpu
 from tilewright.runtime.cuda.measure import compare
+from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.dispatch import Layouts, Program
 
 
@@ -49,7 +50,7 @@ class GpuEvaluator:
     ) -> None:
         self.problem, self._rounds, self._final_rounds = problem, rounds, final_rounds
         self._workers = workers or os.cpu_count() or 1
-        self.launches: dict[Design, GpuLaunch] = {}
+        self.launches: dict[Design, GpuLaunch | PackedLaunch] = {}
 
     def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
         """An outcome for each design, in order."""
@@ -71,7 +72,7 @@ class GpuEvaluator:
             for r in (ratios[d.hash],)
         ]
 
-    def launch(self, design: Design) -> GpuLaunch:
+    def launch(self, design: Design) -> GpuLaunch | PackedLaunch:
         """The kernel of a design, tied to the problem's operands."""
         found = self.launches.get(design)
         if found is None:
@@ -97,7 +98,7 @@ class GpuEvaluator:
         samples = tuple(ns * 1e-9 for ns in timed.samples["call"])
         return Outcome("ok", statistics.median(samples), samples, _spread(samples))
 
-    def _verify(self, launch: GpuLaunch) -> None:
+    def _verify(self, launch: GpuLaunch | PackedLaunch) -> None:
         self.problem.poison()
         launch()
         self.problem.check()

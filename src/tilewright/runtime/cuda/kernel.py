@@ -19,6 +19,8 @@ from tilewright.language import ir
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
+from tilewright.runtime.cuda.memory import device_memory
+from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
 from tilewright.runtime.rebind import current_stream
 
 _WIDEST = 128
@@ -33,6 +35,7 @@ class GpuKernel:
     binary: CudaBinary
     function: driver.Function
     machine: Machine = field(repr=False)
+    packs: tuple[tuple[str, GpuKernel], ...] = ()  # copies of operands that come first
 
     @property
     def name(self) -> str:
@@ -41,8 +44,21 @@ class GpuKernel:
 
     def bind(
         self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
-    ) -> GpuLaunch:
+    ) -> GpuLaunch | PackedLaunch:
         """A launch on these operands, with scratch memory of its own."""
+        if not self.packs:
+            return self._bound(buffers, scalars, sizes)
+        copies, inside = [], dict(buffers)
+        for name, copy in self.packs:
+            strides = dict(copy.request.layouts)["y"].strides
+            inside[name] = packed_buffer(buffers[name], strides.index(1), self.function.device)
+            dims = dict(zip(("B", "R", "C")[3 - len(strides) :], buffers[name].shape, strict=True))
+            copies.append((name, copy._bound({"x": buffers[name], "y": inside[name]}, {}, dims)))
+        return PackedLaunch(self.request.kernel, self._bound(inside, scalars, sizes), copies, buffers)
+
+    def _bound(
+        self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
+    ) -> GpuLaunch:
         module, program = self.binary.module, self.request.kernel
         words = module.words(program)
         argument = driver.argument_memory(argument_bytes(len(module.maps), words.count))
@@ -72,7 +88,7 @@ class GpuKernel:
     def _scratch(self, slots: np.ndarray, words: Words, sizes: Mapping[str, int]) -> list[Any]:
         owners = []
         for part in self.binary.module.scratch:
-            memory = _device_memory(part.reserve.bytes(dict(sizes)), self.function.device, part.zeroed)
+            memory = device_memory(part.reserve.bytes(dict(sizes)), self.function.device, zeroed=part.zeroed)
             slots[words.scratch_word(part.name)] = memory.data_ptr()
             owners.append(memory)
         return owners
@@ -182,16 +198,6 @@ def _scalar_bits(p: ir.Param, value: float | int) -> int:
         return int(value)
     code = ("<d", "<q") if p.dtype.bits == 64 else ("<f", "<i")
     return int(struct.unpack(code[1], struct.pack(code[0], value))[0])
-
-
-def _device_memory(size: int, device: int, zeroed: bool) -> Any:
-    import torch
-
-    make = torch.zeros if zeroed else torch.empty
-    try:
-        return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
-    except torch.OutOfMemoryError:
-        raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
 
 
 __all__ = ["GpuKernel", "GpuLaunch", "encoded", "layout_on_gpu"]

@@ -1,0 +1,69 @@
+"""Whole designs of products on the matrix unit, drawn at once: decisions that belong together, from sensible grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.default import deepest_ring, shapes
+from tilewright.design.gpu.product import Product
+from tilewright.design.gpu.resources import ROW_BYTES
+
+T = TypeVar("T")
+
+
+class Pick(Protocol):
+    """Chooses one of the options for `what`; the first is the most usual one."""
+
+    def __call__(self, what: str, options: Sequence[T], /) -> T:
+        """The option chosen."""
+        ...
+
+
+def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:
+    """A design of a product, legal or not."""
+    few = p.size(p.m, facts) <= 256
+    swap = pick("swap", (few, not few) if few else (False,))
+    row, column = (p.n.name, p.m.name) if swap else (p.m.name, p.n.name)
+    rows, columns, groups, schedule = pick("shape", shapes(p, facts, swap))
+    k = p.k.name
+    decisions: dict[str, Choice] = {f"atom.{d.name}": "wgmma" for d in p.dots}
+    decisions |= {
+        f"tile.{row}": rows,
+        f"tile.{column}": columns,
+        f"tile.{k}": pick("depth", (1, 2)) * ROW_BYTES // p.itemsize,
+    }
+    decisions |= {"warpgroups": groups, "stages": 2}
+    if swap:
+        decisions |= {"swap": True, "producer": "warp"}
+    if schedule != "cooperative":
+        decisions["schedule"] = schedule
+    decisions |= _distribution(p, facts, swap, pick)
+    if pick("inflight", (1, 0)) == 0:
+        decisions["inflight"] = 0
+    deepest = deepest_ring(p, Design.of(decisions), facts)
+    decisions["stages"] = max(2, deepest // pick("depth of ring", (1, 2)))
+    return Design.of(decisions)
+
+
+def _distribution(p: Product, facts: Facts, swap: bool, pick: Pick) -> dict[str, Choice]:
+    """Parts of the sum, clusters, order of tiles, and how results leave."""
+    decisions: dict[str, Choice] = {}
+    parts = pick("split", (1, 2, 3, 4, 6, 8) if p.k.over in facts.fixed else (1,))
+    if parts > 1:
+        return {f"split.{p.k.name}": parts, f"how.{p.k.name}": pick("how", ("cluster", "two_pass"))}
+    if swap:
+        weights = [o.tensor for o in p.operands if o.axis == p.n.name]
+        return {f"cache.{t}": "evict_first" for t in weights} if pick("cache", (True, False)) else {}
+    axis = pick("cluster", (p.m.name, p.n.name, ""))
+    if axis:
+        decisions[f"cluster.{axis}"] = 2
+    order = pick("order", ("grouped", "hilbert", "row"))
+    decisions |= {"persistent": True, "grid.order": order}
+    if order == "grouped":
+        decisions["grid.group"] = pick("group", (8, 16, 4))
+    if pick("store", ("tma", "direct")) == "tma":
+        decisions |= {f"store.{t}": "tma" for t in p.outputs}
+    return decisions

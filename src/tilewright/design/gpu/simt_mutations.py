@@ -1,0 +1,151 @@
+"""Changes of designs whose threads all do the same: tiles, warps, lanes, widths of accesses, rings of panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.design.default import Facts
+from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.mutations import Deepen, OrderTiles, changed
+from tilewright.design.mutation import Illegal, Mutation, SetTile, Unroll
+from tilewright.language import ir, structure
+
+
+class _Named:
+    """A mutation as reports write it: its name and its values."""
+
+    def __str__(self) -> str:
+        values = ", ".join(str(v) for v in vars(self).values())
+        return f"{type(self).__name__}({values})"
+
+
+@dataclass(frozen=True)
+class Warps(_Named):
+    """More or fewer warps work on the tile of a block.
+
+    before:  kernel k(...) @threads=128 { ... }
+    after:   kernel k(...) @threads=256 { ... }
+    """
+
+    warps: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `warps`."""
+        return changed(design, {"warps": self.warps})
+
+
+@dataclass(frozen=True)
+class Lead(_Named):
+    """An axis gets threads before all others.
+
+    before:  kernel k(...) @lanes=(n,m) { ... }     neighbouring threads hold neighbours along n
+    after:   kernel k(...) @lanes=(m,n) { ... }     along m
+    """
+
+    axis: str
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with the axis first in `lanes`."""
+        rest = tuple(a for a in design.names("lanes") if a != self.axis)
+        return changed(design, {"lanes": (self.axis, *rest)})
+
+
+@dataclass(frozen=True)
+class Vector(_Named):
+    """One access moves more or fewer neighbours of a tensor.
+
+    before:  x0 = load x[m, d] @vec=4
+    after:   x0 = load x[m, d] @vec=8
+    """
+
+    tensor: str
+    elements: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `vec.TENSOR`; one element is none."""
+        return changed(design, {f"vec.{self.tensor}": self.elements if self.elements > 1 else None})
+
+
+@dataclass(frozen=True)
+class Engine(_Named):
+    """An operand is copied to shared memory by the copy hardware, or through registers.
+
+    before:  copy s_a[m, k] <- a[m, k] @engine=cp_async
+    after:   copy s_a[m, k] <- a[m, k] @engine=plain
+    """
+
+    tensor: str
+    engine: str
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `engine.TENSOR`."""
+        return changed(design, {f"engine.{self.tensor}": self.engine})
+
+
+@dataclass(frozen=True)
+class Resident(_Named):
+    """So many blocks share an SM, with fewer registers for each.
+
+    before:  kernel k(...) @threads=256 { ... }
+    after:   kernel k(...) @resident=2 @threads=256 { ... }
+    """
+
+    blocks: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `resident`; one block is none."""
+        return changed(design, {"resident": self.blocks if self.blocks > 1 else None})
+
+
+@dataclass(frozen=True)
+class ChangePlaces(_Named):
+    """The operands of dots change places: the other axis of the result lies along the rows of the atom.
+
+    before:  d = dot x y over k @atom=mma
+    after:   d = dot x y over k @atom=mma @swap=true
+    """
+
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `swap`."""
+        return changed(design, {"swap": True if self.wanted else None})
+
+
+def suggested_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
+    for axis in (a.name for a in structure.axes(kernel).values() if not a.each):
+        points = design.number(f"tile.{axis}", 1)
+        yield from (SetTile(axis, n) for n in (2 * points, points // 2) if n)
+    warps = design.number("warps", 4)
+    yield from (Warps(n) for n in (2 * warps, warps // 2) if n)
+    yield from (Resident(n) for n in (1, 2, 3, 4))
+    engines: dict[str, Choice] = dict(design.prefixed("engine"))
+    if engines:
+        yield from _panels(design, engines)
+    else:
+        yield from _threads(kernel, design)
+
+
+def _panels(design: Design, engines: dict[str, Choice]) -> Iterator[Mutation]:
+    stages = design.number("stages", 2)
+    yield from (Deepen(n) for n in (stages + 1, stages - 1))
+    for tensor in engines:
+        yield from (Engine(tensor, engine) for engine in ("cp_async", "plain"))
+    yield from (OrderTiles("grouped", group) for group in (4, 8, 16))
+    yield OrderTiles("row")
+    yield ChangePlaces(not design.get("swap"))
+
+
+def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
+    yield from (Lead(axis) for axis in design.names("lanes")[1:])
+    for tensor, elements in design.prefixed("vec"):
+        assert isinstance(elements, int)
+        yield from (Vector(tensor, n) for n in (2 * elements, elements // 2) if n)
+    for loop in (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and not s.parallel):
+        times = design.number(f"unroll.{loop.axes[-1].name}", 1)
+        yield from (Unroll(loop.axes[-1].name, n) for n in (2 * times, times // 2) if n)
+
+
+__all__ = ["ChangePlaces", "Engine", "Lead", "Resident", "Vector", "Warps", "suggested_simt"]

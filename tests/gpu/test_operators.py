@@ -1,0 +1,36 @@
+"""Every operator on the GPU, by its default design, in drawn sizes and types, against float64."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+sys.path.append(str(Path(__file__).parent))
+
+from operator_cases import NAMES, draw  # noqa: E402
+from programs import to_gpu, to_numpy  # noqa: E402
+
+from tilewright.runtime import tolerance  # noqa: E402
+from tilewright.runtime.compiled import bind  # noqa: E402
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1000), element=st.sampled_from(("bf16", "f32", "f16")))
+def test_an_operator_is_within_its_bound(name, seed, element):
+    call = draw(name, seed, element)
+    outputs = {}
+    for output, (shape, kind) in call.outputs.items():
+        poison = np.full(shape, -1 if np.dtype(kind).kind == "i" else np.nan, kind)
+        outputs[output] = to_gpu(call.inputs[output] if output in call.operator.updates else poison)
+    inputs = {n: to_gpu(x) for n, x in call.inputs.items() if n not in call.outputs}
+    bind(call.operator, **inputs, **outputs, **call.scalars, **call.options)()
+    torch.cuda.synchronize()
+    for output, exact in call.expected().items():
+        tolerance.check(output, to_numpy(outputs[output], call.outputs[output][1]), exact)
