@@ -287,7 +287,8 @@ class UseAtom(_Named):
             changes["lanes"] = (self.lane, *(a for a in design.names("lanes") if a != self.lane))
         for axis, points in self.tiles:
             tile = -(-design.number(f"tile.{axis}", 1) // points) * points
-            changes |= {f"tile.{axis}": tile} | _whole_tiles(design, axis, tile)
+            changes[f"tile.{axis}"] = tile
+            changes |= _whole_tiles(design, axis, tile)
         return _changed(design, changes)
 
 
