@@ -230,3 +230,15 @@ def test_subclasses_of_tensors_and_other_devices_are_left_alone():
     assert rebind.Form(None, (torch.zeros(3).as_subclass(Mine),), {}).key is None
     assert rebind.Form(None, (torch.zeros(3, device="meta"),), {}).key is None
     assert rebind.Form(None, (object(),), {}).key is None
+
+
+def test_a_changed_book_is_met_by_calls_of_known_forms(counted):
+    from tilewright.runtime import dispatch
+
+    silu, calls = counted("silu")
+    silu(random(7))
+    silu(random(7))
+    assert len(calls) == 1
+    dispatch.forget_chosen()
+    silu(random(7))
+    assert len(calls) == 2

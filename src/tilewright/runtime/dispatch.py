@@ -203,9 +203,10 @@ def _chosen(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel
 
 def forget_chosen() -> None:
     """Read the book again: it has changed."""
-    from tilewright.runtime import chosen
+    from tilewright.runtime import chosen, rebind
 
     chosen.forget()
+    rebind.forget()
     _listed.clear()
     _asked.clear()
 
