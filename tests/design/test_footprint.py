@@ -55,6 +55,11 @@ def test_scratch_of_blocks_of_the_sum():
     assert footprint(block__m=64, block__n=128).scratch_bytes == 0
 
 
+def test_scratch_of_a_kept_row():
+    kept = footprint(traced("softmax"), tile__m=2, keep__exp1=True, tile__d1=8, tile__d2=8)
+    assert kept.scratch_bytes == 2 * kept.facts.sizes["D"] * 4
+
+
 @pytest.mark.parametrize(
     "name", ["matmul", "gate_up", "rmsnorm", "softmax", "swiglu", "scale_add", "rope_cache", "attention"]
 )

@@ -156,8 +156,9 @@ class Footprint:
         return sum(t.dtype.bytes * math.prod(self._row(a) for a in t.axes) for t in kept)
 
     def _row(self, axis: str) -> int:
-        serial = axis in self.axes and f"tile.{axis}" in dict(self.design.decisions)
-        return max(self.extent(axis), self.facts.sizes.get(self.axes[axis].over, 0)) if serial else self.extent(axis)
+        serial = {a.name for nest in structure.nests(self.kernel) for loop in nest.serial for a in loop.axes}
+        whole = self.facts.sizes.get(self.axes[axis].over, 0) if axis in serial else 0
+        return max(self.extent(axis), whole)
 
     def _waiting_bytes(self, nest: structure.Nest) -> int:
         main = nest.main
@@ -196,6 +197,8 @@ class Footprint:
         return (unroll if unroll > 1 else 0) + 1 + (1 if tiled else 0)
 
     def _let(self, let: ir.Let) -> int:
+        if self.design.get(f"keep.{let.name}"):
+            return 2 * self.vectors(let) * _ACCESS_COST  # stored by one loop, loaded by another
         match let.expr:
             case ir.Dot() as dot:
                 return self._dot(let, dot)
