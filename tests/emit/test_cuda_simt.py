@@ -117,6 +117,13 @@ def test_few_rows_read_weights_once_sixteen_bytes_a_lane():
     assert sass(compiled.cubin).count("LDG.E.128") >= 8
 
 
+def test_few_rows_at_any_address_are_read_by_the_words_that_they_lie_in():
+    module, compiled = built("matmul", align=2, M=1, N=4097, K=4095)
+    assert compiled.report.spill_stores == compiled.report.stack == 0
+    assert "tw::UNALIGNED" in module.source
+    assert sass(compiled.cubin).count("LDG.E.128") >= 8
+
+
 def test_a_program_of_two_loops_over_the_grid_is_refused():
     from tilewright.errors import IllegalDesign
 
