@@ -26,7 +26,7 @@ from tilewright.runtime.cuda.measure import captured, compare
 
 FAMILY = "gemm_ladder"
 CASE = GemmCase(FAMILY, 4096, 4096, 4096)
-_SLOW = 5e-3  # seconds of a call from which six rounds are enough
+_SLOW = 5e-3  # seconds of a call, by the model, from which six rounds are enough
 _ROUNDS, _FEW_ROUNDS = 40, 6
 _OURS, _DEFAULT, _PEER = "tilewright", "default", "torch"
 
@@ -98,9 +98,9 @@ def measure_ladder(setup: GemmProblem, evaluator: GpuEvaluator) -> Iterator[Resu
     default = default_design(kernel, facts)
     below: float | None = None
     for name, design, said, why in zip(names(), designs, estimates, reasons, strict=True):
-        last = design == designs[-1]
+        last, rounds = design == designs[-1], _FEW_ROUNDS if said.seconds > _SLOW else _ROUNDS
         try:
-            result = _rung(name, design, setup, evaluator, default if last else None, below)
+            result = _rung(name, design, setup, evaluator, rounds, default if last else None, below)
         except TilewrightError as error:
             yield Result(FAMILY, name, 1, error=str(error))
             continue
@@ -124,6 +124,7 @@ def _rung(
     design: Design,
     setup: GemmProblem,
     evaluator: GpuEvaluator,
+    rounds: int,
     default: Design | None,
     below: float | None,
 ) -> Result:
@@ -133,9 +134,9 @@ def _rung(
     calls: dict[str, Callable[[], object]] = {_OURS: launch, _PEER: setup.peer()}
     if default is not None:
         calls[_DEFAULT] = evaluator.launch(default)
-    first = compare({_OURS: launch}, rounds=1, poison=setup.poison, control=False).median_ns(_OURS) * 1e-9
     calls = {name: captured(call) for name, call in calls.items()}
-    timed = compare(calls, rounds=_FEW_ROUNDS if first > _SLOW else _ROUNDS, poison=setup.poison)
+    timed = compare(calls, rounds=rounds, poison=setup.poison)
+    setup.redraw()
     _verify(setup, launch)
     seconds, ratio = timed.median_ns(_OURS) * 1e-9, timed.ratio(_PEER, _OURS)
     metrics = {
