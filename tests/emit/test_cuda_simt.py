@@ -1,4 +1,4 @@
-"""CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it. No GPU needed."""
+"""CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it."""
 
 import functools
 import subprocess

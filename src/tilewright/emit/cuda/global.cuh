@@ -134,16 +134,16 @@ __device__ TILE load(const T* from, const TERM&... term) {
 #pragma unroll
       for (int n = 0; n < W; ++n) bytes += (true && ... && term.template in<TILE>(f + n * P)) ? (int)sizeof(T) : 0;
       x.word = read_unaligned(p, bytes);
-    } else if ((true && ... && term.template in<TILE>(f))) {
-      // An access that an edge cuts reads on to the end of its aligned word, which the memory of a tensor has.
-      Reader<C, W * sizeof(T)>::read(x.word, p);
-#pragma unroll
-      for (int n = 1; n < W; ++n) {
-        if (cut && !(true && ... && term.template in<TILE>(f + n * P))) x.element[n] = none;
-      }
     } else {
+      // One predicated access, whose result nobody waits for yet. One that an edge cuts reads on to the end of its aligned
+      // word, which the memory of a tensor has.
 #pragma unroll
       for (int n = 0; n < W; ++n) x.element[n] = none;
+      if ((true && ... && term.template in<TILE>(f))) Reader<C, W * sizeof(T)>::read(x.word, p);
+#pragma unroll
+      for (int n = 1; n < W; ++n) {
+        if (cut) x.element[n] = (true && ... && term.template in<TILE>(f + n * P)) ? x.element[n] : none;
+      }
     }
 #pragma unroll
     for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
