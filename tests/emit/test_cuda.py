@@ -97,6 +97,15 @@ def test_a_module_says_what_a_launch_needs():
     assert (b.tensor, b.dims, b.box, b.swizzle) == ("b", (1, 0), (64, 128), 128)
 
 
+def test_every_warpgroup_has_slots_of_its_own_for_what_leaves():
+    for name in ("engine stores", "turns, engine stores"):
+        found = module("matmul", DESIGNS[name])
+        assert "s_c + (group * 2 + leaving++ % 2) * 8192" in found.source, name
+        start = int(re.search(r"s_c = shared \+ (\d+);", found.source)[1])
+        barriers = min(int(n) for n in re.findall(r"\(Barrier\*\)\(shared \+ (\d+)\)", found.source))
+        assert start + 2 * 2 * 8192 <= barriers, name
+
+
 def test_a_cluster_is_part_of_the_grid():
     grid = module("matmul", DESIGNS["cluster of rows"]).grid
     assert (grid.cluster, grid.cluster_axes, grid.persistent) == (2, ((0, 2),), True)

@@ -58,7 +58,7 @@ class Tiles:
     def slot_to_leave(self, alloc: ir.Alloc) -> None:
         """The next slot of a warpgroup's own, once the engine has read what lay there."""
         name, ring = cname(alloc.name), self.plan.rings[alloc.name]
-        own = ring.slots // self.groups
+        own = ring.slots // self.plan.groups  # of every warpgroup, whether they take turns or not
         self.text.line(
             f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};"
         )

@@ -196,8 +196,6 @@ def _splits(r: Resources) -> Iterator[str]:
 def _turns(r: Resources) -> Iterator[str]:
     if r.pingpong and r.groups != 2:
         yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
-    if r.pingpong and any(way == "tma" for _, way in r.design.prefixed("store")):
-        yield "schedule=pingpong: results of warpgroups that take turns leave directly; take store=direct"
     if r.design.get("producer") == "warp" and r.accumulators > 128:
         yield "producer=warp: consumers get no registers from it; take producer=warpgroup"
 
