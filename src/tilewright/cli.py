@@ -392,7 +392,8 @@ def bench_gemm(
 
     jobs = gemm_jobs(GemmRequest(only, trials))
     machine = nvidia.detect()
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "gpu", save, as_json)
+    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
 
 
 @bench.command()
@@ -403,6 +404,19 @@ def ladder() -> None:
 
     for page in write_ladders(source_root(Path.cwd())):
         typer.echo(f"wrote {page}", err=True)
+
+
+def _kept(measured: Iterator[Result], machine: Machine, kind: str) -> Iterator[Result]:
+    """The results as they come, each saved at once: a run that is cut off has what it measured."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.record import describe, this_command
+    from tilewright.bench.record import save as save_record
+
+    root, results = source_root(Path.cwd()), list[Any]()
+    for result in measured:
+        results.append(result)
+        save_record(describe(machine, results, this_command(), root), root / "benchmarks" / "results", kind)
+        yield result
 
 
 def _refuse_saving_a_look(save: bool, quick: bool) -> None:

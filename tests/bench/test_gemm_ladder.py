@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tilewright import operators
+from tilewright import cli, operators
 from tilewright.bench import gemm_ladder, record, table
 from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
 from tilewright.bench.gemm_report import write_ladders
@@ -131,6 +131,22 @@ def test_results_of_a_gpu_have_its_name_and_their_place_in_the_readme(root, requ
 
 
 # ---------------------------------------------------------------------------------------------- the jobs
+def test_a_run_that_is_cut_off_keeps_what_it_measured(root, requests, monkeypatch):
+    """And adds to what another run of the day saved, without a run of its own for each result."""
+    monkeypatch.chdir(root)
+    launched = Result("gemm_launch", "a call", 1, {"us": 5.0})
+    again = measured(requests)[3]
+    runs = cli._kept(iter([launched, again]), H200, "gpu")
+    next(runs)
+    (path,) = (root / "benchmarks" / "results").iterdir()
+    assert launched.key in {r.key for r in record.load(path)["results"]}
+    next(runs)
+    loaded = record.load(path)
+    assert len(loaded["runs"]) == 2
+    assert not any(r.error for r in loaded["results"])
+    assert len(loaded["results"]) == len(requests) + 1
+
+
 def test_jobs_hold_each_case_once():
     steps = [(s.family, s.name) for job in gemm_jobs(GemmRequest()) for s in job.steps]
     assert len(set(steps)) == len(steps) > 100
