@@ -1,4 +1,4 @@
-"""Rows A12, A13, A19, C5, C6, D1 and D2 of the list of capabilities, each under its own name. No GPU is needed.
+"""Rows A12, A13, A19, B11, C5, C6, D1 and D2 of the list of capabilities, each under its own name. No GPU is needed.
 
 What a kernel does is read off its scheduled program, its source and the machine code that it is compiled to.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tilewright import operators
+from tilewright.bench import gemm_ladder
 from tilewright.bench.floors import Floor, read_floors
 from tilewright.bench.record import newest
 from tilewright.bench.result import Result
@@ -29,6 +30,7 @@ from tilewright.design.gpu.resources import Resources
 from tilewright.emit.abi import TensorLayout
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
+from tilewright.report.evidence import read
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = {"a100": "sm_80", "l40s": "sm_89", "h200": "sm_90a"}
@@ -49,7 +51,7 @@ class Case:
 def kernel(operator: str, element: str) -> ir.Kernel:
     found = getattr(operators, operator)
     options = {"activation": None} if operator == "matmul" else {}
-    tensors = [p.name for p in found.kernel.signature.params if not p.optional and p.name not in ("scale",)]
+    tensors = [p.name for p in found.kernel.signature.params if not p.optional]
     return found.kernel.trace(dict.fromkeys(tensors, element), options=options)
 
 
@@ -170,6 +172,21 @@ def test_A19_tensor_cores_add_up_in_f32(machine, element):
     assert found == {f"{unit}.{shape}.F32{narrow}"}
     assert not any(re.match(r"(FFMA|HFMA2|FMUL|FADD)\b", i) for i in main_loop(case, unit))
     assert re.search(r"acc0\b.*: f32\[m", stages(case).text("sched"))
+
+
+# ------------------------------------------------------------------------------------------------ B11
+def test_B11_the_ladder_of_a_product_was_measured_on_a_gpu_and_reported():
+    """From one thread an output to the best: each rung with its rate, its share of torch's, and its gain."""
+    found = {r.name: r for r in committed() if r.family == gemm_ladder.FAMILY}
+    assert list(found) == gemm_ladder.names()
+    for n, rung in enumerate(found.values()):
+        assert rung.error is None, rung.error
+        assert {"gflops", "ratio", *(("step",) if n else ())} <= set(rung.metrics)
+        assert rung.raw["samples_ns"]["tilewright"] and rung.raw["terms"]
+    first, *_, last = (r.metrics["gflops"] for r in found.values())
+    assert last > 100 * first
+    reports = list((ROOT / "docs" / "reports" / "hgemm").glob("*/report.json"))
+    assert any(len(read(p).ladder) == len(found) for p in reports)
 
 
 # ------------------------------------------------------------------------------------------------- C5
