@@ -250,7 +250,7 @@ def ladder_figure(evidence: Evidence) -> Figure | None:
     axes.set_yticks(list(rows), [f"{n}  {r.mutation}" for n, r in rungs])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(min(rates) / 2, max(rates) * (30 if max(rates) > 30 * min(rates) else 6))
+    axes.set_xlim(min(rates) / 2, max(rates) * (60 if max(rates) > 30 * min(rates) else 6))
     _plain_ticks(axes, "x")
     axes.grid(False, axis="y")
     if topic.vendor_seconds:
