@@ -121,3 +121,15 @@ def test_shared_memory_is_what_legality_counts():
         known, chosen = facts(kernel, **LARGE), design(kernel, decisions)
         counted = Resources(product(kernel), chosen, known).shared_bytes
         assert 0 <= counted - module("matmul", decisions).shared_bytes <= 8192, name
+
+
+def test_functions_are_approximated_only_where_results_have_16_bits():
+    from tilewright.operators import OPERATORS
+
+    for out, approximate, decisions in (("bf16", True, DESIGNS["engine stores"]), ("f32", False, BASE)):
+        kernel = OPERATORS["matmul"].kernel.trace({"a": "bf16", "b": "bf16", "c": out}, options={"activation": "gelu"})
+        known = facts(kernel, **LARGE)
+        layouts = {p.name: TensorLayout((None, 1), 16) for p in kernel.params}
+        found = emit_cuda(lower_gpu(kernel, design(kernel, decisions), known), layouts, known.sizes, known.machine)
+        assert ("ApproxErf" in found.source) == approximate
+        assert compiled(found).report.spills == 0
