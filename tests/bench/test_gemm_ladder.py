@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +18,11 @@ from tilewright.build.kernel_cache import Request
 from tilewright.design.cost.gpu import estimate_gpu
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, VerificationError
 from tilewright.machines.machine import Machine
 from tilewright.report.evidence import read
+from tilewright.runtime.dispatch import Program
+from tilewright.runtime.measure import CONTROL, Comparison
 
 H200 = Machine.named("h200")
 SIZES = (("M", gemm_ladder.CASE.m), ("N", gemm_ladder.CASE.n), ("K", gemm_ladder.CASE.k))
@@ -58,6 +61,83 @@ def test_a_move_sets_what_it_says_and_nothing_else():
         assert {n for n in {*old, *new} if old.get(n) != new.get(n)} == {
             n for n, value in move.changes if old.get(n) != value
         }
+
+
+# --------------------------------------------------------------------------------------------- measuring
+class Setup:
+    """Operands that nothing reads; the judge counts, and finds the results of one design wrong."""
+
+    case = gemm_ladder.CASE
+    wrong = None
+
+    def __init__(self):
+        self.checks, self.written = 0, None
+
+    def poison(self):
+        self.written = None
+
+    def redraw(self):
+        pass
+
+    def peer(self):
+        return lambda: None
+
+    def check(self):
+        self.checks += 1
+        if self.written is None or self.written == self.wrong:
+            raise VerificationError("far off")
+
+
+class FakeEvaluator:
+    def __init__(self, setup, kernel):
+        buffers = {n: TensorLayout((4096, 1), 16) for n in "abc"}
+        self.setup = setup
+        self.problem = SimpleNamespace(
+            program=Program.of(kernel),
+            layouts=tuple(buffers.items()),
+            sizes=dict(SIZES),
+            fixed=("M", "N", "K"),
+            device=0,
+        )
+
+    def launch(self, design):
+        return lambda: setattr(self.setup, "written", design)
+
+
+def fake_compare(calls, *, rounds, poison):
+    samples = {name: (1000.0 + n,) * rounds for n, name in enumerate([*calls, CONTROL])}
+    return Comparison(samples, dict.fromkeys(samples, 1), tuple(calls), True)
+
+
+@pytest.fixture
+def climbed(requests, monkeypatch):
+    monkeypatch.setattr(gemm_ladder, "machine", lambda _: H200)
+    monkeypatch.setattr(gemm_ladder, "captured", lambda call: call)
+    monkeypatch.setattr(gemm_ladder, "compare", fake_compare)
+    setup = Setup()
+    return setup, lambda: list(gemm_ladder.measure_ladder(setup, FakeEvaluator(setup, requests[0].kernel)))
+
+
+def test_every_rung_is_checked_before_and_after_it_is_timed(climbed, requests):
+    setup, climb = climbed
+    results = climb()
+    assert [r.name for r in results] == gemm_ladder.names()
+    assert not any(r.error for r in results)
+    assert setup.checks == 2 * len(results)
+    assert [r.raw["design"] for r in results] == [dict(r.design.decisions) for r in requests]
+    assert "step" not in results[0].metrics and results[1].metrics["step"] == 1.0
+    assert len(results[0].raw["samples_ns"]["tilewright"]) < len(results[-1].raw["samples_ns"]["tilewright"])
+    assert "default_us" in results[-1].metrics
+    assert all(r.raw["reason"] for r in results[1:])
+    json.dumps([r.to_json() for r in results])
+
+
+def test_a_wrong_rung_is_a_failed_result_and_the_ladder_goes_on(climbed, requests):
+    setup, climb = climbed
+    setup.wrong = requests[3].design
+    results = climb()
+    assert [n for n, r in enumerate(results) if r.error] == [3]
+    assert results[4].metrics["step"] == 1.0  # over the rung before the wrong one
 
 
 # -------------------------------------------------------------------------------------------- the report
