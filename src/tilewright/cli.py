@@ -370,6 +370,56 @@ def bench_design(
     _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "design", save, as_json)
 
 
+@bench.command(name="gemm")
+def bench_gemm(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: gemm_small, gemm_large, "
+            "gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
+    save: Annotated[
+        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this GPU and day.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
+    from tilewright.machines import nvidia
+
+    jobs = gemm_jobs(GemmRequest(only, trials))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+
+
+@bench.command()
+def ladder() -> None:
+    """Write the reports of measured ladders to docs/reports/, from the newest results of each GPU."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.gemm_report import write_ladders
+
+    for page in write_ladders(source_root(Path.cwd())):
+        typer.echo(f"wrote {page}", err=True)
+
+
+def _kept(measured: Iterator[Result], machine: Machine, kind: str) -> Iterator[Result]:
+    """The results as they come, each saved at once: a run that is cut off has what it measured."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.record import describe, this_command
+    from tilewright.bench.record import save as save_record
+
+    root, results = source_root(Path.cwd()), list[Any]()
+    for result in measured:
+        results.append(result)
+        save_record(describe(machine, results, this_command(), root), root / "benchmarks" / "results", kind)
+        yield result
+
+
 def _refuse_saving_a_look(save: bool, quick: bool) -> None:
     if save and quick:
         raise ArgumentError("--quick is a look, not evidence: leave it out to --save the results")

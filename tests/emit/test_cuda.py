@@ -97,6 +97,15 @@ def test_a_module_says_what_a_launch_needs():
     assert (b.tensor, b.dims, b.box, b.swizzle) == ("b", (1, 0), (64, 128), 128)
 
 
+def test_every_warpgroup_has_slots_of_its_own_for_what_leaves():
+    for name in ("engine stores", "turns, engine stores"):
+        found = module("matmul", DESIGNS[name])
+        assert "s_c + (group * 2 + leaving++ % 2) * 8192" in found.source, name
+        start = int(re.search(r"s_c = shared \+ (\d+);", found.source)[1])
+        barriers = min(int(n) for n in re.findall(r"\(Barrier\*\)\(shared \+ (\d+)\)", found.source))
+        assert start + 2 * 2 * 8192 <= barriers, name
+
+
 def test_a_cluster_is_part_of_the_grid():
     grid = module("matmul", DESIGNS["cluster of rows"]).grid
     assert (grid.cluster, grid.cluster_axes, grid.persistent) == (2, ((0, 2),), True)
@@ -112,3 +121,15 @@ def test_shared_memory_is_what_legality_counts():
         known, chosen = facts(kernel, **LARGE), design(kernel, decisions)
         counted = Resources(product(kernel), chosen, known).shared_bytes
         assert 0 <= counted - module("matmul", decisions).shared_bytes <= 8192, name
+
+
+def test_functions_are_approximated_only_where_results_have_16_bits():
+    from tilewright.operators import OPERATORS
+
+    for out, approximate, decisions in (("bf16", True, DESIGNS["engine stores"]), ("f32", False, BASE)):
+        kernel = OPERATORS["matmul"].kernel.trace({"a": "bf16", "b": "bf16", "c": out}, options={"activation": "gelu"})
+        known = facts(kernel, **LARGE)
+        layouts = {p.name: TensorLayout((None, 1), 16) for p in kernel.params}
+        found = emit_cuda(lower_gpu(kernel, design(kernel, decisions), known), layouts, known.sizes, known.machine)
+        assert ("ApproxErf" in found.source) == approximate
+        assert compiled(found).report.spills == 0

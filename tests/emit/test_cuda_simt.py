@@ -1,4 +1,4 @@
-"""CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it. No GPU needed."""
+"""CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it."""
 
 import functools
 import subprocess
@@ -114,6 +114,13 @@ def test_products_of_f32_use_vectors_of_shared_memory():
 def test_few_rows_read_weights_once_sixteen_bytes_a_lane():
     _, compiled = built("matmul", M=1, N=4096, K=4096)
     assert compiled.report.spill_stores == compiled.report.stack == 0
+    assert sass(compiled.cubin).count("LDG.E.128") >= 8
+
+
+def test_few_rows_at_any_address_are_read_by_the_words_that_they_lie_in():
+    module, compiled = built("matmul", align=2, M=1, N=4097, K=4095)
+    assert compiled.report.spill_stores == compiled.report.stack == 0
+    assert "tw::UNALIGNED" in module.source
     assert sass(compiled.cubin).count("LDG.E.128") >= 8
 
 

@@ -13,7 +13,11 @@ from tilewright.bench.result import Result
 
 _FIGURES = {
     "ratio": "{:.2f}x",
+    "default_ratio": "{:.2f}x by default",
+    "us": "{:.2f} us",
     "gflops": "{:.0f} GFLOP/s",
+    "tflops": "{:.0f} TFLOP/s",
+    "step": "{:.2f}x the rung before",
     "gbs": "{:.1f} GB/s",
     "bandwidth": "{:.0%} of bandwidth",
     "tokens_per_s": "{:.1f} tokens/s",

@@ -27,7 +27,13 @@ from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 
 FORMAT = 2
-PACKAGES = ("numpy", "ml_dtypes", "llvmlite", "torch", "transformers", "tokenizers", "safetensors")
+PACKAGES = (
+    "numpy", "ml_dtypes", "llvmlite", "torch", "transformers", "tokenizers", "safetensors", "cuda-bindings",
+    "nvidia-cuda-nvrtc", "nvidia-cublas",
+)  # fmt: skip
+
+COMMANDS = {"gpu": "gemm"}
+"""The bench that writes results files of a kind, where it is called otherwise."""
 
 
 def describe(machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -53,8 +59,10 @@ def describe(machine: Machine, results: Sequence[Result], command: Sequence[str]
 
 
 def machine_key(record: dict[str, Any]) -> str:
-    """A readable name of the machine for files: `amd-26-2-2-cores`, `intel-6-207-2-cores-as-x86-avx2`."""
+    """A readable name of the machine for files: `amd-26-2-2-cores`, `intel-6-207-2-cores-as-x86-avx2`, `h200`."""
     machine = record["machine"]
+    if machine.get("kind") == "nvidia":
+        return re.sub(r"[^a-z0-9]+", "-", str(machine["name"]).partition(" (")[0].lower()).strip("-")
     _, restricted, isa = str(machine["name"]).partition(" as ")
     text = f"{machine['architecture']} {machine['cores']} cores" + (f" as {isa}" if restricted else "")
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -169,7 +177,7 @@ def newest(folder: Path, kind: str = "cpu") -> list[tuple[Path, dict[str, Any]]]
         if key not in latest or record["date"] >= latest[key][1]["date"]:
             latest[key] = (path, record)
     if not latest:
-        raise ArgumentError(f"{folder}: no results; run `tilewright bench {kind} --save` first")
+        raise ArgumentError(f"{folder}: no results; run `tilewright bench {COMMANDS.get(kind, kind)} --save` first")
     return [latest[key] for key in sorted(latest)]
 
 

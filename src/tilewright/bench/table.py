@@ -14,8 +14,8 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-KINDS = ("cpu", "design")
-"""The benches whose results files have tables, each between markers of its own."""
+KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu"}
+"""The benches that have tables, each between markers of its own, and the kind of their results files."""
 
 
 def markers(kind: str) -> tuple[str, str]:
@@ -49,6 +49,10 @@ def _ratio(m: Metrics) -> str:
     return f"{m['ratio']:.2f}x [{m['ratio_low']:.2f}, {m['ratio_high']:.2f}]"
 
 
+def _ladder_share(m: Metrics) -> str:
+    return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
+
+
 @dataclass(frozen=True)
 class Table:
     """One table: the families whose results it holds, its columns after `case` and `threads`, and its bench."""
@@ -74,6 +78,13 @@ _COPIES = (
     ("of the best copy", _share("bandwidth")),
     ("ratio to torch", _ratio),
 )
+_GPU_TIMES: tuple[Column, ...] = (("us", _number("us", 1)), ("cuBLAS", _number("peer_us", 1)))
+_GPU_RATIOS: tuple[Column, ...] = (
+    ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
+    ("ratio to cuBLAS", _ratio),
+)
+_GPU_RATES = (*_GPU_TIMES, ("TFLOP/s", _number("tflops")), *_GPU_RATIOS)
+_GPU_READS = (*_GPU_TIMES, ("of reading", _percent("bandwidth")), *_GPU_RATIOS)
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
     Table("Matrix products, bf16", ("matmul_bf16",), _RATES, geomean=True),
@@ -152,6 +163,33 @@ TABLES = (
         ),
         kind="design",
     ),
+    Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
+    Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
+    Table(
+        "Products with epilogues, against cuBLAS followed by torch.compile's kernel",
+        ("gemm_fused",),
+        _GPU_RATES,
+        geomean=True,
+        kind="gemm",
+    ),
+    Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
+    Table(
+        "Host time of a call from Python",
+        ("gemm_launch",),
+        (("us", _number("us", 1)), ("torch.mm", _number("peer_us", 1)), ("an empty op", _number("empty_us", 1))),
+        kind="gemm",
+    ),
+    Table(
+        "The ladder of 4096 x 4096 x 4096, one move a rung",
+        ("gemm_ladder",),
+        (
+            ("us", _number("us", 1)),
+            ("GFLOP/s", _number("gflops")),
+            ("faster by", lambda m: f"{m['step']:.2f}x" if "step" in m else ""),
+            ("of torch", _ladder_share),
+        ),
+        kind="gemm",
+    ),
 )
 
 
@@ -172,6 +210,9 @@ def _heading(record: dict[str, Any]) -> str:
     """`### AMD EPYC (amd-26-2), 2 cores, 2026-01-31, commit 0123456789ab`."""
     machine = record["machine"]
     commits = _unique(_short(run["commit"]) for run in record["runs"])
+    if machine.get("kind") == "nvidia":
+        where = f"{machine['name']}, {machine['architecture']}, {machine['cores']} SMs"
+        return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
     cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
     where = f"{record['system']['processor']} ({machine['architecture']}), {cores}"
     return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
@@ -188,6 +229,12 @@ def _provenance(record: dict[str, Any], source: str) -> str:
     versions = {name: _unique(run["versions"].get(name, "") for run in runs) for name in ("torch", "transformers")}
     against = ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items() if found)
     commands = ", ".join(f"`{command}`" for command in _unique(run["command"] for run in runs))
+    if record["machine"].get("kind") == "nvidia":
+        return (
+            f"Against {against}. Medians of single calls from a cold L2 cache; ratios are medians of paired, "
+            "interleaved runs, above 1 where Tilewright is faster, in brackets their 95% interval; shares of reading "
+            f"are of the bandwidth measured on the card. Raw samples: `{source}`; to measure again: {commands}."
+        )
     return (
         f"Against {against}. Medians; ratios are medians of paired, interleaved runs, above 1 where Tilewright is "
         "faster, and shares of bandwidth are paired with streams through memory in the same rounds; in brackets their "
@@ -239,8 +286,8 @@ def regenerate(root: Path, check: bool) -> bool:
     """
     readme = root / "README.md"
     text = wanted = readme.read_text(encoding="utf-8")
-    for kind in KINDS:
-        if kind == "cpu" or any((root / "benchmarks" / "results").glob(f"{kind}-*.json")):
+    for kind, files in KINDS.items():
+        if kind == "cpu" or any((root / "benchmarks" / "results").glob(f"{files}-*.json")):
             wanted = _placed(wanted, readme, kind, _tables(root, kind))
     if wanted != text and not check:
         unfinished = readme.with_suffix(".unfinished")
@@ -252,7 +299,7 @@ def regenerate(root: Path, check: bool) -> bool:
 def _tables(root: Path, kind: str) -> str:
     """The tables of a bench, of every machine."""
     floors = read_floors(root / "benchmarks" / "floors.toml")
-    found = newest(root / "benchmarks" / "results", kind)
+    found = newest(root / "benchmarks" / "results", KINDS[kind])
     return "\n\n".join(render(record, path.relative_to(root).as_posix(), floors, kind) for path, record in found)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,29 @@ def design_agree(threads: int, keys: int, budget: str) -> Iterator[Result]:
     yield from agree_results(KEYS[:: -(-len(KEYS) // keys)], threads, budget)
 
 
+def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
+    """Products on the GPU, searched and timed beside cuBLAS; `cases` are [family, name]."""
+    from tilewright.bench.gemm import Effort, measure_gemm
+    from tilewright.bench.gemm_cases import gemm_cases
+
+    wanted = {(family, name) for family, name in cases}
+    yield from measure_gemm([c for c in gemm_cases() if (c.family, c.name) in wanted], Effort(trials))
+
+
+def gemm_launch(threads: int) -> Iterator[Result]:
+    """Host time of a dispatched call."""
+    from tilewright.bench.gemm_launch import measure_launch
+
+    yield measure_launch()
+
+
+def gemm_ladder(threads: int) -> Iterator[Result]:
+    """The ladder of a product on the GPU."""
+    from tilewright.bench.gemm_ladder import measure_hgemm
+
+    yield from measure_hgemm()
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
@@ -113,6 +136,9 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "design_model": design_model,
     "design_race": design_race,
     "design_agree": design_agree,
+    "gemm": gemm,
+    "gemm_launch": gemm_launch,
+    "gemm_ladder": gemm_ladder,
 }
 
 

@@ -114,7 +114,7 @@ def _kind(dist: Dist) -> int:
 # ------------------------------------------------------------------------------------------------- inference
 @dataclass(frozen=True)
 class Wish:
-    """What is known of an axis before threads are dealt to it: points of a tile, and neighbours that accesses take at once."""
+    """What is known of an axis before threads are dealt to it: points of a tile, neighbours that an access takes."""
 
     points: int
     run: int = 1

@@ -20,7 +20,8 @@ class RoleText:
         self.tiles = Tiles(plan, text)
         self.copies = team.name == "producer"
         self.full = ""  # the barrier that the next copies complete
-        self.pending: ir.Sync | None = None  # a release that waits for the matrix unit
+        self.pending: list[ir.Sync] = []  # releases that wait for the matrix unit
+        self.in_flight = 0  # steps that it still works on when the next one begins
         self.first: dict[str, str] = {}  # axis -> where its loop begins
 
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -174,17 +175,17 @@ class RoleText:
         axis, x = loop.axes[0], cname(loop.axes[0].name)
         begin = "0" if axis.over not in self.plan.axes else cname(axis.over)
         self.first[axis.name] = begin
-        self.pending = None
         self.text.line("#pragma unroll 1")
         with self.text.block(
             f"for (int {x} = {begin}; {x} < {self.stop(axis)}; {x} += {self.plan.extent(axis.name)}, slot.next())"
         ):
             self.block(loop.body)
-        if self.pending is not None:
+        if self.pending:
             self.text.line("wgmma_wait<0>();")
-            self.tiles.hold()
-            arrive(self.plan, self.text, self.pending, "slot.previous()")
-            self.pending = None
+        self.tiles.hold()
+        for sync in self.pending:
+            arrive(self.plan, self.text, sync, "slot.previous()")
+        self.pending.clear()
 
     def rows(self, loop: ir.Loop) -> None:
         """Row tiles of the atom, dealt to the warpgroups of the role."""
@@ -216,8 +217,8 @@ class RoleText:
             case "expect":
                 self.full = cname(sync.name)
                 expect(self.plan, self.text, sync)
-            case "arrive" if getattr(self, "in_flight", 0):
-                self.pending = sync
+            case "arrive" if self.in_flight:
+                self.pending.append(sync)
                 axis = str(ir.note(sync.notes, "stage"))
                 with self.text.block(f"if ({cname(axis)} > {self.first[axis]})"):
                     arrive(self.plan, self.text, sync, "slot.previous()")

@@ -221,7 +221,11 @@ def warp_grid(height: int, width: int, warps: int) -> tuple[int, int]:
 
 
 def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, int]:
-    """Neighbours along each axis that one access moves: as noted, and as rows are aligned."""
+    """Neighbours along each axis that one access moves: as noted, and as rows are aligned.
+
+    Rows that are only read need not be aligned: the words that they lie in are.
+    """
+    stored = {i for s in ir.walk(kernel.body) if isinstance(s, ir.Store) for i in s.ref.index}
     params = {p.name: p for p in kernel.params}
     runs: dict[str, int] = {}
     for stmt in ir.walk(kernel.body):
@@ -234,7 +238,8 @@ def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, i
         for index, stride in zip(ref.index, layout.strides, strict=True):
             if stride == 1 and isinstance(index, str):
                 vec = _number(stmt.notes, "vec", 1)  # type: ignore[union-attr]
-                runs[index] = max(runs.get(index, 1), min(vec, max(1, layout.align // bytes_)))
+                aligned = vec if index not in stored else min(vec, max(1, layout.align // bytes_))
+                runs[index] = max(runs.get(index, 1), aligned)
     return runs
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TAKEN = frozenset(
-    """
+_WORDS = """
     abs alignas args asm at auto axis bool break case catch char class const constexpr continue default delete
     do double else enum erf exp exp2 explicit export extern flag float floor for friend goto group half if
     inline int item lane log long max min mutable namespace new noexcept nullptr operator part private protected
     public rank register return rsqrt shared short signed sizeof slot sqrt static struct switch tanh team
     template this throw tickets tile tiles true try turn tw typedef typeid typename union unit unsigned using
     void volatile warp wchar_t while
-    """.split()
-)
+"""
+_TAKEN = frozenset(_WORDS.split())
 
 
 def cname(name: str) -> str:

@@ -10,6 +10,7 @@ from tilewright.emit.cuda_plan import Plan, c_type
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 
+_APPROXIMATED = ("erf", "sigmoid", "tanh")
 _CACHES = {"cs": "STREAM", "evict_first": "STREAM", "cg": "L2_ONLY"}
 
 
@@ -20,6 +21,9 @@ class Tiles:
         self.plan, self.text = plan, text
         self.groups = plan.groups
         self.trips = 1
+        stores = {s.ref.buffer for s in plan.statements if isinstance(s, ir.Store)} & plan.tensors
+        leaving = {s.dst.buffer for s in plan.statements if isinstance(s, ir.Copy)} & plan.tensors
+        self.short = all(plan.kernel.param(t).dtype.bits == 16 for t in stores | leaving)
         self.row = next((s.axes[0].name for s in plan.statements if isinstance(s, ir.Loop) and _over_atoms(s)), "")
         self.split: ir.Axis | None = None
         self.live: list[str] = []  # accumulators that the matrix unit writes
@@ -58,7 +62,7 @@ class Tiles:
     def slot_to_leave(self, alloc: ir.Alloc) -> None:
         """The next slot of a warpgroup's own, once the engine has read what lay there."""
         name, ring = cname(alloc.name), self.plan.rings[alloc.name]
-        own = ring.slots // self.groups
+        own = ring.slots // self.plan.groups  # of every warpgroup, whether they take turns or not
         self.text.line(
             f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};"
         )
@@ -137,17 +141,18 @@ class Tiles:
             case ir.Full(value):
                 self.text.line(f"const {type_} {name} = {self.full(value, type_)};")
             case ir.Map(op, args):
-                function = (
-                    f"Cast<{c_type(stmt.type.dtype.name)}>"
-                    if op == "cast"
-                    else "".join(w.capitalize() for w in op.split("_"))
-                )
+                function = f"Cast<{c_type(stmt.type.dtype.name)}>" if op == "cast" else self.function(op)
                 if stmt.type.axes:
                     self.text.line(f"const {type_} {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
                 else:
                     self.text.line(f"const {type_} {name} = {function}()({', '.join(map(cname, args))});")
             case _:
                 raise AssertionError(f"{stmt.name}: {type(stmt.expr).__name__} beside the matrix unit")
+
+    def function(self, op: str) -> str:
+        """C++ of an elementwise operator: an approximation where all results are rounded to 16 bits."""
+        name = op.capitalize()
+        return f"Approx{name}" if self.short and op in _APPROXIMATED else name
 
     def full(self, value: ir.Atom, type_: str) -> str:
         """A constant, a size or a scalar."""

@@ -17,6 +17,9 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.language.dtypes import DType
 
+_WIDEST = 16
+"""Bytes of the widest access."""
+
 _CACHES = {"cs": "tw::STREAM", "cg": "tw::L2_ONLY", "ca": "tw::PLAIN", "evict_first": "tw::STREAM"}
 
 
@@ -241,7 +244,14 @@ class Values:
         if not let.type.axes:
             return f"{at[0]}[{at[1]}]" if at[1] else f"*{at[0]}"
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
+        if place.readonly and place.align < _WIDEST and self._whole_words(place, ref, let.type.axes):
+            most, cache = _WIDEST // place.dtype.bytes, "tw::UNALIGNED"
         return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([_sum(at), *terms])})"
+
+    def _whole_words(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> bool:
+        """Whether threads hold runs of 16 bytes along the unit stride, wherever these begin."""
+        unit = [i for i, s in zip(ref.index, place.strides, strict=True) if s == "1" and i in axes]
+        return bool(unit) and self.layouts.of[str(unit[0])].run * place.dtype.bytes == _WIDEST
 
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():

@@ -72,6 +72,11 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
 
 
+def figure_of(rate: float) -> str:
+    """`0.82`, `93.1`, `803,000`: three digits, and never a power of ten."""
+    return f"{float(f'{rate:.3g}'):,.0f}" if rate >= 1000 else f"{rate:.3g}"
+
+
 def duration(seconds: float) -> str:
     """`1.25 ms`."""
     scale, unit = time_scale(seconds)

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tilewright.design.trial import Trial, best_so_far
-from tilewright.report.canvas import BAD, FAINT, GOOD, INK, MAIN, OTHER, canvas, note, percent, time_scale, titled
+from tilewright.report.canvas import (
+    BAD,
+    FAINT,
+    GOOD,
+    INK,
+    MAIN,
+    OTHER,
+    canvas,
+    figure_of,
+    note,
+    percent,
+    time_scale,
+    titled,
+)
 from tilewright.report.evidence import Evidence
 from tilewright.report.ladder import slowest_level
 from tilewright.report.series import measured, median_error, pairs, spearman
@@ -70,7 +83,7 @@ def _plain_ticks(axes: Axes, which: str) -> None:
     low, high = axis.get_view_interval()
     short = high / max(low, 1e-30) < 300
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1000 else f"{v:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -241,12 +254,12 @@ def ladder_figure(evidence: Evidence) -> Figure | None:
         share = topic.of_vendor(rung.seconds or 1)
         against = "" if share is None else f"  {percent(share)} of {topic.vendor}"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-        note(axes, f"{rate:.3g}{gain}{against}", rate * 1.06, row, va="center", bbox=box)
+        note(axes, f"{figure_of(rate)}{gain}{against}", rate * 1.06, row, va="center", bbox=box)
         before = rate
     axes.set_yticks(list(rows), [f"{n}  {r.mutation}" for n, r in rungs])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(min(rates) / 2, max(rates) * (30 if max(rates) > 30 * min(rates) else 6))
+    axes.set_xlim(min(rates) / 2, max(rates) * (60 if max(rates) > 30 * min(rates) else 6))
     _plain_ticks(axes, "x")
     axes.grid(False, axis="y")
     if topic.vendor_seconds:

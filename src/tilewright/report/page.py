@@ -6,7 +6,7 @@ import base64
 import html
 from collections.abc import Iterator, Mapping
 
-from tilewright.report.canvas import duration, percent
+from tilewright.report.canvas import duration, figure_of, percent
 from tilewright.report.evidence import Evidence
 from tilewright.report.series import median_error, pairs, spearman
 from tilewright.report.tree import failures
@@ -72,7 +72,7 @@ def _summary(evidence: Evidence) -> Iterator[str]:
 def headline(evidence: Evidence) -> str:
     """What came out, in a sentence or two."""
     topic, seconds = evidence.topic, evidence.seconds
-    text = f"The best design takes {duration(seconds)} a call, {topic.rate(seconds):.3g} {topic.unit}"
+    text = f"The best design takes {duration(seconds)} a call, {figure_of(topic.rate(seconds))} {topic.unit}"
     text += f": {evidence.default_seconds / seconds:.2f}x the default design"
     share = topic.of_vendor(evidence.rung_seconds)
     text += "." if share is None else f" and {share:.2f}x {topic.vendor}."
@@ -99,7 +99,7 @@ def _ladder(evidence: Evidence, pictures: Mapping[str, bytes]) -> Iterator[str]:
             cells.append(f'<td class="n">{_text(rung.outcome.status)}</td><td></td>' + "<td></td>" * bool(vendor))
         else:
             cells.append(
-                f'<td class="n">{duration(rung.seconds)}</td><td class="n">{topic.rate(rung.seconds):.3g}</td>'
+                f'<td class="n">{duration(rung.seconds)}</td><td class="n">{figure_of(topic.rate(rung.seconds))}</td>'
             )
             share = topic.of_vendor(rung.seconds)
             cells += [] if share is None else [f'<td class="n">{percent(share)}</td>']
@@ -126,6 +126,8 @@ def _method(evidence: Evidence) -> Iterator[str]:
     yield "<h2>How this was found</h2>"
     text = f"{len(evidence.trials)} trials by strategy {evidence.strategy}, seed {evidence.seed}"
     text += f"; ended by {evidence.stopped}."
+    if not evidence.trials:
+        text = f"Nothing was searched: the rungs were given, up to {evidence.stopped}."
     if evidence.random:
         text += f" {len(evidence.random)} random designs beside them."
     if values:

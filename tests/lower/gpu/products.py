@@ -31,6 +31,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "cluster of rows": {**BASE, "cluster.m": 2, "persistent": True, "grid.order": "grouped", "grid.group": 4},
     "cluster of columns": {**BASE, "cluster.n": 2, "grid.order": "hilbert"},
     "turns": {**BASE, "schedule": "pingpong", "tile.m": 64},
+    "turns, engine stores": {**BASE, "schedule": "pingpong", "tile.m": 64, "tile.n": 192, "store.OUT": "tma"},
     "turns of two tiles": {**BASE, "schedule": "pingpong", "tile.n": 128},
     "engine stores": {**BASE, "store.OUT": "tma", "persistent": True},
     "engine stores, half rows": {**BASE, "store.OUT": "tma", "tile.n": 224},

@@ -18,10 +18,10 @@ from tilewright.design.gpu.resources import ROW_BYTES, Resources, shares_of
 _FEW = 128
 """Rows up to which the time is that of reading the weights."""
 
-_L2 = 7.5e12  # bytes/s that all SMs together read from L2
-_PORT = 1.0e11  # bytes/s that one SM takes in
-_ALONE = 0.6
-_JOIN = 1.5e-6  # seconds until parts of a sum have met
+_L2 = 1.0e13  # bytes/s that all SMs together read from L2
+_PORT = 9.5e10  # bytes/s that one SM takes in
+_ALONE, _IDLE = 0.6, 0.4
+_MEET, _TICKET = 1.2e-6, 2.2e-6  # seconds until parts of a sum have met: in a cluster, in memory
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 _MMA = 0.8  # share of its peak that the matrix unit keeps up
@@ -31,7 +31,6 @@ _SHAPES = (
     (128, 128, 2, "cooperative"), (128, 160, 2, "cooperative"), (128, 224, 2, "cooperative"),
     (256, 96, 2, "cooperative"), (192, 160, 3, "cooperative"), (128, 96, 2, "cooperative"), (128, 64, 2, "cooperative"),
     (64, 256, 1, "cooperative"), (64, 128, 1, "cooperative"), (64, 64, 1, "cooperative"),
-    (128, 128, 2, "pingpong"), (64, 192, 2, "pingpong"),
 )  # fmt: skip
 """Rows and columns of a tile, warpgroups, and their schedule."""
 
@@ -80,10 +79,13 @@ class _Candidate:
         if self.swap:
             decisions |= {"swap": True, "producer": "warp", "inflight": 0}
         if self.parts > 1:
-            together = self.swap and self.rows == 64 * self.groups and _meet(p, self.rows, self.columns, self.parts)
-            decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": "cluster" if together else "two_pass"}
+            alone = not self.swap or self.rows != 64 * self.groups
+            how = "two_pass" if alone else _join(p, self.rows, self.columns, self.parts)[1]
+            decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": how}
         elif not self.swap:
             decisions |= self._order(p, facts)
+        if not self.swap:
+            decisions |= self._stores(p, facts)
         several = self.swap and self.tiles * self.parts > facts.machine.cores
         stages = deepest_ring(p, Design.of(decisions), facts, _room(facts) // (2 if several else 1))
         return Design.of({**decisions, "stages": stages})
@@ -95,16 +97,25 @@ class _Candidate:
         count = -(-p.size(axis, facts) // size)
         if self.tiles > facts.machine.cores // 2 and (count % 2 == 0 or count > 8):
             decisions[f"cluster.{axis.name}"] = 2
-        fits = self.columns % 32 == 0 and p.result_dtype in ("bf16", "f16")
-        if fits and all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
-            decisions |= {f"store.{t}": "tma" for t in p.outputs}
         return decisions
 
+    def _stores(self, p: Product, facts: Facts) -> dict[str, Choice]:
+        """Results leave by the copy engine where it can write them."""
+        fits = self.columns % 32 == 0 and p.result_dtype in ("bf16", "f16")
+        if not fits or not all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
+            return {}
+        return {f"store.{t}": "tma" for t in p.outputs}
 
-def _meet(p: Product, rows: int, columns: int, parts: int) -> bool:
-    """Whether parts of a sum are better joined in a cluster: few, and small enough to meet beside the ring."""
-    meeting = 4 * rows * columns * len(p.dots) * parts // shares_of(columns, parts)
-    return parts <= 4 and meeting <= _MEETING
+
+def _join(p: Product, rows: int, columns: int, parts: int) -> tuple[float, str]:
+    """Seconds until the parts of a sum are joined, and where: in a cluster if they are few and small, or by memory."""
+    if parts == 1:
+        return 0.0, ""
+    each, shares = 4 * rows * columns * len(p.dots), shares_of(columns, parts)
+    memory = _TICKET + parts * each * 2e-11, "two_pass"
+    if parts > 4 or each * parts // shares > _MEETING:
+        return memory
+    return min(memory, (_MEET + parts * (parts - 1) * (parts / shares) ** 0.5 * each * 2e-11, "cluster"))
 
 
 def _room(facts: Facts) -> int:
@@ -154,16 +165,12 @@ def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, 
     depth = p.size(p.k, facts) / parts * p.itemsize
     weights = rows * depth * sum(o.axis == p.n.name for o in p.operands)
     blocks, waves = tiles * parts, math.ceil(tiles * parts / sms)
-    # An SM reads no more than its share, unless others idle: then up to 1 / _ALONE of it.
-    seconds = max(blocks * weights, waves * sms * weights * _ALONE) / read
+    # Where SMs idle, the others read more than their share, up to 1 / _ALONE of it, and not quite all that there is.
+    idle = max(0.0, 0.95 - blocks / sms)
+    seconds = max(blocks * weights * (1 + _IDLE * idle), waves * sms * weights * _ALONE) / read
     moved = weights + columns * depth
     seconds = max(seconds, blocks * moved / _L2, waves * moved / _PORT)
-    each = 4.0 * rows * columns * len(p.dots)
-    if _meet(p, rows, columns, parts):
-        join = _JOIN * math.log2(parts) + parts * each / shares_of(columns, parts) * 3e-11
-    else:
-        join = 2 * _JOIN + parts * each * 3e-11
-    return seconds if parts == 1 else seconds + join
+    return seconds + _join(p, rows, columns, parts)[0]
 
 
 def _many(p: Product, facts: Facts) -> list[_Candidate]:
@@ -185,7 +192,8 @@ def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int
     moved = depth * p.itemsize * (rows + columns * len(p.dots))
     pairs = 0.75 if tiles > sms // 2 and parts == 1 else 1.0  # blocks in pairs read one operand once for both
     rate = _MMA if groups < 3 else _MMA * 0.93  # three warpgroups have few registers to hide anything in
-    each = max(flops * sms / (peak * rate), moved * pairs * sms / _L2)
+    rate *= 0.96 + 0.04 * min(1.0, rows * columns * len(p.dots) / (128 * 256))
+    each = max(flops * sms / (peak * rate), moved * pairs * sms / _L2, moved / _PORT)
     waves = math.ceil(tiles * parts / sms)
-    join = 0.0 if parts == 1 else 2 * _JOIN + parts * 8.0 * rows * columns * waves * 1e-11
+    join = 0.0 if parts == 1 else 2 * _TICKET + parts * 12.0 * rows * columns * waves * 1e-11
     return waves * (each + _WAVE) + join

@@ -145,13 +145,13 @@ def _product(s: _Shape) -> dict[str, Choice]:
     rows = s.size(m)
     counts = unit_axes(s.kernel, s.facts)
     if rows <= _FEW and counts.get(k.name):
-        columns = 16 if rows <= 4 else 8
+        each = next((r for r in (4, 2) if s.size(n) >= 12 * r * s.facts.machine.cores), 2)
         return {
             "warps": 4,
             f"tile.{m.name}": _power(rows),
-            f"tile.{n.name}": columns,
+            f"tile.{n.name}": 4 * each,
             f"tile.{k.name}": 32 * s.run,
-            f"unroll.{k.name}": 2 if rows <= 4 else 1,
+            f"unroll.{k.name}": max(1, (8 if rows == 1 else 4 if rows <= 4 else 2) // each),
             "lanes": (k.name, n.name),
         }
     return {

@@ -1,7 +1,6 @@
 // Tiles in shared memory, and the copies that fill them: asynchronous where addresses are aligned, through registers else.
 #pragma once
-#include "tw/layout.cuh"
-#include "tw/types.cuh"
+#include "tw/global.cuh"
 
 namespace tw {
 
@@ -70,29 +69,6 @@ template <int BYTES, class P, class TEAM> __device__ void copy_async(P& to, Sour
 template <class P, int THREADS> struct Fetched {
   uint4 chunk[Deal<P, P::CHUNK, THREADS>::ROUNDS];
 };
-
-// 16 bytes from any address: of the two aligned chunks that they lie in, those that hold one of the `bytes` wanted.
-__device__ inline uint4 read_unaligned(const void* p, int bytes) {
-  const unsigned long long address = (unsigned long long)p;
-  const int off = (int)(address & 15);
-  const uint4* chunk = (const uint4*)(address & ~15ull);
-  uint4 a = make_uint4(0, 0, 0, 0), b = a;
-  if (bytes > 0) a = __ldg(chunk);
-  if (off + bytes > 16) b = __ldg(chunk + 1);
-  u32 x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-  for (int n = 0; n < 6; ++n) x[n] = off & 8 ? x[n + 2] : x[n];
-#pragma unroll
-  for (int n = 0; n < 5; ++n) x[n] = off & 4 ? x[n + 1] : x[n];
-  const int shift = (off & 3) * 8;
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-    x[n] = __funnelshift_r(x[n], x[n + 1], shift);
-    const int left = bytes - 4 * n;
-    x[n] &= left >= 4 ? 0xffffffffu : left <= 0 ? 0u : (1u << left * 8) - 1;
-  }
-  return make_uint4(x[0], x[1], x[2], x[3]);
-}
 
 template <class P, class TEAM> __device__ Fetched<P, TEAM::THREADS> fetch(Source<typename P::T> s, TEAM team) {
   typedef Deal<P, P::CHUNK, TEAM::THREADS> DEAL;

@@ -39,7 +39,30 @@ template <class X, class S> struct Picked {
 template <class X, class S> __device__ inline Picked<X, S> picked(const X& index, S stride) { return {index, stride}; }
 
 // How the caches treat an access.
-enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY };
+enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED };
+
+// 16 bytes from any address: of the two aligned chunks that they lie in, those that hold one of the `bytes` wanted.
+__device__ inline uint4 read_unaligned(const void* p, int bytes) {
+  const unsigned long long address = (unsigned long long)p;
+  const int off = (int)(address & 15);
+  const uint4* chunk = (const uint4*)(address & ~15ull);
+  uint4 a = make_uint4(0, 0, 0, 0), b = a;
+  if (bytes > 0) a = __ldg(chunk);
+  if (off + bytes > 16) b = __ldg(chunk + 1);
+  u32 x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int n = 0; n < 6; ++n) x[n] = off & 8 ? x[n + 2] : x[n];
+#pragma unroll
+  for (int n = 0; n < 5; ++n) x[n] = off & 4 ? x[n + 1] : x[n];
+  const int shift = (off & 3) * 8;
+#pragma unroll
+  for (int n = 0; n < 4; ++n) {
+    x[n] = __funnelshift_r(x[n], x[n + 1], shift);
+    const int left = bytes - 4 * n;
+    x[n] &= left >= 4 ? 0xffffffffu : left <= 0 ? 0u : (1u << left * 8) - 1;
+  }
+  return make_uint4(x[0], x[1], x[2], x[3]);
+}
 
 template <Cache C, int BYTES> struct Reader {
   __device__ static void read(Word<BYTES>& w, const void* p) {
@@ -106,16 +129,21 @@ __device__ TILE load(const T* from, const TERM&... term) {
     const T* p = base + (0 + ... + term.template offset<TILE>(f));
     Vector<T, W> x;
     const T none = cast<T>(0.0f);
-    if ((true && ... && term.template in<TILE>(f))) {
-      // An access that an edge cuts reads on to the end of its aligned word, which the memory of a tensor has.
-      Reader<C, W * sizeof(T)>::read(x.word, p);
+    if constexpr (C == UNALIGNED && W * sizeof(T) == 16) {
+      int bytes = 0;
 #pragma unroll
-      for (int n = 1; n < W; ++n) {
-        if (cut && !(true && ... && term.template in<TILE>(f + n * P))) x.element[n] = none;
-      }
+      for (int n = 0; n < W; ++n) bytes += (true && ... && term.template in<TILE>(f + n * P)) ? (int)sizeof(T) : 0;
+      x.word = read_unaligned(p, bytes);
     } else {
+      // One predicated access, whose result nobody waits for yet. One that an edge cuts reads on to the end of its aligned
+      // word, which the memory of a tensor has.
 #pragma unroll
       for (int n = 0; n < W; ++n) x.element[n] = none;
+      if ((true && ... && term.template in<TILE>(f))) Reader<C, W * sizeof(T)>::read(x.word, p);
+#pragma unroll
+      for (int n = 1; n < W; ++n) {
+        if (cut) x.element[n] = (true && ... && term.template in<TILE>(f + n * P)) ? x.element[n] : none;
+      }
     }
 #pragma unroll
     for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];

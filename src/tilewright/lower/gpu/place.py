@@ -17,8 +17,8 @@ from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
 from tilewright.lower.gpu.rename import renamed
 
-_CHUNK = 64
-"""Columns that an epilogue works on at a time: a swizzled row of 16-bit elements."""
+_ROW_BITS = 1024
+"""An epilogue works on so many bits of a row of results at a time: a swizzled row."""
 
 
 def place(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
@@ -76,10 +76,12 @@ class _Rows:
         """What follows the sums, a few columns after the other, so that few values are held beside them."""
         column = next((d for s in body if isinstance(s, ir.Let) for d in s.type.axes if d != self.axis.name), None)
         width = self.columns.get(column or "", 0)
-        if column is None or width <= _CHUNK:
+        written = [self.kernel.param(s.ref.buffer).dtype.bits for s in body if isinstance(s, ir.Store)]
+        chunk = _ROW_BITS // max(written, default=16)
+        if column is None or width <= chunk:
             return tuple(t for s in body for t in self._leaving(s))
         name = fresh(column.rstrip("0123456789"), self.taken)
-        step = self.shares[name] = math.gcd(width, _CHUNK)
+        step = self.shares[name] = math.gcd(width, chunk)
         inside = [t for s in renamed(body, {column: name}) for t in self._leaving(s)]
         return (ir.Loop((ir.Axis(name, column, step),), tuple(inside)),)
 

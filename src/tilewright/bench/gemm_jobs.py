@@ -1,0 +1,56 @@
+"""`tilewright bench gemm`: its jobs, a process for some cases each, and about how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tilewright.bench import gemm_ladder
+from tilewright.bench.cases import matches
+from tilewright.bench.gemm_cases import GemmCase, gemm_cases
+from tilewright.bench.plan import Job, Step
+from tilewright.errors import ArgumentError
+
+FAMILIES = ("gemm_small", "gemm_large", "gemm_fused", "gemm_odd", "gemm_launch", gemm_ladder.FAMILY)
+LAUNCH = "a call of ops.linear, 16x16x256"
+TRIALS = 32
+
+_CASES = 11
+"""Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""
+_START, _TRIAL, _FLOP, _RUNG = 10.0, 0.12, 1.5e14, 1.0  # seconds: a process, a trial, flop/s of trials, a rung
+
+
+@dataclass(frozen=True)
+class GemmRequest:
+    """What to measure: a pattern that names or families must fit (None is all), and the trials of each search."""
+
+    only: str | None = None
+    trials: int = TRIALS
+
+    def wants(self, *names: str) -> bool:
+        """Whether results of these names and families are asked for."""
+        return self.only is None or matches(self.only, *names)
+
+
+def gemm_jobs(request: GemmRequest) -> list[Job]:
+    """The jobs that `request` asks for; ArgumentError where nothing fits it."""
+    cases = [c for c in gemm_cases() if request.wants(c.name, c.family)]
+    jobs = [_searches(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
+    if request.wants("gemm_launch", LAUNCH):
+        jobs.append(Job("gemm_launch", 1, (Step("gemm_launch", LAUNCH, 1, _START),)))
+    if request.wants(gemm_ladder.FAMILY, *gemm_ladder.names()):
+        steps = [Step(gemm_ladder.FAMILY, name, 1, _RUNG) for name in gemm_ladder.names()]
+        jobs.append(Job("gemm_ladder", 1, tuple(steps)))
+    if not jobs:
+        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+    return jobs
+
+
+def _searches(cases: Sequence[GemmCase], trials: int) -> Job:
+    seconds = [trials * (_TRIAL + 20 * c.flops / _FLOP) + (_START if n == 0 else 0.0) for n, c in enumerate(cases)]
+    steps = [Step(c.family, c.name, 1, s) for c, s in zip(cases, seconds, strict=True)]
+    wanted = [[c.family, c.name] for c in cases]
+    return Job("gemm", 1, tuple(steps), {"cases": wanted, "trials": trials})
+
+
+__all__ = ["FAMILIES", "TRIALS", "GemmRequest", "gemm_jobs"]
