@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from tilewright.bench.floors import Floor, missed, read_floors
@@ -199,11 +199,30 @@ def render(record: dict[str, Any], source: str, floors: Sequence[Floor], kind: s
     parts = [_heading(record), _provenance(record, source)]
     tables = [table for table in TABLES if table.kind == kind]
     floors = [f for f in floors if any(f.family in table.families for table in tables)]
-    for table in tables:
-        mine = [r for r in results if r.family in table.families]
-        if mine:
-            parts.append(f"**{table.title}**\n\n{_markdown(table, mine)}")
-    return "\n\n".join([*parts, _shortfall(results, floors)])
+    filled = [(t, mine) for t in tables if (mine := [r for r in results if r.family in t.families])]
+    whole = [f"**{table.title}**\n\n{_markdown(table, mine)}" for table, mine in filled]
+    parts += [*_summary(filled), _folded("Every case", "\n\n".join(whole)), _shortfall(results, floors)]
+    return "\n\n".join(parts)
+
+
+def _folded(title: str, text: str) -> str:
+    """Text that a reader opens."""
+    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _summary(filled: Sequence[tuple[Table, Sequence[Result]]]) -> list[str]:
+    """A line for each table of ratios and each thread count: how many cases, their geometric mean, and the extremes."""
+    lines = [
+        "| ratio to the peer | threads | cases | geometric mean | lowest | highest |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for table, mine in filled:
+        for threads in sorted({r.threads for r in mine}) if _ratio in dict(table.columns).values() else ():
+            ratios = [r.metrics["ratio"] for r in mine if r.threads == threads and not r.error]
+            if ratios:
+                cells = (f"{geometric_mean(ratios):.2f}x", f"{min(ratios):.2f}x", f"{max(ratios):.2f}x")
+                lines.append(_line([table.title, str(threads), str(len(ratios)), *cells]))
+    return ["\n".join(lines)] if len(lines) > 2 else []
 
 
 def _heading(record: dict[str, Any]) -> str:
@@ -249,9 +268,11 @@ def _unique(texts: Iterable[str]) -> list[str]:
 def _shortfall(results: Sequence[Result], floors: Sequence[Floor]) -> str:
     """Every floor that the results miss, and the families with a floor that were not measured."""
     lines = missed(results, floors)
-    text = "Missed floors: " + ("; ".join(lines) if lines else "none") + "."
     absent = _unique(f.family for f in floors if not any(f.holds_for(r) for r in results))
-    return text + (f" Not measured: {', '.join(absent)}." if absent else "")
+    parts = [_folded(f"Missed floors: {len(lines)}", "\n".join(f"- {line}" for line in lines))] if lines else []
+    if not lines:
+        parts.append("Missed floors: none.")
+    return "\n\n".join([*parts, *([f"Not measured: {', '.join(absent)}."] if absent else [])])
 
 
 def _markdown(table: Table, results: Sequence[Result]) -> str:
@@ -262,9 +283,8 @@ def _markdown(table: Table, results: Sequence[Result]) -> str:
         for threads in sorted({r.threads for r in results}):
             ratios = [r.metrics["ratio"] for r in results if r.threads == threads and not r.error]
             if ratios:
-                mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
                 blanks = [""] * (len(table.columns) - 1)
-                lines.append(_line(["**geometric mean**", str(threads), *blanks, f"**{mean:.2f}x**"]))
+                lines.append(_line(["**geometric mean**", str(threads), *blanks, f"**{geometric_mean(ratios):.2f}x**"]))
     return "\n".join(lines)
 
 
