@@ -109,7 +109,16 @@ class _Program:
         for dim in self.kernel.dims:
             if self.scope[dim].size is None:
                 self.out.line(f"const int {cname(dim)} = (int)args.words[{self.words.dim(dim)}];")
+        for p in self.kernel.params:
+            if p.dims is not None and places[p.name].ends:
+                self._ends(places[p.name], p.dims)
         return places
+
+    def _ends(self, place: Place, dims: tuple[ir.Index, ...]) -> None:
+        """Where a tensor begins and ends, for accesses that would reach past it."""
+        sizes = [self.scope[d].stop if isinstance(d, str) else str(d) for d in dims]
+        extent = "".join(f".along({n}, {stride})" for n, stride in zip(sizes, place.strides, strict=True))
+        self.out.line(f"const auto {place.ends} = tw::ends({place.pointer}, tw::Extent(){extent});")
 
     def _tensor(self, param: ir.Param, readonly: bool) -> Place:
         name, type_ = cname(param.name), ctype(param.dtype)
@@ -122,7 +131,15 @@ class _Program:
             if known is None:
                 word = self.words.stride(param.name, d)
                 self.out.line(f"const tw::i64 {strides[-1]} = args.words[{word}];")
-        return Place(name, param.dtype, tuple(strides), max(layout.align, param.dtype.bytes), readonly)
+        ends = f"{name}_ends" if param.name in self._read() and "1" in strides else ""
+        return Place(name, param.dtype, tuple(strides), max(layout.align, param.dtype.bytes), readonly, ends=ends)
+
+    def _read(self) -> set[str]:
+        """Tensors that are loaded or copied."""
+        found = ir.walk(self.kernel.body)
+        loads = [s.expr.ref for s in found if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+        copies = [s.src for s in ir.walk(self.kernel.body) if isinstance(s, ir.Copy)]
+        return {ref.buffer for ref in (*loads, *copies)}
 
     def _scalar(self, param: ir.Param) -> None:
         word = f"args.words[{self.words.scalar(param.name)}]"

@@ -222,7 +222,7 @@ class Tiles:
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "PLAIN")
         if not let.type.axes:
             return f"*({base})"
-        return f"load<{type_}, {self.plan.vector(ref.buffer)}, {cache}>({base}, {terms})"
+        return f"load<{type_}, {self.plan.vector(ref.buffer)}, {cache}>(Unknown{{}}, {base}, {terms})"
 
     def store(self, store: ir.Store) -> None:
         """A store to registers, to a part of a sum, or to a tensor."""

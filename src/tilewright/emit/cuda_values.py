@@ -28,7 +28,8 @@ class Place:
     """A tensor or buffer: a C++ pointer to its first element, one stride per dimension, and what accesses may rely on.
 
     `align` is a number of bytes that the pointer and every stride but a unit one are multiples of; `origin` the
-    position of the first element along each dimension, None where that is 0. `readonly`: nobody writes to it.
+    position of the first element along each dimension, None where that is 0. `readonly`: nobody writes to it. `ends`:
+    the C++ name of the `tw::Ends` that tells where a tensor with rows of neighbours begins and ends in memory.
     """
 
     pointer: str
@@ -37,6 +38,7 @@ class Place:
     align: int = 1
     readonly: bool = False
     origin: tuple[str | None, ...] = ()
+    ends: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ class Values:
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
         if place.readonly and place.align < _WIDEST and self._whole_words(place, ref, let.type.axes):
             most, cache = _WIDEST // place.dtype.bytes, "tw::UNALIGNED"
-        return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([_sum(at), *terms])})"
+        ends = place.ends if place.readonly and place.ends else "tw::Unknown{}"
+        return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([ends, _sum(at), *terms])})"
 
     def _whole_words(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> bool:
         """Whether threads hold runs of 16 bytes along the unit stride, wherever these begin."""

@@ -70,13 +70,38 @@ template <class P, int THREADS> struct Fetched {
   uint4 chunk[Deal<P, P::CHUNK, THREADS>::ROUNDS];
 };
 
-template <class P, class TEAM> __device__ Fetched<P, TEAM::THREADS> fetch(Source<typename P::T> s, TEAM team) {
+template <class P, class TEAM>
+__device__ Fetched<P, TEAM::THREADS> fetch(const Ends<typename P::T>& ends, Source<typename P::T> s, TEAM team) {
   typedef Deal<P, P::CHUNK, TEAM::THREADS> DEAL;
   const DEAL deal(team.thread);
   const typename P::T* from = s.from + deal.row * s.stride + deal.col;
-  Fetched<P, TEAM::THREADS> y;
+  const auto pair = [&](int n) { return Pair(from + n * DEAL::STEP * s.stride, deal.bytes(s, n, 16)); };
+  bool inside = true;
 #pragma unroll
-  for (int n = 0; n < DEAL::ROUNDS; ++n) y.chunk[n] = read_unaligned(from + n * DEAL::STEP * s.stride, deal.bytes(s, n, 16));
+  for (int n = 0; n < DEAL::ROUNDS; ++n) {
+    const Pair p = pair(n);
+    inside &= (!p.low() | ends.has(p.chunk)) & (!p.high() | ends.has(p.chunk + 1));
+  }
+  Fetched<P, TEAM::THREADS> y;
+  if (inside) {
+#pragma unroll
+    for (int n = 0; n < DEAL::ROUNDS; ++n) {
+      const Pair p = pair(n);
+      uint4 a = make_uint4(0, 0, 0, 0), b = a;
+      if (p.low()) a = __ldg(p.chunk);
+      if (p.high()) b = __ldg(p.chunk + 1);
+      y.chunk[n] = shifted(p, a, b);
+    }
+  } else {  // one of the few threads whose chunks the tensor begins or ends in
+#pragma unroll
+    for (int n = 0; n < DEAL::ROUNDS; ++n) {
+      const Pair p = pair(n);
+      uint4 a = make_uint4(0, 0, 0, 0), b = a;
+      if (p.low()) a = ends.whole(p.chunk);
+      if (p.high()) b = ends.whole(p.chunk + 1);
+      y.chunk[n] = shifted(p, a, b);
+    }
+  }
   return y;
 }
 

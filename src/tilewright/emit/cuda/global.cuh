@@ -41,14 +41,85 @@ template <class X, class S> __device__ inline Picked<X, S> picked(const X& index
 // How the caches treat an access.
 enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED };
 
-// 16 bytes from any address: of the two aligned chunks that they lie in, those that hold one of the `bytes` wanted.
-__device__ inline uint4 read_unaligned(const void* p, int bytes) {
-  const unsigned long long address = (unsigned long long)p;
-  const int off = (int)(address & 15);
-  const uint4* chunk = (const uint4*)(address & ~15ull);
-  uint4 a = make_uint4(0, 0, 0, 0), b = a;
-  if (bytes > 0) a = __ldg(chunk);
-  if (off + bytes > 16) b = __ldg(chunk + 1);
+template <Cache C, int BYTES> struct Reader {
+  __device__ static void read(Word<BYTES>& w, const void* p) {
+    typedef Word<BYTES> W;
+    if constexpr (C == READ_ONLY) w = __ldg((const W*)p);
+    else if constexpr (C == STREAM) w = __ldcs((const W*)p);
+    else if constexpr (C == L2_ONLY) w = __ldcg((const W*)p);
+    else w = *(const W*)p;
+  }
+};
+
+// The elements that a tensor covers, counted from its origin: `low` to before `high`; none where a size is 0.
+struct Extent {
+  i64 low = 0, high = 1;
+  bool empty = false;
+  __device__ Extent along(i64 size, i64 stride) const {
+    const i64 last = (size - 1) * stride;
+    Extent y;
+    y.low = low + (last < 0 ? last : 0);
+    y.high = high + (last > 0 ? last : 0);
+    y.empty = empty || size <= 0;
+    return y;
+  }
+};
+
+// Where a tensor that nobody writes to begins and ends. Aligned chunks of 16 bytes that lie in it are read whole. Of the
+// chunks that it begins and ends in, and may share with others, its own elements are read one by one, once.
+template <class T> struct Ends {
+  const T *low, *high;
+  uint4 first, last;
+  __device__ Ends(const T* origin, Extent e) : low(origin + e.low), high(e.empty ? low : origin + e.high) {
+    first = own(chunk_of(low));
+    last = own(chunk_of(high));
+  }
+  __device__ static const uint4* chunk_of(const void* p) { return (const uint4*)((unsigned long long)p & ~15ull); }
+  __device__ bool below(const uint4* chunk) const { return (const T*)chunk < low; }
+  __device__ bool above(const uint4* chunk) const { return (const T*)(chunk + 1) > high; }
+  __device__ bool has(const uint4* chunk) const { return !(below(chunk) | above(chunk)); }
+  // Elements of a chunk that sticks out; nothing is read of one that does not.
+  __device__ uint4 own(const uint4* chunk) const {
+    Vector<T, 16 / sizeof(T)> x;
+    x.word = make_uint4(0, 0, 0, 0);
+    if (has(chunk)) return x.word;
+#pragma unroll
+    for (int n = 0; n < 16 / (int)sizeof(T); ++n) {
+      const T* p = (const T*)chunk + n;
+      Vector<T, 1> one;
+      one.element[0] = x.element[n];
+      if (p >= low && p < high) Reader<READ_ONLY, sizeof(T)>::read(one.word, p);
+      x.element[n] = one.element[0];
+    }
+    return x.word;
+  }
+  __device__ uint4 whole(const uint4* chunk) const { return has(chunk) ? __ldg(chunk) : own(chunk); }
+  // A chunk that holds an element of the tensor, if `wanted`: one predicated access, whose result nobody waits for yet.
+  template <Cache C> __device__ uint4 read(const uint4* chunk, bool wanted) const {
+    uint4 y = below(chunk) ? first : last;
+    if (wanted & has(chunk)) Reader<C, 16>::read(y, chunk);
+    return y;
+  }
+};
+template <class T> __device__ inline Ends<T> ends(const T* origin, Extent e) { return Ends<T>(origin, e); }
+
+// For tensors that are written to, of which a chunk cannot be read beforehand.
+struct Unknown {};
+
+// 16 bytes from any address, of which the first `bytes` are wanted: the two chunks that they lie in, and how far in.
+struct Pair {
+  const uint4* chunk;
+  int off, bytes;
+  __device__ Pair(const void* p, int bytes) : off((int)((unsigned long long)p & 15)), bytes(bytes) {
+    chunk = (const uint4*)((unsigned long long)p & ~15ull);
+  }
+  __device__ bool low() const { return bytes > 0; }
+  __device__ bool high() const { return off + bytes > 16; }
+};
+
+// What is wanted of a pair of chunks, the rest 0.
+__device__ inline uint4 shifted(const Pair& pair, uint4 a, uint4 b) {
+  const int off = pair.off, bytes = pair.bytes;
   u32 x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
   for (int n = 0; n < 6; ++n) x[n] = off & 8 ? x[n + 2] : x[n];
@@ -63,16 +134,6 @@ __device__ inline uint4 read_unaligned(const void* p, int bytes) {
   }
   return make_uint4(x[0], x[1], x[2], x[3]);
 }
-
-template <Cache C, int BYTES> struct Reader {
-  __device__ static void read(Word<BYTES>& w, const void* p) {
-    typedef Word<BYTES> W;
-    if constexpr (C == READ_ONLY) w = __ldg((const W*)p);
-    else if constexpr (C == STREAM) w = __ldcs((const W*)p);
-    else if constexpr (C == L2_ONLY) w = __ldcg((const W*)p);
-    else w = *(const W*)p;
-  }
-};
 
 __device__ inline void write_wide(void* p, uint4 w) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
@@ -116,9 +177,48 @@ template <class TILE, int W, class TERM> __device__ constexpr bool begins(int f)
 }
 template <int W, class TERM> constexpr bool cuts = TERM::UNIT && W > 1 && TERM::EDGE_AT % W != 0;
 
-// The tile of type TILE at `from` and its terms; 0 for what lies past an edge.
-template <class TILE, int V = 1, Cache C = PLAIN, class T, class... TERM>
-__device__ TILE load(const T* from, const TERM&... term) {
+// The W elements at p, of which `in(n)` tells which exist. An access that an edge may cut stays in the tensor.
+template <int W, bool CUT, Cache C, class T, class IN>
+__device__ inline Vector<T, W> read_group(const Unknown&, const T* p, IN in) {
+  Vector<T, W> x;
+#pragma unroll
+  for (int n = 0; n < W; ++n) x.element[n] = cast<T>(0.0f);
+  if (in(CUT ? W - 1 : 0)) {
+    Reader<C, W * sizeof(T)>::read(x.word, p);
+  } else if (CUT) {
+#pragma unroll
+    for (int n = 0; n < W - 1; ++n) {
+      Vector<T, 1> one;
+      one.element[0] = x.element[n];
+      if (in(n)) Reader<C, sizeof(T)>::read(one.word, p + n);
+      x.element[n] = one.element[0];
+    }
+  }
+  return x;
+}
+template <int W, bool CUT, Cache C, class T, class IN>
+__device__ inline Vector<T, W> read_group(const Ends<T>& ends, const T* p, IN in) {
+  Vector<T, W> x;
+  if constexpr (C == UNALIGNED && W * sizeof(T) == 16) {
+    int bytes = 0;
+#pragma unroll
+    for (int n = 0; n < W; ++n) bytes += in(n) ? (int)sizeof(T) : 0;
+    const Pair pair(p, bytes);
+    const uint4 a = ends.template read<READ_ONLY>(pair.chunk, pair.low());
+    x.word = shifted(pair, a, ends.template read<READ_ONLY>(pair.chunk + 1, pair.high()));
+  } else if constexpr (CUT && W * sizeof(T) == 16) {
+    x.word = ends.template read<C>((const uint4*)p, in(0));
+#pragma unroll
+    for (int n = 0; n < W; ++n) x.element[n] = in(n) ? x.element[n] : cast<T>(0.0f);
+  } else {
+    x = read_group<W, CUT, C>(Unknown{}, p, in);
+  }
+  return x;
+}
+
+// The tile of type TILE at `from`, in the tensor with such ends, and its terms; 0 for what lies past an edge.
+template <class TILE, int V = 1, Cache C = PLAIN, class T, class ENDS, class... TERM>
+__device__ TILE load(const ENDS& ends, const T* from, const TERM&... term) {
   constexpr int W = width<V, TERM...>(), P = W > 1 ? pitch<TILE, TERM...>() : 1;
   constexpr bool cut = (false || ... || cuts<W, TERM>);
   TILE y;
@@ -127,24 +227,8 @@ __device__ TILE load(const T* from, const TERM&... term) {
   for (int f = 0; f < TILE::N; ++f) {
     if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
     const T* p = base + (0 + ... + term.template offset<TILE>(f));
-    Vector<T, W> x;
-    const T none = cast<T>(0.0f);
-    if constexpr (C == UNALIGNED && W * sizeof(T) == 16) {
-      int bytes = 0;
-#pragma unroll
-      for (int n = 0; n < W; ++n) bytes += (true && ... && term.template in<TILE>(f + n * P)) ? (int)sizeof(T) : 0;
-      x.word = read_unaligned(p, bytes);
-    } else {
-      // One predicated access, whose result nobody waits for yet. One that an edge cuts reads on to the end of its aligned
-      // word, which the memory of a tensor has.
-#pragma unroll
-      for (int n = 0; n < W; ++n) x.element[n] = none;
-      if ((true && ... && term.template in<TILE>(f))) Reader<C, W * sizeof(T)>::read(x.word, p);
-#pragma unroll
-      for (int n = 1; n < W; ++n) {
-        if (cut) x.element[n] = (true && ... && term.template in<TILE>(f + n * P)) ? x.element[n] : none;
-      }
-    }
+    const auto in = [&](int n) { return (true && ... && term.template in<TILE>(f + n * P)); };
+    const Vector<T, W> x = read_group<W, cut, C>(ends, p, in);
 #pragma unroll
     for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
   }

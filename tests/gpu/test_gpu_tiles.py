@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-from programs import run_operator, run_text  # noqa: E402
+from gpu_programs import run_operator, run_text  # noqa: E402
 
 from tilewright.design.design import Design  # noqa: E402
 from tilewright.operators import OPERATORS  # noqa: E402
