@@ -44,6 +44,7 @@ BASIS = {
     "thread binding": "order", "cache policy": "nontemporal", "blocks": "block", "threads": "threads",
     "matrix layout": "pack", "loop tiling": "block", "unrolling": "unroll", "prefetch": "prefetch",
     "instructions": "atom", "packing inside blocks": "local", "order inside blocks": "inner", "widening": "unpack",
+    "accumulators": "split", "values kept for a later loop": "keep",
 }  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def test_B1_basis_of_decisions_is_reached_by_random_designs():
     layouts = facts(rows)
     aligned = type(layouts)(layouts.sizes, layouts.unit, layouts.machine, frozenset({"a", "b", "c"}), layouts.fixed)
     found |= decided(rows, aligned, 60) | decided(traced("rmsnorm"), facts(traced("rmsnorm")), 60)
+    found |= decided(traced("softmax"), facts(traced("softmax")), 60)
     assert set(BASIS.values()) <= found
 
 

@@ -58,6 +58,8 @@ CASES = [
     ("splits", RMSNORM, {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 3}, "split.d=3: .* a power of two",
      {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 4}),
     ("keeps", RMSNORM, {"keep.x0": True}, "keep.x0=True: no earlier loop computes the same", {"keep.x1": True}),
+    ("keeps", SOFTMAX, {"keep.exp1": True, "keep.sub1": True}, "keep.exp1=True: it is computed from sub1, which",
+     {"keep.exp1": True}),
     ("keeps", SOFTMAX, {"keep.exp1": True, "block.m": 4}, "keep.exp1=True: .* drop the blocks", {"keep.exp1": True}),
     ("orders", MATMUL, {"order": ("m",)}, r"order=\(m\): takes a permutation of \(m, n\)", {"order": ("n", "m")}),
     ("orders", MATMUL, {"block.m": 8, "inner": ("n",)}, r"inner=\(n\): takes a permutation of \(m\)",

@@ -18,9 +18,11 @@ from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.design.mutations import (
+    Accumulate,
     Block,
     Illegal,
     Interchange,
+    Keep,
     Pack,
     PackLocally,
     Prefetch,
@@ -59,6 +61,8 @@ CHANGES = [
     (Vectorise("k"), {"tile.k": 2, "lanes": ("k", "n", "m")}),
     (Interchange("m"), {"lanes": ("m", "n")}),
     (Unroll("k", 4), {"unroll.k": 4}),
+    (Accumulate("k", 4), {"split.k": 4}),
+    (Keep("e", True), {"keep.e": True}),
     (Block("m", 64), {"block.m": 64}),
     (Block("k", 128, parallel=False), {"block.k": 128}),
     (Reorder("order", ("n", "m")), {"order": ("n", "m")}),
@@ -105,6 +109,8 @@ def test_packing_inside_blocks():
 def test_taking_a_decision_back():
     assert Block("m", 0).apply(Block("m", 8).apply(START)) == START
     assert Unroll("k", 1).apply(Unroll("k", 2).apply(START)) == START
+    assert Accumulate("k", 1).apply(Accumulate("k", 2).apply(START)) == START
+    assert Keep("e", False).apply(Keep("e", True).apply(START)) == START
     assert Pack("b", None).apply(Pack("b", "panel").apply(START)) == START
     assert Stream("c", False).apply(Stream("c", True).apply(START)) == START
 
@@ -116,6 +122,7 @@ def test_taking_a_decision_back():
         (SetTile("m", 0), "a tile of m has at least one point, not 0"),
         (Interchange("k"), "k is not among the lanes .*; vectorise it first"),
         (Unroll("k", 0), "cannot be written out 0 times"),
+        (Accumulate("k", 0), "takes one accumulator at least, not 0"),
         (Block("m", 6), "block.m=6 is not a multiple of tile.m=4"),
         (Reorder("outside", ("n", "m")), "outside is no level of a nest"),
         (Pack("b", None), "has it so already"),

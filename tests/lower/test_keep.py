@@ -42,6 +42,29 @@ def test_the_meaning_stays(columns):
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@kernel
+def twice(x: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i in parallel("M"):
+        total = zeros(i, dtype=f32)
+        for d in tiles("D"):
+            total += (exp(x[i, d]) * (x[i, d] + 1.0)).sum(d)
+        for d in tiles("D"):
+            y[i, d] = exp(x[i, d]) - (x[i, d] + 1.0) * total
+
+
+def test_values_that_do_not_need_each_other_are_kept_together():
+    program = twice.trace("f32")
+    known = [name for name, twin in twins(program).items() if twin.is_computed]
+    assert len(known) == 2
+    x = np.random.default_rng(0).standard_normal((3, 13), np.float32)
+    results = []
+    for kept in ({}, {f"keep.{name}": True for name in known}):
+        y = np.full_like(x, np.nan)
+        run(check(lower(program, Design.of({"tile.d": 8, "tile.d1": 8, **kept}))), {"x": x, "y": y}, {})
+        results.append(y)
+    np.testing.assert_array_equal(*results)
+
+
 def test_twins_are_equal_values_of_things_that_do_not_change():
     assert {n: t.earlier.name for n, t in twins(SOFTMAX).items() if n.startswith(("exp", "sub"))} == {
         "sub1": "sub0",

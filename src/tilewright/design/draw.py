@@ -16,6 +16,8 @@ from typing import Protocol, TypeVar
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
+from tilewright.design.mutations import ACCUMULATORS
+from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 
 T = TypeVar("T")
@@ -151,11 +153,10 @@ def _inner_product(p: _Plan, pairs: bool, pick: Pick) -> tuple[Decisions, list[s
     room = max(1, p.facts.registers // len(p.nest.dots))
     rows = pick("tile.m", upto(p.size(m), (1, 2, 3, 4, 6, 8)))
     columns = pick("tile.n", upto(p.size(n), [c for c in (1, 2, 3, 4, 6, 8) if c * rows <= room] or [1]))
-    chosen: Decisions = {
-        f"tile.{m}": rows,
-        f"tile.{n}": columns,
-        f"tile.{k}": pick("tile.k", [v * lanes for v in ((2, 4, 8) if pairs else (1, 2, 4, 8))]),
-    }
+    chosen: Decisions = {f"tile.{m}": rows, f"tile.{n}": columns}
+    vectors = pick("tile.k", (2, 4, 8) if pairs else (1, 2, 4, 8))
+    chosen[f"tile.{k}"] = vectors * lanes
+    chosen |= _split(k, vectors // 2 if pairs else vectors, pick)
     chosen |= _unrolled(k, pick("unroll", (1, 2, 4)))
     chosen |= _nonempty("order", pick("order", [(), (n, m)]))
     if pairs:
@@ -257,6 +258,8 @@ def _row(p: _Plan, pick: Pick) -> tuple[Decisions, list[str]]:
     vectors = pick("vectors", (4, 1, 2, 8))
     for axis in p.serial:
         chosen[f"tile.{axis}"] = vectors * lanes if axis in along else pick(f"tile.{axis}", (1, 2, 4))
+        if axis in along and axis in structure.summed_in_loops(p.kernel):
+            chosen |= _split(axis, vectors, pick)
     for axis in _last_serial(p):
         chosen |= _unrolled(axis, pick("unroll", (1, 2, 4)))
     leads = not p.serial and not p.whole
@@ -271,7 +274,16 @@ def _row(p: _Plan, pick: Pick) -> tuple[Decisions, list[str]]:
         for t in p.written()
         if t in p.facts.aligned and pick(f"nontemporal.{t}", (False, True))
     }
+    chosen |= _kept(p, chosen, pick)
     return chosen | _fetched(p, chosen, pick), along
+
+
+def _kept(p: _Plan, chosen: Decisions, pick: Pick) -> Decisions:
+    """Values that a later loop over a row reads back, where rows are visited one by one."""
+    if any(f"block.{axis}" in chosen for axis in p.parallel):
+        return {}
+    known = [name for name, twin in twins(p.kernel).items() if twin.nest == p.nest and twin.is_computed]
+    return {f"keep.{name}": True for name in known if pick("keep", (False, True))}
 
 
 def _fetched(p: _Plan, chosen: Decisions, pick: Pick) -> Decisions:
@@ -279,6 +291,12 @@ def _fetched(p: _Plan, chosen: Decisions, pick: Pick) -> Decisions:
     moving = [let for let in p.loads() if isinstance(let.expr, ir.Load) and dealt & set(let.expr.ref.index)]
     ahead = pick("prefetch", (0, 1, 2)) if moving else 0
     return {f"prefetch.{let.name}": ahead for let in moving} if ahead else {}
+
+
+def _split(axis: str, vectors: int, pick: Pick) -> Decisions:
+    """Accumulators of a sum over `axis`, each of which takes as many of the vectors of a tile."""
+    count = pick("split", [n for n in ACCUMULATORS if vectors % n == 0])
+    return {f"split.{axis}": count} if count > 1 else {}
 
 
 def _unrolled(axis: str, times: int) -> Decisions:

@@ -16,11 +16,11 @@ from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
-_PER_AXIS = ("size", "tile", "block", "unroll", "lane", "tail", "tiles")
+_PER_AXIS = ("size", "tile", "block", "unroll", "split", "lane", "tail", "tiles")
 _LAYOUTS = ("panel", "pair", "tile")
 _WHOLE = (
-    "order", "inner", "local", "unpack", "nontemporal", "prefetch", "threads", "registers", "instructions", "scratch",
-    "lanes", "cores", "file",
+    "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "registers", "instructions",
+    "scratch", "lanes", "cores", "file",
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = (
@@ -68,7 +68,7 @@ def _padded(names: list[str], length: int) -> list[str | None]:
 
 
 def _axis(v: View, axis: str | None) -> Iterator[float]:
-    """Size, tile, block, unrolling, place among the lanes, what the last tile leaves empty, number of tiles."""
+    """Size, tile, block, unrolling, accumulators, place among the lanes, what the last tile leaves empty, tiles."""
     if axis is None:
         yield from [0.0] * len(_PER_AXIS)
         return
@@ -78,6 +78,7 @@ def _axis(v: View, axis: str | None) -> Iterator[float]:
     yield _log(tile)
     yield _log(v.design.number(f"block.{axis}"))
     yield _log(v.design.number(f"unroll.{axis}", 1) - 1)
+    yield _log(v.design.number(f"split.{axis}", 1) - 1)
     yield 1.0 / (1 + lanes.index(axis)) if axis in lanes else 0.0
     yield 1.0 - size / (tiles * tile) if size else 0.0
     yield _log(tiles)
@@ -96,7 +97,7 @@ def _whole(v: View) -> Iterator[float]:
     written = [tuple(a.name for a in n.loop.axes if not a.each) for n in structure.nests(v.kernel)]
     yield float(bool(decided.names("order")) and decided.names("order") not in written)
     yield float(bool(decided.names("inner")))
-    for decision in ("local", "unpack", "nontemporal"):
+    for decision in ("local", "unpack", "nontemporal", "keep"):
         yield _log(sum(bool(c) for _, c in decided.prefixed(decision)))
     yield _log(max((int(c) for _, c in decided.prefixed("prefetch") if isinstance(c, int)), default=0))
     cores = v.facts.machine.cores

@@ -206,6 +206,19 @@ def _keeps(v: View) -> Iterator[str]:
             yield f"{label}: no earlier loop computes the same ({those} might be kept); drop it"
         elif any(v.design.get(f"block.{a.name}") for a in twin.nest.loop.axes):
             yield f"{label}: a row is kept where rows are visited one by one; drop the blocks"
+        elif parts := _computed_from(v, value) & {n for n, also in v.design.prefixed("keep") if also}:
+            yield f"{label}: it is computed from {min(parts)}, which is kept too; drop one of them"
+
+
+def _computed_from(v: View, value: str) -> set[str]:
+    """All values that one is computed from, step by step."""
+    found, ahead = set(), [value]
+    while ahead:
+        for name in ir.operands(v.values[ahead.pop()].expr):
+            if name in v.values and name not in found:
+                found.add(name)
+                ahead.append(name)
+    return found
 
 
 def _orders(v: View) -> Iterator[str]:

@@ -161,6 +161,24 @@ class Unroll(_Named):
         return _changed(design, {f"unroll.{self.axis}": self.times if self.times > 1 else None})
 
 
+@dataclass(frozen=True)
+class Accumulate(_Named):
+    """A sum whose axis lies across lanes in more or fewer accumulators that take turns, joined when the loop ends.
+
+    before:  for k in K step 32 { acc0 = fma(a0, b0, acc0); acc0 = fma(a1, b1, acc0) }
+    after:   for k in K step 32 { acc0 = fma(a0, b0, acc0); acc1 = fma(a1, b1, acc1) };  acc0 += acc1      split.k=2
+    """
+
+    axis: str
+    count: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `split.AXIS=count`; one accumulator is no split."""
+        if self.count < 1:
+            return Illegal(f"a sum over {self.axis} takes one accumulator at least, not {self.count}")
+        return _changed(design, {f"split.{self.axis}": self.count if self.count > 1 else None})
+
+
 # --------------------------------------------------------------------------------------------- blocks
 @dataclass(frozen=True)
 class Block(_Named):
@@ -325,6 +343,23 @@ class Prefetch(_Named):
 
 
 @dataclass(frozen=True)
+class Keep(_Named):
+    """What an earlier loop over a row has computed is read back from scratch by a later one, or computed again.
+
+    before:  for d in D { e = exp x0; ... }  for d1 in D { e1 = exp x1; store y[m, d1] = e1 }
+    after:   for d in D { e = exp x0; store kept[m, d] = e; ... }
+             for d1 in D { e1 = load kept[m, d1]; store y[m, d1] = e1 }      keep.e1=True
+    """
+
+    value: str
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `keep.VALUE`."""
+        return _changed(design, {f"keep.{self.value}": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
 class UseThreads(_Named):
     """At most so many threads take part, where the parts are too small for more; 0: all there are.
 
@@ -355,6 +390,6 @@ def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | I
 
 
 __all__ = [
-    "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder", "Scalarise",
-    "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
+    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
+    "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
 ]  # fmt: skip

@@ -8,9 +8,11 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.design.mutation import (
+    Accumulate,
     Block,
     Illegal,
     Interchange,
+    Keep,
     Mutation,
     Pack,
     PackLocally,
@@ -26,7 +28,12 @@ from tilewright.design.mutation import (
     Vectorise,
     Widen,
 )
+from tilewright.design.twins import twins
+from tilewright.design.view import View
 from tilewright.language import ir, structure
+
+ACCUMULATORS = (1, 2, 4, 8)
+"""Accumulators of one sum: as many as hide the latency of the additions, in powers of two."""
 
 
 def neighbours(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
@@ -56,6 +63,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
         return
     yield from _lane_mutations(kernel, design)
     yield from _tile_mutations(kernel, design, facts)
+    yield from _sum_mutations(kernel, design, facts)
     for nest in structure.nests(kernel):
         yield from _block_mutations(kernel, nest, design)
         yield from _order_mutations(nest, design)
@@ -65,6 +73,8 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
     stores = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
     for tensor in sorted(stores):
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
+    for value in (name for name, twin in twins(kernel).items() if twin.is_computed):
+        yield Keep(value, not design.get(f"keep.{value}"))
     yield from _thread_mutations(design, facts)
 
 
@@ -100,6 +110,18 @@ def _tile_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator
     for axis in dict.fromkeys(loop.axes[-1].name for loop in loops if not loop.axes[-1].each):
         times = design.number(f"unroll.{axis}", 1)
         yield from (Unroll(axis, n) for n in (2 * times, times // 2, times + 1, times - 1) if n >= 1)
+
+
+def _sum_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Sums that lie across lanes in several accumulators, with a tile that has a vector for each."""
+    view = View(kernel, design, facts)
+    for axis in structure.summed_in_loops(kernel):
+        if axis not in design.names("lanes"):
+            continue
+        for count in ACCUMULATORS:
+            yield Accumulate(axis, count)
+            if (points := count * view.chunk(axis)) > view.extent(axis):
+                yield Together((SetTile(axis, points), Accumulate(axis, count)))
 
 
 def _near(points: int, lanes: int) -> list[int]:
@@ -245,7 +267,7 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 
 
 __all__ = [
-    "Block", "Illegal", "Interchange", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder", "Scalarise",
-    "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours", "steps",
-    "suggested",
+    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
+    "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours",
+    "steps", "suggested",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from functools import lru_cache
 from tilewright.design.design import Design
 from tilewright.language import ir
 
-_BY_AXIS = ("tile", "block", "unroll")
+_BY_AXIS = ("tile", "block", "unroll", "split")
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +41,7 @@ def _relevant(kernel: ir.Kernel, design: Design) -> dict[str, object]:
     kept: dict[str, object] = {}
     for name, choice in design.decisions:
         kind, _, what = name.partition(".")
-        if kind in ("atom", "unpack") or (kind in _BY_AXIS and what in axes):
+        if kind in ("atom", "unpack", "keep") or (kind in _BY_AXIS and what in axes):
             kept[name] = choice
     # Whether a sum is split over lanes: only if its axis comes before the others that a value has.
     kept["lanes"] = design.names("lanes") if axes & set(design.names("lanes")) else ()

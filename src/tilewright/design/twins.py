@@ -17,6 +17,11 @@ class Twin:
     earlier: ir.Let
     later: ir.Let
 
+    @property
+    def is_computed(self) -> bool:
+        """Whether it is more than loaded: what is loaded is read from memory one way or the other."""
+        return isinstance(self.later.expr, ir.Map)
+
 
 def twins(kernel: ir.Kernel) -> dict[str, Twin]:
     """Every twin of a program, by the name of its later value; the earliest loop that has it counts."""

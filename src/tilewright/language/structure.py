@@ -51,6 +51,16 @@ def loads(kernel: ir.Kernel) -> list[tuple[ir.Let, ir.Ref]]:
     return [(s, s.expr.ref) for s in lets(kernel).values() if isinstance(s.expr, ir.Load)]
 
 
+def summed_in_loops(kernel: ir.Kernel) -> list[str]:
+    """Last axes of loops in order that a dot or a reduction in them runs along, as the program names them."""
+    found: dict[str, None] = {}
+    for loop in (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and not s.parallel):
+        sums = [s.expr for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot | ir.Reduce)]
+        if any(e.axis == loop.axes[-1].name for e in sums):
+            found[loop.axes[-1].name] = None
+    return list(found)
+
+
 def rewrite(body: tuple[ir.Stmt, ...], change: Callable[[ir.Stmt], ir.Stmt]) -> tuple[ir.Stmt, ...]:
     """`body` with every statement replaced by `change(stmt)`, inner ones first."""
     result = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tilewright.design.design import Design
@@ -19,28 +20,44 @@ def keep(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                for d in D { e = exp ...; store e_kept[m, d] = e; ... }
                for d1 in D { e1 = load e_kept[m, d1]; ... } }
     """
+    known = twins(kernel)
+    kept = [known[name] for name, wanted in design.prefixed("keep") if wanted]
     taken = names(kernel)
-    for name, wanted in design.prefixed("keep"):
-        if wanted:
-            kernel = _kept(kernel, twins(kernel)[name], taken)
-    return kernel
+    buffers = {name: fresh(f"{name}_kept", taken) for name in dict.fromkeys(t.earlier.name for t in kept)}
+
+    def change(stmt: ir.Stmt) -> ir.Stmt:
+        here = [t for t in kept if t.nest.loop == stmt]
+        return _nest(stmt, here, buffers) if here and isinstance(stmt, ir.Loop) else stmt
+
+    return replace(kernel, body=tuple(map(change, kernel.body)))
 
 
-def _kept(kernel: ir.Kernel, twin: Twin, taken: set[str]) -> ir.Kernel:
-    value, again = twin.earlier, twin.later
-    row, dim = twin.first.axes[0].name, twin.first.axes[0].over
-    buffer = fresh(f"{value.name}_kept", taken)
-    dims = tuple(dim if a == row else a for a in value.type.axes)
-    alloc = ir.Alloc(buffer, value.type.dtype, dims, (("place", "scratch"),))
-    store = ir.Store(ir.Ref(buffer, value.type.axes), value.name)
-    at = twin.first.body.index(value) + 1
-    first = replace(twin.first, body=(*twin.first.body[:at], store, *twin.first.body[at:]))
-    read = replace(again, expr=ir.Load(ir.Ref(buffer, again.type.axes)), notes=())
-    second = replace(twin.second, body=_needed(tuple(read if s == again else s for s in twin.second.body)))
-    changed = {twin.first: first, twin.second: second}
-    body = (alloc, *(changed.get(s, s) if isinstance(s, ir.Loop) else s for s in twin.nest.loop.body))
-    nest = replace(twin.nest.loop, body=body)
-    return replace(kernel, body=tuple(nest if s == twin.nest.loop else s for s in kernel.body))
+def _nest(nest: ir.Loop, kept: list[Twin], buffers: Mapping[str, str]) -> ir.Loop:
+    """A nest with room for what is kept, one row at a time, written and read by its loops."""
+    allocs = {t.earlier.name: _alloc(t, buffers[t.earlier.name]) for t in kept}
+    body = (_loop(s, kept, buffers) if isinstance(s, ir.Loop) else s for s in nest.body)
+    return replace(nest, body=(*allocs.values(), *body))
+
+
+def _alloc(twin: Twin, buffer: str) -> ir.Alloc:
+    row, type_ = twin.first.axes[0], twin.earlier.type
+    dims = tuple(row.over if a == row.name else a for a in type_.axes)
+    return ir.Alloc(buffer, type_.dtype, dims, (("place", "scratch"),))
+
+
+def _loop(loop: ir.Loop, kept: list[Twin], buffers: Mapping[str, str]) -> ir.Loop:
+    """A loop of a nest that writes what later ones read, and reads what earlier ones wrote."""
+    body: list[ir.Stmt] = []
+    reads = {t.later: buffers[t.earlier.name] for t in kept if t.second == loop}
+    written = {t.earlier for t in kept if t.first == loop}
+    for stmt in loop.body:
+        if isinstance(stmt, ir.Let) and stmt in reads:
+            body.append(replace(stmt, expr=ir.Load(ir.Ref(reads[stmt], stmt.type.axes)), notes=()))
+        else:
+            body.append(stmt)
+        if isinstance(stmt, ir.Let) and stmt in written:
+            body.append(ir.Store(ir.Ref(buffers[stmt.name], stmt.type.axes), stmt.name))
+    return replace(loop, body=_needed(tuple(body)) if reads else tuple(body))
 
 
 def _needed(body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
