@@ -63,7 +63,8 @@ struct Tensor {
   std::vector<uint4> memory;
   int rows, cols, stride;
   bf16* at;
-  Tensor(int rows, int cols, int stride, int off) : memory(rows * stride / 8 + 96), rows(rows), cols(cols), stride(stride) {
+  Tensor(int rows, int cols, int stride, int off)
+      : memory(rows * stride / 8 + 96), rows(rows), cols(cols), stride(stride) {
     memset(memory.data(), 0xee, memory.size() * 16);
     at = (bf16*)&memory[32] + off;
     for (int r = 0; r < rows; ++r) for (int c = 0; c < cols; ++c) at[r * stride + c].bits = value(r, c);
@@ -125,7 +126,7 @@ def host(name: str) -> str:
 
 
 def run(folder, old: str = "", new: str = "") -> tuple[int, ...]:
-    """(reads, of them outside of the tensor, elements that are not what the tensor holds), `old` in the library as `new`."""
+    """(reads, those outside of the tensor, elements that are not the tensor's), with `old` in the library as `new`."""
     library = "".join(host(name) for name in ("layout", "types", "tile", "global", "copy"))
     plain = "else w = *(const W*)p;"
     assert plain in library and old in library
