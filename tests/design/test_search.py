@@ -13,6 +13,7 @@ from tilewright.design import strategies
 from tilewright.design.belief import style
 from tilewright.design.cost import estimate
 from tilewright.design.default import default_design
+from tilewright.design.finals import TIE
 from tilewright.design.search import search
 from tilewright.design.trial import Budget, Objective, Outcome, Trial
 from tilewright.errors import ArgumentError, VerificationError
@@ -39,7 +40,8 @@ def test_search_beats_random_at_equal_trials(scape):
         runs = [run(scape, Noisy(scape.seconds, seed), 40, strategy=strategy, seed=seed) for seed in range(5)]
         assert {len(r.trials) for r in runs} == {40}
         found[strategy] = statistics.median(best(scape, r) for r in runs)
-    assert found["evolve"] < found["random"]
+    # A search may keep a design that is within the tie band of the best it saw, so that two searches choose alike.
+    assert found["evolve"] < found["random"] * (1 + TIE)
 
 
 def test_the_winner_is_among_the_best_that_were_tried():
