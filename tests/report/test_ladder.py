@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.report.fakes import FACTS, KERNEL, FakeEvaluator, estimate
+from .fakes import FACTS, KERNEL, FakeEvaluator, estimate
 from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import default_design
 from tilewright.design.trial import Outcome

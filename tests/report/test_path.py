@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 import tilewright as tw
-from tests.report.fakes import FACTS, KERNEL, MACHINE, estimate
+from .fakes import FACTS, KERNEL, MACHINE, estimate
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.legality import legal

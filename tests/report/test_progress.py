@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.report.fakes import walked
+from .fakes import walked
 from tilewright.design.trial import Progress
 from tilewright.report.progress import line, search_bar, share_done
 

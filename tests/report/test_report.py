@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.fakes import TOPIC, evidence
+from .fakes import TOPIC, evidence
 from tilewright.errors import ArgumentError, MissingPackage
 from tilewright.report.evidence import Evidence, read
 from tilewright.report.figures import FIGURES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.report.fakes import evidence, walked
+from .fakes import evidence, walked
 from tilewright.design.design import Design
 from tilewright.design.trial import Outcome, Trial
 from tilewright.report.tree import failures, tree
