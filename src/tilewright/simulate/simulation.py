@@ -30,7 +30,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Part:
-    """A share of the time: what the machine did, or waited for, in `seconds`. Parts of one simulation do not overlap."""
+    """A share of the time: what the machine did or waited for. Parts do not overlap and add up."""
 
     name: str
     seconds: float
