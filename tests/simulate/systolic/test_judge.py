@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from typer.testing import CliRunner
+
+from tilewright import cli
 from tilewright.design.design import Design
 from tilewright.design.mutation import SetTile
 from tilewright.design.mutations import steps
@@ -11,6 +15,7 @@ from tilewright.design.search import search
 from tilewright.design.trial import Budget
 from tilewright.errors import ArgumentError, IllegalDesign
 from tilewright.machines import Machine
+from tilewright.simulate.designed import search_simulated
 from tilewright.simulate.kinds import simulate
 from tilewright.simulate.simulation import Job
 from tilewright.simulate.systolic.judge import ArrayJudge, planned, verified
@@ -96,3 +101,27 @@ def test_layers_are_accounted_for_one_by_one():
 def test_options_it_does_not_know_are_refused(options, message):
     with pytest.raises(ArgumentError, match=message):
         simulate(Job("matmul", Machine.named("tpu-v1"), {"M": 8, "N": 8, "K": 8}, options=options))
+
+
+def test_the_command_designs_for_an_array():
+    words = [
+        "design",
+        "matmul",
+        "M=8",
+        "N=128",
+        "K=32",
+        "--machine",
+        "systolic:8x8:ws",
+        "--budget",
+        "9 trials",
+        "--json",
+    ]
+    ran = CliRunner().invoke(cli.app, words)
+    told = json.loads(ran.stdout)
+    assert ran.exit_code == 0 and told["simulated"] and told["trials"] == 9
+    assert told["seconds"] < told["default_seconds"]
+
+
+def test_only_arrays_judge_designs():
+    with pytest.raises(ArgumentError, match="no simulator judges designs for h100"):
+        search_simulated("matmul", Machine.named("h100"), PRODUCT)
