@@ -12,11 +12,14 @@ from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation,
 from tilewright.simulate.systolic.closed import Account, account
 from tilewright.simulate.systolic.judge import MOST_STEPPED, planned, stepped_cost, subject_on, verified
 from tilewright.simulate.systolic.plan import Plan
+from tilewright.simulate.systolic.scratchpads import Scratchpads, stalled
 
 OPTIONS = {
     "values": "yes, no or auto: whether cells are stepped with values and checked (auto: where that is quick)",
     "layers": "KxN of a layer, several with commas: one product after the other instead of K and N",
     "design": "a design as JSON instead of the default one",
+    "scratchpads": "KIBxELEMENTS: operands and results pass through scratchpads of that many KiB, each with so many "
+    "elements a cycle to memory, as SCALE-Sim counts them (64x10)",
 }
 """Options that an array takes, and what each says."""
 
@@ -54,7 +57,24 @@ def _one(job: Job) -> Simulation:
     stepped = wanted == "yes" or (wanted == "auto" and stepped_cost(found) <= MOST_STEPPED)
     if stepped:
         verified(subject, design)
-    return _told(job, found, account(found), design, stepped)
+    return _told(job, found, _spent(job, found), design, stepped)
+
+
+def _spent(job: Job, found: Plan) -> Account:
+    """The cycles of a plan, behind scratchpads if the job says so."""
+    given = job.options.get("scratchpads")
+    if given is None:
+        return account(found)
+    kib, _, rate = given.partition("x")
+    if not (kib.isdigit() and rate.isdigit() and int(kib) and int(rate)):
+        raise ArgumentError(f"scratchpads={given}: write KIBxELEMENTS, each at least 1, as in 64x10")
+    if found.overlaps or found.fetch_cycles or found.repeats > 1:
+        raise ArgumentError(
+            f"scratchpads={given}: they stand before an array that overlaps nothing, without a bandwidth of its own, "
+            f"and one product; give one such as systolic:32x32:{found.flow}"
+        )
+    cycles, waited = stalled(found, Scratchpads(int(kib) * 1024, int(rate)))
+    return replace(account(found), cycles=cycles, stalls=waited)
 
 
 def _told(job: Job, found: Plan, spent: Account, design: Design, stepped: bool) -> Simulation:
