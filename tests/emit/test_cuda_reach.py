@@ -96,7 +96,8 @@ template <int ALIGN> void fetches(const Tensor& x) {
     P panel;
     for (int t = 0; t < 64; ++t) {
       const Team<64> team{t};
-      put(panel, fetch<P, ALIGN>(e, Source<bf16>{from + r0 * x.stride + c0, x.stride, x.rows - r0, x.cols - c0}, team), team);
+      const Source<bf16> source{from + r0 * x.stride + c0, x.stride, x.rows - r0, x.cols - c0};
+      put(panel, fetch<P, ALIGN>(e, source, team), team);
     }
     for (int r = 0; r < 16; ++r) for (int c = 0; c < 64; ++c) wrong += panel.at(r, c)->bits != x.want(r0 + r, c0 + c);
   }
