@@ -41,6 +41,29 @@ def test_bytes_of_memory_are_those_of_the_operands_where_each_is_read_once():
     assert found.bound == "memory"
 
 
+def test_the_memory_of_one_pass_does_not_hide_behind_the_arithmetic_of_another():
+    # 16 MiB of rows of 16 KiB: they come from memory in the first pass; exponentials are in the second and third.
+    kernel = traced("softmax")
+    known = facts(kernel, "zen5", M=4096, D=4096)
+    design = Design.of(
+        {**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d"), "threads": 1}
+    )
+    found = estimate(kernel, design, known)
+    assert found.seconds > found.value("issue") + found.value("memory") / 2
+
+
+def test_a_kept_exponential_is_computed_once_and_read_once():
+    kernel = traced("softmax")
+    known = facts(kernel, "zen5", M=64, D=1024)
+    again = Design.of({**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d"), "threads": 1})
+    one, two = (estimate(kernel, d, known) for d in (again.with_(keep__exp1=True), again))
+    vectors = 64 * 1024 / 16
+    # 15 instructions, of which 0.6 go to the units that multiply: two vectors a cycle; and the subtraction before them.
+    assert two.value("multiply") - one.value("multiply") == pytest.approx(vectors * (15 * 0.6 + 1) / 2)
+    assert one.value("store") - two.value("store") == pytest.approx(vectors)  # one vector a cycle
+    assert one.value("load") == pytest.approx(two.value("load"))  # the kept value in place of x
+
+
 def test_what_the_caches_hold_comes_from_no_memory():
     assert estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=64, N=64, K=64)).value("memory bytes") == 0
 
