@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,3 +115,11 @@ def test_more_rows_never_take_less_time(m, n, k):
     small = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=16 * m, N=64 * n, K=64 * k))
     large = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=32 * m, N=64 * n, K=64 * k))
     assert large.seconds >= small.seconds
+
+
+def test_a_search_for_one_thread_asks_about_one_thread():
+    known = facts(MATMUL, "zen5", M=512, N=512, K=512)
+    design = default_design(MATMUL, known)
+    (one, two) = (estimate(MATMUL, design, replace(known, threads=n)) for n in (1, 2))
+    assert (one.value("threads"), two.value("threads")) == (1, min(2, known.machine.cores))
+    assert one.value("issue") == pytest.approx(2 * two.value("issue"), rel=0.2)

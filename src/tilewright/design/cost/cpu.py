@@ -85,7 +85,7 @@ class Model:
         self.facts = facts
         self.program: Program = program_of(kernel, design)
         self.tiling = Tiling(self.program, design, facts)
-        self.threads = max(1, min(facts.machine.cores, self.tiling.number("threads", facts.machine.cores)))
+        self.threads = max(1, min(facts.team, self.tiling.number("threads", facts.team)))
         self.rates: Rates = rates_of(facts.machine, self.threads)
         self.schedule = Schedule(self.tiling)
         self.issue = Issue(self.tiling, self.rates, self.schedule.panels)
