@@ -367,7 +367,8 @@ def bench_design(
     machine = Machine.detect()
     counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
     jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "design", save, as_json)
+    measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
 
 
 @bench.command(name="gemm")
