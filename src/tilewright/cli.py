@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__, cli_book, cli_design
+from tilewright import __version__, cli_book, cli_design, cli_runtime
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ bench = typer.Typer(help="Measure Tilewright beside the tools you would use inst
 app.add_typer(bench, name="bench")
 app.add_typer(cli_book.app, name="book")
 app.command()(cli_design.design)
+app.add_typer(cli_runtime.trace, name="trace")
 
 Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
 Temperature = Annotated[
