@@ -78,6 +78,10 @@ class LaunchError(TilewrightError):
     """A GPU, its driver or its memory that refused a kernel."""
 
 
+class AccumulatorOverflow(TilewrightError):
+    """An integer sum that does not fit the accumulators of a simulated machine: flagged, never wrapped."""
+
+
 class VerificationError(TilewrightError):
     """A kernel whose output is outside its bound of the float64 reference."""
 
