@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__, cli_book, cli_design, cli_rope
+from tilewright import __version__, cli_book, cli_design, cli_rope, cli_runtime
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(cli_book.app, name="book")
 app.command()(cli_design.design)
 bench.command(name="rope")(cli_rope.bench_rope)
+app.add_typer(cli_runtime.trace, name="trace")
 
 Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
 Temperature = Annotated[
@@ -368,7 +369,8 @@ def bench_design(
     machine = Machine.detect()
     counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
     jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "design", save, as_json)
+    measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
 
 
 @bench.command(name="gemm")

@@ -12,6 +12,7 @@ from cases import Case, Memory
 from tilewright import operators
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError, CacheWarning, IllegalDesign
+from tilewright.machines.machine import Machine
 from tilewright.runtime import dispatch, tolerance
 from tilewright.runtime.buffer import Buffer
 
@@ -118,6 +119,14 @@ def test_one_thread_and_two_give_the_same_bits(case, monkeypatch):
         tolerance.check(name, first, case.expected()[name])
         for other in found[1:]:
             np.testing.assert_array_equal(first.view(np.uint32), other[name].view(np.uint32))
+
+
+def test_the_machine_follows_the_settings(monkeypatch):
+    """Keys of the book name it: one remembered from other settings would match no other process's."""
+    dispatch.machine()
+    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
+    assert dispatch.machine().cores == 1
+    assert dispatch.machine() == Machine.detect()
 
 
 def test_small_work_runs_alone(monkeypatch):

@@ -96,12 +96,12 @@ def design_race(threads: int, only: str | None, quick: bool, trials: int, seeds:
     yield from race_results([c for c in RACES if request.wants(c.name, c.family)], threads, trials, seeds)
 
 
-def design_agree(threads: int, keys: int, budget: str) -> Iterator[Result]:
+def design_agree(threads: int, only: str | None, quick: bool, budget: str) -> Iterator[Result]:
     """Two searches of each key."""
+    from tilewright.bench.design import DesignRequest
     from tilewright.bench.design_agree import agree_results
-    from tilewright.bench.design_cases import KEYS
 
-    yield from agree_results(KEYS[:: -(-len(KEYS) // keys)], threads, budget)
+    yield from agree_results(DesignRequest((threads,), only, quick).agree(), threads, budget)
 
 
 def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:

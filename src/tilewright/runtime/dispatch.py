@@ -273,9 +273,11 @@ def _ask_for_tiles(design: Design) -> None:
         raise MachineError("the system does not let this process use AMX tiles; set TILEWRIGHT_MACHINE=x86-avx512")
 
 
-@cache
 def machine() -> Machine:
-    """The machine that kernels are compiled for: this one, or what TILEWRIGHT_MACHINE names."""
+    """The machine that kernels are compiled for: this one, or what TILEWRIGHT_MACHINE names.
+
+    As the settings and the affinity of now have it, which detection remembers by: the book's keys must follow them.
+    """
     return Machine.detect()
 
 
