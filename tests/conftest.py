@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -36,6 +37,23 @@ def nothing_leaks(request):
             f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in {**before, **after} if before.get(k) != after.get(k)
         ]
         pytest.fail(f"{request.node.nodeid} leaks into later tests: {'; '.join(changed)}")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `tilewright ...` in this process, with an optional standard input: (exit code, stdout, stderr)."""
+    from tilewright import cli
+
+    def call(*arguments: str, stdin: str = ""):
+        monkeypatch.setattr(sys, "argv", ["tilewright", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("TILEWRIGHT_THREADS", os.environ.get("TILEWRIGHT_THREADS", ""))  # undone after --threads
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
 
 
 _OF_OTHERS = ("PYTEST_", "TORCH", "TRITON_")  # set by pytest around each test, and by torch for itself

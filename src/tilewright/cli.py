@@ -52,6 +52,10 @@ MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads to use. Default: every core this process may use.")]
+ThreadCounts = Annotated[str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")]
+Save = Annotated[
+    bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -319,13 +323,9 @@ def cpu(
             "decode_linear, rows, rows_best, compile, memory, decoder, startup."
         ),
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
-    ] = None,
+    threads: ThreadCounts = None,
     quick: Annotated[bool, typer.Option(help="Small cases, few samples: a look, not evidence.")] = False,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
@@ -335,7 +335,7 @@ def cpu(
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    counts = parse_threads(threads, machine.cores)
     _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
 
 
@@ -348,15 +348,11 @@ def bench_design(
             "design_amx, design_rows, design_model, design_race, design_agree."
         ),
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
-    ] = None,
+    threads: ThreadCounts = None,
     quick: Annotated[
         bool, typer.Option(help="Fewer shapes, short searches: about 25 minutes on two cores; a look, not evidence.")
     ] = False,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for kernels and time them against torch; judge the cost model, the search and the book."""
@@ -367,7 +363,7 @@ def bench_design(
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    counts = parse_threads(threads, machine.cores)
     jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
     measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
@@ -383,9 +379,7 @@ def bench_gemm(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this GPU and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""

@@ -82,8 +82,10 @@ def _work(threads: int, **job: Any) -> Iterator[Result]:
             )
 
 
-def parse_threads(text: str, available: int) -> tuple[int, ...]:
-    """`1,2` as numbers; ArgumentError for anything but counts from 1 to the `available` cores."""
+def parse_threads(text: str | None, available: int) -> tuple[int, ...]:
+    """`1,2` as numbers, one and all where nothing is said; ArgumentError beyond 1 to the `available` cores."""
+    if text is None:
+        return tuple(sorted({1, available}))
     parts: Sequence[str] = text.split(",")
     if not all(p.strip().isdigit() and 1 <= int(p) <= available for p in parts):
         raise ArgumentError(f"--threads {text}: give counts from 1 to {available}, such as 1,{available}")
