@@ -394,6 +394,32 @@ def bench_gemm(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
 
 
+@bench.command(name="serve")
+def bench_serve(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic."
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
+    save: Annotated[
+        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a trace of lengths with a heavy tail: beside padding, and beside torch.compile."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.bench.serve import ServeRequest, serve_jobs
+    from tilewright.machines.machine import Machine
+
+    _refuse_saving_a_look(save, quick)
+    machine = Machine.detect()
+    jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
+    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
+
+
 @bench.command()
 def ladder() -> None:
     """Write the reports of measured ladders to docs/reports/, from the newest results of each GPU."""
