@@ -1,1 +1,1 @@
-"""The scheduled program executed, with values and cycles, on machines that you do not own."""
+"""Scheduled tile programs executed, with values and cycles, on machines that nobody here owns."""
