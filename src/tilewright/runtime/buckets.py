@@ -61,9 +61,11 @@ Place = tuple[tuple[str, int | Range], ...]
 @lru_cache(maxsize=4096)
 def range_of(size: int) -> Range:
     """The range that a size lies in; above the last edge each doubling of it is one."""
+    if size < 1:
+        return Range(0, 0)
     if size <= EDGES[-1]:
         at = bisect_left(EDGES, size)
-        return Range(EDGES[at - 1] + 1 if at else min(size, 1), EDGES[at])
+        return Range(EDGES[at - 1] + 1 if at else 1, EDGES[at])
     high = 1 << (size - 1).bit_length()
     return Range(high // 2 + 1, high)
 
