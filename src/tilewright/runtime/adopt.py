@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tilewright.design.book import starter
 from tilewright.design.book.key import Key
@@ -52,10 +53,11 @@ def adopt(
 
 
 def _adopted(key: Key, book: Book) -> Adopted:
+    sizes: dict[str, Any] = dict(key.sizes)
     try:
         result: Designed = search(
             key.operator, dtype=dict(key.dtypes), budget=_ONE_LOOK, objective=key.objective, numerics=key.numerics,
-            threads=key.threads, book=book, present=[t for t, _ in key.layouts], **dict(key.sizes),
+            threads=key.threads, book=book, present=[t for t, _ in key.layouts], **sizes,
         )  # fmt: skip
     except TilewrightError as error:
         return Adopted(key, str(error))

@@ -205,8 +205,10 @@ class Trials:
         return found
 
     def _compare(self, launches: dict[str, Any], seconds: float, rounds: int) -> Comparison:
-        how = {"flush": self.flush, "poison": self._poison, "wake": self.wake, "rest": False}  # one thread writes it
-        return compare(launches, seconds=seconds, min_rounds=rounds, **how)
+        return compare(
+            launches, seconds=seconds, flush=self.flush, poison=self._poison, wake=self.wake, rest=False,
+            min_rounds=rounds,
+        )  # fmt: skip
 
     @staticmethod
     def _note(found: dict[str, Any], seen: Comparison, texts: list[str], first: str) -> None:
