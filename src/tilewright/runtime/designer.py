@@ -194,6 +194,7 @@ class _Task:
         begun = time.monotonic()
         with TrialRunner(self.subject, seed=self.seed) as runner:
             if not again and (record := retrust(self.key, self.book, self.subject, runner, self.seed)) is not None:
+                self._keep(record)
                 return self._designed(record, "hint", runner, begun, None)
             run, resumed = self._earlier(again)
 
@@ -209,7 +210,7 @@ class _Task:
                 self.subject.kernel,
                 self.subject.facts,
                 runner if pinned is None else _Pinned(runner, pinned, self.subject),
-                model=self._model(pinned),
+                model=self._model(pinned, run),
                 budget=room,
                 objective=self.goal,
                 strategy=strategy,
@@ -251,15 +252,21 @@ class _Task:
                 return run, [m.trial for m in known if m.run == run]
         return uuid.uuid4().hex[:12], []
 
-    def _model(self, pinned: Design | None) -> Callable[[Design], float]:
-        from tilewright.design.cost import estimate
+    def _model(self, pinned: Design | None, run: str) -> Callable[[Design], float]:
+        """Seconds by the cost model, corrected by what earlier runs of its program taught where that is better."""
+        from tilewright.design.cost import estimate, features
+        from tilewright.runtime.learned import learned
 
         kernel, facts = self.subject.kernel, self.subject.facts
+        correction = learned(self.book, self.key, kernel, facts.machine, without=run)
 
         def seconds(design: Design) -> float:
             if pinned is not None and differs(kernel, design, pinned):
                 return math.inf
-            return estimate(kernel, design, facts).seconds
+            said = estimate(kernel, design, facts)
+            if correction is None:
+                return said.seconds
+            return correction.predict(features(kernel, design, facts, said), said.seconds)
 
         return seconds
 
