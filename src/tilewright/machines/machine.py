@@ -69,7 +69,8 @@ class Machine:
     `architecture` names the microarchitecture ("amd-26-2", "sm_90a"). `cores` counts what runs one
     thread block, stage or thread: CPU cores that this process may use, SMs, PCUs. `levels` go from
     the nearest to the farthest. `limits` are numbers that bound a design, `peaks` flop/s by dtype as
-    the vendor states them, `notes` say where facts come from.
+    the vendor states them, `ceilings` what was measured beyond that (names and units: the cost model
+    that reads them), `notes` say where facts come from.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Machine:
     limits: tuple[tuple[str, int | float], ...] = ()
     peaks: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    ceilings: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -126,7 +128,7 @@ class Machine:
             fields["atoms"] = tuple(Atom(**{**a, "shape": tuple(a["shape"])}) for a in fields.get("atoms", ()))
             if (vector := fields.get("vector")) is not None:
                 fields["vector"] = VectorISA(**{**vector, "features": tuple(vector.get("features", ()))})
-            for key in ("limits", "peaks"):
+            for key in ("limits", "peaks", "ceilings"):
                 fields[key] = tuple(sorted(dict(fields.get(key, {})).items()))
             fields["notes"] = tuple(fields.get("notes", ()))
             return cls(**fields)
@@ -148,7 +150,7 @@ class Machine:
         data = asdict(self)
         data["levels"] = [_without_none(level) for level in data["levels"]]
         data["atoms"] = [_without_none(atom) for atom in data["atoms"]]
-        data["limits"], data["peaks"] = dict(self.limits), dict(self.peaks)
+        data["limits"], data["peaks"], data["ceilings"] = dict(self.limits), dict(self.peaks), dict(self.ceilings)
         return data
 
     def to_json(self) -> str:
@@ -160,7 +162,7 @@ class Machine:
         """16 hex digits, equal on machines for which the same designs are right and equally good.
 
         Hashes what bounds a design and nothing that varies from run to run or from host to host:
-        measured rates, clock, names and notes stay out.
+        measured rates and ceilings, clock, names and notes stay out.
         """
         vector = None if self.vector is None else asdict(self.vector)
         facts = [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from programs import facts, traced
 
 from tilewright.design.cost import estimate
-from tilewright.design.cost.gpu import issue_cycles, joined, usable
+from tilewright.design.cost.gpu import issue_cycles, joined, powered, usable
 from tilewright.design.cost.gpu_memory import bank_passes, branch_divergence, coalescing, divergence, sectors
+from tilewright.design.cost.gpu_rates import GpuRates, rates_of
 from tilewright.design.cost.occupancy import BY_CAPABILITY, blocks_per_sm, limits_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.waves import Waves, pipeline_cycles
@@ -134,3 +136,75 @@ def test_decisions_have_the_effect_they_should():
     wide = facts(MATMUL, "h200", M=4096, N=4096, K=4096)
     clustered = estimate(MATMUL, one.with_(cluster__m=2), wide)
     assert clustered.value("L2 bytes") == pytest.approx(0.75 * estimate(MATMUL, one, wide).value("L2 bytes"))
+
+
+PLAIN = Design.of({"tile.m": 128, "tile.n": 128, "tile.k": 64})
+GATED = traced("gate_up", "bf16")
+
+
+def with_ceilings(**ceilings: float) -> Machine:
+    return replace(Machine.named("h200"), ceilings=tuple(ceilings.items()))
+
+
+def test_ceilings_come_from_the_description_and_defaults_stand_in():
+    stated = rates_of(with_ceilings(launch_s=1e-3, unheard_of=7.0))
+    assert stated.launch_s == 1e-3
+    assert stated.latency_s == GpuRates(1, 1, 1).latency_s
+    assert rates_of(Machine.named("a100")).read == 2.04e12  # by the data sheet, as nothing was measured
+    assert rates_of(Machine.named("h200")).copy == 4.26e12
+
+
+def test_ceilings_are_part_of_a_description_and_not_of_its_fingerprint():
+    machine = with_ceilings(launch_s=1e-3)
+    assert Machine.from_json(machine.to_json()) == machine
+    assert machine.fingerprint == Machine.named("h200").fingerprint
+
+
+def test_power_lasts_for_a_while():
+    rates = GpuRates(1e9, 1e12, 1e12, tensor_burst=0.8, tensor_sustained=0.5, burst_s=1.0)
+    assert powered(0.4, rates) == pytest.approx(0.5)  # within the budget: the burst rate
+    assert powered(0.8, rates) == pytest.approx(1.0)  # just used up
+    assert powered(0.88, rates) == pytest.approx(1.2)  # what is over takes twice as long
+    assert powered(8.0, rates) == pytest.approx(16.0)  # in the long run: the sustained rate
+
+
+def test_what_two_dots_share_comes_once():
+    known = facts(GATED, "h200", M=512, N=2048, K=2048)
+    found = estimate(GATED, PLAIN, known)
+    # Tiles of 128: x (512 rows) once for each of 16 columns of tiles, gate and up once for each of 4 rows of them.
+    assert found.value("L2 bytes") == 2 * 2048 * (512 * 16 + 2 * 2048 * 4)
+
+
+def test_parts_of_a_sum_in_a_cluster_are_joined_by_all_its_blocks():
+    machine = with_ceilings(cluster_wait_s=0.0, grid_wait_s=0.0, join_bytes_per_s=1e9, grid_join_bytes_per_s=1e9)
+    known = facts(MATMUL, machine, M=128, N=1024, K=16384)
+    part = 4.0 * 128 * 128 / 1e9
+    split = {"tile.m": 128, "tile.n": 128, "tile.k": 64, "split.k": 4}
+    assert estimate(MATMUL, Design.of({**split, "how.k": "cluster"}), known).value("join") == pytest.approx(
+        part * 3 / 4
+    )
+    assert estimate(MATMUL, Design.of({**split, "how.k": "two_pass"}), known).value("join") == pytest.approx(part * 3)
+
+
+def test_results_wait_only_where_an_sm_has_nothing_else_to_do():
+    machine = with_ceilings(store_bytes_per_s=1e9, narrow_stores=3.0)
+    tile = 128 * 128 * 2 / 1e9
+    long = Design.of({**dict(PLAIN.decisions), "stages": 6})  # 192 KiB of stages: one block for each SM
+
+    def results(design: Design, n: int) -> float:
+        return estimate(MATMUL, design, facts(MATMUL, machine, M=4096, N=n, K=4096)).value("results")
+
+    rounds = -(-32 * 32 // 132)
+    assert results(long, 4096) == pytest.approx(rounds * tile)
+    assert results(PLAIN.with_(stages=2, atom__dot0="mma"), 4096) == pytest.approx(tile)
+    assert results(long.with_(persistent=True, store__c="tma"), 4096) == 0
+    assert results(long, 4097) == pytest.approx(-(-32 * 33 // 132) * 3 * tile)  # rows of odd length: one by one
+
+
+def test_packing_is_a_kernel_for_each_operand():
+    ceilings = {"next_launch_s": 1e-6, "latency_s": 2e-6, "drain_s": 3e-6, "ragged_copy": 0.5}
+    machine = with_ceilings(**ceilings)
+    even = estimate(MATMUL, PLAIN.with_(pack__a="row"), facts(MATMUL, machine, M=1024, N=128, K=1024))
+    assert even.value("packs") == pytest.approx(6e-6 + 2 * 2 * 1024 * 1024 / 4.26e12)
+    ragged = estimate(MATMUL, PLAIN.with_(pack__a="row"), facts(MATMUL, machine, M=1024, N=128, K=1023))
+    assert ragged.value("packs") == pytest.approx(6e-6 + 2 * 2 * 1024 * 1023 / (0.5 * 4.26e12))

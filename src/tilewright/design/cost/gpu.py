@@ -6,7 +6,8 @@ What overlaps is joined by a norm of the fourth power: streams that are nearly a
 
 Read from plain decisions, each with a default: `tile.AXIS`, `stages`, `cluster` or `cluster.AXIS`, `split.AXIS`,
 `atom.DOT`, `warpgroups`, `persistent`. Programs without dots cost their bytes. Not modelled: bank conflicts of a
-swizzle that is wrong (see `gpu_memory`), order of tiles in L2, clocks under power limits beyond one factor.
+swizzle that is wrong (see `gpu_memory`), order of tiles in L2, work behind a product in its epilogue, kernels without
+the matrix unit beyond their bytes and operations. Rates that no data sheet states: `gpu_rates`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.cost.gpu_rates import GpuRates, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
@@ -23,18 +25,8 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
 
-LAUNCH = 2.5e-6  # s: a launch seen from a stream that is kept busy
-LATENCY = 1.0e-6  # s: from asking HBM to having it, address translation of a cold page included
-POWER = 0.80  # of the peak that tensor cores keep up on random data (700-815 of 989 TFLOP/s measured on an H200)
-L2_BYTES = 40.0  # bytes a cycle and SM that L2 delivers with all of them asking
-CLUSTER_WAIT, GRID_WAIT = 0.3e-6, 1.2e-6  # s: until whoever joins the parts of a sum knows that they are there
-JOIN = 12e9  # bytes/s of f32 parts that one block takes in and adds
-EPILOGUE = 0.5e-6  # s: the last results from registers to memory, where nothing overlaps them
-DIRECT = 14e9  # bytes/s that one SM stores from the registers of the matrix unit, eight rows at a time
-COUPLING = 0.012  # share of its time that a block waits for each further block of its cluster
 OVERLAP = 4.0  # the power of the norm that joins what overlaps
-_CLOCK, _READ, _SHARED_BYTES, _REGISTERS = 1.7e9, 2.0e12, 128.0, 168
-_MOST_IN_FLIGHT = 200 << 10  # bytes that an SM can have under way
+_SHARED_BYTES, _REGISTERS = 128.0, 168
 
 
 @dataclass(frozen=True)
@@ -46,6 +38,8 @@ class Product:
     batch: int
     itemsize: int
     split: int
+    rows_from: str  # what is multiplied, by name
+    columns_from: str
     down: int  # blocks of a cluster along the rows; they share what is read for the columns
     across: int  # and along the columns
 
@@ -69,12 +63,6 @@ class Product:
     def steps(self) -> int:
         """Steps of the main loop of one block."""
         return -(-self.sizes[2] // (self.tiles[2] * self.split))
-
-    @property
-    def step_bytes(self) -> int:
-        """Bytes of both operands that one step brings in."""
-        tm, tn, tk = self.tiles
-        return (tm + tn) * tk * self.itemsize
 
     @property
     def result_bytes(self) -> float:
@@ -102,39 +90,60 @@ def joined(*times: float) -> float:
 
 def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
     """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits."""
-    program = program_of(kernel)
+    program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
     if not dots:
         return _stream(program, facts)
     products = [_product(program, design, facts, let) for let in dots]
     atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if _has_wgmma(facts) else "mma")
     machine, first = facts.machine, products[0]
-    clock, read = machine.clock_hz or _CLOCK, machine.memory.read or machine.memory.bandwidth or _READ
-    ring = max(1, design.number("stages", 4)) * sum(p.step_bytes for p in products)
+    ring = max(1, design.number("stages", 4)) * _step_bytes(products)
     resident = _resident(design, facts, atom, ring)
     cores = usable(machine.cores, first.cluster)
     active, rounds = min(cores, first.blocks), -(-first.blocks // cores)
     # What is in flight bounds an SM: bytes of its rings over the latency; one stage is being multiplied.
     stages = max(1, design.number("stages", 4))
     flying = ring * max(1, stages - 1) // stages
-    per_sm = min(L2_BYTES * clock, min(flying * resident, _MOST_IN_FLIGHT) / LATENCY)
-    step = sum(issue_cycles(p.tiles, POWER * _tensor_rate(facts, atom), p.itemsize, atom) for p in products)
-    tensor = first.steps * step / clock * rounds * (1.0 + COUPLING * max(0, first.cluster - 2))
-    loaded, compulsory = sum(_loaded(p) for p in products), _compulsory(program, facts)
-    l2, memory = loaded / (active * per_sm), compulsory / min(read, active * per_sm)
-    fill = LATENCY + sum(p.step_bytes for p in products) / per_sm + EPILOGUE
-    join, results = _join(products, design), _results(first, design, rounds)
+    per_sm = min(
+        rates.l2_bytes_per_cycle * rates.clock, min(flying * resident, rates.in_flight_bytes) / rates.latency_s
+    )
+    step = sum(issue_cycles(p.tiles, _tensor_rate(facts, atom), p.itemsize, atom) for p in products)
+    coupled = 1.0 + rates.cluster_coupling * max(0, first.cluster - 2)
+    tensor = powered(first.steps * step / rates.clock * rounds * coupled, rates)
+    loaded, compulsory = _loaded_once(products), _compulsory(program, facts)
+    l2, memory = loaded / (active * per_sm), compulsory / min(rates.read, active * per_sm)
+    fill = rates.latency_s + _step_bytes(products) / per_sm + rates.drain_s
+    join, results = _join(products, design, rates), _results(program, first, design, facts, rounds, resident)
     packs = _packs(program, design, facts)
     roof = Roofline(
-        sum(p.flops for p in products), compulsory, machine.cores * _tensor_rate(facts, atom) * clock, read
+        sum(p.flops for p in products), compulsory, machine.cores * _tensor_rate(facts, atom) * rates.clock, rates.read
     )  # fmt: skip
     waves = Waves(first.blocks, machine.cores * resident)
     overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s"))
     alone = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
-    terms = (Term("launch", LAUNCH, "s"), Term("fill", fill, "s"), *overlapping, *alone)
+    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping, *alone)
     counts = (*_bytes(compulsory, loaded), *_shape(waves, resident, roof))
-    seconds = LAUNCH + fill + joined(memory, l2, tensor) + sum(t.value for t in alone)
+    seconds = rates.launch_s + fill + joined(memory, l2, tensor) + sum(t.value for t in alone)
     return Estimate(seconds, largest(terms), (*terms, *counts))
+
+
+def powered(seconds: float, rates: GpuRates) -> float:
+    """Seconds of the tensor cores that would take `seconds` at their stated rate.
+
+    They keep up the burst rate while the budget of power lasts. What is over that is slower than the sustained rate,
+    until the whole has come down to it.
+    """
+    burst, sustained = seconds / rates.tensor_burst, seconds / rates.tensor_sustained
+    return min(sustained, burst + max(0.0, burst - rates.burst_s))
+
+
+def _step_bytes(products: list[Product]) -> int:
+    """Bytes of operands that one step brings in; what several dots multiply comes once."""
+    tiles: dict[str, int] = {}
+    for p in products:
+        tiles |= {p.rows_from: p.tiles[0] * p.tiles[2] * p.itemsize}
+        tiles |= {p.columns_from: p.tiles[1] * p.tiles[2] * p.itemsize}
+    return sum(tiles.values())
 
 
 def _resident(design: Design, facts: Facts, atom: str, ring: int) -> int:
@@ -167,20 +176,42 @@ def usable(cores: int, cluster: int) -> int:
     return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
 
 
-def _results(p: Product, design: Design, rounds: int) -> float:
-    """Seconds of storing tiles from registers while the matrix unit waits; the copy engine makes nobody wait."""
+def _results(program: Program, p: Product, design: Design, facts: Facts, rounds: int, resident: int) -> float:
+    """Seconds of storing tiles from registers where nothing runs beside it.
+
+    The copy engine makes nobody wait, and of several blocks on an SM another one multiplies meanwhile.
+    """
     if design.get("persistent") and any(how == "tma" for _, how in design.prefixed("store")):
         return 0.0
+    rates = rates_of(facts.machine)
     (m, n, _), (tm, tn, _) = p.sizes, p.tiles
-    return rounds * min(tm, m) * min(tn, n) * p.itemsize / DIRECT / p.split
+    slower = rates.narrow_stores if any(_row_bytes(program, facts, t) % 4 for t in _stored(program)) else 1.0
+    waits = rounds if resident == 1 else 1
+    return waits * slower * min(tm, m) * min(tn, n) * p.itemsize / rates.store_bytes_per_s / p.split
+
+
+def _stored(program: Program) -> list[str]:
+    return [s.ref.buffer for s in ir.walk(program.kernel.body) if isinstance(s, ir.Store)]
+
+
+def _row_bytes(program: Program, facts: Facts, tensor: str) -> int:
+    """Bytes of a row of a tensor."""
+    p = program.kernel.param(tensor)
+    last = (p.dims or (1,))[-1]
+    return p.dtype.bytes * (facts.sizes.get(last, 1) if isinstance(last, str) else last)
 
 
 def _packs(program: Program, design: Design, facts: Facts) -> float:
-    """Copies of operands that come first: each a launch, its bytes read and written."""
-    rate = facts.machine.memory.copy or facts.machine.memory.bandwidth or _READ
-    tensors = [program.kernel.param(name) for name, _ in design.prefixed("pack")]
-    sizes = [math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims or ()) for p in tensors]
-    return sum(LAUNCH + 2 * n * p.dtype.bytes / rate for n, p in zip(sizes, tensors, strict=True))
+    """Copies of operands that come first: each a kernel, its bytes read and written."""
+    rates = rates_of(facts.machine)
+    alone = rates.next_launch_s + rates.latency_s + rates.drain_s
+    seconds = 0.0
+    for name, _ in design.prefixed("pack"):
+        p = program.kernel.param(name)
+        count = math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims or ())
+        share = rates.ragged_copy if _row_bytes(program, facts, name) % 16 else 1.0
+        seconds += alone + 2 * count * p.dtype.bytes / (share * rates.copy)
+    return seconds
 
 
 def _has_wgmma(facts: Facts) -> bool:
@@ -211,7 +242,7 @@ def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Pro
     return Product(
         (sizes[0], sizes[1], sizes[2]), (tiles[0], tiles[1], tiles[2]),
         math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
-        max(1, design.number(f"split.{dot.axis}", 1)),
+        max(1, design.number(f"split.{dot.axis}", 1)), *((dot.b, dot.a) if design.get("swap") else (dot.a, dot.b)),
         max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)),
     )  # fmt: skip
 
@@ -228,11 +259,15 @@ def _tile(program: Program, design: Design, facts: Facts, axis: str, default: in
     return max(1, design.number(f"tile.{axis}", default))
 
 
-def _loaded(p: Product) -> float:
+def _loaded_once(products: list[Product]) -> float:
     """Bytes of operands that all blocks take from L2; what a cluster shares comes once for all its blocks."""
-    (m, n, k), (tm, tn, _) = p.sizes, p.tiles
-    down, across = -(-m // tm), -(-n // tn)
-    return float(p.batch * k * p.itemsize * (m * across / p.across + n * down / p.down))
+    found: dict[str, float] = {}
+    for p in products:
+        (m, n, k), (tm, tn, _) = p.sizes, p.tiles
+        down, across = -(-m // tm), -(-n // tn)
+        found |= {p.rows_from: float(p.batch * k * p.itemsize * m * across / p.across)}
+        found |= {p.columns_from: float(p.batch * k * p.itemsize * n * down / p.down)}
+    return sum(found.values())
 
 
 def _compulsory(program: Program, facts: Facts) -> float:
@@ -244,24 +279,26 @@ def _compulsory(program: Program, facts: Facts) -> float:
     return float(total)
 
 
-def _join(products: list[Product], design: Design) -> float:
-    """Parts of a split sum: one block takes in those of all others, one after the other."""
+def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
+    """Parts of a split sum: in a cluster each block joins its share of the columns, else the last block all of them."""
     p = products[0]
     if p.split == 1:
         return 0.0
-    part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products) / JOIN
+    part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
     how = next((str(v) for _, v in design.prefixed("how")), "two_pass")
     if how == "atomic":
-        return part
-    return (CLUSTER_WAIT if how == "cluster" else GRID_WAIT) + part * (p.split - 1)
+        return part / rates.grid_join_bytes_per_s
+    if how == "cluster":
+        return rates.cluster_wait_s + part * (p.split - 1) / p.split / rates.join_bytes_per_s
+    return rates.grid_wait_s + part * (p.split - 1) / rates.grid_join_bytes_per_s
 
 
 def _stream(program: Program, facts: Facts) -> Estimate:
     """A program without dots: its bytes at the rate of a copy."""
-    machine = facts.machine
+    rates = rates_of(facts.machine)
     moved = _compulsory(program, facts)
-    rate = machine.memory.copy or machine.memory.bandwidth or _READ
-    terms = (Term("launch", LAUNCH, "s"), Term("fill", LATENCY, "s"), Term("memory", moved / rate, "s"))
+    fill = rates.latency_s + rates.drain_s
+    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), Term("memory", moved / rates.copy, "s"))
     seconds = sum(t.value for t in terms)
     return Estimate(seconds, largest(terms), (*terms, Term("memory bytes", moved, "byte")))
 

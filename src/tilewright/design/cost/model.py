@@ -17,6 +17,10 @@ _COUNTS = (
     "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
     "instructions", "imbalance", "phases",
 )  # fmt: skip
+_GPU_TIMES = ("launch", "fill", "memory", "L2", "tensor", "results", "join", "packs")
+_GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "intensity")
+_GPU_KINDS = ("tile", "cluster", "split", "pack")
+_GPU_PLAIN = ("stages", "warpgroups", "warps", "persistent", "swap", "inflight")
 _KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch")
 
 
@@ -38,20 +42,26 @@ def features(kernel: ir.Kernel, design: Design, facts: Facts, known: Estimate | 
     Times are shares of the predicted seconds, counts and decisions logarithms. `known` saves estimating again.
     """
     found = known or estimate(kernel, design, facts)
+    gpu = facts.machine.kind == "nvidia"
     terms = {t.name: t.value for t in found.terms}
-    times = [terms.get(n, 0.0) / found.seconds if found.seconds else 0.0 for n in _TIMES]
-    counts = [math.log2(1.0 + terms.get(n, 0.0)) for n in _COUNTS]
-    return (math.log2(found.seconds), *times, *counts, *_outline(design))
+    times = [terms.get(n, 0.0) / found.seconds if found.seconds else 0.0 for n in (_GPU_TIMES if gpu else _TIMES)]
+    counts = [math.log2(1.0 + terms.get(n, 0.0)) for n in (_GPU_COUNTS if gpu else _COUNTS)]
+    return (math.log2(found.seconds), *times, *counts, *(_gpu_outline(design) if gpu else _outline(design, _KINDS)))
 
 
-def _outline(design: Design) -> list[float]:
+def _outline(design: Design, kinds: tuple[str, ...]) -> list[float]:
     """For each kind of decision: how many there are, the largest and the product of their numbers (log2)."""
     outline: list[float] = []
-    for kind in _KINDS:
+    for kind in kinds:
         values = [v for _, v in design.prefixed(kind)]
         numbers = [math.log2(v) for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0]
         outline += [float(len(values)), max(numbers, default=0.0), sum(numbers)]
     return outline
+
+
+def _gpu_outline(design: Design) -> list[float]:
+    """As `_outline`, and the numbers of decisions that no axis or tensor has."""
+    return [*_outline(design, _GPU_KINDS), *(float(design.number(name, 0)) for name in _GPU_PLAIN)]
 
 
 __all__ = ["estimate", "features"]

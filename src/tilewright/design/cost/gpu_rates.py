@@ -1,0 +1,53 @@
+"""The rates of an NVIDIA GPU that no data sheet states: as its description has them measured, else those of an H200.
+
+An H200 is what this project measured kernels on; its numbers stand in where a machine's own are unknown, those that
+depend on a clock as cycles. How they were found: `docs/notes/0002-cost-model.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from tilewright.machines.machine import Machine
+
+_CLOCK, _READ = 1.7e9, 2.0e12
+
+
+@dataclass(frozen=True)
+class GpuRates:
+    """Seconds, bytes a second and shares of stated peaks, of one GPU; `clock` in Hz, `read` and `copy` in bytes/s."""
+
+    clock: float
+    read: float
+    copy: float
+    launch_s: float = 4.8e-6  # a kernel alone, from event to event around the replay of its graph, without any work
+    next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph
+    latency_s: float = 0.62e-6  # from asking memory to having it, the translation of a cold address included
+    drain_s: float = 0.68e-6  # the last results from registers to memory, where nothing overlaps them
+    l2_bytes_per_cycle: float = 58.0  # that L2 delivers to an SM with all of them asking
+    in_flight_bytes: float = 200e3  # that an SM can have under way
+    tensor_burst: float = 0.865  # share of the stated tensor rate that lasts for `burst_s`
+    tensor_sustained: float = 0.76  # and after that, on random data, when power is what bounds
+    burst_s: float = 6.6e-4
+    store_bytes_per_s: float = 33e9  # that an SM stores from the registers of the matrix unit, eight rows at a time
+    narrow_stores: float = 10.0  # how much longer that takes element by element
+    ragged_copy: float = 0.84  # share of `copy` that packing rows reaches which start nowhere in particular
+    cluster_wait_s: float = 0.07e-6  # until whoever joins the parts of a sum knows that they are there
+    grid_wait_s: float = 1.3e-6
+    join_bytes_per_s: float = 31e9  # of f32 parts that one block takes in from its cluster
+    grid_join_bytes_per_s: float = 48e9  # and from L2
+    cluster_coupling: float = 0.012  # share of its time that a block waits for each further block of its cluster
+
+
+_KNOWN = frozenset(f.name for f in fields(GpuRates)) - {"clock", "read", "copy"}
+
+
+def rates_of(machine: Machine) -> GpuRates:
+    """The rates of `machine`; those it states under `ceilings` come first."""
+    memory = machine.memory
+    read = memory.read or memory.bandwidth or _READ
+    stated = {name: float(value) for name, value in machine.ceilings if name in _KNOWN}
+    return GpuRates(machine.clock_hz or _CLOCK, read, memory.copy or read, **stated)
+
+
+__all__ = ["GpuRates", "rates_of"]

@@ -1,0 +1,61 @@
+"""Errors of the cost model against the committed measurements of an H200."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tilewright.bench.gpu_model import LADDER, Errors, Measured, errors, measured
+from tilewright.machines.machine import Machine
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "gpu-h200-2026-11-24.json"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Measured]:
+    return measured(json.loads(RESULTS.read_text()), Machine.named("h200"))
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[Measured]) -> dict[str, Errors]:
+    return {e.family: e for e in errors(rows)}
+
+
+def test_every_measured_product_is_judged(rows):
+    cases = {(r.case.family, r.name) for r in rows}
+    assert len(cases) == 55 + 33 + 6 + 18 + 16
+    assert len({(r.name, r.case.family, r.design) for r in rows}) == len(rows)
+
+
+def test_seconds_are_medians_of_the_raw_samples(rows):
+    reported = {(r["family"], r["name"]): r["metrics"]["us"] for r in json.loads(RESULTS.read_text())["results"]}
+    seen = set()
+    for r in rows:  # the winner of a case comes first
+        key = (r.case.family, r.name)
+        if key not in seen:
+            assert r.seconds * 1e6 == pytest.approx(reported[key], rel=1e-3)
+        seen.add(key)
+
+
+@pytest.mark.parametrize("family", ["gemm_small", "gemm_large", "gemm_odd", "gemm_fused", "all"])
+def test_mean_error_without_correction_is_at_most_12_percent(found, family):
+    assert found[family].model.mean_error <= 0.12
+
+
+def test_mean_error_corrected_by_other_shapes_is_at_most_6_percent(found):
+    assert found["all"].corrected.mean_error <= 0.06
+
+
+def test_kernels_that_are_slow_on_purpose_are_in_no_mean(found):
+    assert found["all"].model.count == sum(e.model.count for f, e in found.items() if f not in ("all", LADDER))
+
+
+def test_the_judge_sees_a_wrong_model(rows):
+    """Twice the launch time is seen."""
+    h200 = Machine.named("h200")
+    ceilings = {**dict(h200.ceilings), "launch_s": 9.6e-6}
+    slow = Machine.from_dict({**h200.to_dict(), "ceilings": ceilings})
+    worse = measured(json.loads(RESULTS.read_text()), slow)
+    assert [w.predicted - r.predicted for w, r in zip(worse, rows, strict=True)] == pytest.approx([4.8e-6] * len(rows))
