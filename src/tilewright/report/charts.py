@@ -52,7 +52,8 @@ def drawn(chart: Chart) -> bytes:
     if chart.log_y:
         axes.set_yscale("log")
     if len(chart.series) > 1 or len({s.group for s in chart.spans if s.group}) > 1:
-        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+        beside = {} if chart.kind == "line" else {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK, **beside)
     return png(figure)
 
 
@@ -72,7 +73,8 @@ def _bars(axes: Any, chart: Chart) -> None:
     for n, series in enumerate(chart.series):
         at = [names.index(x) + (n - (len(chart.series) - 1) / 2) * width * beside for x in series.x]
         bottom = 0 if beside else [height[x] for x in series.x]
-        axes.bar(at, series.y, width, bottom=bottom, color=COLOURS[n % len(COLOURS)], label=series.name)
+        label = series.name if any(series.y) else None  # bars of no height need no word
+        axes.bar(at, series.y, width, bottom=bottom, color=COLOURS[n % len(COLOURS)], label=label)
         for x, y in zip(series.x, series.y, strict=True):
             height[x] += y
     axes.set_xticks(range(len(names)), [str(n) for n in names], fontsize=8)
