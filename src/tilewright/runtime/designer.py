@@ -135,6 +135,24 @@ def search(
     return task.run(room, strategy, progress, again)
 
 
+def search_for(
+    subject: Subject,
+    *,
+    budget: Budget,
+    numerics: str = "free",
+    seed: int = 0,
+    book: Book | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Designed:
+    """As `search`, of a subject that was put together already: the design of least latency."""
+    goal = parse_objective("latency", None)
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed)
+    known = task.book.get(task.key)
+    if known is not None:
+        return Designed(known, subject.options, "book")
+    return task.run(budget, "evolve", progress, False)
+
+
 def retrust(key: Key, book: Book, subject: Subject, runner: TrialRunner, seed: int = 0) -> Record | None:
     """Verify and measure here what others say of `key`; the best of it beside the default, now trusted, or None.
 
@@ -295,4 +313,4 @@ def _record(key: Key, result: Result, seed: int) -> Record:
     return replace(record, runner_up=None) if lost else record
 
 
-__all__ = ["Designed", "retrust", "search"]
+__all__ = ["Designed", "retrust", "search", "search_for"]
