@@ -42,7 +42,8 @@ def adopt(
 ) -> list[Adopted]:
     """Verify and measure here each shipped design for this machine that the book does not hold, and keep what wins.
 
-    For as many threads as this process uses, and keys that are `wanted`. Takes a second or two for each; what the book knows costs nothing.
+    For as many threads as this process uses, and keys that are `wanted`. Takes a second or two for each; what the book
+    knows costs nothing.
     """
     known, found = book or open_book(), list[Adopted]()
     for key in filter(wanted, shipped(dispatch.machine(), pool.available_threads())):
