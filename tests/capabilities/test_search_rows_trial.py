@@ -15,6 +15,7 @@ import tilewright as tw
 from tilewright.design.book.store import Book
 from tilewright.design.trial import Budget
 from tilewright.runtime import child, dispatch
+from tilewright.runtime.table import Table
 from tilewright.runtime.trial import TrialRunner
 
 SIZES = {"M": 20, "N": 48, "K": 40}
@@ -26,8 +27,9 @@ def home(tmp_path, monkeypatch):
     """A cache folder, and so a book, of its own, and a process that knows no kernel."""
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_listed", "_asked", "_kernels", "_by_design"):
+    for known in ("_listed", "_kernels", "_by_design"):
         monkeypatch.setattr(dispatch, known, {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
     return tmp_path / "cache"
 
 

@@ -13,8 +13,9 @@ from tilewright import operators
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError, CacheWarning, IllegalDesign
 from tilewright.machines.machine import Machine
-from tilewright.runtime import dispatch, tolerance
+from tilewright.runtime import dispatch, launch, tolerance
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.table import Table
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def forget(monkeypatch):
     """As a new process would begin."""
     monkeypatch.setattr(dispatch, "_kernels", {})
     monkeypatch.setattr(dispatch, "_by_design", {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
 
 
 def rmsnorm(rows, columns, seed=0):
@@ -109,7 +111,7 @@ def test_products_of_every_class_of_rows(rows):
     "case", [matmul(300), rmsnorm(700, 300), attention(5, [90, 1, 33, 0, 64])], ids=lambda c: c.operator.name
 )
 def test_one_thread_and_two_give_the_same_bits(case, monkeypatch):
-    monkeypatch.setattr(dispatch, "_WORTH_A_TEAM", 0.0)
+    monkeypatch.setattr(launch, "_WORTH_A_TEAM", 0.0)
     found = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("TILEWRIGHT_THREADS", threads)

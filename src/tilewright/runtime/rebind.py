@@ -154,7 +154,6 @@ class _Part:
     """A launch of its own, and where its pointers come from: (word, number of the tensor, bytes from its start)."""
 
     launch: Launch
-    words: Any
     sources: tuple[tuple[int, int, int], ...]
 
 
@@ -199,8 +198,9 @@ class Rebound:
         if self.low_bits and any(p % _LINE != low for p, low in zip(pointers, self.low_bits, strict=True)):
             return False, None
         for part in self.parts:
+            words = part.launch.words
             for word, tensor, offset in part.sources:
-                part.words[word] = pointers[tensor] + offset
+                words[word] = pointers[tensor] + offset
             part.launch()
         if self.several:
             return True, tuple([tensors[n] for n in self.results])
@@ -242,7 +242,7 @@ def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> _Par
         (launch.pointer_word(name), places[name], b.pointer - buffers[places[name]].pointer)
         for name, b in launch.operands.items()
     )
-    return _Part(own, own.words, sources)
+    return _Part(own, sources)
 
 
 def _stored(program: ir.Kernel) -> set[str]:
