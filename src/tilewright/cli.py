@@ -71,6 +71,7 @@ class Stage(StrEnum):
     CU = "cu"
     PTX = "ptx"
     SASS = "sass"
+    USAGE = "usage"
 
 
 def main() -> None:
