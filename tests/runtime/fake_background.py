@@ -44,11 +44,11 @@ class FakeBackground:
         """There is nothing to end."""
 
 
-def faster(job, by=2.0, noise=0.01, **decisions):
+def faster(job, by=2.0, noise=0.01, design=None, **decisions):
     """The answer of a search that found a legal design which keeps every bit and, it says, is faster."""
     subject = subject_of(job)
     start = default_design(subject.kernel, subject.facts)
-    design = start.with_(**(decisions or {"threads": 1}))
+    design = design or start.with_(**(decisions or {"threads": 1}))
     key = subject.key(numerics=job["numerics"])
     record = Record(key, design, 1e-3 / by, 1e-3, noise, True, 0, now())
     return {"status": "found", "record": record.to_dict(), "seconds": 1.0, "compiles": 1}

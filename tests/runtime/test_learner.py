@@ -10,6 +10,7 @@ import pytest
 from fake_background import Clock, FakeBackground, faster, learner, unverified
 
 from tilewright import ops
+from tilewright.design.design import Design
 from tilewright.runtime import dispatch, events
 from tilewright.runtime.child import ChildDied
 from tilewright.runtime.table import Table
@@ -207,4 +208,15 @@ def test_a_users_own_program_is_learnt_from_its_text(table, background):
     learning.step()
     assert background.jobs[0]["operator"] is None
     assert table.rows()[0].state == "specialised"
+    product()
+
+
+def test_an_answer_that_is_illegal_here_is_given_up(table, background):
+    background.found = lambda job: faster(job, design=Design.of({"tile.m": 64, "tile.n": 64, "lanes": ("n",)}))
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    (row,) = table.rows()
+    assert (row.state, row.design) == ("given up", None)
+    assert "illegal" in row.reason
     product()

@@ -47,7 +47,7 @@ class Request:
         """Canonical text of the request: the cache key is made of it."""
         layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
         sizes = json.dumps(dict(self.sizes))
-        return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts), sizes))
+        return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts, sort_keys=True), sizes))
 
     def facts(self, machine: Machine) -> Facts:
         """What its kernel may rely on: the fixed sizes and no others, and the layouts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,9 @@ def bind(
 
         return gpu.bind(program, buffers, scalars, sizes)
     layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
-    slot = _slot(Origin(program, layouts, operator, tuple(sorted(options.items()))), sizes)
-    launch = _dispatched(slot, buffers, scalars, sizes)
+    best = tuple((n, layout_of(b, pointer=0)) for n, b in buffers.items())  # where memory lies is no part of a shape
+    slot = _slot(Origin(program, best, operator, tuple(sorted(options.items()))), sizes)
+    launch = _dispatched(slot, layouts, buffers, scalars, sizes)
     return launch if knobs().debug < 2 else debug.timed(launch, buffers, sizes)
 
 
@@ -153,16 +154,20 @@ def _take_from_the_book(slot: Slot, known: Exact, record: Record) -> None:
 
 
 def _dispatched(
-    slot: Slot, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]
+    slot: Slot,
+    layouts: Layouts,
+    buffers: Mapping[str, Buffer],
+    scalars: Mapping[str, float | int],
+    sizes: dict[str, int],
 ) -> Dispatched:
-    """A launch that follows its slot."""
-    origin: Origin = slot.origin
+    """A launch that follows its slot; one whose operands lie less well than they could takes no kernel that minds."""
+    origin, strict = replace(slot.origin, layouts=layouts), layouts != slot.origin.layouts
     pinned = origin.request(sizes).design if knobs().numerics == "pinned" else None
     how = Dispatch(slot, partial(origin.generic, sizes), sizes, pinned)
     special = slot.special
-    kernel = how.kernel(special, strict=False)
+    kernel = how.kernel(special, strict)
     launch = kernel.bind(buffers, scalars, sizes)
-    return Dispatched(launch, special, how, MONITOR.counter(slot.shape), kernel.work(buffers, sizes))
+    return Dispatched(launch, special, how, MONITOR.counter(slot.shape), kernel.work(buffers, sizes), strict)
 
 
 def forget_chosen() -> None:
@@ -275,9 +280,12 @@ def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def layout_of(buffer: Buffer) -> abi.TensorLayout:
-    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on."""
-    step = buffer.pointer
+def layout_of(buffer: Buffer, pointer: int | None = None) -> abi.TensorLayout:
+    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on.
+
+    As if the buffer began at `pointer`, where that is given.
+    """
+    step = buffer.pointer if pointer is None else pointer
     for size, stride in zip(buffer.shape, buffer.strides, strict=True):
         if size > 1 and stride != 1:
             step |= stride * buffer.dtype.bytes

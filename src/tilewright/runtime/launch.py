@@ -161,11 +161,17 @@ class Dispatched(Launch):
     __slots__ = ("_add", "_add_shape", "_dispatch", "_now", "_slot", "_strict", "_work")
 
     def __init__(
-        self, launch: Launch, special: Special | None, dispatch: Dispatch, shape: Counter, work: float
+        self,
+        launch: Launch,
+        special: Special | None,
+        dispatch: Dispatch,
+        shape: Counter,
+        work: float,
+        strict: bool = False,
     ) -> None:
         super().__init__(launch.kernel, launch.words, launch.room, launch.operands)
         self._dispatch, self._slot, self._work = dispatch, dispatch.slot, work
-        self._strict = False
+        self._strict = strict
         self._now = (special, launch.kernel.entry, self._address, self._room, self.words, self.kernel)
         self._add_shape, self._add = shape.add, dispatch.slot.counter(tuple(dispatch.sizes.items())).add
 
@@ -185,7 +191,7 @@ class Dispatched(Launch):
         own = Dispatched.__new__(Dispatched)
         Launch.__init__(own, bare.kernel, bare.words, bare.room, {})
         own._dispatch, own._slot, own._work = self._dispatch, self._slot, self._work
-        own._strict = not self.relies_on_alignment
+        own._strict = self._strict or not self.relies_on_alignment
         own._now = (self._now[0], self._entry, own._address, own._room, own.words, own.kernel)
         own._add_shape, own._add = self._add_shape, self._add
         return own

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.design.book.record import Record
+from tilewright.errors import TilewrightError
 from tilewright.knobs import knobs
 from tilewright.language.printer import show
 from tilewright.operators import OPERATORS
@@ -197,7 +198,11 @@ class Learner:
             if not self._pressed:  # its own time was over, and not the program's
                 self._died(slot, "a search took longer than it may")
         elif answer.get("status") == "found":
-            promoted = promotion.promote(slot, Record.from_dict(answer["record"]))
+            try:
+                promoted = promotion.promote(slot, Record.from_dict(answer["record"]))
+            except (TilewrightError, ValueError, KeyError) as error:  # what comes from outside is not trusted
+                self._give_up(slot, str(error))
+                return
             self._promoted, self._kept = self._promoted + promoted, self._kept + (not promoted)
         else:
             self._give_up(slot, str(answer.get("error", "the background process gave no answer")))
