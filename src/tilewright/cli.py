@@ -41,6 +41,8 @@ app.command()(cli_design.design)
 app.command()(cli_simulate.simulate)
 bench.command(name="rope")(cli_rope.bench_rope)
 app.add_typer(cli_runtime.trace, name="trace")
+app.command()(cli_runtime.top)
+app.command()(cli_runtime.why)
 
 Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
 Temperature = Annotated[
@@ -401,7 +403,8 @@ def bench_serve(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic."
+            help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic, "
+            "serve_learn."
         ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,

@@ -1,12 +1,16 @@
-"""`tilewright trace`: the shapes that a program meets, recorded, made up and replayed."""
+"""`tilewright trace`, `top` and `why`: the shapes that a program meets, and the kernels that answer them."""
 
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tilewright.errors import ArgumentError
 
 trace = typer.Typer(help="Shapes that a program meets: recorded without any data, and replayed.", no_args_is_help=True)
 
@@ -65,4 +69,52 @@ def replay(
         typer.echo(f"{times}   {found.runs:6}x {found.call.operator} {sizes}")
 
 
-__all__ = ["trace"]
+def top(
+    file: Annotated[
+        Path | None, typer.Argument(help="What a program shows. Default: that of the last to write.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print the table and end.")] = False,
+    rows: Annotated[int, typer.Option(help="The most valuable shapes to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """A live table of a running program: shapes, kernels, hits, misses, swaps, saved seconds. Ctrl-C ends it."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from tilewright.observe import live
+    from tilewright.observe.top import rendered
+
+    if as_json:
+        typer.echo(json.dumps(live.read(file)))
+        return
+    console = Console()
+    if once:
+        console.print(rendered(live.read(file), rows))
+        return
+    with suppress(KeyboardInterrupt), Live(rendered(live.read(file), rows), console=console) as shown:
+        while True:
+            time.sleep(1.0)
+            shown.update(rendered(live.read(file), rows))
+
+
+def why(
+    operator: Annotated[str, typer.Argument(help="Name of an operator.")],
+    sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
+    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    as_json: AsJson = False,
+) -> None:
+    """Which kernel would run for a call, and why: what the book knows, what the mode allows, what was learned."""
+    from tilewright.observe.why import why as asked
+
+    answer = asked(operator, _sizes(sizes), dtype)
+    typer.echo(json.dumps(answer.to_dict()) if as_json else answer.text())
+
+
+def _sizes(texts: list[str]) -> dict[str, int]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [text for text, (name, _, n) in zip(texts, pairs, strict=True) if not name or not n.isdigit()]:
+        raise ArgumentError(f"{wrong[0]!r} is no size; write M=16")
+    return {name: int(n) for name, _, n in pairs}
+
+
+__all__ = ["top", "trace", "why"]

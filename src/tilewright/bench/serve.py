@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.bench import serve_dynamic, serve_padding
+from tilewright.bench import serve_dynamic, serve_learn, serve_padding
 from tilewright.bench.cases import matches
 from tilewright.bench.plan import Job, Step
 from tilewright.errors import ArgumentError
 
-FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY)
-_PASSES, _CONTEST = 35.0, 45.0  # seconds: a comparison of passes, and the three contestants once
+FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY, serve_learn.FAMILY)
+_PASSES, _CONTEST, _LEARNING = 35.0, 45.0, 250.0  # seconds: a comparison, the contestants once, all of learning
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ def serve_jobs(request: ServeRequest) -> list[Job]:
     parts = (
         (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
         (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
+        (serve_learn.FAMILY, (serve_learn.NAME,), _LEARNING),
     )
     jobs = []
     for family, names, seconds in parts:

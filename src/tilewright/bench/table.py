@@ -49,6 +49,15 @@ def _ratio(m: Metrics) -> str:
     return f"{m['ratio']:.2f}x [{m['ratio_low']:.2f}, {m['ratio_high']:.2f}]"
 
 
+def _frozen(m: Metrics) -> str:
+    return ", ".join(f"{m[f'frozen_{what}']:.0f}" for what in ("compiles", "searches", "writes"))
+
+
+def _pinned(m: Metrics) -> str:
+    same = "one hash" if m["pinned_hashes"] == 1 else f"{m['pinned_hashes']:.0f} hashes"
+    return f"{same}, {m['pinned_swaps']:.0f} swaps"
+
+
 def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
@@ -187,6 +196,22 @@ TABLES = (
             ("compiles", _number("compiles")),
             ("of dynamic=True", _number("dynamic_compiles")),
             ("of dynamic=False", _number("static_compiles")),
+        ),
+        kind="serve",
+    ),
+    Table(
+        "A served trace, learned kernels against the generic ones: microseconds a token",
+        ("serve_learn",),
+        (
+            ("us a token", _number("us", 2)),
+            ("generic", _number("peer_us", 2)),
+            ("swaps", _number("swaps")),
+            ("p99 while learning, ms", _number("learning_p99_ms", 1)),
+            ("generic p99", _number("generic_p99_ms", 1)),
+            ("largest stall, ms", _number("stall_ms", 1)),
+            ("frozen: compiles, searches, writes", _frozen),
+            ("outputs under pinned", _pinned),
+            ("ratio to generic", _ratio),
         ),
         kind="serve",
     ),

@@ -145,6 +145,14 @@ def serve_dynamic(threads: int, names: Sequence[str], quick: bool) -> Iterator[R
     yield from dynamic_results(threads, quick)
 
 
+def serve_learn(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """A served trace before, while and after the run time learns; there is one case."""
+    from tilewright.bench.serve_learn import learn_results
+
+    assert len(names) == 1
+    yield from learn_results(threads, quick)
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
@@ -159,6 +167,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "gemm_ladder": gemm_ladder,
     "serve_padding": serve_padding,
     "serve_dynamic": serve_dynamic,
+    "serve_learn": serve_learn,
 }
 
 

@@ -1,0 +1,137 @@
+"""A served trace while the run time learns: generic only, learning, and frozen afterwards, each in fresh processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tilewright.bench.checkpoint import Shape, write_checkpoint
+from tilewright.bench.result import Result, rounded
+from tilewright.errors import TilewrightError
+from tilewright.observe.served import REQUESTS
+from tilewright.runtime.measure import paired_ratio
+
+FAMILY, NAME = "serve_learn", "2,000 requests, a model of 2 layers of 256, bf16"
+SHAPE = Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096)
+LEARN_SECONDS, PINNED_SECONDS, PINNED_REQUESTS = 75.0, 30.0, 300
+
+
+def learn_results(threads: int, quick: bool) -> Iterator[Result]:
+    """One result. Requests are served by one thread, so that the background process has a core of its own."""
+    requests, limit, turns = (PINNED_REQUESTS, PINNED_SECONDS, 1) if quick else (REQUESTS, LEARN_SECONDS, 2)
+    with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
+        place = Path(name)
+        (place / "model").mkdir()
+        write_checkpoint(place / "model", SHAPE)
+        cold = _side(place, "free", "generic", requests)
+        learning = _side(place, "free", "learn", requests, limit=limit, count=400, trials=10)
+        frozen, generic, written = [], [], 0
+        for _ in range(turns):  # in turns: the machine's mood meets both
+            generic.append(_side(place, "free", "generic", requests))
+            before = _files(place / "free")
+            frozen.append(_side(place, "free", "frozen", requests))
+            written += len(before ^ _files(place / "free"))
+        pinned = _pinned(place)
+    values = {**_speed(generic, frozen), **_calm(generic, learning), **_counts(cold, learning, frozen)}
+    values |= {"frozen_writes": written, **pinned}
+    raw = {"cold": cold, "learning": learning, "frozen": frozen, "generic": generic}
+    yield Result(FAMILY, NAME, 1, rounded(values), raw)
+
+
+def _pinned(place: Path) -> dict[str, float]:
+    """Under pinned numerics a hash of all logits before, while and after kernels were swapped: how many there are."""
+    task = {"requests": PINNED_REQUESTS}
+    before = _side(place, "pinned", "generic", **task)
+    while_, after = (
+        _side(place, "pinned", "learn", **task, limit=PINNED_SECONDS, count=50, trials=4),
+        _side(place, "pinned", "frozen", **task),
+    )
+    hashes = {p["hash"] for side in (before, while_, after) for p in (*side["learning"], *side["passes"])}
+    return {"pinned_hashes": len(hashes), "pinned_swaps": _swaps(while_)}
+
+
+def _side(place: Path, numerics: str, mode: str, requests: int, **options: Any) -> dict[str, Any]:
+    environment = {
+        **os.environ, "TILEWRIGHT_CACHE_DIR": str(place / numerics), "TILEWRIGHT_MODE": mode,
+        "TILEWRIGHT_NUMERICS": numerics, "TILEWRIGHT_THREADS": "1",
+    }  # fmt: skip
+    task = {"folder": str(place / "model"), "requests": requests, "passes": 1, **options}
+    command = [sys.executable, "-m", "tilewright.bench.serve_side", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise TilewrightError(f"serving in mode {mode} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _files(folder: Path) -> set[tuple[str, int, int]]:
+    """What lies in a cache folder: names, sizes and times of writing."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return {(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
+
+
+def _nanoseconds(sides: list[dict[str, Any]]) -> list[float]:
+    """Of each request, the least of the passes: what it takes when nothing disturbs it."""
+    return [min(ns) for ns in zip(*(p["ns"] for side in sides for p in side["passes"]), strict=True)]
+
+
+def _speed(generic: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
+    tokens, plain, learned = sum(generic[0]["tokens"]), _nanoseconds(generic), _nanoseconds(frozen)
+    blocks = range(0, len(plain), max(len(plain) // 40, 1))  # requests are short: ratios of blocks, for their interval
+    step = max(len(plain) // 40, 1)
+    ratio = paired_ratio([sum(plain[i : i + step]) for i in blocks], [sum(learned[i : i + step]) for i in blocks])
+    return {
+        "us": sum(learned) / tokens / 1e3,
+        "peer_us": sum(plain) / tokens / 1e3,
+        "ratio": ratio.median,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+    }
+
+
+def _calm(generic: list[dict[str, Any]], learning: dict[str, Any]) -> dict[str, float]:
+    """Latencies while learning beside generic ones; a stall is what a request took beyond its least generic time."""
+    least, passes = _nanoseconds(generic), learning["learning"]
+    stalls = [max(ns - low for ns, low in zip(p["ns"], least, strict=True)) for p in passes]
+    calm = [max(ns - low for ns, low in zip(p["ns"], least, strict=True)) for s in generic for p in s["passes"]]
+    p99 = statistics.median(_p99(p["ns"]) for s in generic for p in s["passes"])
+    return {
+        "generic_p99_ms": p99 / 1e6,
+        "learning_p99_ms": _p99([ns for p in passes for ns in p["ns"]]) / 1e6,
+        "stall_ms": max(stalls) / 1e6,
+        "generic_stall_ms": max(calm) / 1e6,
+        "slowest_ms": max(ns for p in passes for ns in p["ns"]) / 1e6,
+    }
+
+
+def _p99(values: list[float]) -> float:
+    return sorted(values)[int(0.99 * (len(values) - 1))]
+
+
+def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[str, Any]]) -> dict[str, float]:
+    status = learning["status"] or {}
+    return {
+        "compiles": cold["counts"]["compiles"],
+        "searches": status.get("searches", 0),
+        "swaps": _swaps(learning),
+        "learn_s": status.get("seconds", 0.0),
+        "peak_mb": learning["peak_mb"],
+        "generic_mb": cold["peak_mb"],
+        "rows": learning["rows"],
+        "frozen_compiles": max(s["counts"]["compiles"] for s in frozen),
+        "frozen_searches": max((s["status"] or {}).get("searches", 0) for s in frozen),
+    }
+
+
+def _swaps(side: dict[str, Any]) -> int:
+    return sum(e["kind"] == "promote" for e in side["events"])
+
+
+__all__ = ["FAMILY", "NAME", "learn_results"]

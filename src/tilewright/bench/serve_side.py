@@ -1,0 +1,117 @@
+"""One process that serves a trace through a small model: `python -m tilewright.bench.serve_side JSON`, JSON out.
+
+Mode, numerics, threads and the cache folder come from the environment, as for any user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
+from tilewright.observe.served import served_trace
+from tilewright.runtime import learner, modes
+from tilewright.runtime.background import Budget
+from tilewright.runtime.events import events
+from tilewright.runtime.table import TABLE
+from tilewright.runtime.trigger import Trigger
+
+CONTEXT = 2304
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to serve: `requests` of the trace, `passes` times; where the mode learns, until nothing is left to learn.
+
+    `count` calls trigger a search, or `cost` seconds that pay back; `trials` are those of a search. Learning ends after
+    `limit` seconds.
+    """
+
+    folder: str
+    requests: int
+    passes: int
+    count: int | None = None
+    cost: float = 30.0
+    trials: int = 10
+    limit: float = 0.0
+
+
+class Server:
+    """A model that answers one request after the other, and what it took."""
+
+    def __init__(self, task: Task) -> None:
+        self.decoder = Decoder.from_folder(Path(task.folder))
+        self.cache = self.decoder.new_cache(1, CONTEXT)
+        self.decoder.reserve(self.cache, 1, CONTEXT - 1)
+        vocabulary, random = self.decoder.config.vocab, np.random.default_rng(0)
+        self.prompts = [random.integers(0, vocabulary, r.prompt).tolist() for r in served_trace(task.requests).requests]
+
+    def serve(self) -> dict[str, Any]:
+        """One pass over the trace: when each request was answered, in which nanoseconds; and a hash of all logits."""
+        digest, took, ended = hashlib.sha256(), [], []
+        for ids in self.prompts:
+            begun = time.perf_counter_ns()
+            logits = self._answer(ids)
+            took.append(time.perf_counter_ns() - begun)
+            ended.append(round(time.time(), 3))
+            digest.update(logits.tobytes())
+        return {"ns": took, "ended": ended, "hash": digest.hexdigest()}
+
+    def _answer(self, ids: Sequence[int]) -> Any:
+        """Logits after a prompt."""
+        self.cache.clear(0)
+        for start in range(0, len(ids), PREFILL_CHUNK):
+            part = ids[start : start + PREFILL_CHUNK]
+            last = start + len(part) == len(ids)
+            logits = self.decoder.prefill(self.cache, 0, part, Want.LAST if last else Want.CACHE)
+        return logits
+
+
+def serve(task: Task) -> dict[str, Any]:
+    """All passes, the passes while something was learned, and what was counted."""
+    begun = time.perf_counter()
+    server = Server(task)
+    loaded = time.perf_counter() - begun
+    learning = _learned(server, task) if modes.may_learn() and task.limit else []
+    done = len(events())
+    passes = [server.serve() for _ in range(task.passes)]
+    assert len(events()) == done, "something was swapped while nothing was to be learned"
+    return {
+        "load_s": loaded,
+        "tokens": [len(p) for p in server.prompts],
+        "learning": learning,
+        "passes": passes,
+        "events": [{"at": e.at, "kind": e.kind, "shape": str(e.shape), "detail": e.detail} for e in events()],
+        "counts": asdict(modes.counts()),
+        "status": None if (found := learner.current()) is None else asdict(found.status()),
+        "rows": len(TABLE.rows()),
+        "evictions": TABLE.evictions,
+        "saved_s": sum(row.saved_seconds for row in TABLE.rows()),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _learned(server: Server, task: Task) -> list[dict[str, Any]]:
+    """Serve on and on until the learner has nothing left to do, or its time is over; the learner is stopped then."""
+    trigger = Trigger(count=task.count, payback=1.0, cost=task.cost)
+    budget = Budget(trials=task.trials, share=1.0, job_seconds=60.0)
+    at_work, until, found = learner.start(trigger=trigger, budget=budget), time.monotonic() + task.limit, []
+    while time.monotonic() < until:
+        found.append(server.serve())
+        if at_work.wait_idle(0.0):
+            break
+    at_work.stop()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(serve(Task(**json.loads(sys.argv[1])))))

@@ -1,0 +1,110 @@
+"""What a running program shows: its state, the live table, metrics, and why a kernel runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import tilewright as tw
+from tilewright.cli import app
+from tilewright.errors import ArgumentError, MissingPackage, TraceError
+from tilewright.observe import live
+from tilewright.observe.metrics import metrics_text
+from tilewright.observe.top import cells, rendered
+from tilewright.observe.why import why
+from tilewright.runtime import dispatch
+
+ROW = {
+    "shape": "matmul batch=17-64 f32 cpu", "design": "0123456789abcdef", "calls": 1234, "hits": 34, "misses": 1200,
+    "swaps": 1, "seconds": 2e-6, "generic_seconds": 3e-6, "saved_seconds": 0.5, "state": "specialised", "reason": "ok",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_table():
+    dispatch.forget_chosen()  # empties the table, and calls are bound anew
+    tw.ops.softmax(np.ones((3, 21), np.float32))
+    yield
+    dispatch.forget_chosen()
+
+
+def test_a_state_is_published_read_and_taken_away(tmp_path):
+    end = live.publish(tmp_path / "me.json", seconds=0.01)
+    for _ in range(200):
+        if not list(tmp_path.glob("*.unfinished")):
+            break
+        time.sleep(0.01)
+    (row,) = live.read(tmp_path / "me.json")["rows"]
+    assert (row["shape"], row["sizes"], row["state"]) == ("softmax batch=2-4 f32 cpu", {"M": 3, "D": 21}, "generic")
+    end()
+    assert not (tmp_path / "me.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_harms_nobody(tmp_path):
+    (tmp_path / "file").write_text("")
+    live.publish(tmp_path / "file" / "me.json")()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "tilewright live", "version": 1, "rows": [3]}'])
+def test_what_is_no_state_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(TraceError, match=r"x\.json"):
+        live.read(tmp_path / "x.json")
+
+
+def test_a_row_of_the_table():
+    assert cells(ROW) == (
+        "matmul batch=17-64 f32 cpu", "0123456789ab", "1,234", "34", "1,200", "1", "2.0", "3.0", "0.50",
+        "specialised: ok",
+    )  # fmt: skip
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(rendered({**live.state(), "rows": [ROW]}))
+    assert "matmul batch=17-64" in (text := console.export_text())
+    assert "mode learn" in text
+
+
+def test_metrics_are_those_of_the_table():
+    shape = 'batch="2-4",device="cpu",dtype="f32",length="",operator="softmax"'
+    assert f"tilewright_calls_total{{{shape}}} 1.0" in metrics_text()
+    tw.ops.softmax(np.ones((3, 21), np.float32))
+    assert f"tilewright_calls_total{{{shape}}} 2.0" in metrics_text()
+    assert f"tilewright_hits_total{{{shape}}} 0.0" in metrics_text()
+    assert "tilewright_saved_seconds 0.0" in metrics_text()
+
+
+def test_metrics_without_the_library_say_what_to_install(monkeypatch):
+    from tilewright.observe import metrics
+
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MissingPackage, match="prometheus-client"):
+        metrics.RuntimeCollector()
+
+
+def test_why_is_the_answer_of_the_dispatcher():
+    answer = why("matmul", {"M": 3, "N": 16, "K": 8}, "f32")
+    assert answer.row.design is None
+    assert "the generic kernel, design" in answer.text()
+    assert "because: generic: " in answer.text()
+    assert answer.row.calls == 0
+    with pytest.raises(ArgumentError, match="no operator is called"):
+        why("nothing", {}, "f32")
+
+
+def test_the_commands(tmp_path, monkeypatch):
+    run = CliRunner()
+    found = run.invoke(app, ["why", "softmax", "M=3", "D=21", "--json"])
+    assert json.loads(found.stdout)["specialised"] is False
+    assert isinstance(run.invoke(app, ["why", "softmax", "M3"]).exception, ArgumentError)
+    monkeypatch.setattr(live, "live_folder", lambda: tmp_path)
+    assert isinstance(run.invoke(app, ["top", "--once"]).exception, TraceError)
+    end = live.publish()
+    shown = run.invoke(app, ["top", "--once"])
+    assert (shown.exit_code, "saved" in shown.stdout) == (0, True)
+    assert json.loads(run.invoke(app, ["top", "--json"]).stdout)["mode"] == "learn"
+    end()
