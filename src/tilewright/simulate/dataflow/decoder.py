@@ -141,9 +141,9 @@ def decoder_program() -> ir.Kernel:
 
 def sizes(model: DecoderShape, chips: int, context: int, layers: int | None = None) -> dict[str, int]:
     """Sizes of one chip's share: heads first, then the query heads that share one; rows of the MLP."""
-    heads = max(1, model.kv_heads // chips)
-    queries = max(1, model.heads // chips)
+    heads = -(-model.kv_heads // chips)
+    queries = min(model.heads // model.kv_heads, -(-model.heads // chips))
     return {
         "L": model.layers if layers is None else layers, "C": model.hidden, "F": -(-model.intermediate // chips),
-        "H": heads, "G": max(1, queries // heads), "D": model.head_dim, "E": model.head_dim // 2, "T": context,
+        "H": heads, "G": queries, "D": model.head_dim, "E": model.head_dim // 2, "T": context,
     }  # fmt: skip
