@@ -1,0 +1,96 @@
+"""Decoding one token on dataflow chips: kernel by kernel, one kernel a layer, and one kernel for all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.lower.dataflow.fit import check_fit
+from tilewright.lower.dataflow.stages import lower_dataflow
+from tilewright.machines.dataflow import DataflowArray
+from tilewright.simulate.chips import collectives, looping
+from tilewright.simulate.chips.collectives import Link
+from tilewright.simulate.chips.model import DecoderShape
+from tilewright.simulate.dataflow.decoder import REDUCED, decoder_program, sizes
+from tilewright.simulate.dataflow.place import with_units
+from tilewright.simulate.dataflow.schedule import Schedule
+from tilewright.simulate.dataflow.timing import Span, Timing
+
+KERNELS = 10
+"""Kernels of a decoder layer where each operator is one: about what GPUs launch."""
+OUTSIDE = 2
+"""Kernels of a token outside the layers: the embedding and the head."""
+SYNC = looping.sync_of(2.12, 32, 1 / 774 / 32)
+"""Seconds of a kernel call: t_sync = 1.2 t_layer of the published example, t_layer by the roofline of 8 sockets."""
+LINK = Link(bandwidth=200e9, alpha=1e-6, base=2e-6)
+"""Sockets to sockets: assumed, not published."""
+
+ASSUMPTIONS = (
+    "memory moves at its peak while it is asked; the clock, lanes, ports and latency are those of the machine's notes",
+    "batch 1; every chip holds its share of heads and of the MLP's rows; weights and cache lie in HBM",
+    "the looped kernel holds each weight tile in memory units twice, so that loads run one layer ahead",
+    "an all-reduce is the best of ring, tree and one-shot; it stops the layer, but not the loads that run ahead",
+    "kernel by kernel: loads and compute overlap within a kernel, not between kernels; "
+    f"{KERNELS} kernels a layer, the embedding and the head",
+    "calls of the layers wait for each other, each for one t_sync; embedding and head are queued beside them and cost "
+    "none, as in T_loop = L t_layer + t_sync",
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to decode: seconds of a token, kernel calls, seconds of them, and of memory at its peak."""
+
+    name: str
+    calls: int
+    seconds: float
+    sync: float
+    memory: float
+
+    @property
+    def bandwidth_share(self) -> float:
+        """The part of peak bandwidth that is reached."""
+        return self.memory / self.seconds
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The three ways, the reduced seconds of one all-reduce, and the schedule of the looped layers."""
+
+    ways: tuple[Way, ...]
+    all_reduce: float
+    schedule: Schedule | None
+
+    def way(self, name: str) -> Way:
+        """The way called so."""
+        return next(w for w in self.ways if w.name == name)
+
+
+def decode(
+    model: DecoderShape, array: DataflowArray, chips: int, *, context: int = 4096, link: Link = LINK, sync: float = SYNC
+) -> Decoding:
+    """One token on so many chips; IllegalDesign, with what to split, where the layers do not fit."""
+    reduce = collectives.best(chips, model.hidden * model.bytes, link)[1]
+    one, all_layers = (_layers(model, array, chips, context, layers, reduce) for layers in (1, model.layers))
+    head = model.head_weights * model.bytes / chips / array.bandwidth
+    clock, count = array.clock_hz, model.layers
+    memory = all_layers.memory_cycles / clock + head
+    serial = (one.memory_cycles + KERNELS * array.latency) / clock + len(REDUCED) * reduce
+    found = []
+    for name, calls, layers in (
+        ("kernel by kernel", count * KERNELS, count * serial),
+        ("one kernel a layer", count, count * one.cycles / clock),
+        ("looped", 1, all_layers.cycles / clock),
+    ):
+        called = calls * sync
+        found.append(Way(name, calls + OUTSIDE, layers + head + called, called, memory))
+    return Decoding(tuple(found), reduce, all_layers.schedule)
+
+
+def _layers(model: DecoderShape, array: DataflowArray, chips: int, context: int, layers: int, reduce: float) -> Span:
+    program, shares = decoder_program(), sizes(model, chips, context, layers)
+    design = with_units(program, shares, array, {})
+    lowered = lower_dataflow(program, design, array.name)
+    # The whole model is spread over the chips by `sizes`; the HBM of each must hold its share of all layers.
+    check_fit(lowered, {**shares, "L": model.layers}, array)
+    extra = dict.fromkeys(REDUCED, reduce * array.clock_hz)
+    return Timing(lowered, shares, array, extra).whole()

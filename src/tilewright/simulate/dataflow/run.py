@@ -1,0 +1,169 @@
+"""Programs and models on a dataflow machine: what `tilewright simulate ... --machine sn40l` runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tilewright.errors import ArgumentError
+from tilewright.language import ir
+from tilewright.lower.dataflow.fit import check_fit
+from tilewright.lower.dataflow.stages import lower_dataflow
+from tilewright.machines.dataflow import DataflowArray
+from tilewright.simulate.chips import plan
+from tilewright.simulate.chips.collectives import Link
+from tilewright.simulate.chips.model import PUBLISHED, PUBLISHED_BYTES, SHAPES, DecoderShape, roofline
+from tilewright.simulate.dataflow import decoding
+from tilewright.simulate.dataflow.gantt import gantt
+from tilewright.simulate.dataflow.place import default_dataflow
+from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+
+if TYPE_CHECKING:
+    from tilewright.simulate.dataflow.timing import Span
+
+MODEL_OPTIONS = {"context": "4096", "batch": "1", "sync_us": "", "alpha_us": "", "link_GBps": ""}
+COUNTS = (1, 2, 4, 8, 16)
+PAPER_COUNTS = (*COUNTS, 64, 256, 1024, 4096)
+
+
+def simulate(job: Job) -> Simulation:
+    """A model's decoding step over `chips`, or an operator on one chip with the default design of the machine."""
+    array = DataflowArray.of(job.machine)
+    if job.program in SHAPES:
+        return _model(job, SHAPES[job.program], array)
+    if job.options:
+        raise ArgumentError(f"{job.program} takes no --set here, but {', '.join(job.options)} was given; drop it")
+    if job.chips != 1:
+        raise ArgumentError(f"--chips {job.chips}: operators run on one chip; models ({', '.join(SHAPES)}) on many")
+    return _operator(job, array)
+
+
+# ------------------------------------------------------------------------------------------- operators
+def _operator(job: Job, array: DataflowArray) -> Simulation:
+    program = _traced(job)
+    missing = [d for d in program.dims if d not in job.sizes]
+    if missing:
+        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
+    design = default_dataflow(program, job.sizes, array)
+    lowered = lower_dataflow(program, design, array.name)
+    fit = check_fit(lowered, job.sizes, array)
+    span = Timing(lowered, job.sizes, array).whole()
+    seconds, memory = span.cycles / array.clock_hz, min(span.memory_cycles, span.cycles) / array.clock_hz
+    peak = 2 * array.macs_per_cycle * array.compute_units
+    numbers: list[tuple[str, Value, str]] = [
+        ("compute units", fit.compute_units(), ""), ("memory units", fit.memory_units(array), ""),
+        ("copies", fit.copies, ""), ("design", design.to_json(), ""),
+    ]  # fmt: skip
+    return Simulation(
+        job.program, array.name, tuple(job.sizes.items()), seconds, span.cycles,
+        min(1.0, span.flops / (span.cycles * peak)) if span.cycles else None,
+        (Part("main memory", memory), Part("stages beyond memory", seconds - memory)),
+        numbers=(*numbers, *_schedule_numbers(span)),
+        assumptions=("loops whose bounds are data are counted in full", *job.machine.notes),
+        charts=() if span.schedule is None else (gantt(span.schedule, f"{job.program} on {array.name}"),),
+    )  # fmt: skip
+
+
+def _traced(job: Job) -> ir.Kernel:
+    from tilewright.runtime.compiled import dtypes_of
+    from tilewright.runtime.subject import named
+
+    found: Any = named(job.program)
+    kernel = getattr(found, "kernel", found)
+    return cast(ir.Kernel, kernel.trace(dtypes_of(kernel, job.dtype or "bf16")))
+
+
+def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
+    if span.schedule is None:
+        return []
+    found: list[tuple[str, Value, str]] = [
+        ("initiation interval", span.schedule.interval, "cycles"), ("critical stage", span.schedule.critical, "")
+    ]  # fmt: skip
+    for channel in span.schedule.pipeline.channels:
+        if channel.depth is not None:
+            most, mean = span.schedule.occupancy(channel)
+            found.append((f"slots of {channel.name}", f"{most} of {channel.depth}, {mean:.2f} on average", ""))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- models
+def _model(job: Job, model: DecoderShape, array: DataflowArray) -> Simulation:
+    context, batch, link, sync = _options(job)
+    found = decoding.decode(model, array, job.chips, context=context, link=link, sync=sync)
+    looped = found.way("looped")
+    chip = plan.Chip(dict(job.machine.peaks).get("bf16", 0.0), array.bandwidth, array.memory_bytes, sync)
+    sweeps = {p: plan.sweep(model, chip, link, p, COUNTS, batch=batch, context=context, kernels=0) for p in plan.PLANS}
+    numbers = [*_way_numbers(found), *_roofs(model, array, job.chips, context)]
+    for name in plan.PLANS:
+        paper = plan.sweep(model, chip, link, name, PAPER_COUNTS, batch=batch, context=context, kernels=0)
+        numbers.append((f"{name} parallel gains little beyond", plan.stops_at(paper), "chips"))
+    charts = [_stacked(name, splits) for name, splits in sweeps.items()]
+    if found.schedule is not None:
+        charts.append(gantt(found.schedule, f"{model.name}: layers in one kernel"))
+    return Simulation(
+        job.program, array.name, (("chips", job.chips), ("context", context)), looped.seconds,
+        parts=_parts(looped), layers=tuple(_way(w, array) for w in found.ways), numbers=tuple(numbers),
+        assumptions=(*decoding.ASSUMPTIONS, f"a kernel call takes {sync * 1e6:.1f} us; a link moves "
+                     f"{link.bandwidth / 1e9:.0f} GB/s, {link.alpha * 1e6:.1f} us a step", *job.machine.notes),
+        charts=tuple(charts),
+    )  # fmt: skip
+
+
+def _options(job: Job) -> tuple[int, int, Link, float]:
+    unknown = sorted(set(job.options) - set(MODEL_OPTIONS))
+    if unknown or job.sizes:
+        wrong = ", ".join([*unknown, *job.sizes])
+        raise ArgumentError(f"{job.program} does not take {wrong}; it takes --set {', '.join(MODEL_OPTIONS)}")
+    try:
+        given = {n: float(v) for n, v in {**MODEL_OPTIONS, **job.options}.items() if v}
+    except ValueError as error:
+        raise ArgumentError(f"{job.program}: {error}; the values of --set are numbers") from None
+    bandwidth = given.get("link_GBps", decoding.LINK.bandwidth / 1e9) * 1e9
+    link = Link(bandwidth, given.get("alpha_us", decoding.LINK.alpha * 1e6) / 1e6, decoding.LINK.base)
+    sync = given.get("sync_us", decoding.SYNC * 1e6) / 1e6
+    if min(given["context"], given["batch"]) < 1 or sync < 0:
+        raise ArgumentError("context and batch are 1 or more, sync_us 0 or more")
+    return int(given["context"]), int(given["batch"]), link, sync
+
+
+def _way(way: decoding.Way, array: DataflowArray) -> Simulation:
+    """One way as a row of the comparison."""
+    numbers: tuple[tuple[str, Value, str], ...] = (
+        ("tokens", 1 / way.seconds, "tok/s"), ("kernel calls", way.calls, "a token"),
+        ("of peak bandwidth", way.bandwidth_share, ""),
+    )  # fmt: skip
+    return Simulation(way.name, array.name, (), way.seconds, parts=_parts(way), numbers=numbers)
+
+
+def _parts(way: decoding.Way) -> tuple[Part, ...]:
+    rest = way.seconds - way.memory - way.sync
+    return Part("main memory", way.memory), Part("kernel calls", way.sync), Part("fill, all-reduce, compute", rest)
+
+
+def _way_numbers(found: decoding.Decoding) -> list[tuple[str, Value, str]]:
+    looped = found.way("looped")
+    numbers: list[tuple[str, Value, str]] = []
+    for way in found.ways:
+        numbers.append((f"{way.name}", round(1 / way.seconds, 1), "tok/s"))
+        numbers.append((f"{way.name}: of peak bandwidth", round(way.bandwidth_share, 4), ""))
+        numbers.append((f"{way.name}: calls", way.calls, "a token"))
+        if way is not looped:
+            numbers.append((f"looped against {way.name}", round(way.seconds / looped.seconds, 2), "times"))
+    return [*numbers, ("all-reduce", found.all_reduce * 1e6, "us")]
+
+
+def _roofs(model: DecoderShape, array: DataflowArray, chips: int, context: int) -> list[tuple[str, Value, str]]:
+    own = roofline(model.token_bytes(context), chips * array.bandwidth)
+    roofs: list[tuple[str, Value, str]] = [("roofline of this system", round(own, 1), "tok/s")]
+    if model.name == "llama-3.1-8b":
+        roofs += [(f"published roofline, {p.system}", round(roofline(PUBLISHED_BYTES, p.bandwidth)), "tok/s")
+                  for p in PUBLISHED]  # fmt: skip
+    return roofs
+
+
+def _stacked(name: str, splits: list[plan.Split]) -> Chart:
+    """Where the time of a step goes as chips grow."""
+    x = tuple(str(s.chips) for s in splits)
+    parts = {"GEMM": "gemm", "attention": "attention", "all-reduce": "all_reduce", "sync": "sync"}
+    series = tuple(Series(label, x, tuple(1e6 * getattr(s, part) for s in splits)) for label, part in parts.items())
+    return Chart(f"{name} parallel: one step of decoding", "chips", "us", series, kind="stacked")
