@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import subprocess
 import sys
 
@@ -38,34 +36,31 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(command):
     """Run the command with arguments and an optional standard input: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str, stdin: str = ""):
-        monkeypatch.setattr(sys, "argv", ["tilewright", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        monkeypatch.setenv("TILEWRIGHT_THREADS", os.environ.get("TILEWRIGHT_THREADS", ""))  # undone after --threads
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return call
+    return command
 
 
 # ------------------------------------------------------------------------------------------------ help and errors
-def test_help_imports_nothing_heavy():
+HELP = {
+    "": ("generate", "chat", "show", "doctor", "bench"),
+    "book": ("list", "show", "explain", "export", "import", "merge", "verify", "prune"),
+}
+
+
+@pytest.mark.parametrize("group", HELP)
+def test_help_imports_nothing_heavy(group):
     program = (
-        "import sys; sys.argv = ['tilewright', '--help']\n"
+        f"import sys; sys.argv = ['tilewright', *{group.split()}, '--help']\n"
         "from tilewright.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'numpy', 'torch', 'llvmlite', 'jinja2', 'tokenizers', 'ml_dtypes'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'sqlite3', 'torch', 'llvmlite', 'jinja2', 'tokenizers', 'ml_dtypes'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    for command in ("generate", "chat", "show", "doctor", "bench"):
-        assert command in ended.stdout
+    for word in HELP[group]:
+        assert word in ended.stdout
 
 
 def test_version(run):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from programs import facts, traced
 
-from tilewright import cli
 from tilewright.design.book.key import Key
 from tilewright.design.book.record import Record
 from tilewright.design.book.store import Book
@@ -45,31 +42,13 @@ def at(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, at: Path):
+def run(command, at: Path):
     """Run `tilewright book ... --book AT`: (exit code, stdout, stderr)."""
 
     def call(*arguments: str, book: Path = at):
-        monkeypatch.setattr(sys, "argv", ["tilewright", "book", *arguments, "--book", str(book)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
+        return command("book", *arguments, "--book", str(book))
 
     return call
-
-
-def test_help_imports_nothing_heavy():
-    program = (
-        "import sys; sys.argv = ['tilewright', 'book', '--help']\n"
-        "from tilewright.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'numpy', 'sqlite3', 'torch', 'llvmlite', 'ml_dtypes'} & set(sys.modules)\n"
-        "sys.exit(', '.join(heavy) or 0)"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    for command in ("list", "show", "explain", "export", "import", "merge", "verify", "prune"):
-        assert command in ended.stdout
 
 
 def test_list(run):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,19 +26,10 @@ constant = 3
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the command with a cache and a book of its own: (exit code, stdout, stderr)."""
+def run(command, monkeypatch, tmp_path):
+    """Run `tilewright design ...` with a cache and a book of its own: (exit code, stdout, stderr)."""
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
-
-    def call(*arguments: str):
-        monkeypatch.setattr(sys, "argv", ["tilewright", "design", *arguments])
-        monkeypatch.setenv("TILEWRIGHT_THREADS", os.environ.get("TILEWRIGHT_THREADS", ""))
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return call
+    return partial(command, "design")
 
 
 def test_a_design_is_found_once_and_known_from_then_on(run):

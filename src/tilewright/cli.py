@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__, cli_book, cli_design
+from tilewright import __version__, cli_book, cli_design, cli_rope, cli_runtime
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ bench = typer.Typer(help="Measure Tilewright beside the tools you would use inst
 app.add_typer(bench, name="bench")
 app.add_typer(cli_book.app, name="book")
 app.command()(cli_design.design)
+bench.command(name="rope")(cli_rope.bench_rope)
+app.add_typer(cli_runtime.trace, name="trace")
 
 Model = Annotated[str | None, typer.Option(help="Folder of a Hugging Face model. Default: the model that ships.")]
 Temperature = Annotated[
@@ -50,6 +52,10 @@ MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads to use. Default: every core this process may use.")]
+ThreadCounts = Annotated[str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")]
+Save = Annotated[
+    bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -317,13 +323,9 @@ def cpu(
             "decode_linear, rows, rows_best, compile, memory, decoder, startup."
         ),
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
-    ] = None,
+    threads: ThreadCounts = None,
     quick: Annotated[bool, typer.Option(help="Small cases, few samples: a look, not evidence.")] = False,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
@@ -333,7 +335,7 @@ def cpu(
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    counts = parse_threads(threads, machine.cores)
     _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
 
 
@@ -346,15 +348,11 @@ def bench_design(
             "design_amx, design_rows, design_model, design_race, design_agree."
         ),
     ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")
-    ] = None,
+    threads: ThreadCounts = None,
     quick: Annotated[
         bool, typer.Option(help="Fewer shapes, short searches: about 25 minutes on two cores; a look, not evidence.")
     ] = False,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for kernels and time them against torch; judge the cost model, the search and the book."""
@@ -365,9 +363,10 @@ def bench_design(
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads or ",".join(map(str, sorted({1, machine.cores}))), machine.cores)
+    counts = parse_threads(threads, machine.cores)
     jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "design", save, as_json)
+    measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
 
 
 @bench.command(name="gemm")
@@ -380,9 +379,7 @@ def bench_gemm(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this GPU and day.")
-    ] = False,
+    save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
@@ -395,6 +392,32 @@ def bench_gemm(
     machine = nvidia.detect()
     measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+
+
+@bench.command(name="serve")
+def bench_serve(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic."
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
+    save: Annotated[
+        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a trace of lengths with a heavy tail: beside padding, and beside torch.compile."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.bench.serve import ServeRequest, serve_jobs
+    from tilewright.machines.machine import Machine
+
+    _refuse_saving_a_look(save, quick)
+    machine = Machine.detect()
+    jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
+    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
 
 
 @bench.command()

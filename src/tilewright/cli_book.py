@@ -116,6 +116,23 @@ def merge(
     _told(_writable(at).merge(path), as_json)
 
 
+@app.command()
+def adopt(
+    *,
+    threads: Annotated[int | None, typer.Option(help="For kernels of so many threads. Default: every core.")] = None,
+    at: At = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify and measure here the shipped designs for this machine, so that they are used; seconds for each."""
+    from tilewright.runtime.adopt import adopt as take
+
+    found = take(threads, _writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {a.found}"))
+    if as_json:
+        typer.echo(json.dumps([{"key": a.key.hash, "found": a.found, "speedup": a.speedup} for a in found]))
+    elif not found:
+        typer.echo("the starter book holds nothing for this machine and thread count")
+
+
 # ------------------------------------------------------------------------------------------------ mending
 @app.command()
 def verify(

@@ -70,8 +70,16 @@ class ArgumentError(TilewrightError):
     """An operand, size or option of a call that the operator does not take."""
 
 
+class TraceError(TilewrightError):
+    """A trace of shapes that cannot be read, written or replayed; names the entry at fault."""
+
+
 class LaunchError(TilewrightError):
     """A GPU, its driver or its memory that refused a kernel."""
+
+
+class AccumulatorOverflow(TilewrightError):
+    """An integer sum that does not fit the accumulators of a simulated machine: flagged, never wrapped."""
 
 
 class VerificationError(TilewrightError):

@@ -68,14 +68,14 @@ def test_committed_floors_are_those_of_families_that_exist():
     )
     assert bounds["design_model", "spearman", "each", ""] == 0.75
     assert bounds["design_model", "spearman_corrected", "each", ""] == 0.9
-    assert (bounds["design_agree", "same", "each", ""], bounds["design_agree", "again_ms", "each", ""]) == (0.95, 100)
+    assert (bounds["design_agree", "same", "mean", ""], bounds["design_agree", "again_ms", "each", ""]) == (0.95, 100)
 
 
 @pytest.mark.parametrize(
     "text, says",
     [
         ('[[floor]]\nfamily = "f"\nmetric = "ratio"', "min or max"),
-        ('[[floor]]\nfamily = "f"\nmetric = "ratio"\nmin = 1\nover = "median"', "each or geomean"),
+        ('[[floor]]\nfamily = "f"\nmetric = "ratio"\nmin = 1\nover = "median"', "each, geomean or mean"),
         ('[[floor]]\nfamily = "f"\nmin = 1', "metric"),
         ("[[floor", "floors.toml"),
         ("floor = 3", "floors.toml"),

@@ -17,16 +17,18 @@ import pytest
 
 from tilewright import operators
 from tilewright.bench import gemm_ladder
+from tilewright.bench.gemm_cases import gemm_cases
 from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.build import nvrtc
 from tilewright.build.cuda_kernel import CudaStages
 from tilewright.build.kernel_cache import Request
 from tilewright.design.cost.gpu_memory import bank_passes
-from tilewright.design.default import default_design
+from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import product
 from tilewright.design.gpu.resources import Resources
+from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -333,6 +335,55 @@ def test_D2_level_with_cublas_when_large_and_ahead_when_small_fused_or_odd():
     assert min(ratios("gemm_large")) >= 0.85
     assert geometric_mean(ratios("gemm_fused")) > 1.0
     assert geometric_mean(ratios("gemm_odd")) >= 1.0
+
+
+def recorded() -> list[tuple[Result, ir.Kernel, dict[str, int]]]:
+    """Results that name a design, with the program and the sizes that it is of."""
+    cases = {(c.family, c.name): c for c in gemm_cases()}
+    found = []
+    for r in committed():
+        if "design" in (r.raw or {}):
+            case = gemm_ladder.CASE if r.family == "gemm_ladder" else cases[r.family, r.name]
+            found.append((r, _traced(case.epilogue), {"M": case.m, "N": case.n, "K": case.k}))
+    return found
+
+
+@cache
+def _traced(epilogue: str) -> ir.Kernel:
+    """As the bench traces a case of bf16."""
+    if epilogue == "gate_up":
+        return operators.gate_up.kernel.trace(dict.fromkeys(("x", "gate", "up", "y"), "bf16"))
+    tensors = ("a", "b", "c", *{"bias_gelu": ["bias"], "residual": ["residual"]}.get(epilogue, []))
+    options = {"activation": "gelu" if epilogue == "bias_gelu" else None}
+    return operators.matmul.kernel.trace(dict.fromkeys(tensors, "bf16"), options=options)
+
+
+def _facts(program: ir.Kernel, sizes: dict[str, int]) -> Facts:
+    """Of dense rows, as torch lays them out."""
+    rows = {p.name: [sizes[str(d)] for d in p.dims] for p in program.params if p.dims}
+    layouts = tuple(
+        (name, TensorLayout((*[None] * (len(n) - 1), 1), 2 if len(n) > 1 and n[-1] % 8 else 16))
+        for name, n in rows.items()
+    )
+    return Request(program, Design(), layouts, tuple(sizes.items())).facts(Machine.named("h200"))
+
+
+def test_D2_every_recorded_design_is_legal_today():
+    """What was measured can still be built: a stricter rule would leave the table without its kernels.
+
+    Rungs of the ladder are the file's own: those of the code may have other names and number since.
+    """
+    reasons = {
+        f"{r.family} {r.name}": why
+        for r, program, sizes in recorded()
+        if (why := legal(program, _design(r.raw["design"]), _facts(program, sizes)))
+    }
+    assert len(recorded()) == sum(r.family != "gemm_launch" for r in committed())
+    assert reasons == {}
+
+
+def _design(decisions: dict[str, object]) -> Design:
+    return Design.of({n: tuple(v) if isinstance(v, list) else v for n, v in decisions.items()})  # type: ignore[misc]
 
 
 def test_D2_every_result_has_its_samples_and_its_noise():

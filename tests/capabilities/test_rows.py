@@ -26,6 +26,7 @@ from tilewright.lower.stages import lower
 from tilewright.operators import Exact
 from tilewright.runtime import dispatch, tolerance
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.table import Table
 
 MATMUL = traced("matmul", activation=None)
 
@@ -90,6 +91,7 @@ def test_A10_alpha_A_plus_B_is_one_kernel_with_three_tensor_passes(monkeypatch):
     # And it is one kernel with one phase in the machine, whose result is that of the two.
     monkeypatch.setattr(dispatch, "_kernels", {})
     monkeypatch.setattr(dispatch, "_by_design", {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
     random = np.random.default_rng(0)
     a, b = random.standard_normal((2, 33, 70), np.float32)
     c = tw.ops.scale_add(a, -1.5, b)
@@ -160,6 +162,7 @@ def test_A18_ahead_of_time_architecture_jit_dynamic_sizes(tmp_path, monkeypatch)
     for _process in range(2):
         monkeypatch.setattr(dispatch, "_kernels", {})
         monkeypatch.setattr(dispatch, "_by_design", {})
+        monkeypatch.setattr(dispatch, "TABLE", Table())
         for lengths in ([40], [41], [77], [130], [500], [513], [40, 900], [3, 700, 64]):
             case = ragged(lengths, max(lengths) + 33)
             out = np.full(case.inputs["q"].shape, np.nan, np.float32)

@@ -15,6 +15,7 @@ import tilewright as tw
 from tilewright.design.book.store import Book
 from tilewright.design.trial import Budget
 from tilewright.runtime import child, dispatch
+from tilewright.runtime.table import Table
 from tilewright.runtime.trial import TrialRunner
 
 SIZES = {"M": 20, "N": 48, "K": 40}
@@ -26,8 +27,9 @@ def home(tmp_path, monkeypatch):
     """A cache folder, and so a book, of its own, and a process that knows no kernel."""
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_listed", "_asked", "_kernels", "_by_design"):
+    for known in ("_listed", "_kernels", "_by_design"):
         monkeypatch.setattr(dispatch, known, {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
     return tmp_path / "cache"
 
 
@@ -47,21 +49,16 @@ def test_B9_a_second_run_searches_nothing(monkeypatch):
     assert second.record == first.record
 
 
-def in_a_process(code: str) -> list[str]:
-    """The words that a program prints in a process of its own: what tests before left in this one is not in it."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 def test_B9_another_process_finds_it_too(home):
-    search = f"d = tw.search(tw.operators.matmul, dtype='f32', budget='3 trials', **{SIZES})\n"
-    tell = "print(d.found, d.trials, d.compiles, d.design.hash)"
-    first = in_a_process(f"import tilewright as tw\n{search}{tell}")
-    assert first[0] == "search" and int(first[1]) > 0
-    cannot_try = "from tilewright.runtime import trial\ntrial.TrialRunner.__init__ = None\n"
-    second = in_a_process(f"import tilewright as tw\n{cannot_try}{search}{tell}")
-    assert second == ["book", "0", "0", first[3]]
+    first = designed()
+    code = (
+        "import tilewright as tw; from tilewright.runtime import trial\n"
+        "trial.TrialRunner.__init__ = None\n"
+        f"d = tw.search(tw.operators.matmul, dtype='f32', **{SIZES})\n"
+        "print(d.found, d.trials, d.compiles, d.design.hash)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["book", "0", "0", first.design.hash]
 
 
 def test_B9_a_launch_takes_the_design_of_the_book():
@@ -96,10 +93,9 @@ def test_B9_a_killed_search_loses_no_trial(home):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    search = f"d = tw.search(tw.operators.matmul, dtype='f32', budget='12 trials', **{SIZES})\n"
-    stopped, trials = in_a_process(f"import tilewright as tw\n{search}print(d.result.stopped, d.trials)")
-    assert stopped == "budget"
-    assert 0 < int(trials) < 11
+    rest = designed(budget=Budget(trials=12))
+    assert rest.result.stopped == "budget"
+    assert 0 < rest.trials < 11
 
 
 def test_no_process_outlives_a_killed_search(tmp_path):

@@ -64,11 +64,26 @@ def _layernorm(draw: Draw, memory: Memory, kind: Any) -> Case:
     return Case(operators.layernorm, inputs, {"y": ((m, d), kind)}, {"eps": 1e-5})
 
 
-def _rows(name: str, inputs: tuple[str, ...], spread: float = 1.0) -> Callable[..., Case]:
+def _rmsnorm_backward(draw: Draw, memory: Memory, kind: Any) -> Case:
+    m, d = draw(SIZES), draw(SIZES)
+    inputs = {n: memory.normal((m, d), kind) for n in ("x", "dy")} | {"weight": memory.normal((d,), kind)}
+    outputs = {"dx": ((m, d), kind), "scale": ((m,), np.float32)}
+    return Case(operators.rmsnorm_backward, inputs, outputs, {"eps": 1e-5})
+
+
+def _rmsnorm_weight_backward(draw: Draw, memory: Memory, kind: Any) -> Case:
+    m, d = draw(SIZES), draw(SIZES)
+    inputs = {n: memory.normal((m, d), kind) for n in ("x", "dy")} | {"scale": memory.normal((m,))}
+    return Case(operators.rmsnorm_weight_backward, inputs, {"dweight": ((d,), kind)})
+
+
+def _rows(
+    name: str, inputs: tuple[str, ...], spread: float = 1.0, outputs: tuple[str, ...] = ("y",)
+) -> Callable[..., Case]:
     def case(draw: Draw, memory: Memory, kind: Any) -> Case:
         m, d = draw(SIZES), draw(SIZES)
         values = {n: memory.laid_out((memory.normal((m, d)) * np.float32(spread)).astype(kind)) for n in inputs}
-        return Case(operators.OPERATORS[name], values, {"y": ((m, d), kind)})
+        return Case(operators.OPERATORS[name], values, dict.fromkeys(outputs, ((m, d), kind)))
 
     return case
 
@@ -94,7 +109,7 @@ def _rope(draw: Draw, memory: Memory, kind: Any) -> Case:
         inputs["positions"] = memory.laid_out(memory.random.integers(0, s + 3, (b, s)))
         inputs["rest"] = memory.normal((b, s, h, 5), kind)
         outputs["rest_y"] = ((b, s, h, 5), kind)
-    return Case(operators.rope, inputs, outputs)
+    return Case(operators.rope, inputs, outputs, options={"inverse": draw(st.booleans())})
 
 
 def _cached(memory: Memory, kind: Any, lead: tuple[int, ...], heads: tuple[int, int], r: int) -> dict[str, Any]:
@@ -210,6 +225,10 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "paged_attention": _paged_attention,
     "embedding": _embedding,
     "argmax": _argmax,
+    "rmsnorm_backward": _rmsnorm_backward,
+    "rmsnorm_weight_backward": _rmsnorm_weight_backward,
+    "softmax_backward": _rows("softmax_backward", ("y", "dy"), 1.0, ("dx",)),
+    "swiglu_backward": _rows("swiglu_backward", ("gate", "up", "dy"), 3.0, ("dgate", "dup")),
 }
 elements = st.sampled_from(FLOATS)
 

@@ -66,10 +66,11 @@ def _rows(d: Draw, large: bool) -> tuple[int, int]:
     return d.size(1, 3, 17, 64), d.size(1, 2, 7, 63, 64, 128, 257, 1000, 4096, 5003)
 
 
-def _elementwise(name: str, operands: tuple[str, ...], output: str, **scalars: float) -> Any:
+def _elementwise(name: str, operands: tuple[str, ...], *results: str, **scalars: float) -> Any:
     def make(d: Draw, large: bool) -> Call:
         m, n = _rows(d, large)
-        return _call(name, {o: d.normal(m, n) for o in operands}, {output: ((m, n), d.type)}, scalars=dict(scalars))
+        outputs = dict.fromkeys(results, ((m, n), d.type))
+        return _call(name, {o: d.normal(m, n) for o in operands}, outputs, scalars=dict(scalars))
 
     return make
 
@@ -81,6 +82,19 @@ def _norm(name: str, extra: tuple[str, ...], outputs: tuple[str, ...], vectors: 
         return _call(name, inputs, dict.fromkeys(outputs, ((m, n), d.type)), scalars={"eps": 1e-5})
 
     return make
+
+
+def _rmsnorm_backward(d: Draw, large: bool) -> Call:
+    m, n = _rows(d, large)
+    inputs = {"x": d.normal(m, n), "dy": d.normal(m, n), "weight": d.normal(n)}
+    outputs = {"dx": ((m, n), d.type), "scale": ((m,), np.dtype(np.float32))}
+    return _call("rmsnorm_backward", inputs, outputs, scalars={"eps": 1e-5})
+
+
+def _rmsnorm_weight_backward(d: Draw, large: bool) -> Call:
+    m, n = _rows(d, large)
+    inputs = {"x": d.normal(m, n), "dy": d.normal(m, n), "scale": d.normal(m)}
+    return _call("rmsnorm_weight_backward", inputs, {"dweight": ((n,), d.type)})
 
 
 def _softmax(d: Draw, large: bool) -> Call:
@@ -207,6 +221,9 @@ _MAKERS: dict[str, Any] = {
     "rmsnorm": _norm("rmsnorm", (), ("y",), ("weight",)),
     "add_rmsnorm": _norm("add_rmsnorm", ("residual",), ("total", "y"), ("weight",)),
     "layernorm": _norm("layernorm", (), ("y",), ("weight", "bias")),
+    "rmsnorm_backward": _rmsnorm_backward, "rmsnorm_weight_backward": _rmsnorm_weight_backward,
+    "softmax_backward": _elementwise("softmax_backward", ("y", "dy"), "dx"),
+    "swiglu_backward": _elementwise("swiglu_backward", ("gate", "up", "dy"), "dgate", "dup"),
     "softmax": _softmax, "argmax": _argmax, "embedding": _embedding,
     "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,

@@ -9,7 +9,7 @@ from tilewright.errors import MachineError
 from tilewright.machines import Machine, machine_names
 
 SHIPPED = [
-    "a100", "arm-neon", "b200", "h100", "h200", "l40s", "rtx4090", "sapphire-rapids", "sn40l", "tpu_v1",
+    "a100", "arm-neon", "b200", "h100", "h200", "l40s", "plasticine", "rtx4090", "sapphire-rapids", "sn40l", "tpu_v1",
     "x86-avx2", "x86-avx512", "zen5",
 ]  # fmt: skip
 

@@ -32,6 +32,23 @@ def test_swiglu(memory, steps, kind, m, d):
     Case(operators.swiglu, inputs, {"y": ((m, d), kind)}).check(memory, steps)
 
 
+@thorough
+@given(memories, STEPS, element, SIZES, SIZES, spreads)
+def test_swiglu_backward(memory, steps, kind, m, d, spread):
+    inputs = {name: memory.normal((m, d), kind) for name in ("gate", "up", "dy")}
+    inputs["gate"] = (inputs["gate"].astype(np.float32) * np.float32(spread)).astype(kind)
+    outputs = dict.fromkeys(("dgate", "dup"), ((m, d), kind))
+    Case(operators.swiglu_backward, inputs, outputs).check(memory, steps)
+
+
+def test_reference_of_the_gradient_is_torch():
+    gate, up, dy = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(torch.nn.functional.silu(gate) * up, (gate, up), dy)
+    ours = operators.swiglu_backward.reference(*(t.detach().numpy() for t in (gate, up, dy)))
+    for name, theirs in zip(("dgate", "dup"), expected, strict=True):
+        np.testing.assert_allclose(ours[name].value, theirs.numpy(), rtol=1e-10, atol=1e-14)
+
+
 def test_references_are_torch():
     x, up = torch.randn(2, 7, 5, dtype=torch.float64) * 5
     silu = torch.nn.functional.silu(x)

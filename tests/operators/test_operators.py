@@ -13,7 +13,7 @@ from tilewright.operators import OPERATORS
 from tilewright.operators.activation import ACTIVATIONS
 
 INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
-CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4)}
+CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4), "inverse": (False, True)}
 
 
 def traces(operator, element):

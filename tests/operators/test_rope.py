@@ -10,8 +10,8 @@ halves = st.sampled_from((1, 2, 5, 8))
 
 
 @thorough
-@given(memories, STEPS, element, SIZES, SIZES, SOME, halves, st.sampled_from((0, 1, 3)), st.booleans())
-def test_rope(memory, steps, kind, b, s, h, r, rest, ragged):
+@given(memories, STEPS, element, SIZES, SIZES, SOME, halves, st.sampled_from((0, 1, 3)), st.booleans(), st.booleans())
+def test_rope(memory, steps, kind, b, s, h, r, rest, ragged, inverse):
     rows = s + 3
     inputs = {"x": memory.normal((b, s, h, 2, r), kind)}
     inputs.update({name: memory.normal((rows, 2, r), np.float32) for name in ("cos", "sin")})
@@ -21,7 +21,7 @@ def test_rope(memory, steps, kind, b, s, h, r, rest, ragged):
     if rest:
         inputs["rest"] = memory.normal((b, s, h, rest), kind)
         outputs["rest_y"] = ((b, s, h, rest), kind)
-    Case(operators.rope, inputs, outputs).check(memory, steps)
+    Case(operators.rope, inputs, outputs, options={"inverse": inverse}).check(memory, steps)
 
 
 @thorough

@@ -23,6 +23,25 @@ def test_minus_infinity_hides_an_element(memory, steps, d):
     Case(operators.softmax, {"x": x}, {"y": ((4, d), np.float32)}).check(memory, steps)
 
 
+@thorough
+@given(memories, STEPS, element, SIZES, SIZES, st.sampled_from((1.0, 1e4)))
+def test_softmax_backward(memory, steps, kind, m, d, spread):
+    shares = operators.softmax.reference(memory.normal((m, d)))["y"].value
+    inputs = {
+        "y": memory.laid_out(shares.astype(kind)),
+        "dy": (memory.normal((m, d)) * np.float32(spread)).astype(kind),
+    }
+    Case(operators.softmax_backward, inputs, {"dx": ((m, d), kind)}).check(memory, steps)
+
+
+def test_reference_of_the_gradient_is_torch():
+    x, dy = torch.randn(2, 5, 11, dtype=torch.float64, requires_grad=True)
+    y = torch.softmax(x, -1)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    ours = operators.softmax_backward.reference(y.detach().numpy(), dy.detach().numpy())["dx"].value
+    np.testing.assert_allclose(ours, dx.numpy(), rtol=1e-10, atol=1e-14)
+
+
 def test_reference_is_torch():
     x = torch.randn(5, 11, dtype=torch.float64) * 30
     x[1, 3:], x[2] = -torch.inf, -torch.inf

@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import pytest
 
-from .fakes import FACTS, KERNEL, FakeEvaluator, estimate
 from tilewright.design.cost.term import Estimate, Term
 from tilewright.design.default import default_design
 from tilewright.design.trial import Outcome
 from tilewright.report.ladder import climb, quantity, reason
 from tilewright.report.path import find_path, naive_design
+
+from .fakes import FACTS, KERNEL, FakeEvaluator, estimate
 
 
 def test_every_rung_is_evaluated_from_the_naive_kernel_to_the_winner():

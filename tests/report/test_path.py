@@ -7,12 +7,13 @@ import itertools
 import pytest
 
 import tilewright as tw
-from .fakes import FACTS, KERNEL, MACHINE, estimate
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.report.path import find_path, naive_design
 from tilewright.runtime.compiled import dtypes_of
+
+from .fakes import FACTS, KERNEL, MACHINE, estimate
 
 OTHERS = {
     "softmax": {"M": 4096, "D": 4096},

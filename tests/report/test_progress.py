@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from .fakes import walked
 from tilewright.design.trial import Progress
 from tilewright.report.progress import line, search_bar, share_done
+
+from .fakes import walked
 
 TRIALS = walked(6, 0, True)
 BEST = min((t for t in TRIALS if t.outcome.seconds), key=lambda t: t.outcome.seconds or 0)

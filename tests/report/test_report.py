@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from .fakes import TOPIC, evidence
 from tilewright.errors import ArgumentError, MissingPackage
 from tilewright.report.evidence import Evidence, read
 from tilewright.report.figures import FIGURES
 from tilewright.report.page import headline, page
 from tilewright.report.report import DATA, write_report
+
+from .fakes import TOPIC, evidence
 
 EVIDENCE = evidence()
 

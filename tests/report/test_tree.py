@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .fakes import evidence, walked
 from tilewright.design.design import Design
 from tilewright.design.trial import Outcome, Trial
 from tilewright.report.tree import failures, tree
+
+from .fakes import evidence, walked
 
 
 def trial(name: int, parent: int | None, seconds: float | None = 1.0) -> Trial:

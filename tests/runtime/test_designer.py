@@ -19,6 +19,7 @@ from tilewright.design.trial import Budget
 from tilewright.errors import ArgumentError
 from tilewright.runtime import dispatch
 from tilewright.runtime.subject import Subject, named
+from tilewright.runtime.table import Table
 
 SIZES = {"M": 24, "N": 64, "K": 32}
 
@@ -27,8 +28,9 @@ SIZES = {"M": 24, "N": 64, "K": 32}
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_listed", "_asked", "_kernels", "_by_design"):
+    for known in ("_listed", "_kernels", "_by_design"):
         monkeypatch.setattr(dispatch, known, {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
 
 
 @pytest.fixture
@@ -103,13 +105,14 @@ def launched(subject):
     assert np.all(arrays["c"] == 32.0)
 
 
-def test_other_sizes_than_those_of_the_book_get_their_default(subject):
+@pytest.mark.parametrize(("rows", "served"), [(17, True), (25, True), (64, True), (16, False), (65, False)])
+def test_sizes_in_the_range_of_those_of_the_book_get_its_design_and_others_their_default(subject, rows, served):
     book = Book.open()
     book.put(replace(hint(subject, other(subject)), key=subject.key().unaligned, verified=True))
     book.close()
-    arrays = {n: np.ones(s, np.float32) for n, s in {"a": (25, 32), "b": (64, 32), "c": (25, 64)}.items()}
+    arrays = {n: np.ones(s, np.float32) for n, s in {"a": (rows, 32), "b": (64, 32), "c": (rows, 64)}.items()}
     tw.launch(operators.matmul.kernel, **arrays)
-    assert [k.design for k in dispatch.kernels()] != [other(subject)]
+    assert ([k.design for k in dispatch.kernels()] == [other(subject)]) is served
 
 
 # ------------------------------------------------------------------------------------------- numerics

@@ -12,8 +12,10 @@ from cases import Case, Memory
 from tilewright import operators
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError, CacheWarning, IllegalDesign
-from tilewright.runtime import dispatch, tolerance
+from tilewright.machines.machine import Machine
+from tilewright.runtime import dispatch, launch, tolerance
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.table import Table
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,7 @@ def forget(monkeypatch):
     """As a new process would begin."""
     monkeypatch.setattr(dispatch, "_kernels", {})
     monkeypatch.setattr(dispatch, "_by_design", {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
 
 
 def rmsnorm(rows, columns, seed=0):
@@ -108,7 +111,7 @@ def test_products_of_every_class_of_rows(rows):
     "case", [matmul(300), rmsnorm(700, 300), attention(5, [90, 1, 33, 0, 64])], ids=lambda c: c.operator.name
 )
 def test_one_thread_and_two_give_the_same_bits(case, monkeypatch):
-    monkeypatch.setattr(dispatch, "_WORTH_A_TEAM", 0.0)
+    monkeypatch.setattr(launch, "_WORTH_A_TEAM", 0.0)
     found = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("TILEWRIGHT_THREADS", threads)
@@ -118,6 +121,14 @@ def test_one_thread_and_two_give_the_same_bits(case, monkeypatch):
         tolerance.check(name, first, case.expected()[name])
         for other in found[1:]:
             np.testing.assert_array_equal(first.view(np.uint32), other[name].view(np.uint32))
+
+
+def test_the_machine_follows_the_settings(monkeypatch):
+    """Keys of the book name it: one remembered from other settings would match no other process's."""
+    dispatch.machine()
+    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
+    assert dispatch.machine().cores == 1
+    assert dispatch.machine() == Machine.detect()
 
 
 def test_small_work_runs_alone(monkeypatch):

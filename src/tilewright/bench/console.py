@@ -33,6 +33,9 @@ _FIGURES = {
     "seconds_to_best": "best after {:.0f} s",
     "same": "{:.0%} the same",
     "again_ms": "{:.1f} ms again",
+    "of_peer": "{:.2f}x the time of the better peer",
+    "compiles": "{:.0f} compiles",
+    "waste": "{:.0%} padding",
     "noise": "noise {:.1%}",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.bench import design_agree
 from tilewright.bench.cases import matches
 from tilewright.bench.design_cases import FAMILIES, KEYS, RACES, DesignCase, grids, speed_cases
 from tilewright.bench.plan import Job, Step
@@ -39,6 +38,11 @@ class DesignRequest:
     def speed(self) -> list[DesignCase]:
         """Cases to time beside torch."""
         return [c for c in speed_cases(self.amx) if not (self.quick and c.slow) and self.wants(c.name, c.family)]
+
+    def agree(self) -> list[DesignCase]:
+        """Keys to search twice."""
+        keys = KEYS[:: -(-len(KEYS) // QUICK_KEYS)] if self.quick else KEYS
+        return [c for c in keys if self.wants(c.name, c.family)]
 
 
 def design_jobs(request: DesignRequest) -> list[Job]:
@@ -83,11 +87,9 @@ def _race(request: DesignRequest, threads: int) -> Job:
 
 
 def _agree(request: DesignRequest, threads: int) -> Job:
-    keys = QUICK_KEYS if request.quick else len(KEYS)
-    seconds = keys * 2 * (_START + AGREE_TRIALS * _TRIAL)
-    wanted = request.wants("design_agree", design_agree.NAME)
-    steps = (Step("design_agree", design_agree.NAME, threads, seconds),) if wanted else ()
-    return Job("design_agree", threads, steps, {"keys": keys, "budget": f"{AGREE_TRIALS} trials"})
+    seconds = 2 * (_START + AGREE_TRIALS * _TRIAL)
+    options = {**_options(request), "budget": f"{AGREE_TRIALS} trials"}
+    return Job("design_agree", threads, _steps(request.agree(), threads, seconds), options)
 
 
 def _steps(cases: Sequence[DesignCase], threads: int, seconds: float) -> tuple[Step, ...]:

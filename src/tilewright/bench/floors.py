@@ -11,12 +11,14 @@ from pathlib import Path
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
+_MEANS = {"geomean": "geometric mean", "mean": "mean"}
+
 
 @dataclass(frozen=True)
 class Floor:
     """A bound on `metric` for the cases of `family` whose name contains `name`.
 
-    `over` is `each` (every case on its own) or `geomean` (the geometric mean at each thread count).
+    `over` is `each` (every case on its own), `geomean` or `mean` (the mean of either kind at each thread count).
     """
 
     family: str
@@ -27,8 +29,8 @@ class Floor:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.over not in ("each", "geomean"):
-            raise ArgumentError(f"floor of {self.family}: over={self.over!r}; write each or geomean")
+        if self.over not in ("each", *_MEANS):
+            raise ArgumentError(f"floor of {self.family}: over={self.over!r}; write each, geomean or mean")
         if math.isinf(self.min) == math.isinf(self.max):
             raise ArgumentError(f"floor of {self.family} {self.metric}: give either min or max")
 
@@ -42,11 +44,14 @@ class Floor:
         if self.over == "each":
             values = [(f"{r.name}, threads {r.threads}", r.metrics.get(self.metric, math.nan)) for r in mine]
         else:
-            values = [(f"{self.family} geometric mean, threads {n}", self._geomean(rs)) for n, rs in _by_threads(mine)]
+            title = f"{self.family} {_MEANS[self.over]}"
+            values = [(f"{title}, threads {n}", self._mean(rs)) for n, rs in _by_threads(mine)]
         return [self._line(label, value) for label, value in values if not self.min <= value <= self.max]
 
-    def _geomean(self, results: Sequence[Result]) -> float:
+    def _mean(self, results: Sequence[Result]) -> float:
         values = [r.metrics.get(self.metric, math.nan) for r in results]
+        if self.over == "mean":
+            return math.fsum(values) / len(values)
         return math.exp(math.fsum(map(math.log, values)) / len(values))
 
     def _line(self, label: str, value: float) -> str:

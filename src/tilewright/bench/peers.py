@@ -67,11 +67,11 @@ def operands(case: Case, seed: int) -> dict[str, Any]:
             value *= sizes["K"] ** -0.5
         tensors[name] = value.to(TORCH_DTYPES[case.dtype])
     if case.operator == "rope":
-        tensors.update(_angles(sizes["S"], sizes["C"], TORCH_DTYPES[case.dtype]))
+        tensors.update(angles(sizes["S"], sizes["C"], TORCH_DTYPES[case.dtype]))
     return tensors
 
 
-def _angles(positions: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
+def angles(positions: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
     """cos and sin `[positions, channels]`, both halves alike, for the usual base of 10,000."""
     frequency = 10_000.0 ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
     angle = torch.outer(torch.arange(positions, dtype=torch.float64), frequency).repeat(1, 2)

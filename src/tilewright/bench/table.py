@@ -14,7 +14,7 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu"}
+KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "serve": "serve"}
 """The benches that have tables, each between markers of its own, and the kind of their results files."""
 
 
@@ -155,13 +155,40 @@ TABLES = (
         "Two searches of each key, and the same key again",
         ("design_agree",),
         (
-            ("keys", _number("keys")),
-            ("same design", _percent("same")),
+            ("same design", lambda m: "yes" if m["same"] else "no"),
+            ("us", _number("us", 1)),
+            ("over the default", lambda m: f"{m['over_default']:.2f}x"),
             ("trials again", _number("trials_again")),
             ("compiles again", _number("compiles_again")),
             ("again, ms", _number("again_ms", 1)),
         ),
         kind="design",
+    ),
+    Table(
+        "Ragged batches of a served trace, against the same padded to their longest",
+        ("serve_padding",),
+        (
+            ("us", _number("us")),
+            ("padded", _number("peer_us")),
+            ("padding", _percent("waste")),
+            ("tiles skipped", lambda m: f"{m['skipped_tiles']:,.0f} of {m['tiles']:,.0f}"),
+            ("ratio to padded", _ratio),
+        ),
+        kind="serve",
+    ),
+    Table(
+        "The lengths of a served trace, compiling included, against torch.compile",
+        ("serve_dynamic",),
+        (
+            ("seconds", _number("s", 1)),
+            ("dynamic=True", _number("dynamic_s", 1)),
+            ("dynamic=False", _number("static_s", 1)),
+            ("of the better", lambda m: f"{m['of_peer']:.2f}x"),
+            ("compiles", _number("compiles")),
+            ("of dynamic=True", _number("dynamic_compiles")),
+            ("of dynamic=False", _number("static_compiles")),
+        ),
+        kind="serve",
     ),
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),

@@ -96,12 +96,12 @@ def design_race(threads: int, only: str | None, quick: bool, trials: int, seeds:
     yield from race_results([c for c in RACES if request.wants(c.name, c.family)], threads, trials, seeds)
 
 
-def design_agree(threads: int, keys: int, budget: str) -> Iterator[Result]:
+def design_agree(threads: int, only: str | None, quick: bool, budget: str) -> Iterator[Result]:
     """Two searches of each key."""
+    from tilewright.bench.design import DesignRequest
     from tilewright.bench.design_agree import agree_results
-    from tilewright.bench.design_cases import KEYS
 
-    yield from agree_results(KEYS[:: -(-len(KEYS) // keys)], threads, budget)
+    yield from agree_results(DesignRequest((threads,), only, quick).agree(), threads, budget)
 
 
 def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
@@ -127,6 +127,21 @@ def gemm_ladder(threads: int) -> Iterator[Result]:
     yield from measure_hgemm()
 
 
+def serve_padding(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """Ragged batches beside padded ones."""
+    from tilewright.bench.serve_padding import padding_results
+
+    yield from padding_results(threads, names, quick)
+
+
+def serve_dynamic(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """A served trace of lengths beside torch.compile; there is one case."""
+    from tilewright.bench.serve_dynamic import dynamic_results
+
+    assert len(names) == 1
+    yield from dynamic_results(threads, quick)
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
@@ -139,6 +154,8 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "gemm": gemm,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
+    "serve_padding": serve_padding,
+    "serve_dynamic": serve_dynamic,
 }
 
 

@@ -44,15 +44,16 @@ class Cache:
     """The artefacts under `directory`, at most about `max_bytes` of them; the least recently used go first.
 
     Any number of processes may share the folder. If it cannot be written, a CacheWarning says so once and nothing is
-    kept; if it cannot be read, every look-up misses.
+    kept; if it cannot be read, every look-up misses. One that is `readonly` leaves the folder as it is.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int = 1 << 30, *, readonly: bool = False) -> None:
         if max_bytes <= 0:
             raise ArgumentError(f"max_bytes must be positive, got {max_bytes}")
         self.directory = Path(directory)
         self.max_bytes = max_bytes
-        self._writable = True
+        self._readonly = readonly
+        self._writable = not readonly
         self._unswept: int | None = None  # bytes written since the folder was last measured; None: never measured
 
     def get(self, key: str, stage: str) -> bytes | None:
@@ -67,9 +68,8 @@ class Cache:
             warnings.warn(
                 f"cache entry {path} is damaged; it was dropped and will be compiled again", CacheWarning, stacklevel=2
             )
-            _remove(path)
-            return None
-        _touch(path)
+        if not self._readonly:
+            _touch(path) if data is not None else _remove(path)
         return data
 
     def put(self, key: str, stage: str, data: bytes) -> None:
@@ -165,15 +165,15 @@ class Cache:
         return found
 
 
-_caches: dict[tuple[str, int], Cache] = {}
+_caches: dict[tuple[str, int, bool], Cache] = {}
 
 
 def disk_cache() -> Cache:
     """The cache of the folder that the knobs name."""
     settings = knobs()
-    where = (str(settings.cache_dir), settings.cache_bytes)
+    where = (str(settings.cache_dir), settings.cache_bytes, settings.mode == "frozen")
     if where not in _caches:
-        _caches[where] = Cache(Path(where[0]) / "kernels", where[1])
+        _caches[where] = Cache(Path(where[0]) / "kernels", where[1], readonly=where[2])
     return _caches[where]
 
 

@@ -2,7 +2,9 @@
 
 An object file is relocatable and names what it needs (`memcpy`, `pthread_create`, ...) by symbol, so it can be stored
 and loaded by a later process. The IR is taken as it is: the pass manager runs only if asked, because the emitter
-writes SSA form already and the passes cost ten times what the code generator does.
+writes SSA form already and the passes cost ten times what the code generator does. Of the code generator's own passes,
+loop strength reduction is left out: it took a quarter of the time, and its pointers made every loop slower or left it
+as it was.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from tilewright.errors import CompileError
 # that has mapped 100 GB of weights has no two gigabytes to spare near libc.
 _CODE_MODEL = "large"
 _RELOCATION = "static"
+# Options of LLVM for all of the process: the only way to name a pass of the code generator.
+_OPTIONS = ("-disable-lsr",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Target:
 def compiler_version() -> str:
     """Versions of LLVM and its binding, and how they are used: a part of every cache key."""
     numbers = ".".join(map(str, llvm.llvm_version_info))
-    return f"llvm {numbers} llvmlite {llvmlite.__version__} {_CODE_MODEL} {_RELOCATION}"
+    return f"llvm {numbers} llvmlite {llvmlite.__version__} {_CODE_MODEL} {_RELOCATION} {' '.join(_OPTIONS)}"
 
 
 def compile_ir(ir: str, target: Target, *, optimise: bool = False) -> bytes:
@@ -178,6 +182,8 @@ def _new_engine() -> Any:
 def _initialise() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    for option in _OPTIONS:
+        llvm.set_option("tilewright", option)
 
 
 @cache

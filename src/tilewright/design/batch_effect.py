@@ -110,7 +110,7 @@ def _side(
 
 def occupancy(kernel: ir.Kernel, design: Design, facts: Facts) -> float:
     """The share of the cores that has tiles to work on, over the whole of a launch: 1 where all are equally loaded."""
-    cores = min(facts.machine.cores, design.number("threads", facts.machine.cores))
+    cores = min(facts.team, design.number("threads", facts.team))
     tiles = _tiles(kernel, design, facts)
     rounds = [math.ceil(n / cores) * cores for n in tiles]
     return sum(tiles) / sum(rounds) * cores / facts.machine.cores if sum(rounds) else 0.0

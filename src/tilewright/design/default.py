@@ -33,6 +33,12 @@ class Facts:
     machine: Machine
     aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
     fixed: frozenset[str] = frozenset()  # dims whose size is part of the kernel
+    threads: int = 0  # that a kernel may have; 0: one for each core
+
+    @property
+    def team(self) -> int:
+        """Threads that a kernel may have."""
+        return min(self.threads, self.machine.cores) or self.machine.cores
 
     @property
     def lanes(self) -> int:

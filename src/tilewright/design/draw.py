@@ -12,24 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.mutations import ACCUMULATORS
+from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 
 T = TypeVar("T")
 Decisions = dict[str, Choice]
-
-
-class Pick(Protocol):
-    """Chooses one of the options for `what`; the first is the most usual one."""
-
-    def __call__(self, what: str, options: Sequence[T], /) -> T:
-        """The option chosen."""
-        ...
 
 
 def draw(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
@@ -319,4 +312,4 @@ def choices(kernel: ir.Kernel, facts: Facts) -> int:
     return math.prod(counts)
 
 
-__all__ = ["Pick", "choices", "draw", "upto"]
+__all__ = ["choices", "draw", "upto"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tilewright.design import dot_rules
 from tilewright.design.default import Facts
@@ -48,16 +49,16 @@ class Reason:
         return f"[{self.rule}] {self.message} ({self.reason})"
 
 
-Check = Callable[[View], Iterator[str]]
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule: its name, why it exists, and the check of one design."""
+class Rule(Generic[V]):
+    """A rule: its name, why it exists, and the check of one design, seen as the rule wants to see it."""
 
     name: str
     reason: str
-    check: Check
+    check: Callable[[V], Iterator[str]]
 
 
 def legal(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
@@ -82,7 +83,7 @@ def check(kernel: ir.Kernel, design: Design, facts: Facts) -> Design:
     return design
 
 
-def _broken(rules: Iterable[Rule], view: View) -> list[Reason]:
+def _broken(rules: Iterable[Rule[View]], view: View) -> list[Reason]:
     return [Reason(rule.name, message, rule.reason) for rule in rules for message in rule.check(view)]
 
 

@@ -29,7 +29,7 @@ class Mutation(Protocol):
         ...
 
 
-class _Named:
+class Named:
     """A mutation as reports write it."""
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ def _shown(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Together(_Named):
+class Together(Named):
     """Several changes of decisions that must move together, one after the other.
 
     before:  tile.m=4  tile.n=32
@@ -65,7 +65,7 @@ class Together(_Named):
 
 # ---------------------------------------------------------------------------------------------- tiles
 @dataclass(frozen=True)
-class SetTile(_Named):
+class SetTile(Named):
     """Another number of points of an axis in one register tile; a block of that axis stays whole tiles.
 
     before:  for m in M step 4, n in N step 32 { ... }        tile.m=4  block.m=8
@@ -84,7 +84,7 @@ class SetTile(_Named):
 
 
 @dataclass(frozen=True)
-class Vectorise(_Named):
+class Vectorise(Named):
     """Twice as many neighbours along an axis are moved and computed by one instruction.
 
     before:  for k in K step 2 { a0 = load(A, (i, k), vec=1); a1 = load(A, (i, k+1), vec=1); ... }
@@ -110,7 +110,7 @@ class Vectorise(_Named):
 
 
 @dataclass(frozen=True)
-class Interchange(_Named):
+class Interchange(Named):
     """Another axis lies across the lanes wherever values have both.
 
     before:  lanes=(k, n)     partial sums of k in every lane, folded after the loop
@@ -128,7 +128,7 @@ class Interchange(_Named):
 
 
 @dataclass(frozen=True)
-class Scalarise(_Named):
+class Scalarise(Named):
     """An axis has no lanes any more: each of its points is a value of its own.
 
     before:  lanes=(n, m)
@@ -144,7 +144,7 @@ class Scalarise(_Named):
 
 
 @dataclass(frozen=True)
-class Unroll(_Named):
+class Unroll(Named):
     """More or fewer tiles of a serial loop written out in one pass; the remainder runs one by one.
 
     before:  for k in K step 1 { acc0 = fma(a0, b0, acc0) }
@@ -162,7 +162,7 @@ class Unroll(_Named):
 
 
 @dataclass(frozen=True)
-class Accumulate(_Named):
+class Accumulate(Named):
     """A sum whose axis lies across lanes in more or fewer accumulators that take turns, joined when the loop ends.
 
     before:  for k in K step 32 { acc0 = fma(a0, b0, acc0); acc0 = fma(a1, b1, acc0) }
@@ -181,7 +181,7 @@ class Accumulate(_Named):
 
 # --------------------------------------------------------------------------------------------- blocks
 @dataclass(frozen=True)
-class Block(_Named):
+class Block(Named):
     """Tiles are visited cache block by cache block; 0 takes the block away again.
 
     before:  for m in M step 4, n in N step 32 { ... }
@@ -206,7 +206,7 @@ class Block(_Named):
 
 
 @dataclass(frozen=True)
-class Reorder(_Named):
+class Reorder(Named):
     """Axes of a loop nest in another order, outside blocks (`order`) or inside (`inner`), slowest first.
 
     No axes: the order in which the program names them.
@@ -227,7 +227,7 @@ class Reorder(_Named):
 
 # -------------------------------------------------------------------------------- memory and instructions
 @dataclass(frozen=True)
-class Pack(_Named):
+class Pack(Named):
     """An operand of dots is copied into panels before the loops, or read where it lies (None).
 
     before:  for ... { b0 = load b[n, k] }
@@ -246,7 +246,7 @@ class Pack(_Named):
 
 
 @dataclass(frozen=True)
-class PackLocally(_Named):
+class PackLocally(Named):
     """A packed operand is packed inside each cache block by the thread that uses it, or once for all threads.
 
     before:  copy b_packed[n, k] <- b[n, k];  for n0 in N step 256 { for n in n0 step 32 { ... } }
@@ -264,7 +264,7 @@ class PackLocally(_Named):
 
 
 @dataclass(frozen=True)
-class Widen(_Named):
+class Widen(Named):
     """16-bit operands of dots become f32 when they are packed, or when they are multiplied.
 
     before:  copy b_packed[n, k] <- b[n, k];  for ... { b0 = load b_packed[n, k] : bf16; ... f32(b0) }
@@ -280,7 +280,7 @@ class Widen(_Named):
 
 
 @dataclass(frozen=True)
-class UseAtom(_Named):
+class UseAtom(Named):
     """Dots of one nest by another instruction, their operands in the layout it reads.
 
     before:  acc0 = fma(a0, b0, acc0)
@@ -311,7 +311,7 @@ class UseAtom(_Named):
 
 
 @dataclass(frozen=True)
-class Stream(_Named):
+class Stream(Named):
     """Results are written around the caches, or through them.
 
     before:  store y[m, n] = y0
@@ -327,7 +327,7 @@ class Stream(_Named):
 
 
 @dataclass(frozen=True)
-class Prefetch(_Named):
+class Prefetch(Named):
     """What a load will read some iterations of the parallel loop later is fetched ahead; 0 iterations: it is not.
 
     before:  x0 = load x[m, d]
@@ -343,7 +343,7 @@ class Prefetch(_Named):
 
 
 @dataclass(frozen=True)
-class Keep(_Named):
+class Keep(Named):
     """What an earlier loop over a row has computed is read back from scratch by a later one, or computed again.
 
     before:  for d in D { e = exp x0; ... }  for d1 in D { e1 = exp x1; store y[m, d1] = e1 }
@@ -360,7 +360,7 @@ class Keep(_Named):
 
 
 @dataclass(frozen=True)
-class UseThreads(_Named):
+class UseThreads(Named):
     """At most so many threads take part, where the parts are too small for more; 0: all there are.
 
     before:  4 threads, a quarter of the tiles each
@@ -390,6 +390,6 @@ def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | I
 
 
 __all__ = [
-    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
-    "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
+    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Named", "Pack", "PackLocally", "Prefetch",
+    "Reorder", "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
 ]  # fmt: skip

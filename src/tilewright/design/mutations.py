@@ -259,7 +259,7 @@ def _prefetch_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutati
 
 
 def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
-    threads, cores = design.number("threads"), facts.machine.cores
+    threads, cores = design.number("threads"), facts.team
     counts = (0, threads // 2, 2 * threads) if threads else (1, cores // 2)
     for count in counts:
         if count < cores:

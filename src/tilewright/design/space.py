@@ -13,10 +13,11 @@ from typing import TypeVar
 
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Choice, Design
-from tilewright.design.draw import Pick, draw
+from tilewright.design.draw import draw
 from tilewright.design.legality import legal
 from tilewright.design.mutation import Mutation
 from tilewright.design.mutations import steps, suggested
+from tilewright.design.pick import Pick
 from tilewright.language import ir
 
 T = TypeVar("T")

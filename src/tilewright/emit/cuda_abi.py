@@ -87,7 +87,6 @@ class CudaModule:
     shared_bytes: int = 0
     scratch: tuple[Scratch, ...] = ()
     pdl: bool = False
-    minimum_blocks: int = 1  # blocks that must fit on an SM, as the launch bounds say
 
     def words(self, kernel: Kernel) -> Words:
         """Where its words lie."""

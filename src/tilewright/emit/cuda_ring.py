@@ -130,8 +130,9 @@ class Rings:
                 bytes_ = min(16, self.places[copy.src.buffer].align)
                 values.out.line(f"tw::copy_async<{bytes_}>({cname(copy.dst.buffer)}[{slot}], {source}, {values.team});")
             else:
-                got, ends = f"const auto {cname(copy.dst.buffer)}_next", self.places[copy.src.buffer].ends
-                values.out.line(f"{got} = tw::fetch<{panel.cpp}>({ends}, {source}, {values.team});")
+                got, place = f"const auto {cname(copy.dst.buffer)}_next", self.places[copy.src.buffer]
+                fetch = f"tw::fetch<{panel.cpp}, {min(16, place.align)}>"
+                values.out.line(f"{got} = {fetch}({place.ends}, {source}, {values.team});")
 
     def _arrive(self, values: Values, copies: list[ir.Copy], slot: str) -> None:
         """What was read into registers is written to its slot."""

@@ -64,7 +64,6 @@ class _Program:
             self.threads,
             grid,
             shared_bytes=shared_bytes(self.kernel),
-            minimum_blocks=resident,
         )
 
     # ---------------------------------------------------------------------------------------------- the parts

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tilewright.emit.lines import Lines
+
 _WORDS = """
     abs alignas args asm at auto axis bool break case catch char class const constexpr continue default delete
     do double else enum erf exp exp2 explicit export extern flag float floor for friend goto group half if
@@ -21,26 +23,13 @@ def cname(name: str) -> str:
     return f"{name}_" if name in _TAKEN else name
 
 
-class Text:
-    """Lines of source, each at the depth of the block it stands in."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._depth = 0
-
-    def line(self, text: str) -> None:
-        """Append a line."""
-        self.lines.append("  " * self._depth + text)
+class Text(Lines):
+    """Lines of source."""
 
     @contextmanager
     def block(self, opening: str) -> Iterator[None]:
         """`opening {`, what is written inside the `with`, and `}`."""
         self.line(f"{opening} {{" if opening else "{")
-        self._depth += 1
-        yield
-        self._depth -= 1
+        with self.deeper():
+            yield
         self.line("}")
-
-    def text(self) -> str:
-        """All lines."""
-        return "\n".join(self.lines) + "\n"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tilewright.emit.lines import Lines
 from tilewright.language import ir
 
 LONGEST = 60
@@ -17,29 +18,20 @@ _HEAD, _TAIL = 8, 2
 _CALL = re.compile(r"(?:= )?([A-Za-z]\w*)\(")
 
 
-class Page:
-    """Lines of a listing, each at the depth of the block it stands in."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._depth = 0
-
-    def line(self, text: str) -> None:
-        """Append a line."""
-        self.lines.append("  " * self._depth + text)
+class Page(Lines):
+    """Lines of a listing."""
 
     @contextmanager
     def block(self, opening: str) -> Iterator[None]:
         """`opening`, and what is written inside the `with` one level deeper."""
         self.line(opening)
-        self._depth += 1
         before = len(self.lines)
-        try:
-            yield
-        finally:
-            if len(self.lines) == before:
-                self.line("pass")
-            self._depth -= 1
+        with self.deeper():
+            try:
+                yield
+            finally:
+                if len(self.lines) == before:
+                    self.line("pass")
 
     @contextmanager
     def statement(self) -> Iterator[None]:
@@ -51,12 +43,8 @@ class Page:
             left_out = written[_HEAD:-_TAIL]
             kinds = Counter(_kind(line) for line in left_out)
             listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            more = "  " * self._depth + f"... ({len(left_out)} more: {listed})"
+            more = "  " * self.depth + f"... ({len(left_out)} more: {listed})"
             self.lines[start:] = [*written[:_HEAD], more, *written[-_TAIL:]]
-
-    def text(self) -> str:
-        """All lines."""
-        return "\n".join(self.lines) + "\n"
 
 
 def _kind(line: str) -> str:

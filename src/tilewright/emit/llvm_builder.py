@@ -7,6 +7,7 @@ operands alone, and equal expressions of one place are written once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -17,6 +18,7 @@ class Region:
     depth: int
     preheader: list[str]  # lines placed where the region outside still runs, just before this one is entered
     known: dict[str, str] = field(default_factory=dict)  # expression -> name, for lines of `preheader`
+    made: dict[str, list[str]] = field(default_factory=dict)  # what `once` made of values known there
 
 
 class Builder:
@@ -32,6 +34,7 @@ class Builder:
         self._depth: dict[str, int] = {}
         self._regions: list[Region] = [Region(0, [])]
         self._local: list[dict[str, str]] = [{}]
+        self._made: list[dict[str, list[str]]] = [{}]
 
     # ------------------------------------------------------------------------------------ lines
     def fresh(self) -> str:
@@ -74,6 +77,14 @@ class Builder:
             region.known[rhs] = name
         return region.known[rhs]
 
+    def once(self, key: str, make: Callable[[], list[str]], *operands: str) -> list[str]:
+        """What `make` gives: hoisted expressions of `operands`, made once for as long as all of them are known."""
+        depth = max((self._depth.get(o, 0) for o in operands), default=0)
+        made = self._made[-1] if depth >= self._regions[-1].depth else self._regions[depth + 1].made
+        if key not in made:
+            made[key] = make()
+        return made[key]
+
     # ----------------------------------------------------------------------------------- blocks
     def label(self, hint: str) -> str:
         """A new block label."""
@@ -85,6 +96,7 @@ class Builder:
         self.lines.append(f"{label}:")
         self.block = label
         self._local[-1] = {}
+        self._made[-1] = {}
 
     def phi(self, ty: str) -> tuple[str, list[str]]:
         """A phi whose incoming edges are filled in later: (name, the line to fill)."""
@@ -106,6 +118,7 @@ class Builder:
         self.lines.append(preheader)
         self._regions.append(Region(self._regions[-1].depth + 1, preheader))
         self._local.append({})
+        self._made.append({})
 
     def surface(self, names: list[str]) -> None:
         """Values of a region just left that are visible outside it: the phis of a loop header."""
@@ -117,6 +130,7 @@ class Builder:
         """Close the region entered last."""
         self._regions.pop()
         self._local.pop()
+        self._made.pop()
 
     def text(self) -> str:
         """All lines written so far."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from tilewright.emit.llvm_halves import convert, has_conversion
 from tilewright.emit.llvm_math import emit_map
 from tilewright.emit.llvm_memory import suffix
+from tilewright.emit.llvm_shuffle import concat, pieces
 from tilewright.emit.llvm_values import (
     Context,
     Key,
     Tile,
-    concat,
     lane_type,
-    pieces,
     read,
     scalar_type,
     splat,
@@ -238,10 +237,10 @@ def _reduce_lanes(cx: Context, op: str, arg: Tile, axis: str, type_: TileType, i
         for chunk in range(cx.axes[axis].chunks):
             part = read(cx, arg, {**point, axis: chunk}, axis)
             vectors.append(select_existing(cx, part, cx.mask(axis, chunk), op, arg.dtype, width))
-        held = [] if into is None else pieces(cx, into.part(key), lane_type(arg.dtype), width, into.spread)
+        held = [] if into is None else pieces(cx.b, into.part(key), lane_type(arg.dtype), width, into.spread)
         count = max(1, len(held))  # accumulators that the sum is split over: each takes every count-th vector
         sums = [_tree(cx, op, [*vectors[n::count], *held[n : n + 1]], arg.dtype, width) for n in range(count)]
-        parts[key] = concat(cx, sums, lane_type(arg.dtype), width)
+        parts[key] = concat(cx.b, sums, lane_type(arg.dtype), width)
     spread = table(type_, None, parts, spread=width if into is None else into.spread)
     return spread if into is not None else fold_lanes(cx, op, spread)
 
@@ -261,7 +260,7 @@ def _joined(cx: Context, op: str, tile: Tile) -> Tile:
         return tile
     parts = {}
     for key in cx.keys(tile.axes, None):
-        split = pieces(cx, tile.part(key), lane_type(tile.dtype), width, tile.spread)
+        split = pieces(cx.b, tile.part(key), lane_type(tile.dtype), width, tile.spread)
         parts[key] = _tree(cx, op, split, tile.dtype, width)
     return table(tile.type, None, parts, spread=width)
 
@@ -286,7 +285,7 @@ def fold_lanes(cx: Context, op: str, tile: Tile) -> Tile:
         rows = [tile.part((*key[:position], p, *key[position + 1 :])) for p in points]
         groups = [rows[n : n + tile.spread] for n in range(0, len(rows), tile.spread)]
         folded = [_fold(cx, op, group, tile.dtype, tile.spread) for group in groups]
-        parts[key] = concat(cx, folded, lane_type(tile.dtype), min(tile.spread, len(rows)))
+        parts[key] = concat(cx.b, folded, lane_type(tile.dtype), min(tile.spread, len(rows)))
     return table(tile.type, lane, parts)
 
 
@@ -296,7 +295,7 @@ def _fold(cx: Context, op: str, rows: list[str], dtype: DType, width: int) -> st
         return rows[0]
     if len(rows) > width:  # more rows than a vector has lanes: a vector of results for each group of rows
         groups = [_fold(cx, op, rows[n : n + width], dtype, width) for n in range(0, len(rows), width)]
-        return concat(cx, groups, lane_type(dtype), width)
+        return concat(cx.b, groups, lane_type(dtype), width)
     block, count = width, len(rows)
     while len(rows) > 1:  # exchange halves of blocks between rows n and n + len/2, then combine
         middle = len(rows) // 2

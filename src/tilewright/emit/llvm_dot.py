@@ -7,13 +7,12 @@ from itertools import product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
 from tilewright.emit.llvm_memory import Address, masked_load, suffix
+from tilewright.emit.llvm_shuffle import concat, pieces
 from tilewright.emit.llvm_values import (
     Context,
     Key,
     Tile,
-    concat,
     lane_type,
-    pieces,
     read,
     scalar_type,
     splat,
@@ -126,7 +125,9 @@ class _LaneSums:
         self.parts: dict[Key, list[str | None]] = {}
         for key in cx.keys(type_.axes, None):
             wide = None if self.into is None else self.into.part(key)
-            self.parts[key] = [None] if wide is None else [*pieces(cx, wide, lane_type(type_.dtype), self.width, total)]
+            self.parts[key] = (
+                [None] if wide is None else [*pieces(cx.b, wide, lane_type(type_.dtype), self.width, total)]
+            )
 
     def get(self, key: Key, chunk: int) -> str | None:
         """The accumulator whose turn it is; None where there is nothing in it yet."""
@@ -139,7 +140,7 @@ class _LaneSums:
     def result(self) -> Tile:
         """The sums as a tile: spread as before, or folded where there was nothing to add them to."""
         cx, element = self.cx, lane_type(self.type.dtype)
-        parts = {k: concat(cx, [v for v in held if v], element, self.width) for k, held in self.parts.items()}
+        parts = {k: concat(cx.b, [v for v in held if v], element, self.width) for k, held in self.parts.items()}
         tile = table(self.type, None, parts, spread=self.width * self.count)
         return tile if self.into is not None else fold_lanes(cx, "sum", tile)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.emit import llvm_builder as ll
+from tilewright.emit.llvm_shuffle import concat
 from tilewright.emit.llvm_values import (
     Context,
     Key,
     Tile,
-    concat,
     lane_type,
     read,
     scalar_type,
@@ -276,7 +276,7 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
     for group in _neighbours(value.axes, lane, parts, masks, together):
         point = _point(cx, value.axes, lane, group[0])
         pointer = address.pointer(point, lane, clamp=not pad)
-        part = concat(cx, [parts[key] for key in group], lane_type(place.dtype), width)
+        part = concat(cx.b, [parts[key] for key in group], lane_type(place.dtype), width)
         _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from tilewright.emit.llvm_compute import cast
 from tilewright.emit.llvm_memory import Address, Place, axis_dims, load, masked_load, store
-from tilewright.emit.llvm_values import Context, Key, Tile, read, transposed
+from tilewright.emit.llvm_shuffle import transposed
+from tilewright.emit.llvm_values import Context, Key, Tile, read
 from tilewright.language import ir
 from tilewright.language.dtypes import bf16
 from tilewright.language.ir import TileType
@@ -96,7 +97,7 @@ def _pairs_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth
         for n in range(rows.width):
             row = chunk * rows.width + n
             vectors.append(_row_of_pairs(cx, address, lane, depth, row) if row < rows.extent else "zeroinitializer")
-        return transposed(cx, vectors, "i32", pairs)
+        return transposed(cx.b, vectors, "i32", pairs)
 
     def pair(chunk: int, k: int) -> str:
         if chunk not in blocks:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_shuffle import transposed
 from tilewright.language.dtypes import DType
 from tilewright.language.ir import TileType
 
@@ -231,73 +232,4 @@ def _transpose(cx: Context, tile: Tile, point: dict[str, int], lane: str) -> str
     for n in range(width):
         at = {**point, lane: min(first + n, state.extent - 1), own: chunk}
         rows.append(tile.part(tuple(at[a] for a in tile.axes)))
-    return transposed(cx, rows, lane_type(tile.dtype), cx.width(own))[column]
-
-
-def transposed(cx: Context, rows: list[str], element: str, width: int) -> list[str]:
-    """The columns of a block of `len(rows)` vectors of `width` lanes (both powers of two).
-
-    log2 passes of two-input shuffles; pass p exchanges what differs in bit p of the row and lane numbers.
-    """
-    if len(rows) < width:  # a wide block from few rows: the missing ones do not matter
-        return _columns_of_few(cx, rows, element, width)
-    blocks = [_square(cx, rows[n : n + width], element, width) for n in range(0, len(rows), width)]
-    if len(blocks) == 1:
-        return blocks[0]
-    joined = []
-    for column in range(width):
-        joined.append(concat(cx, [block[column] for block in blocks], element, width))
-    return joined
-
-
-def _columns_of_few(cx: Context, rows: list[str], element: str, width: int) -> list[str]:
-    count = len(rows)
-    full = _square(cx, rows + ["poison"] * (width - count), element, width)
-    wide, narrow = f"<{width} x {element}>", ", ".join(f"i32 {n}" for n in range(count))
-    if count == 1:
-        return [cx.b.hoist(f"extractelement {wide} {v}, i64 0", v) for v in full]
-    return [cx.b.hoist(f"shufflevector {wide} {v}, {wide} poison, <{count} x i32> <{narrow}>", v) for v in full]
-
-
-def _square(cx: Context, rows: list[str], element: str, width: int) -> list[str]:
-    ty = f"<{width} x {element}>"
-    step = 1
-    while step < width:
-        result = list(rows)
-        for low in range(width):
-            if low & step:
-                continue
-            high = low + step
-            x, y = rows[low], rows[high]
-            take_low = [n if not n & step else width + n - step for n in range(width)]
-            take_high = [n + step if not n & step else width + n for n in range(width)]
-            result[low] = _shuffle(cx, ty, x, y, take_low)
-            result[high] = _shuffle(cx, ty, x, y, take_high)
-        rows = result
-        step *= 2
-    return rows
-
-
-def _shuffle(cx: Context, ty: str, x: str, y: str, lanes: list[int]) -> str:
-    if x == y == "poison":
-        return "poison"
-    picks = ", ".join(f"i32 {n}" for n in lanes)
-    return cx.b.hoist(f"shufflevector {ty} {x}, {ty} {y}, <{len(lanes)} x i32> <{picks}>", x, y)
-
-
-def pieces(cx: Context, vector: str, element: str, width: int, total: int) -> list[str]:
-    """A vector of `total` lanes cut into vectors of `width`: registers, to a machine that has no wider ones."""
-    if total == width:
-        return [vector]
-    ty = f"<{total} x {element}>"
-    cuts = [", ".join(f"i32 {first + n}" for n in range(width)) for first in range(0, total, width)]
-    return [cx.b.hoist(f"shufflevector {ty} {vector}, {ty} poison, <{width} x i32> <{cut}>", vector) for cut in cuts]
-
-
-def concat(cx: Context, vectors: list[str], element: str, width: int) -> str:
-    """Vectors of `width` lanes (a power of two of them) end to end."""
-    while len(vectors) > 1:
-        ty, lanes = f"<{width} x {element}>", list(range(2 * width))
-        vectors = [_shuffle(cx, ty, vectors[n], vectors[n + 1], lanes) for n in range(0, len(vectors), 2)]
-        width *= 2
-    return vectors[0]
+    return transposed(cx.b, rows, lane_type(tile.dtype), cx.width(own))[column]

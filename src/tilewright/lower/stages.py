@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.design.design import Design
+from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.lower.block import block
-from tilewright.lower.keep import keep
 from tilewright.lower.pack import pack, pack_locally
 from tilewright.lower.tile import tile
 

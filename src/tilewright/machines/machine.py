@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 from tilewright.errors import MachineError
 from tilewright.machines import isa
+from tilewright.machines.possible import impossible
 
 KINDS = ("x86", "arm", "generic", "nvidia", "systolic", "dataflow")
 CPU_KINDS = ("x86", "arm", "generic")
@@ -87,8 +89,8 @@ class Machine:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise MachineError(f"machine {self.name!r}: unknown kind {self.kind!r}; it is one of {', '.join(KINDS)}")
-        if self.cores < 1:
-            raise MachineError(f"machine {self.name!r}: cores is {self.cores}; a machine has at least one")
+        if reasons := list(impossible(self)):
+            raise MachineError(f"machine {self.name!r}: {'; '.join(reasons)}")
         if self.kind in CPU_KINDS and self.vector is None:
             raise MachineError(f"machine {self.name!r}: kind {self.kind} needs `vector`, its vector registers")
 
@@ -106,10 +108,15 @@ class Machine:
 
     @classmethod
     def named(cls, name: str) -> Machine:
-        """The shipped description called `name` ("h200", "x86-avx2", ...) or the JSON file at that path.
+        """The shipped description called `name` ("h200", "x86-avx2", ...), the JSON file at that path, or the array
+        that a name such as `systolic:32x32:ws` describes.
 
-        Raises MachineError that lists the names known.
+        Raises MachineError that names the nearest names known.
         """
+        if name.startswith("systolic:"):
+            from tilewright.machines.systolic import systolic
+
+            return systolic(name)
         return _from_file(Path(name)) if name.endswith(".json") else _shipped(name.lower())
 
     @classmethod
@@ -278,10 +285,20 @@ def machine_names() -> list[str]:
 
 @cache
 def _shipped(name: str) -> Machine:
+    name = {_plain(known): known for known in machine_names()}.get(_plain(name), name)
     if name not in machine_names():
-        known = ", ".join(machine_names())
-        raise MachineError(f"no machine is called {name!r}; there are {known}, or give the path of a .json description")
+        near = difflib.get_close_matches(name, machine_names(), 3, 0.5)
+        hint = f"the nearest are {', '.join(near)}; " if near else ""
+        raise MachineError(
+            f"no machine is called {name!r}; {hint}there are {', '.join(machine_names())}, "
+            f"arrays such as systolic:32x32:ws, or give the path of a .json description"
+        )
     return Machine.from_json((_DATA / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _plain(name: str) -> str:
+    """A name as it is looked up: `tpu-v1` and `tpu_v1` are one."""
+    return name.replace("_", "-")
 
 
 def _from_file(path: Path) -> Machine:

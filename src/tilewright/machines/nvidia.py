@@ -10,6 +10,7 @@ from typing import Any
 from tilewright.errors import MachineError
 from tilewright.machines import _store
 from tilewright.machines.machine import Machine, MemoryLevel
+from tilewright.machines.nvidia_driver import asked, driver
 
 # Descriptions by what the driver calls the model; the first that matches serves.
 _MODELS = (
@@ -30,14 +31,14 @@ _LIMITS = {
 
 def devices() -> list[str]:
     """Names of the GPUs, by device number; MachineError where there is no driver."""
-    cu = _driver()
-    count = _value(cu.cuDeviceGetCount(), "counting GPUs")
+    cu = driver()
+    count = asked(cu.cuDeviceGetCount(), "counting GPUs")
     return [_name(cu, n) for n in range(count)]
 
 
 def driver_version() -> str:
     """The newest CUDA that the driver speaks ("13.0"); MachineError where there is no driver."""
-    number = int(_value(_driver().cuDriverGetVersion(), "asking the driver for its version"))
+    number = int(asked(driver().cuDriverGetVersion(), "asking the driver for its version"))
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -47,11 +48,11 @@ def detect(device: int = 0) -> Machine:
 
     Raises MachineError where there is no driver, or no GPU of that number.
     """
-    cu = _driver()
+    cu = driver()
     names = devices()
     if not 0 <= device < len(names):
         raise MachineError(f"there is no GPU {device}; this host has {len(names)}: {', '.join(names) or 'none'}")
-    handle = _value(cu.cuDeviceGet(device), f"opening GPU {device}")
+    handle = asked(cu.cuDeviceGet(device), f"opening GPU {device}")
     known = Machine.named(model_of(names[device], _capability(cu, handle)))
     return with_rates(_as_reported(known, names[device], cu, handle))
 
@@ -90,7 +91,7 @@ def _as_reported(known: Machine, name: str, cu: Any, handle: Any) -> Machine:
     )
     cores = _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     l2 = _attribute(cu, handle, attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
-    memory = int(_value(cu.cuDeviceTotalMem(handle), "asking a GPU for its memory"))
+    memory = int(asked(cu.cuDeviceTotalMem(handle), "asking a GPU for its memory"))
     levels = tuple(_sized(level, {"l2": l2, known.memory.name: memory}) for level in known.levels)
     architecture = f"sm_{capability}a" if capability >= 90 else f"sm_{capability}"
     return replace(
@@ -104,8 +105,8 @@ def _sized(level: MemoryLevel, sizes: dict[str, int]) -> MemoryLevel:
 
 
 def _name(cu: Any, device: int) -> str:
-    handle = _value(cu.cuDeviceGet(device), f"opening GPU {device}")
-    raw = _value(cu.cuDeviceGetName(128, handle), f"naming GPU {device}")
+    handle = asked(cu.cuDeviceGet(device), f"opening GPU {device}")
+    raw = asked(cu.cuDeviceGetName(128, handle), f"naming GPU {device}")
     return bytes(raw).partition(b"\0")[0].decode(errors="replace").strip()
 
 
@@ -116,29 +117,7 @@ def _capability(cu: Any, handle: Any) -> int:
 
 
 def _attribute(cu: Any, handle: Any, attribute: Any) -> int:
-    return int(_value(cu.cuDeviceGetAttribute(attribute, handle), f"asking a GPU for {attribute.name}"))
-
-
-def _value(answer: tuple[Any, ...], doing: str) -> Any:
-    status, *rest = answer
-    if int(status):
-        raise MachineError(f"{doing} failed with {status.name}; check the NVIDIA driver with nvidia-smi")
-    return rest[0] if rest else None
-
-
-@cache
-def _driver() -> Any:
-    try:
-        from cuda.bindings import driver
-    except ImportError:
-        raise MachineError('the package cuda-bindings is not installed; pip install "tilewright[cuda]"') from None
-    try:
-        status = driver.cuInit(0)[0]
-    except RuntimeError as error:
-        raise MachineError(f"no NVIDIA driver can be loaded ({error}); install one, or run on the cpu") from None
-    if int(status):
-        raise MachineError(f"the NVIDIA driver does not start ({status.name}); check it with nvidia-smi")
-    return driver
+    return int(asked(cu.cuDeviceGetAttribute(attribute, handle), f"asking a GPU for {attribute.name}"))
 
 
 __all__ = ["detect", "devices", "driver_version", "model_of", "record_name", "with_rates"]

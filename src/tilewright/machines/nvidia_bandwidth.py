@@ -15,6 +15,7 @@ import numpy as np
 from tilewright.errors import MachineError
 from tilewright.machines import _store, nvidia
 from tilewright.machines.machine import Machine
+from tilewright.machines.nvidia_driver import asked, driver
 
 _BYTES = 1 << 30
 _PASSES = 15
@@ -47,14 +48,14 @@ class GpuBandwidth:
 
 def measure(device: int = 0) -> GpuBandwidth:
     """Measure (under a second), remember for this model of GPU, and return. MachineError where that is impossible."""
-    cu, machine = nvidia._driver(), nvidia.detect(device)
-    context = nvidia._value(cu.cuDevicePrimaryCtxRetain(cu.cuDeviceGet(device)[1]), f"making a context on GPU {device}")
-    nvidia._value(cu.cuCtxSetCurrent(context), f"switching to GPU {device}")
-    memory = [nvidia._value(cu.cuMemAlloc(_BYTES), f"allocating {_BYTES} bytes on GPU {device}") for _ in range(2)]
+    cu, machine = driver(), nvidia.detect(device)
+    context = asked(cu.cuDevicePrimaryCtxRetain(cu.cuDeviceGet(device)[1]), f"making a context on GPU {device}")
+    asked(cu.cuCtxSetCurrent(context), f"switching to GPU {device}")
+    memory = [asked(cu.cuMemAlloc(_BYTES), f"allocating {_BYTES} bytes on GPU {device}") for _ in range(2)]
     try:
         noise = np.random.default_rng(0).integers(0, 256, 1 << 24, np.uint8)
         for start in range(0, _BYTES, noise.nbytes):
-            nvidia._value(cu.cuMemcpyHtoD(int(memory[0]) + start, noise.ctypes.data, noise.nbytes), "filling memory")
+            asked(cu.cuMemcpyHtoD(int(memory[0]) + start, noise.ctypes.data, noise.nbytes), "filling memory")
         found = GpuBandwidth(_read(cu, machine, memory), _copy(cu, memory))
     finally:
         for pointer in memory:
@@ -91,19 +92,19 @@ def _compiled(cu: Any, architecture: str) -> Any:
         code = Program(_READ, "c++", ProgramOptions(arch=architecture)).compile("cubin").code
     except Exception as error:  # cuda-core raises many kinds, none of them documented
         raise MachineError(f"the bandwidth probe cannot be compiled for {architecture} ({error})") from None
-    module = nvidia._value(cu.cuModuleLoadData(code), "loading the bandwidth probe")
-    return nvidia._value(cu.cuModuleGetFunction(module, b"sum_all"), "finding the bandwidth probe")
+    module = asked(cu.cuModuleLoadData(code), "loading the bandwidth probe")
+    return asked(cu.cuModuleGetFunction(module, b"sum_all"), "finding the bandwidth probe")
 
 
 def _median_seconds(cu: Any, launch: Any) -> float:
-    start, stop = (nvidia._value(cu.cuEventCreate(0), "making an event") for _ in range(2))
+    start, stop = (asked(cu.cuEventCreate(0), "making an event") for _ in range(2))
     seconds: list[float] = []
     for _ in range(_PASSES):
         cu.cuEventRecord(start, 0)
-        nvidia._value(launch(), "streaming through memory")
+        asked(launch(), "streaming through memory")
         cu.cuEventRecord(stop, 0)
-        nvidia._value(cu.cuEventSynchronize(stop), "streaming through memory")
-        seconds.append(1e-3 * float(nvidia._value(cu.cuEventElapsedTime(start, stop), "timing")))
+        asked(cu.cuEventSynchronize(stop), "streaming through memory")
+        seconds.append(1e-3 * float(asked(cu.cuEventElapsedTime(start, stop), "timing")))
     return statistics.median(seconds)
 
 

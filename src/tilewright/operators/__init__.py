@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from tilewright.operators.activation import gelu, silu, swiglu
+from tilewright.operators.activation import gelu, silu, swiglu, swiglu_backward
 from tilewright.operators.argmax import argmax
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
 from tilewright.operators.matmul import batched_matmul, gate_up, matmul
-from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm
+from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm, rmsnorm_backward, rmsnorm_weight_backward
 from tilewright.operators.operator import Exact, Operator, operator
 from tilewright.operators.rope import paged_rope_cache, rope, rope_cache
 from tilewright.operators.scale_add import scale_add
-from tilewright.operators.softmax import softmax
+from tilewright.operators.softmax import softmax, softmax_backward
 
 OPERATORS: dict[str, Operator] = {
     op.name: op
     for op in (
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
         rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax,
+        rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
     )
 }  # fmt: skip
 
@@ -38,10 +39,14 @@ __all__ = [
     "paged_attention",
     "paged_rope_cache",
     "rmsnorm",
+    "rmsnorm_backward",
+    "rmsnorm_weight_backward",
     "rope",
     "rope_cache",
     "scale_add",
     "silu",
     "softmax",
+    "softmax_backward",
     "swiglu",
+    "swiglu_backward",
 ]

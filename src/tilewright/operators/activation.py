@@ -90,6 +90,32 @@ def swiglu(gate: Tensor["M", "D"], up: Tensor["M", "D"], y: Tensor["M", "D"]):
         y[i, d] = activate(gate[i, d].to(f32), "silu") * up[i, d]
 
 
+def reference_swiglu_backward(gate: Any, up: Any, dy: Any) -> dict[str, Exact]:
+    """dgate = dy up s (1 + gate (1 - s)) with s = sigmoid(gate); dup = dy silu(gate)."""
+    gate, up, dy = wide(gate), wide(up), wide(dy)
+    share = _logistic(gate)
+    terms = np.abs(dy * up) * (share + _UNDERFLOW)
+    dgate = Exact(dy * up * share * (1 + gate * (1 - share)), terms * (1 + np.abs(gate)))
+    dup = dy * gate * share
+    return {"dgate": dgate, "dup": Exact(dup, np.abs(dup) + _UNDERFLOW * np.abs(dy * gate))}
+
+
+@operator(reference_swiglu_backward, writes=("dgate", "dup"))
+@kernel
+def swiglu_backward(
+    gate: Tensor["M", "D"],
+    up: Tensor["M", "D"],
+    dy: Tensor["M", "D"],
+    dgate: Tensor["M", "D"],
+    dup: Tensor["M", "D"],
+):
+    for i, d in parallel("M", "D"):
+        v, slope = gate[i, d].to(f32), dy[i, d].to(f32)
+        share = sigmoid(v)
+        dgate[i, d] = slope * up[i, d] * share * (1.0 + v * (1.0 - share))
+        dup[i, d] = slope * (v * share)
+
+
 def _logistic(v: Array64) -> Array64:
     """1 / (1 + exp(-v)), with no overflow for any v."""
     decay = np.exp(-np.abs(v))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.language import Scalar, Tensor, f32, kernel, parallel, rsqrt, size, tiles, zeros
+from tilewright.language import Scalar, Tensor, f32, kernel, maximum, parallel, rsqrt, size, tiles, zeros
 from tilewright.operators.operator import Array64, Exact, operator, wide
 
 
@@ -34,6 +34,55 @@ def rmsnorm(x: Tensor["M", "D"], weight: Tensor["D"], y: Tensor["M", "D"], eps: 
         scale = rsqrt(squares / size("D").to(f32) + eps)
         for d in tiles("D"):
             y[i, d] = x[i, d] * scale * weight[d]
+
+
+def reference_rmsnorm_backward(x: Any, weight: Any, dy: Any, eps: float) -> dict[str, Exact]:
+    """scale = 1 / sqrt(mean(x^2) + eps); dx = scale (weight dy - x scale^2 mean(weight dy x))."""
+    x, slope = wide(x), wide(weight) * wide(dy)
+    scale = 1.0 / np.sqrt(mean_of_rows(x * x) + eps)
+    dx = scale * (slope - x * scale**2 * mean_of_rows(slope * x))
+    terms = scale * (np.abs(slope) + np.abs(x) * scale**2 * mean_of_rows(np.abs(slope * x)))
+    return {"dx": Exact(dx, terms, x.shape[1]), "scale": Exact(scale[:, 0], scale[:, 0], x.shape[1])}
+
+
+@operator(reference_rmsnorm_backward, writes=("dx", "scale"))
+@kernel
+def rmsnorm_backward(
+    x: Tensor["M", "D"],
+    weight: Tensor["D"],
+    dy: Tensor["M", "D"],
+    dx: Tensor["M", "D"],
+    scale: Tensor["M"],
+    eps: Scalar["f32"],
+):
+    for i in parallel("M"):
+        squares, along = zeros(i, dtype=f32), zeros(i, dtype=f32)
+        for d in tiles("D"):
+            v = x[i, d].to(f32)
+            squares += (v * v).sum(d)
+            along += (v * weight[d] * dy[i, d]).sum(d)
+        count = maximum(size("D").to(f32), 1.0)  # a row without elements has a scale, too
+        inverse = rsqrt(squares / count + eps)
+        pull = along / count * inverse * inverse
+        scale[i] = inverse
+        for d in tiles("D"):
+            dx[i, d] = inverse * (dy[i, d] * weight[d].to(f32) - x[i, d] * pull)
+
+
+def reference_rmsnorm_weight_backward(x: Any, dy: Any, scale: Any) -> dict[str, Exact]:
+    """dweight = the sum over rows of dy x scale."""
+    terms = wide(x) * wide(dy) * wide(scale)[:, None]
+    return {"dweight": Exact(terms.sum(axis=0), np.abs(terms).sum(axis=0), x.shape[0])}
+
+
+@operator(reference_rmsnorm_weight_backward, writes=("dweight",))
+@kernel
+def rmsnorm_weight_backward(x: Tensor["M", "D"], dy: Tensor["M", "D"], scale: Tensor["M"], dweight: Tensor["D"]):
+    for d in parallel("D"):
+        total = zeros(d, dtype=f32)
+        for i in tiles("M"):
+            total += (x[i, d].to(f32) * dy[i, d] * scale[i]).sum(i)
+        dweight[d] = total
 
 
 def reference_add_rmsnorm(x: Any, residual: Any, weight: Any, eps: float) -> dict[str, Exact]:

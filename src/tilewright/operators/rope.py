@@ -33,10 +33,18 @@ def _turn(x0: Any, x1: Any, cos: tuple[Any, Any], sin: tuple[Any, Any]) -> tuple
     return x0 * cos[0] - x1 * sin[0], x1 * cos[1] + x0 * sin[1]
 
 
-def reference_rope(x: Any, cos: Any, sin: Any, positions: Any = None, rest: Any = None) -> dict[str, Exact]:
-    """y = x turned by row `positions[b, s]` of cos and sin (row s without positions); rest_y = rest."""
+def _turn_back(x0: Any, x1: Any, cos: tuple[Any, Any], sin: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The transpose of `_turn`: the sine of the other half, negated. Halves are alike in all tables of models."""
+    return x0 * cos[0] + x1 * sin[1], x1 * cos[1] - x0 * sin[0]
+
+
+def reference_rope(
+    x: Any, cos: Any, sin: Any, positions: Any = None, rest: Any = None, inverse: bool = False
+) -> dict[str, Exact]:
+    """y = x turned by row `positions[b, s]` of cos and sin (row s without positions), or turned back; rest_y = rest."""
     rows = np.arange(x.shape[1])[None] if positions is None else positions
     x, cos, sin = wide(x), wide(cos)[rows][:, :, None], wide(sin)[rows][:, :, None]
+    sin = -sin[..., ::-1, :] if inverse else sin
     exact = {"y": Exact(_turned(x, cos, sin), _turned_size(x, cos, sin), 2)}
     return exact if rest is None else {**exact, "rest_y": Exact.copied(wide(rest))}
 
@@ -51,11 +59,14 @@ def rope(
     positions: Tensor["B", "S"] = None,
     rest: Tensor["B", "S", "H", "E"] = None,
     rest_y: Tensor["B", "S", "H", "E"] = None,
+    *,
+    inverse=False,
 ):
+    turn = _turn_back if inverse else _turn
     for b, s, h in parallel(each("B"), each("S"), "H"):
         p = coord(s) if positions is None else positions[b, s]
         r = whole("R")
-        turned = _turn(x[b, s, h, 0, r].to(f32), x[b, s, h, 1, r].to(f32), *_row(cos, sin, p, r))
+        turned = turn(x[b, s, h, 0, r].to(f32), x[b, s, h, 1, r].to(f32), *_row(cos, sin, p, r))
         y[b, s, h, 0, r] = turned[0]
         y[b, s, h, 1, r] = turned[1]
         if rest is not None:

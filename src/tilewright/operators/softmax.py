@@ -44,3 +44,22 @@ def softmax(x: Tensor["M", "D"], y: Tensor["M", "D"]):
         share = 1.0 / total
         for d in tiles("D"):
             y[i, d] = exp(x[i, d] - top) * share
+
+
+def reference_softmax_backward(y: Any, dy: Any) -> dict[str, Exact]:
+    """dx = y (dy - sum(y dy)), from the result y of softmax."""
+    y, dy = wide(y), wide(dy)
+    along = np.sum(y * dy, axis=-1, keepdims=True)
+    magnitude = np.abs(y) * (np.abs(dy) + np.sum(np.abs(y * dy), axis=-1, keepdims=True))
+    return {"dx": Exact(y * (dy - along), magnitude, y.shape[1])}
+
+
+@operator(reference_softmax_backward, writes=("dx",))
+@kernel
+def softmax_backward(y: Tensor["M", "D"], dy: Tensor["M", "D"], dx: Tensor["M", "D"]):
+    for i in parallel("M"):
+        along = zeros(i, dtype=f32)
+        for d in tiles("D"):
+            along += (y[i, d].to(f32) * dy[i, d]).sum(d)
+        for d in tiles("D"):
+            dx[i, d] = y[i, d] * (dy[i, d].to(f32) - along)

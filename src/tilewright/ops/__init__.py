@@ -8,10 +8,10 @@ that computes each time it is called. Gradients are not recorded.
 
 from tilewright.ops.attention import attention, paged_attention
 from tilewright.ops.backend import Launch, using
-from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu
+from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu, swiglu_backward
 from tilewright.ops.linear import gate_up, linear, matmul
 from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
-from tilewright.ops.rows import add_rmsnorm, argmax, layernorm, rmsnorm, softmax
+from tilewright.ops.rows import add_rmsnorm, argmax, layernorm, rmsnorm, rmsnorm_backward, softmax, softmax_backward
 
 __all__ = [
     "Launch",
@@ -27,11 +27,14 @@ __all__ = [
     "paged_attention",
     "paged_rope_cache",
     "rmsnorm",
+    "rmsnorm_backward",
     "rope",
     "rope_cache",
     "scale_add",
     "silu",
     "softmax",
+    "softmax_backward",
     "swiglu",
+    "swiglu_backward",
     "using",
 ]

@@ -7,7 +7,7 @@ import functools
 from tilewright import operators
 from tilewright.errors import ArgumentError
 from tilewright.operators import Operator
-from tilewright.ops.backend import Options, Scalars, bind
+from tilewright.ops.backend import Launch, Options, Scalars, bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import INTEGERS, Operands, fold_rows, in_range
 from tilewright.runtime.buffer import Buffer
@@ -32,6 +32,23 @@ def gelu(x: Tensor, *, approximate: str = "none", out: Tensor | None = None) -> 
 def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
     """`silu(gate) * up`: gate[...] and up[...] of one shape; `out` may be either of them."""
     return _elementwise(operators.swiglu, {"gate": gate, "up": up}, "y", out)
+
+
+@op
+def swiglu_backward(
+    gate: Tensor, up: Tensor, dy: Tensor, *, out: tuple[Tensor, Tensor] | None = None
+) -> Bound[tuple[Tensor, Tensor]]:
+    """`(dgate, dup)` of `swiglu(gate, up)` for dy, the gradient of its result; all of one shape."""
+    given = Operands("swiglu_backward")
+    a = given.take("gate", gate)
+    b, slope = (given.expect(n, x, a.shape, why="the shape of gate") for n, x in (("up", up), ("dy", dy)))
+    first, second = out or (None, None)
+    first, dgate = given.output(first, gate, a.shape, a.dtype, name="out[0]")
+    second, dup = given.output(second, up, a.shape, b.dtype, name="out[1]")
+    if 0 in a.shape:
+        return Bound((), (first, second))
+    launches = _launches(operators.swiglu_backward, {"gate": a, "up": b, "dy": slope, "dgate": dgate, "dup": dup})
+    return Bound(launches, (first, second))
 
 
 @op
@@ -71,8 +88,14 @@ def _elementwise(
     out, y = given.output(out, operands[first], shape, buffers[first].dtype, in_place=tuple(operands))
     if 0 in shape:
         return Bound((), out)
-    buffers[result] = y
-    if not shape:
+    return Bound(_launches(operator, {**buffers, result: y}, scalars, options), out)
+
+
+def _launches(
+    operator: Operator, buffers: dict[str, Buffer], scalars: Scalars | None = None, options: Options | None = None
+) -> list[Launch]:
+    """`operator` over buffers of one shape, as few launches as their strides allow."""
+    rank = len(next(iter(buffers.values())).shape)
+    if not rank:
         buffers = {name: b.expand(0, 1) for name, b in buffers.items()}
-    parts = fold_rows(buffers, max(len(shape) - 1, 0))
-    return Bound([bind(operator, part, scalars, options) for part in parts], out)
+    return [bind(operator, part, scalars, options) for part in fold_rows(buffers, max(rank - 1, 0))]

@@ -46,6 +46,11 @@ class Op(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check, compute, and return what was written. A call like an earlier one of this thread is not bound again."""
         form = rebind.Form(backend.chosen(), args, kwargs)
+        if form.recorded:
+            from tilewright.ops import autograd
+
+            recorded: R = autograd.recorded(self._bound.__name__, args, kwargs)
+            return recorded
         ran, result = self._rebinding.run(form)
         if ran:
             known: R = result

@@ -21,6 +21,7 @@ def rope(
     *,
     interleaved: bool = False,
     positions: Tensor | None = None,
+    inverse: bool = False,
     out: Tensor | None = None,
 ) -> Bound[Tensor]:
     """Heads turned by their position: x[B, S, H, D], cos[P, R], sin[P, R] -> [B, S, H, D].
@@ -29,6 +30,9 @@ def rope(
     it token s uses row s. With R < D only the first R elements of a head turn and the rest is copied. Column d
     of cos and sin belongs to element d of a head: `y[d] = x[d] cos[d] + pair(x)[d] sin[d]`, where the pairs
     are (d, d + R/2) (NeoX, Llama) or, `interleaved`, (2d, 2d + 1) (GPT-J). `out` may be x itself.
+
+    `inverse` turns back by the same angles: the same program with the sine negated, which is also the gradient.
+    Under torch's autograd the call is recorded, in place too; cos and sin have no gradient.
     """
     given = Operands("rope")
     heads = given.expect("x", x, ("B", "S", "H", "D"))
@@ -51,7 +55,7 @@ def rope(
     if turned < d and not y.same_place(heads):
         operands["rest"] = heads.narrow(3, turned, d - turned)
         operands["rest_y"] = y.narrow(3, turned, d - turned)
-    return Bound((bind(operators.rope, {**operands, **tables, **where}),), out, check)
+    return Bound((bind(operators.rope, {**operands, **tables, **where}, options={"inverse": inverse}),), out, check)
 
 
 @op

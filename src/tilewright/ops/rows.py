@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
-from tilewright.language.dtypes import i64
+from tilewright.language.dtypes import f32, i64
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import INTEGERS, Operands, fold_rows
@@ -24,6 +24,47 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, out: Tensor | None 
         return Bound((), out)
     parts = fold_rows({"x": a, "y": y}, len(a.shape) - 1)
     return Bound([bind(operators.rmsnorm, {**part, **fixed}, {"eps": eps}) for part in parts], out)
+
+
+@op
+def rmsnorm_backward(
+    x: Tensor, weight: Tensor, dy: Tensor, eps: float = 1e-6, *, out: tuple[Tensor, Tensor] | None = None
+) -> Bound[tuple[Tensor, Tensor]]:
+    """`(dx, dweight)` of `rmsnorm(x, weight, eps)` for dy[..., D], the gradient of its result.
+
+    Rows of x and dy must fold to one dimension by strides (contiguous ones do): dweight[D] sums over all of them.
+    """
+    given = Operands("rmsnorm_backward")
+    a = given.take("x", x, rank=1)
+    slope = given.expect("dy", dy, a.shape, why="the shape of x")
+    w = given.expect("weight", weight, a.shape[-1:], why="D is the last dimension of x")
+    first, second = out or (None, None)
+    first, dx = given.output(first, x, a.shape, a.dtype, name="out[0]")
+    second, dweight = given.output(second, weight, w.shape, w.dtype, name="out[1]")
+    lead = len(a.shape) - 1
+    parts = list(fold_rows({"x": a, "dy": slope, "dx": dx}, lead))
+    if len(parts) > 1:
+        given.refuse("x", a, "has rows that do not fold to one dimension; pass x.contiguous(), dy too")
+    _, scale = given.output(None, x, (parts[0]["x"].shape[0],), f32)
+    rows, tables = parts[0], {"scale": scale}
+    launches = [
+        bind(operators.rmsnorm_backward, {**rows, **tables, "weight": w}, {"eps": eps}),
+        bind(operators.rmsnorm_weight_backward, {"x": rows["x"], "dy": rows["dy"], **tables, "dweight": dweight}),
+    ]
+    return Bound(launches, (first, second))
+
+
+@op
+def softmax_backward(y: Tensor, dy: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+    """dx of `y = softmax(x)` for dy[..., D], the gradient of y: y (dy - sum(y dy)). `out` may be dy itself."""
+    given = Operands("softmax_backward")
+    a = given.take("y", y, rank=1)
+    slope = given.expect("dy", dy, a.shape, why="the shape of y")
+    out, dx = given.output(out, y, a.shape, a.dtype, in_place=("dy",))
+    if 0 in dx.shape:
+        return Bound((), out)
+    parts = fold_rows({"y": a, "dy": slope, "dx": dx}, len(a.shape) - 1)
+    return Bound([bind(operators.softmax_backward, part) for part in parts], out)
 
 
 @op

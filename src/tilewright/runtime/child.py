@@ -69,6 +69,11 @@ class Child:
         self._base = 0
         self._pending = b""
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def ask(self, job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """The answer to a job within `seconds`; ChildDied if there is none, and the process is gone."""
         if self._process is None:

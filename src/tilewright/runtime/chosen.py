@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from tilewright.design.book.key import Key
+from tilewright.design.book.record import Record
 from tilewright.design.book.semantics import semantics
 from tilewright.design.book.store import FILE, Book
 from tilewright.design.default import Facts
-from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.knobs import knobs
 from tilewright.language import ir
@@ -45,7 +45,7 @@ def sizes_of(kernel: ir.Kernel, machine: Machine) -> frozenset[tuple[tuple[str, 
     return frozenset(tuple((d, dict(k.sizes)[d]) for d in kernel.dims) for k in found)
 
 
-def designed_for(kernel: ir.Kernel, facts: Facts, threads: int) -> Design | None:
+def record_for(kernel: ir.Kernel, facts: Facts, threads: int) -> Record | None:
     """The design that was found, or confirmed, on this host for just these facts; None to use the default."""
     path = _in_use()
     if path is None:
@@ -53,7 +53,7 @@ def designed_for(kernel: ir.Kernel, facts: Facts, threads: int) -> Design | None
     key = Key.of(kernel, facts, threads=threads, numerics=knobs().numerics)
     book = _opened(path)
     record = book.get(key) or (book.get(key.unaligned) if facts.aligned else None)
-    return record.design if record is not None and not legal(kernel, record.design, facts) else None
+    return record if record is not None and not legal(kernel, record.design, facts) else None
 
 
 def forget() -> None:
@@ -72,4 +72,4 @@ def _verified(path: Path) -> tuple[Key, ...]:
     return tuple(record.key for record in _opened(path).list() if record.verified)
 
 
-__all__ = ["book_path", "designed_for", "forget", "open_book", "sizes_of"]
+__all__ = ["book_path", "forget", "open_book", "record_for", "sizes_of"]

@@ -135,6 +135,24 @@ def search(
     return task.run(room, strategy, progress, again)
 
 
+def search_for(
+    subject: Subject,
+    *,
+    budget: Budget,
+    numerics: str = "free",
+    seed: int = 0,
+    book: Book | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Designed:
+    """As `search`, of a subject that was put together already: the design of least latency."""
+    goal = parse_objective("latency", None)
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed)
+    known = task.book.get(task.key)
+    if known is not None:
+        return Designed(known, subject.options, "book")
+    return task.run(budget, "evolve", progress, False)
+
+
 def retrust(key: Key, book: Book, subject: Subject, runner: TrialRunner, seed: int = 0) -> Record | None:
     """Verify and measure here what others say of `key`; the best of it beside the default, now trusted, or None.
 
@@ -176,6 +194,7 @@ class _Task:
         begun = time.monotonic()
         with TrialRunner(self.subject, seed=self.seed) as runner:
             if not again and (record := retrust(self.key, self.book, self.subject, runner, self.seed)) is not None:
+                self._keep(record)
                 return self._designed(record, "hint", runner, begun, None)
             run, resumed = self._earlier(again)
 
@@ -191,7 +210,7 @@ class _Task:
                 self.subject.kernel,
                 self.subject.facts,
                 runner if pinned is None else _Pinned(runner, pinned, self.subject),
-                model=self._model(pinned),
+                model=self._model(pinned, run),
                 budget=room,
                 objective=self.goal,
                 strategy=strategy,
@@ -233,15 +252,21 @@ class _Task:
                 return run, [m.trial for m in known if m.run == run]
         return uuid.uuid4().hex[:12], []
 
-    def _model(self, pinned: Design | None) -> Callable[[Design], float]:
-        from tilewright.design.cost import estimate
+    def _model(self, pinned: Design | None, run: str) -> Callable[[Design], float]:
+        """Seconds by the cost model, corrected by what earlier runs of its program taught where that is better."""
+        from tilewright.design.cost import estimate, features
+        from tilewright.runtime.learned import learned
 
         kernel, facts = self.subject.kernel, self.subject.facts
+        correction = learned(self.book, self.key, kernel, facts.machine, without=run)
 
         def seconds(design: Design) -> float:
             if pinned is not None and differs(kernel, design, pinned):
                 return math.inf
-            return estimate(kernel, design, facts).seconds
+            said = estimate(kernel, design, facts)
+            if correction is None:
+                return said.seconds
+            return correction.predict(features(kernel, design, facts, said), said.seconds)
 
         return seconds
 
@@ -295,4 +320,4 @@ def _record(key: Key, result: Result, seed: int) -> Record:
     return replace(record, runner_up=None) if lost else record
 
 
-__all__ = ["Designed", "retrust", "search"]
+__all__ = ["Designed", "retrust", "search", "search_for"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
-import struct
+import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tilewright.build.kernel_cache import Binary, Request, build
+from tilewright.build.kernel_cache import Request, build
+from tilewright.design.book.record import Record
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.emit import abi
@@ -21,109 +18,19 @@ from tilewright.errors import MachineError
 from tilewright.knobs import knobs
 from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
-from tilewright.runtime import debug, pool
+from tilewright.runtime import debug, modes, pool
+from tilewright.runtime.buckets import Exact, nearest_of, place_of, shape_of
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
+from tilewright.runtime.monitor import MONITOR
+from tilewright.runtime.table import TABLE, Slot, Special
 
 if TYPE_CHECKING:
     from tilewright.runtime.cuda.kernel import GpuLaunch
     from tilewright.runtime.cuda.packed import PackedLaunch
 
-_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-# A region on the pool costs about a microsecond: less work than this (in seconds, at the rates below) runs alone.
-_WORTH_A_TEAM = 6e-6
-_BYTES_A_SECOND, _FLOPS_A_SECOND = 20e9, 60e9
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A compiled operator for one class of operands: call `bind` to get launches."""
-
-    name: str
-    program: ir.Kernel
-    design: Design
-    binary: Binary
-    flops_of: tuple[tuple[str, ...], ...]  # for each dot, the axes' dims whose product is its multiplications
-    entry: Any = field(repr=False, compare=False)
-
-    def bind(self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]) -> Launch:
-        """A launch on these operands."""
-        program = self.program
-        words = np.zeros(abi.word_count(program), np.int64)
-        for p in program.params:
-            if p.dims is None:
-                words[abi.scalar_word(program, p.name)] = _scalar_bits(p, scalars[p.name])
-                continue
-            buffer, at = buffers[p.name], abi.tensor_word(program, p.name)
-            words[at] = buffer.pointer
-            words[at + 1 : at + 1 + len(buffer.strides)] = buffer.strides
-        for dim in program.dims:
-            words[abi.dim_word(program, dim)] = sizes[dim]
-        team = self._team(buffers, sizes)
-        if team is not None:
-            words[abi.POOL], words[abi.ENTRY] = team.context_address, team.entry_address
-        threads = 1 if team is None else team.threads
-        words[abi.THREADS] = threads
-        room = sum(r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace)
-        return Launch(self, words, room, buffers)
-
-    def _team(self, buffers: Mapping[str, Buffer], sizes: dict[str, int]) -> pool.Pool | None:
-        """The pool, where there is enough to do; of no more threads than the design says it pays to use."""
-        work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
-        for dims in self.flops_of:
-            work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
-        if work < _WORTH_A_TEAM:
-            return None
-        available = pool.available_threads()
-        team = pool.get(min(available, self.design.number("threads", available)))
-        return team if team.threads > 1 else None
-
-
-class Launch:
-    """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds."""
-
-    __slots__ = ("_address", "_entry", "_room", "kernel", "operands", "words")
-
-    def __init__(self, kernel: Kernel, words: np.ndarray, room: int, operands: Mapping[str, Buffer]) -> None:
-        self.kernel = kernel
-        self.words = words  # see emit.abi
-        self.operands = operands  # whose owners keep their memory alive
-        self._address = words.ctypes.data
-        self._entry = kernel.entry
-        self._room = room
-
-    def __call__(self) -> None:
-        if self._room:
-            self.words[abi.WORKSPACE] = _arena(self._room)
-        self._entry(self._address)
-
-    @property
-    def program(self) -> ir.Kernel:
-        """What it computes."""
-        return self.kernel.program
-
-    @property
-    def relies_on_alignment(self) -> bool:
-        """Whether its kernel is right only where pointers lie as they did when it was bound."""
-        return any(True for _ in self.kernel.design.prefixed("nontemporal"))
-
-    def pointer_word(self, name: str) -> int:
-        """The word that holds the pointer of a tensor."""
-        return abi.tensor_word(self.kernel.program, name)
-
-    def detached(self) -> Launch:
-        """The same launch with words of its own, which keeps no operand alive."""
-        return Launch(self.kernel, self.words.copy(), self._room, {})
-
-    @property
-    def room(self) -> int:
-        """Bytes of workspace that a call takes."""
-        return self._room
-
-    def run_in(self, workspace: int) -> None:
-        """As a call, in `room` bytes at this address, a multiple of 64."""
-        self.words[abi.WORKSPACE] = workspace
-        self._entry(self._address)
+MOST_KERNELS = 2048
+"""Generic kernels, and designs of the book, that are kept in memory."""
 
 
 def bind(
@@ -142,8 +49,8 @@ def bind(
 
         return gpu.bind(program, buffers, scalars, sizes)
     layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
-    kernel = _chosen(program, layouts, sizes) or _kernel(program, layouts, program.significant(sizes))
-    launch = kernel.bind(buffers, scalars, sizes)
+    slot = _slot(Origin(program, layouts, operator, tuple(sorted(options.items()))), sizes)
+    launch = _dispatched(slot, buffers, scalars, sizes)
     return launch if knobs().debug < 2 else debug.timed(launch, buffers, sizes)
 
 
@@ -174,31 +81,88 @@ def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tu
 Layouts = tuple[tuple[str, abi.TensorLayout], ...]
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
 _by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
-_listed: dict[Program, frozenset[tuple[tuple[str, int], ...]]] = {}  # sizes that the book has designs for
-_asked: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel | None] = {}
+_listed: dict[Program, frozenset[Exact]] = {}  # sizes that the book has designs for
 _compiling = threading.Lock()
 
 
-def _chosen(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kernel | None:
-    """The kernel of a design that the book holds for these very sizes; it is read once, and asked once for each."""
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a slot is about: the program and how its operands lie, and the call that it was traced from."""
+
+    program: Program
+    layouts: Layouts
+    operator: Any
+    options: tuple[tuple[str, object], ...]
+
+    def generic(self, sizes: dict[str, int]) -> Kernel:
+        """The generic kernel for these sizes."""
+        return _kernel(self.program, self.layouts, self.program.significant(sizes))
+
+    def request(self, sizes: dict[str, int], design: Design | None = None) -> Request:
+        """What has to be built for a design (the generic one) at these sizes."""
+        return requested(self.program, self.layouts, sizes, machine(), design)
+
+
+def _slot(origin: Origin, sizes: dict[str, int]) -> Slot:
+    """The slot of a call: that of its very sizes where the book has a design for them, else of their ranges."""
+    program, settings = origin.program, knobs()
+    exact = tuple(sizes.items())
+    listed = _listed_sizes(program)
+    place = exact if exact in listed else place_of(program.kernel, sizes, program.whole)
+    key = (program, origin.layouts, place, settings.mode == "generic", settings.numerics, pool.available_threads())
+    slot = TABLE.get(key)
+    if slot is None:
+        slot = Slot(key, shape_of(program.kernel, sizes), place, origin)
+        _ask_the_book(slot, sizes, listed)
+        slot = TABLE.add(slot)
+    return slot
+
+
+def _listed_sizes(program: Program) -> frozenset[Exact]:
+    """The sizes that the book has designs for; it is read once for each program."""
     listed = _listed.get(program)
     if listed is None:
         from tilewright.runtime.chosen import sizes_of
 
         listed = _listed[program] = sizes_of(program.kernel, machine())
-    exact = tuple(sizes.items())
-    if exact not in listed:
-        return None
-    key = (program, layouts, exact)
-    if key not in _asked:
-        from tilewright.runtime.chosen import designed_for
+    return listed
 
-        facts = facts_of(layouts, sizes, machine())
-        with _compiling:
-            design = designed_for(program.kernel, facts, pool.available_threads())
-            request = requested(program, layouts, sizes, machine(), design)
-            _asked[key] = None if design is None else _shared(request, program)
-    return _asked[key]
+
+def _ask_the_book(slot: Slot, sizes: dict[str, int], listed: frozenset[Exact]) -> None:
+    """Let a new slot begin with the design that the book holds for its sizes, or for sizes in its ranges."""
+    from tilewright.runtime.chosen import record_for
+
+    for known in nearest_of(slot.place, sizes, listed):
+        at, origin = dict(known), slot.origin
+        record = record_for(origin.program.kernel, facts_of(origin.layouts, at, machine()), pool.available_threads())
+        if record is not None:
+            _take_from_the_book(slot, known, record)
+            return
+
+
+def _take_from_the_book(slot: Slot, known: Exact, record: Record) -> None:
+    origin, at = slot.origin, dict(known)
+    slot.fixed = True
+    if record.design == origin.request(at).design:
+        slot.state, slot.reason = "kept generic", "the book holds no better design than the generic kernel's"
+        return
+    with _compiling:
+        kernel = _shared(origin.request(at, record.design), origin.program)
+    slot.special = Special(kernel, known, record.seconds, record.default_seconds)
+    slot.state, slot.reason = "specialised", "the book holds a design for its sizes"
+
+
+def _dispatched(
+    slot: Slot, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]
+) -> Dispatched:
+    """A launch that follows its slot."""
+    origin: Origin = slot.origin
+    pinned = origin.request(sizes).design if knobs().numerics == "pinned" else None
+    how = Dispatch(slot, partial(origin.generic, sizes), sizes, pinned)
+    special = slot.special
+    kernel = how.kernel(special, strict=False)
+    launch = kernel.bind(buffers, scalars, sizes)
+    return Dispatched(launch, special, how, MONITOR.counter(slot.shape), kernel.work(buffers, sizes))
 
 
 def forget_chosen() -> None:
@@ -206,9 +170,9 @@ def forget_chosen() -> None:
     from tilewright.runtime import chosen, rebind
 
     chosen.forget()
-    rebind.forget()
+    TABLE.clear()
     _listed.clear()
-    _asked.clear()
+    rebind.forget()
 
 
 def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...]) -> Kernel:
@@ -218,7 +182,7 @@ def _kernel(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ..
     if found is None:
         with _compiling:
             found = _kernels.get(key) or _designed(program, layouts, dict(sizes))
-            _kernels[key] = found
+            _bounded(_kernels)[key] = found
     return found
 
 
@@ -229,8 +193,15 @@ def _designed(program: Program, layouts: Layouts, sizes: dict[str, int]) -> Kern
 def _shared(request: Request, program: Program) -> Kernel:
     key = (program, request.layouts, request.sizes, request.design)
     if key not in _by_design:
-        _by_design[key] = compiled(program, request)
+        _bounded(_by_design)[key] = compiled(program, request)
     return _by_design[key]
+
+
+def _bounded(known: dict[Any, Kernel]) -> dict[Any, Kernel]:
+    """Make room for one more: what was needed first is found on disk if it is needed again."""
+    while len(known) >= MOST_KERNELS:
+        del known[next(iter(known))]
+    return known
 
 
 def requested(
@@ -255,7 +226,8 @@ def compiled(program: Program, request: Request, known: Machine | None = None) -
     _ask_for_tiles(request.design)
     known = known or machine()
     binary = build(request, known, debug.observer(known))
-    name, entry = request.kernel.name, _PROTOTYPE(binary.address)
+    modes.count(compiled=binary.seconds > 0)
+    name, entry = request.kernel.name, PROTOTYPE(binary.address)
     return Kernel(name, request.kernel, request.design, binary, program.multiplications, entry)
 
 
@@ -273,9 +245,11 @@ def _ask_for_tiles(design: Design) -> None:
         raise MachineError("the system does not let this process use AMX tiles; set TILEWRIGHT_MACHINE=x86-avx512")
 
 
-@cache
 def machine() -> Machine:
-    """The machine that kernels are compiled for: this one, or what TILEWRIGHT_MACHINE names."""
+    """The machine that kernels are compiled for: this one, or what TILEWRIGHT_MACHINE names.
+
+    As the settings and the affinity of now have it, which detection remembers by: the book's keys must follow them.
+    """
     return Machine.detect()
 
 
@@ -323,27 +297,22 @@ def _sizes(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> dict[str, int]:
     return sizes
 
 
-def _scalar_bits(p: ir.Param, value: float | int) -> int:
-    if p.dtype.name == "f32":
-        return int(struct.unpack("<i", struct.pack("<f", value))[0])
-    if p.dtype.name == "f64":
-        return int(struct.unpack("<q", struct.pack("<d", value))[0])
-    return int(value)
-
-
-_local = threading.local()
-
-
-def _arena(room: int) -> int:
-    """Address of at least `room` bytes of this thread's workspace, aligned to cache lines."""
-    if getattr(_local, "room", 0) < room:
-        _local.memory = np.empty(room + 64, np.uint8)
-        _local.address = -(-_local.memory.ctypes.data // 64) * 64
-        _local.room = room
-    address: int = _local.address
-    return address
-
-
 def kernels() -> tuple[Kernel, ...]:
     """Every kernel in use, in the order in which they were first needed."""
     return tuple(_by_design.values())
+
+
+def _after_fork() -> None:
+    """A child is alone: locks that other threads of its parent held would never be released."""
+    global _compiling
+    _compiling = threading.Lock()
+    TABLE.after_fork()
+    MONITOR.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+__all__ = [
+    "MOST_KERNELS", "TABLE", "Dispatched", "Kernel", "Launch", "Layouts", "Origin", "Program",
+    "bind", "compiled", "facts_of", "forget_chosen", "kernels", "layout_of", "machine", "requested", "whole_dims",
+]  # fmt: skip

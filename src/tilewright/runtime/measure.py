@@ -123,6 +123,7 @@ def compare(
     poison: Callable[[], object] | None = None,
     wake: Callable[[], object] | None = None,
     prewarm: bool = True,
+    rest: bool = True,
     min_rounds: int = MIN_ROUNDS,
 ) -> Comparison:
     """Time `candidates` against each other, interleaved, for about `seconds` (and at least `min_rounds`).
@@ -131,6 +132,8 @@ def compare(
     Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
     walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
     sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
+    `rest` pauses after the poison, for threads that wrote it and still wait in a loop; without them it only lets others
+    take what the caches hold, and a warm sample is then none.
     `wake` runs untimed right before every sample: let it wake the threads that candidates run on, which sleep by then.
     Garbage collection is off meanwhile. Raises ArgumentError for no candidate or a negative budget.
     """
@@ -144,7 +147,7 @@ def compare(
         call()  # compiles, and touches every page for the first time
     batch = {name: 1 if flush else _batch(call) for name, call in candidates.items()}
     batch[CONTROL] = batch[order[0]]
-    prepare = _preparation(flush, poison, prewarm)
+    prepare = _preparation(flush, poison, prewarm, rest)
     samples: dict[str, list[float]] = {name: [] for name in entries}
     with _no_gc():
         deadline = time.perf_counter() + seconds
@@ -201,7 +204,7 @@ def rotations(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _preparation(
-    flush: bool | Callable[[], None], poison: Callable[[], object] | None, prewarm: bool
+    flush: bool | Callable[[], None], poison: Callable[[], object] | None, prewarm: bool, rest: bool
 ) -> Callable[[Callable[[], object]], None]:
     """What happens, untimed, before a sample. Poison comes before the flush, which then also writes it back."""
     evict = flush if callable(flush) else cache_flusher() if flush else None
@@ -215,7 +218,7 @@ def _preparation(
             poison()
         if evict is not None:
             evict()
-        elif poison is not None:
+        elif poison is not None and rest:
             time.sleep(SETTLE_S)  # whoever wrote the poison may still have threads that wait in a loop
 
     return prepare

@@ -67,13 +67,14 @@ class Launch(Protocol):
 class Form:
     """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
 
-    __slots__ = ("_device", "key", "pointers", "tensors")
+    __slots__ = ("_asks", "_device", "key", "pointers", "tensors")
 
     def __init__(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.tensors: list[Any] = []
         self.pointers: list[int] = []
         key: list[Any] = [_epoch, first, len(args), *kwargs]
         self._device = _CPU
+        self._asks = False
         described = self._describe(args, key) and (not kwargs or self._describe(kwargs.values(), key))
         ids = [id(x) for x in self.tensors]
         if len(set(ids)) < len(ids):  # one tensor in two places
@@ -81,6 +82,13 @@ class Form:
         if self._device != _CPU:
             key.append(current_stream()(self._device))
         self.key: tuple[Any, ...] | None = tuple(key) if described else None
+        if not described:
+            self._asks = any(getattr(x, "requires_grad", False) for x in (*args, *kwargs.values()))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether autograd has to know of the call: an operand asks for a gradient, and gradients are on."""
+        return self._asks and _gradients_are_on()()
 
     def _describe(self, values: Iterable[Any], key: list[Any]) -> bool:
         """Each value adds its type, then a fixed number of facts, so that no two calls give the same key."""
@@ -94,6 +102,8 @@ class Form:
                 self._device = device = x.get_device()
                 if device < 0 and not x.is_cpu:
                     return False
+                if x.requires_grad:
+                    self._asks = True
                 place = pointer % _LINE == 0 if device < 0 else pointer & -pointer & (2 * _LINE - 1)
                 key += (kind, x.dtype, x.shape, strides, device, place)
             elif kind is np.ndarray:
@@ -113,6 +123,14 @@ class Form:
             self.tensors.append(x)
             self.pointers.append(pointer)
         return True
+
+
+@cache
+def _gradients_are_on() -> Callable[[], bool]:
+    import torch
+
+    on: Callable[[], bool] = torch.is_grad_enabled
+    return on
 
 
 @cache
@@ -136,7 +154,6 @@ class _Part:
     """A launch of its own, and where its pointers come from: (word, number of the tensor, bytes from its start)."""
 
     launch: Launch
-    words: Any
     sources: tuple[tuple[int, int, int], ...]
 
 
@@ -181,8 +198,9 @@ class Rebound:
         if self.low_bits and any(p % _LINE != low for p, low in zip(pointers, self.low_bits, strict=True)):
             return False, None
         for part in self.parts:
+            words = part.launch.words
             for word, tensor, offset in part.sources:
-                part.words[word] = pointers[tensor] + offset
+                words[word] = pointers[tensor] + offset
             part.launch()
         if self.several:
             return True, tuple([tensors[n] for n in self.results])
@@ -224,7 +242,7 @@ def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> _Par
         (launch.pointer_word(name), places[name], b.pointer - buffers[places[name]].pointer)
         for name, b in launch.operands.items()
     )
-    return _Part(own, own.words, sources)
+    return _Part(own, sources)
 
 
 def _stored(program: ir.Kernel) -> set[str]:

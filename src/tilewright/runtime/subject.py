@@ -116,7 +116,7 @@ class Subject:
     def facts(self) -> Facts:
         """What a design may rely on."""
         known = dispatch.facts_of(self.layouts, self.sizes, self.machine)
-        return replace(known, fixed=frozenset(self.program.whole))
+        return replace(known, fixed=frozenset(self.program.whole), threads=self.threads)
 
     def request(self, design: Design) -> Request:
         """What has to be built for a design."""

@@ -206,8 +206,9 @@ class Trials:
 
     def _compare(self, launches: dict[str, Any], seconds: float, rounds: int) -> Comparison:
         return compare(
-            launches, seconds=seconds, flush=self.flush, poison=self._poison, wake=self.wake, min_rounds=rounds
-        )
+            launches, seconds=seconds, flush=self.flush, poison=self._poison, wake=self.wake, rest=False,
+            min_rounds=rounds,
+        )  # fmt: skip
 
     @staticmethod
     def _note(found: dict[str, Any], seen: Comparison, texts: list[str], first: str) -> None:

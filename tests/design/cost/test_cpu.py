@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,29 @@ def test_bytes_of_memory_are_those_of_the_operands_where_each_is_read_once():
     found = estimate(MATMUL, design, facts(MATMUL, "zen5", M=1, N=8192, K=8192))
     assert found.value("memory bytes") == pytest.approx(4 * (8192 * 8192 + 8192 + 8192), rel=1e-3)
     assert found.bound == "memory"
+
+
+def test_the_memory_of_one_pass_does_not_hide_behind_the_arithmetic_of_another():
+    # 16 MiB of rows of 16 KiB: they come from memory in the first pass; exponentials are in the second and third.
+    kernel = traced("softmax")
+    known = facts(kernel, "zen5", M=4096, D=4096)
+    design = Design.of(
+        {**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d"), "threads": 1}
+    )
+    found = estimate(kernel, design, known)
+    assert found.seconds > found.value("issue") + found.value("memory") / 2
+
+
+def test_a_kept_exponential_is_computed_once_and_read_once():
+    kernel = traced("softmax")
+    known = facts(kernel, "zen5", M=64, D=1024)
+    again = Design.of({**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d"), "threads": 1})
+    one, two = (estimate(kernel, d, known) for d in (again.with_(keep__exp1=True), again))
+    vectors = 64 * 1024 / 16
+    # 15 instructions, of which 0.6 go to the units that multiply: two vectors a cycle; and the subtraction before them.
+    assert two.value("multiply") - one.value("multiply") == pytest.approx(vectors * (15 * 0.6 + 1) / 2)
+    assert one.value("store") - two.value("store") == pytest.approx(vectors)  # one vector a cycle
+    assert one.value("load") == pytest.approx(two.value("load"))  # the kept value in place of x
 
 
 def test_what_the_caches_hold_comes_from_no_memory():
@@ -90,3 +115,11 @@ def test_more_rows_never_take_less_time(m, n, k):
     small = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=16 * m, N=64 * n, K=64 * k))
     large = estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=32 * m, N=64 * n, K=64 * k))
     assert large.seconds >= small.seconds
+
+
+def test_a_search_for_one_thread_asks_about_one_thread():
+    known = facts(MATMUL, "zen5", M=512, N=512, K=512)
+    design = default_design(MATMUL, known)
+    (one, two) = (estimate(MATMUL, design, replace(known, threads=n)) for n in (1, 2))
+    assert (one.value("threads"), two.value("threads")) == (1, min(2, known.machine.cores))
+    assert one.value("issue") == pytest.approx(2 * two.value("issue"), rel=0.2)

@@ -51,6 +51,16 @@ def test_packing_is_a_phase_before_or_a_loop_inside():
     assert "b panel" in {a.buffer for a in second.root.accesses}
 
 
+def test_serial_loops_of_a_tile_take_turns():
+    kernel = traced("softmax")
+    design = Design.of({**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d")})
+    tiling = Tiling(program_of(kernel), design, facts(kernel, M=8, D=256))
+    (only,) = (share(p, tiling, 1) for p in Schedule(tiling).phases)
+    found = {n.axis: n.turn for n in only.root.walk() if not isinstance(n, Leaf)}
+    assert found == {"m": 0, "d": 0, "d1": 1, "d2": 2}
+    assert only.root.turns == {"x": 0, "y": 2}  # x comes in the first of them, whoever reads it again
+
+
 def test_threads_share_tiles_and_the_busiest_has_more():
     (two,) = shares(2, {"M": 24, "N": 96, "K": 64}, tile__m=8, tile__n=96, tile__k=1, lanes=("n",))
     assert two.threads == 2

@@ -1,7 +1,10 @@
 """The analytical model of a CPU: a design's loops, counted; the time of each phase on its busiest thread.
 
-    time of a phase = overlap(issue, L2, L3, memory) + copies into panels, by the busiest thread, + one hand-over
+    time of a phase = sum over its turns of overlap(issue and copies into panels, L2, L3, memory), by the busiest
+                      thread, + one hand-over
 
+The turns of a phase are the serial loops of its tiles: a row's maximum is known before its exponentials begin, so the
+memory of one turn does not hide behind the arithmetic of another.
 Caches are warm: what fits in a level was left there by the call before. Not modelled: address translation, hardware
 prefetchers that give up (short rows), turbo clocks, what other processes do.
 """
@@ -9,6 +12,8 @@ prefetchers that give up (short rows), turbo clocks, what other processes do.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tilewright.design.cost.issue import Issue
@@ -58,15 +63,29 @@ class Cost:
     misses: float = 0.0  # cycles
     excess: float = 1.0
 
+    def times(self, rates: Rates, threads: int) -> dict[str, float]:
+        """Seconds by what they are spent on."""
+        memory = self.memory_bytes / rates.memory + (self.around_bytes + self.kept_bytes) / rates.stream
+        return {
+            "issue": self.issue,
+            "chain": self.chain,
+            "spills": self.spill,
+            "loops": self.loops,
+            "copies": self.copies,
+            "L2": max(self.l2_bytes / rates.l2_rate, self.misses) / rates.clock,
+            "L3": self.l3_bytes / (rates.l3_rate * rates.clock),
+            "memory": threads * memory,
+        }
+
 
 class Model:
     """One design of one kernel on one machine."""
 
     def __init__(self, kernel: ir.Kernel, design: Design, facts: Facts) -> None:
         self.facts = facts
-        self.program: Program = program_of(kernel)
+        self.program: Program = program_of(kernel, design)
         self.tiling = Tiling(self.program, design, facts)
-        self.threads = max(1, min(facts.machine.cores, self.tiling.number("threads", facts.machine.cores)))
+        self.threads = max(1, min(facts.team, self.tiling.number("threads", facts.team)))
         self.rates: Rates = rates_of(facts.machine, self.threads)
         self.schedule = Schedule(self.tiling)
         self.issue = Issue(self.tiling, self.rates, self.schedule.panels)
@@ -78,44 +97,50 @@ class Model:
         costs = [self._phase(s, held) for s in shares]
         return _combined(costs, self.rates, self.threads)
 
-    def _phase(self, s: Share, held: float) -> Cost:
-        cost, rates = Cost(excess=s.excess), self.rates
-        self._count(s.root, s.excess, cost)
-        levels = ((rates.l1, "l2_bytes"), (rates.l2, "l3_bytes"), (rates.l3, "memory_bytes"))
-        for capacity, name in levels:
-            warm = kept(held, capacity)
-            moved = entering(s.root, capacity) if warm < 1.0 else {}
-            setattr(cost, name, (1.0 - warm) * sum(moved.values()))
-            if name == "l2_bytes":
-                cost.misses = self._misses(s.root, moved)
-        around = sum(p.rows * p.run for a, p in s.root.patches.items() if a.around)
-        cost.around_bytes = around
-        cost.kept_bytes = around * kept(held + around, rates.l3) * (AROUND_KEPT - 1.0)
-        return cost
+    def _phase(self, s: Share, held: float) -> list[Cost]:
+        """The turns of a phase: the serial loops of its tiles, of which one waits for the one before."""
+        costs: defaultdict[int, Cost] = defaultdict(lambda: Cost(excess=s.excess))
+        self._count(s.root, s.excess, costs)
+        self._move(s.root, held, costs)
+        return [costs[turn] for turn in sorted(costs)]
 
-    def _misses(self, root: Node, moved: Bytes) -> float:
+    def _move(self, root: Node, held: float, costs: Mapping[int, Cost]) -> None:
+        """Bytes that enter each level of memory, and those that go around the caches."""
+        rates = self.rates
+        for capacity, name in ((rates.l1, "l2_bytes"), (rates.l2, "l3_bytes"), (rates.l3, "memory_bytes")):
+            warm = kept(held, capacity)
+            moved = entering(root, capacity) if warm < 1.0 else {}
+            for (_, turn), count in moved.items():
+                setattr(costs[turn], name, getattr(costs[turn], name) + (1.0 - warm) * count)
+            if name == "l2_bytes":
+                self._misses(root, moved, costs)
+        for access, p in ((a, p) for a, p in root.patches.items() if a.around):
+            cost, around = costs[root.turns[access.buffer]], p.rows * p.run
+            cost.around_bytes += around
+            cost.kept_bytes += around * kept(held + around, rates.l3) * (AROUND_KEPT - 1.0)
+
+    def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:
         """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
         once, ahead = touched(root), _ahead(root)
-        waits = 0.0
-        for buffer, count in moved.items():
+        for (buffer, turn), count in moved.items():
             if buffer in ahead:
-                waits += max(0.0, count - once.get(buffer, 0.0)) / LINE * L2_LATENCY / ahead[buffer]
-        return waits
+                lines = max(0.0, count - once.get((buffer, turn), 0.0)) / LINE
+                costs[turn].misses += lines * L2_LATENCY / ahead[buffer]
 
     # ---------------------------------------------------------------------------------------------- cycles
-    def _count(self, node: Node, times: float, cost: Cost) -> None:
+    def _count(self, node: Node, times: float, costs: Mapping[int, Cost]) -> None:
         """Cycles of a loop that runs `times` times."""
-        clock = self.rates.clock
+        clock, cost = self.rates.clock, costs[node.turn]
         trips = node.trips * times
         leaves = all(isinstance(c, Leaf) for c in node.children)
         unroll = node.loop.unroll if node.loop is not None else 1
         cost.loops += (ENTRY * times + TRIP * trips / unroll) / clock if leaves or node.trips > 1 else 0.0
         for child in node.children:
             if isinstance(child, Leaf):
-                self._leaf(child, node, trips, cost)
+                self._leaf(child, node, trips, costs[child.turn])
             else:
-                self._count(child, trips, cost)
-                self._after(child, trips, cost)
+                self._count(child, trips, costs)
+                self._after(child, trips, costs[child.turn])
 
     def _leaf(self, leaf: Leaf, node: Node, trips: float, cost: Cost) -> None:
         slots = self.issue.work(leaf.work)
@@ -152,24 +177,22 @@ def _ahead(root: Node) -> dict[str, float]:
     return found
 
 
-def _combined(costs: list[Cost], rates: Rates, threads: int) -> Estimate:
-    """Phases one after the other."""
-    seconds, terms = 0.0, dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory"), 0.0)
-    for cost in costs:
-        core = cost.issue + cost.chain + cost.spill + cost.loops + cost.copies
-        l2 = max(cost.l2_bytes / rates.l2_rate, cost.misses) / rates.clock
-        l3 = cost.l3_bytes / (rates.l3_rate * rates.clock)
-        memory = threads * (cost.memory_bytes / rates.memory + (cost.around_bytes + cost.kept_bytes) / rates.stream)
-        seconds += overlap(core, l2, l3, memory) + HAND_OVER
-        for name, value in zip(
-            terms, (cost.issue, cost.chain, cost.spill, cost.loops, cost.copies, l2, l3, memory), strict=True
-        ):
+def _combined(phases: list[list[Cost]], rates: Rates, threads: int) -> Estimate:
+    """Phases one after the other, and in each its turns; a turn's arithmetic and its memory overlap."""
+    seconds = HAND_OVER * len(phases)
+    terms = dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory"), 0.0)
+    for cost in (c for phase in phases for c in phase):
+        parts = cost.times(rates, threads)
+        core = sum(parts[n] for n in ("issue", "chain", "spills", "loops", "copies"))
+        seconds += overlap(core, parts["L2"], parts["L3"], parts["memory"])
+        for name, value in parts.items():
             terms[name] += value
     listed = tuple(Term(n, v, "s") for n, v in terms.items())
-    return Estimate(seconds, largest(listed), (*listed, *_counts(costs, threads)))
+    return Estimate(seconds, largest(listed), (*listed, *_counts(phases, threads)))
 
 
-def _counts(costs: list[Cost], threads: int) -> tuple[Term, ...]:
+def _counts(phases: list[list[Cost]], threads: int) -> tuple[Term, ...]:
+    costs = [c for phase in phases for c in phase]
     last = costs[-1] if costs else Cost()
     return (
         Term("L2 bytes", sum(c.l2_bytes for c in costs), "byte"),
@@ -183,7 +206,7 @@ def _counts(costs: list[Cost], threads: int) -> tuple[Term, ...]:
         Term("store", sum(c.slots.store for c in costs), "cycle"),
         Term("instructions", sum(c.slots.instructions for c in costs), "1"),
         Term("imbalance", last.excess, "1"),
-        Term("phases", len(costs), "1"),
+        Term("phases", len(phases), "1"),
         Term("threads", threads, "1"),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tilewright.design.cost.rates import LINE, Rates
 from tilewright.design.cost.schedule import COPY_DEPTH, COPY_ROWS, Copy, Work
-from tilewright.design.cost.slots import FUSED, INSTRUCTIONS, Slots
+from tilewright.design.cost.slots import Slots
 from tilewright.design.cost.tiling import Tiling
 from tilewright.language import ir
 
@@ -132,7 +132,7 @@ class Issue:
         if ref.buffer in self.panels:
             own = self.program.operands[ref.buffer][0]
             return lane if lane == own and self.panels[ref.buffer] == "panel" else None
-        unit = [i for d in self.t.facts.unit.get(ref.buffer, ()) if (i := ref.index[d]) in axes]
+        unit = [i for d in self.t.unit(ref.buffer) if (i := ref.index[d]) in axes]
         if lane is None or lane in unit:
             return lane
         return next((str(a) for a in unit if a in self.t.lanes and self.t.width(str(a)) > 1), None)
@@ -152,10 +152,10 @@ class Issue:
 
     def _crossing(self, ref: ir.Ref, size: int) -> float:
         """The share of loads of `size` bytes that cross a line: where rows are no multiple of one."""
-        param = self.program.kernel.param(ref.buffer)
-        if param.dims is None or size <= 4 or ref.buffer in self.panels:
+        param = self.program.buffer(ref.buffer)
+        if param.dims is None or size <= 4 or ref.buffer in self.panels or ref.buffer in self.program.scratch:
             return 0.0
-        last = param.dims[next(iter(self.t.facts.unit.get(ref.buffer, ())), len(param.dims) - 1)] if param.dims else 1
+        last = param.dims[next(iter(self.t.unit(ref.buffer)), len(param.dims) - 1)] if param.dims else 1
         row = param.dtype.bytes * (self.t.facts.sizes.get(last, 1) if isinstance(last, str) else last)
         return 0.0 if row % size == 0 or len(param.dims) == 1 else min(1.0, size / LINE)
 
@@ -179,7 +179,7 @@ class Issue:
         if op == "cast":
             self._cast(self._dtype(args[0]), let.type.dtype.name, width, number, slots)
         else:
-            slots.vectors(self.rates, width, number * INSTRUCTIONS.get(op, 1), multiply=op in FUSED)
+            slots.map(self.rates, op, width, number)
 
     def _dtype(self, name: str) -> str:
         let = self.program.values.get(name)
@@ -362,9 +362,9 @@ class Issue:
     # --------------------------------------------------------------------------------------- stores and copies
     def _store(self, stmt: ir.Store, slots: Slots) -> None:
         form = self.forms.get(stmt.value, Form(()))
-        param = self.program.kernel.param(stmt.ref.buffer)
+        param = self.program.buffer(stmt.ref.buffer)
         axes, t = form.axes, self.t
-        unit = [str(i) for d in t.facts.unit.get(stmt.ref.buffer, ()) if (i := stmt.ref.index[d]) in axes]
+        unit = [str(i) for d in t.unit(stmt.ref.buffer) if (i := stmt.ref.index[d]) in axes]
         unit = [a for a in unit if t.width(a) > 1]
         lane = form.lane if form.lane in unit else (unit[0] if unit else None)
         self._converted(form, axes, lane, slots)
@@ -394,7 +394,7 @@ class Issue:
         words = depth // pair
         load = self.program.loads[copy.tensor][0]
         assert isinstance(load.expr, ir.Load)
-        along = [load.expr.ref.index[d] for d in t.facts.unit.get(copy.tensor, ())]
+        along = [load.expr.ref.index[d] for d in t.unit(copy.tensor)]
         itemsize = load.type.dtype.bytes
         size, written = words * pair * itemsize, 4 if copy.widened or pair == 2 else itemsize
         if copy.layout == "tile":

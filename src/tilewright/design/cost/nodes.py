@@ -20,6 +20,7 @@ class Leaf:
 
     work: Work
     moving: Moving
+    turn: int = 0  # which of the serial loops of a tile it belongs to: they run one after the other
 
     @property
     def accesses(self) -> tuple[Access, ...]:
@@ -31,6 +32,11 @@ class Leaf:
         """Where it touches it."""
         return {a: patch(a, self.moving) for a in self.work.accesses}
 
+    @property
+    def turns(self) -> dict[str, int]:
+        """The turn in which each buffer is touched."""
+        return {a.buffer: self.turn for a in self.work.accesses}
+
 
 @dataclass
 class Node:
@@ -41,6 +47,7 @@ class Node:
     moving: Moving  # before the axis is cut
     children: list[Node | Leaf] = field(default_factory=list)
     loop: Loop | None = None  # on the innermost level of a loop
+    turn: int = 0
 
     @cached_property
     def accesses(self) -> tuple[Access, ...]:
@@ -51,6 +58,15 @@ class Node:
     def patches(self) -> dict[Access, Patch]:
         """Where the whole loop touches it."""
         return {a: patch(a, self.moving) for a in self.accesses}
+
+    @cached_property
+    def turns(self) -> dict[str, int]:
+        """The turn in which each buffer is touched first."""
+        found: dict[str, int] = {}
+        for child in self.children:
+            for buffer, turn in child.turns.items():
+                found[buffer] = min(turn, found.get(buffer, turn))
+        return found
 
     def walk(self) -> Iterator[Node | Leaf]:
         """Itself and all inside, outer first."""
@@ -106,7 +122,13 @@ def share(phase: Phase, tiling: Tiling, threads: int) -> Share:
 
 
 def _node(
-    loop: Loop, at: int, moving: Moving, steps: dict[str, tuple[int, ...]], tiling: Tiling, split: Mapping[str, float]
+    loop: Loop,
+    at: int,
+    moving: Moving,
+    steps: dict[str, tuple[int, ...]],
+    tiling: Tiling,
+    split: Mapping[str, float],
+    turn: int = 0,
 ) -> Node:
     level = loop.levels[at]
     size, before = tiling.size(level.axis), steps.get(level.axis, ())
@@ -120,13 +142,23 @@ def _node(
     inside = {**moving, level.axis: min(float(level.step), moving[level.axis])}
     deeper = {**steps, level.axis: (*before, level.step)}
     last = at == len(loop.levels) - 1
-    node = Node(level.axis, trips, moving, loop=loop if last else None)
+    node = Node(level.axis, trips, moving, loop=loop if last else None, turn=turn)
     if not last:
         rest = {a: n for a, n in split.items() if a != level.axis}
-        node.children.append(_node(loop, at + 1, inside, deeper, tiling, rest))
+        node.children.append(_node(loop, at + 1, inside, deeper, tiling, rest, turn))
         return node
-    for child in loop.body:
+    for child, when in zip(loop.body, _turns(loop, turn), strict=True):
         node.children.append(
-            _node(child, 0, inside, deeper, tiling, {}) if isinstance(child, Loop) else Leaf(child, inside)
+            _node(child, 0, inside, deeper, tiling, {}, when) if isinstance(child, Loop) else Leaf(child, inside, when)
         )
     return node
+
+
+def _turns(loop: Loop, turn: int) -> list[int]:
+    """The turn of each part of a body: a serial loop after another one begins the next."""
+    turns, serial = list[int](), 0
+    for child in loop.body:
+        is_serial = isinstance(child, Loop) and child.serial
+        turns.append(turn + max(0, serial - (not is_serial)))
+        serial += is_serial
+    return turns

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tilewright.design.design import Design
+from tilewright.design.kept import keep
 from tilewright.language import ir, structure
+
+Kept = tuple[str, ...]
+"""Names of the values that a design keeps."""
 
 _REDUCTION_OF = {"add": "sum", "max": "max", "min": "min"}
 
@@ -31,18 +36,28 @@ class Program:
     loads: dict[str, tuple[ir.Let, ...]]  # by tensor
     operands: dict[str, tuple[str, str]] = field(default_factory=dict)  # by tensor: lane and summed axis of its dots
     loop_of: dict[str, str] = field(default_factory=dict)  # value -> last axis of the loop it is computed in
+    scratch: dict[str, ir.Alloc] = field(default_factory=dict)  # buffers of a tile's own
+
+    def buffer(self, name: str) -> ir.Param | ir.Alloc:
+        """The tensor or the scratch of a name: its type and its dimensions."""
+        return self.scratch.get(name) or self.kernel.param(name)
 
 
-_known: dict[int, Program] = {}
+_known: dict[tuple[int, Kept], tuple[ir.Kernel, Program]] = {}
 
 
-def program_of(kernel: ir.Kernel) -> Program:
-    """The structure of a kernel, found once and kept while few others are asked for."""
-    found = _known.get(id(kernel))
-    if found is None or found.kernel is not kernel:
+def program_of(kernel: ir.Kernel, design: Design | None = None) -> Program:
+    """The structure of a kernel, found once and kept while few others are asked for.
+
+    Where `design` keeps values of one loop for a later one, it is that of the program which does so.
+    """
+    names = () if design is None else tuple(name for name, wanted in design.prefixed("keep") if wanted)
+    source, found = _known.get((id(kernel), names), (None, None))
+    if found is None or source is not kernel:
         if len(_known) > 256:
             _known.clear()
-        found = _known[id(kernel)] = _program(kernel)
+        found = _program(keep(kernel, design) if design is not None and names else kernel)
+        _known[id(kernel), names] = kernel, found
     return found
 
 
@@ -58,6 +73,7 @@ def _program(kernel: ir.Kernel) -> Program:
     return Program(
         kernel, tuple(structure.nests(kernel)), axes, values, whole, accumulates, folded, _streamed(kernel, values),
         carried, loads, _operands(values), _loops(kernel),
+        {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc)},
     )  # fmt: skip
 
 

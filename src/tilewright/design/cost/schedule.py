@@ -6,6 +6,7 @@ blocks, slabs of the summed axis, copies into panels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tilewright.design.cost.tiling import Tiling
@@ -149,8 +150,10 @@ class Schedule:
 
     # -------------------------------------------------------------------------------------- accesses
     def _access(self, ref: ir.Ref, *, write: bool = False, around: bool = False, source: bool = False) -> Access:
-        param = self.program.kernel.param(ref.buffer)
         known = self.program
+        if ref.buffer in known.scratch:
+            return self._own(ref, write)
+        param = known.kernel.param(ref.buffer)
         index = tuple(
             i if isinstance(i, str) and (i in known.axes or i in known.whole) else self._gathered(i) for i in ref.index
         )
@@ -162,6 +165,14 @@ class Schedule:
             widened = 4 if self.t.decisions.get(f"unpack.{ref.buffer}") else itemsize
             return Access(f"{ref.buffer} panel", index, dims, widened, None, write)
         return Access(ref.buffer, index, dims, itemsize, unit, write, around, source)
+
+    def _own(self, ref: ir.Ref, write: bool) -> Access:
+        """A tile's own scratch: each tile of the parallel axes finds the one before's, so that they do not move it."""
+        alloc, t = self.program.scratch[ref.buffer], self.t
+        rows = [t.points.get(d, 0) for d in alloc.dims if isinstance(d, str)]
+        dims = tuple(n or t.facts.sizes.get(str(d), 1) for n, d in zip(rows, alloc.dims, strict=True))
+        index = tuple(None if n else str(i) for n, i in zip(rows, ref.index, strict=True))
+        return Access(ref.buffer, index, dims, alloc.dtype.bytes * math.prod(n or 1 for n in rows), None, write)
 
     def _gathered(self, index: str | int) -> str | None:
         """The axis along which an index by value moves: a gather of single positions."""

@@ -14,6 +14,10 @@ INSTRUCTIONS = {
 FUSED = frozenset({"add", "sub", "mul"})
 """Operations of the units that multiply."""
 
+POLYNOMIALS = frozenset({"exp", "exp2", "log", "tanh", "sigmoid", "erf"})
+MULTIPLIED = 0.6
+"""Share of a polynomial's instructions that only the units that multiply can do (7 FMA among the 12 of `exp`)."""
+
 
 @dataclass
 class Slots:
@@ -43,6 +47,13 @@ class Slots:
         if multiply:
             self.multiply += number * rates.slot(width, rate or rates.fma)
         self.instructions += number
+
+    def map(self, rates: Rates, op: str, width: int, number: float) -> None:
+        """`number` elementwise operations `op` on `width` lanes each."""
+        count = number * INSTRUCTIONS.get(op, 1)
+        multiplied = 1.0 if op in FUSED else MULTIPLIED if op in POLYNOMIALS else 0.0
+        self.vectors(rates, width, multiplied * count, multiply=True)
+        self.vectors(rates, width, (1.0 - multiplied) * count)
 
     def shuffles(self, rates: Rates, width: int, number: float) -> None:
         """`number` exchanges between lanes: one whole vector a cycle."""

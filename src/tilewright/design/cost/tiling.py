@@ -41,6 +41,11 @@ class Tiling:
             axis = known[axis].over
         return self.facts.sizes.get(axis, 1)
 
+    def unit(self, buffer: str) -> tuple[int, ...]:
+        """The dimensions of a buffer along which neighbours lie side by side: the last one of a tile's own scratch."""
+        own = self.program.scratch.get(buffer)
+        return self.facts.unit.get(buffer, ()) if own is None else (len(own.dims) - 1,)
+
     def width(self, axis: str | None) -> int:
         """Lanes of a vector along `axis`: a power of two, as short as its tile allows; 1 for no axis."""
         if axis is None:

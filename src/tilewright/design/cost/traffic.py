@@ -16,7 +16,8 @@ from tilewright.design.cost.schedule import Access
 FITS, BURSTS = 0.6, 1.2
 """Up to the first share of a cache all of a working set is found again, beyond the second nothing."""
 
-Bytes = dict[str, float]
+Bytes = dict[tuple[str, int], float]
+"""Bytes of a buffer that come in a turn of a tile's serial loops: they run one after the other."""
 
 
 def kept(held: float, capacity: int) -> float:
@@ -28,7 +29,7 @@ def kept(held: float, capacity: int) -> float:
 
 def working_set(patches: Iterable[tuple[Access, Patch]], capacity: int) -> float:
     """Bytes of the cache that accesses take together; of one buffer the largest, and nothing that goes around."""
-    largest: Bytes = {}
+    largest: dict[str, float] = {}
     for access, p in patches:
         if not access.around:
             largest[access.buffer] = max(largest.get(access.buffer, 0.0), p.held(capacity))
@@ -36,11 +37,12 @@ def working_set(patches: Iterable[tuple[Access, Patch]], capacity: int) -> float
 
 
 def touched(node: Node | Leaf) -> Bytes:
-    """Bytes of each buffer that a node touches, in whole lines."""
+    """Bytes of each buffer that a node touches, in whole lines, in the turn that touches it first."""
     result: Bytes = {}
     for access, p in node.patches.items():
         if not access.around:
-            result[access.buffer] = max(result.get(access.buffer, 0.0), p.touched)
+            key = access.buffer, node.turns[access.buffer]
+            result[key] = max(result.get(key, 0.0), p.touched)
     return result
 
 
@@ -54,18 +56,18 @@ def entering(node: Node | Leaf, capacity: int) -> Bytes:
         return touched(node)
     again: Bytes = {}
     for child in node.children:
-        for buffer, count in entering(child, capacity).items():
-            again[buffer] = again.get(buffer, 0.0) + count * node.trips
+        for key, count in entering(child, capacity).items():
+            again[key] = again.get(key, 0.0) + count * node.trips
     if reuse == 0.0:
         return again
     once = touched(node)
-    return {b: reuse * once[b] + (1 - reuse) * again.get(b, once[b]) for b in once}
+    return {key: reuse * once.get(key, 0.0) + (1 - reuse) * count for key, count in again.items()}
 
 
 def _body_set(node: Node, capacity: int) -> float:
     if len(node.children) == 1:
         return working_set(node.children[0].patches.items(), capacity)
-    largest: Bytes = {}
+    largest: dict[str, float] = {}
     for child in node.children:
         for access, p in child.patches.items():
             if not access.around:

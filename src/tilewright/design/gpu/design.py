@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.default import default_product
-from tilewright.design.gpu.draw import Pick, draw_product
+from tilewright.design.gpu.draw import draw_product
 from tilewright.design.gpu.legality import legal_gpu
 from tilewright.design.gpu.packing import (
     as_packed,
@@ -17,6 +17,7 @@ from tilewright.design.gpu.packing import (
 )
 from tilewright.design.gpu.product import product
 from tilewright.design.legality import Reason
+from tilewright.design.pick import Pick
 from tilewright.language import ir
 
 _ROWS_TO_PACK = 12

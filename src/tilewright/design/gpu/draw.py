@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
-
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.default import deepest_ring, shapes
 from tilewright.design.gpu.product import Product
 from tilewright.design.gpu.resources import ROW_BYTES
-
-T = TypeVar("T")
-
-
-class Pick(Protocol):
-    """Chooses one of the options for `what`; the first is the most usual one."""
-
-    def __call__(self, what: str, options: Sequence[T], /) -> T:
-        """The option chosen."""
-        ...
+from tilewright.design.pick import Pick
 
 
 def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:

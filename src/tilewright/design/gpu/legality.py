@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Operand, product
 from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources
-from tilewright.design.legality import Reason
+from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
 NUMBERS = ("tile", "cluster", "split")
@@ -29,17 +28,6 @@ SINGLE: dict[str, tuple[object, ...]] = {
 COUNTS = ("stages", "grid.group")
 SHARED_RESERVE = 1024
 TICKETS = 1 << 14
-
-Check = Callable[[Resources], Iterator[str]]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule: its name, why it exists, and the check of one design."""
-
-    name: str
-    reason: str
-    check: Check
 
 
 def is_for_matrix_unit(design: Design) -> bool:
@@ -224,4 +212,4 @@ RULES = (
     Rule("stores", "the copy engine writes boxes as it reads them", _stores),
 )
 
-__all__ = ["RULES", "Rule", "is_for_matrix_unit", "legal_gpu"]
+__all__ = ["RULES", "is_for_matrix_unit", "legal_gpu"]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.default import deepest_ring, shapes
 from tilewright.design.gpu.product import Product, product
 from tilewright.design.gpu.resources import Resources
-from tilewright.design.mutations import Illegal, Mutation
+from tilewright.design.mutation import Illegal, Mutation, Named
 from tilewright.language import ir
 
 
-class _Named:
-    """A mutation as reports write it: its name and its values."""
-
-    def __str__(self) -> str:
-        return f"{type(self).__name__}({', '.join(str(getattr(self, f.name)) for f in fields(self))})"  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True)
-class Reshape(_Named):
+class Reshape(Named):
     """Another tile of the result, and with it warpgroups, their schedule, and the depth of the ring.
 
     before:  for m0 in M step 128, n0 in N step 256 ... { for m in m0 step 64 parallel @bind=warpgroup { ... } }
@@ -43,7 +36,7 @@ class Reshape(_Named):
 
 
 @dataclass(frozen=True)
-class Deepen(_Named):
+class Deepen(Named):
     """More or fewer steps of the main loop in flight.
 
     before:  for k in K step 64 @stages=4 { alloc s_a @stages=4 ... }
@@ -58,7 +51,7 @@ class Deepen(_Named):
 
 
 @dataclass(frozen=True)
-class Lengthen(_Named):
+class Lengthen(Named):
     """Longer or shorter steps of the main loop, in a ring of as many bytes.
 
     before:  for k in K step 64 @stages=8 { ... }
@@ -75,7 +68,7 @@ class Lengthen(_Named):
 
 
 @dataclass(frozen=True)
-class SplitSum(_Named):
+class SplitSum(Named):
     """A sum in parts that are dealt to blocks and joined in order; one part: by one block.
 
     before:  for k in K step 64 { ... };  store c[m, n] = acc
@@ -101,7 +94,7 @@ class SplitSum(_Named):
 
 
 @dataclass(frozen=True)
-class Spread(_Named):
+class Spread(Named):
     """Neighbouring blocks along an axis form a cluster: what does not depend on the axis is read once for all.
 
     before:  for m0 in M step 128 ... { copy s_b <- b @engine=tma }
@@ -117,7 +110,7 @@ class Spread(_Named):
 
 
 @dataclass(frozen=True)
-class OrderTiles(_Named):
+class OrderTiles(Named):
     """Tiles are dealt out row by row, in groups of rows, or along a Hilbert curve.
 
     before:  for m0 in M, n0 in N parallel @bind=grid @order=row
@@ -135,7 +128,7 @@ class OrderTiles(_Named):
 
 
 @dataclass(frozen=True)
-class Persist(_Named):
+class Persist(Named):
     """Blocks stay and take tile after tile, or there is a block for each.
 
     before:  for m0 in M, n0 in N parallel @bind=grid
@@ -150,7 +143,7 @@ class Persist(_Named):
 
 
 @dataclass(frozen=True)
-class StoreBy(_Named):
+class StoreBy(Named):
     """Results leave from registers, or through shared memory and the copy engine while the next tile is begun.
 
     before:  store c[m, n] = v
@@ -169,7 +162,7 @@ class StoreBy(_Named):
 
 
 @dataclass(frozen=True)
-class Cache(_Named):
+class Cache(Named):
     """What L2 does with a tensor once it was read.
 
     before:  copy s_b <- b @engine=tma
@@ -185,7 +178,7 @@ class Cache(_Named):
 
 
 @dataclass(frozen=True)
-class Overlap(_Named):
+class Overlap(Named):
     """The matrix unit works on one step while the next is issued, or each step is waited for.
 
     before:  dot0 = dot a0 b0 over k @atom=wgmma @inflight=0
@@ -200,7 +193,7 @@ class Overlap(_Named):
 
 
 @dataclass(frozen=True)
-class PackRows(_Named):
+class PackRows(Named):
     """An operand is copied first to rows that the copy engine can read, or read where it lies.
 
     before:  copy sa[m, k] <- a[m, k] @engine=plain

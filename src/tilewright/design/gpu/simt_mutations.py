@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mutations import Deepen, OrderTiles, changed
-from tilewright.design.mutation import Illegal, Mutation, SetTile, Unroll
+from tilewright.design.mutation import Illegal, Mutation, Named, SetTile, Unroll
 from tilewright.language import ir, structure
 
 
-class _Named:
-    """A mutation as reports write it: its name and its values."""
-
-    def __str__(self) -> str:
-        values = ", ".join(str(v) for v in vars(self).values())
-        return f"{type(self).__name__}({values})"
-
-
 @dataclass(frozen=True)
-class Warps(_Named):
+class Warps(Named):
     """More or fewer warps work on the tile of a block.
 
     before:  kernel k(...) @threads=128 { ... }
@@ -36,7 +28,7 @@ class Warps(_Named):
 
 
 @dataclass(frozen=True)
-class Lead(_Named):
+class Lead(Named):
     """An axis gets threads before all others.
 
     before:  kernel k(...) @lanes=(n,m) { ... }     neighbouring threads hold neighbours along n
@@ -52,7 +44,7 @@ class Lead(_Named):
 
 
 @dataclass(frozen=True)
-class Vector(_Named):
+class Vector(Named):
     """One access moves more or fewer neighbours of a tensor.
 
     before:  x0 = load x[m, d] @vec=4
@@ -68,7 +60,7 @@ class Vector(_Named):
 
 
 @dataclass(frozen=True)
-class Engine(_Named):
+class Engine(Named):
     """An operand is copied to shared memory by the copy hardware, or through registers.
 
     before:  copy s_a[m, k] <- a[m, k] @engine=cp_async
@@ -84,7 +76,7 @@ class Engine(_Named):
 
 
 @dataclass(frozen=True)
-class Resident(_Named):
+class Resident(Named):
     """So many blocks share an SM, with fewer registers for each.
 
     before:  kernel k(...) @threads=256 { ... }
@@ -99,7 +91,7 @@ class Resident(_Named):
 
 
 @dataclass(frozen=True)
-class ChangePlaces(_Named):
+class ChangePlaces(Named):
     """The operands of dots change places: the other axis of the result lies along the rows of the atom.
 
     before:  d = dot x y over k @atom=mma

@@ -65,13 +65,35 @@ template <int BYTES, class P, class TEAM> __device__ void copy_async(P& to, Sour
   }
 }
 
-// The same through registers: `fetch` reads, `put` writes, and other work may stand between them.
+// The same through registers: `fetch` reads rows whose starts are multiples of ALIGN bytes, `put` writes, and other work may
+// stand between them.
 template <class P, int THREADS> struct Fetched {
   uint4 chunk[Deal<P, P::CHUNK, THREADS>::ROUNDS];
 };
 
+// Chunks at multiples of 16 bytes: whole ones at once, and of one that the end of a row cuts its elements.
+template <class P, class TEAM> __device__ Fetched<P, TEAM::THREADS> fetch_aligned(Source<typename P::T> s, TEAM team) {
+  typedef typename P::T T;
+  typedef Deal<P, P::CHUNK, TEAM::THREADS> DEAL;
+  const DEAL deal(team.thread);
+  const T* from = s.from + deal.row * s.stride + deal.col;
+  const bool whole = s.cols - deal.col >= P::CHUNK || s.cols <= deal.col;  // or cut, in every round alike
+  Fetched<P, TEAM::THREADS> y;
+#pragma unroll
+  for (int n = 0; n < DEAL::ROUNDS; ++n) {
+    const int bytes = deal.bytes(s, n, 16);
+    y.chunk[n] = make_uint4(0, 0, 0, 0);
+    if (whole & bytes > 0) y.chunk[n] = __ldg((const uint4*)(from + n * DEAL::STEP * s.stride));
+  }
+  if (whole) return y;
+#pragma unroll
+  for (int n = 0; n < DEAL::ROUNDS; ++n) y.chunk[n] = elements(from + n * DEAL::STEP * s.stride, deal.bytes(s, n, 16));
+  return y;
+}
+
+// Rows that begin anywhere: the chunks that theirs lie in, shifted.
 template <class P, class TEAM>
-__device__ Fetched<P, TEAM::THREADS> fetch(const Ends<typename P::T>& ends, Source<typename P::T> s, TEAM team) {
+__device__ Fetched<P, TEAM::THREADS> fetch_shifted(const Ends<typename P::T>& ends, Source<typename P::T> s, TEAM team) {
   typedef Deal<P, P::CHUNK, TEAM::THREADS> DEAL;
   const DEAL deal(team.thread);
   const typename P::T* from = s.from + deal.row * s.stride + deal.col;
@@ -103,6 +125,12 @@ __device__ Fetched<P, TEAM::THREADS> fetch(const Ends<typename P::T>& ends, Sour
     }
   }
   return y;
+}
+
+template <class P, int ALIGN, class TEAM>
+__device__ Fetched<P, TEAM::THREADS> fetch(const Ends<typename P::T>& ends, Source<typename P::T> s, TEAM team) {
+  if constexpr (ALIGN >= 16) return fetch_aligned<P>(s, team);
+  else return fetch_shifted<P>(ends, s, team);
 }
 
 template <class P, class TEAM> __device__ void put(P& to, const Fetched<P, TEAM::THREADS>& x, TEAM team) {

@@ -103,6 +103,20 @@ template <class T> struct Ends {
 };
 template <class T> __device__ inline Ends<T> ends(const T* origin, Extent e) { return Ends<T>(origin, e); }
 
+// The first `bytes` bytes at p, element by element; the rest of 16 are 0.
+template <class T> __device__ inline uint4 elements(const T* p, int bytes) {
+  Vector<T, 16 / sizeof(T)> x;
+  x.word = make_uint4(0, 0, 0, 0);
+#pragma unroll
+  for (int n = 0; n < 16 / (int)sizeof(T); ++n) {
+    Vector<T, 1> one;
+    one.element[0] = x.element[n];
+    if (n * (int)sizeof(T) < bytes) Reader<READ_ONLY, sizeof(T)>::read(one.word, p + n);
+    x.element[n] = one.element[0];
+  }
+  return x.word;
+}
+
 // For tensors that are written to, of which a chunk cannot be read beforehand.
 struct Unknown {};
 

@@ -169,22 +169,9 @@ struct Wgmma;
                    : "memory");                                                                                          \
     }                                                                                                                    \
   };
-#define TW_WGMMA_FLAT(T, NAME, K, D, SCALES, REGISTERS, N, A, B, KEEP)                                                   \
-  template <>                                                                                                            \
-  struct Wgmma<T, N, false, false> {                                                                                     \
-    static __device__ inline void mma(D (&d)[N / 2], unsigned long long a, unsigned long long b, int keep) {             \
-      asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %" KEEP ", 0;\n"                                              \
-                   "wgmma.mma_async.sync.aligned.m64n" #N K NAME " {" TW_NAMES_##N "}, %" A ", %" B ", keep" SCALES      \
-                   ";\n}"                                                                                                \
-                   : REGISTERS                                                                                           \
-                   : "l"(a), "l"(b), "r"(keep)                                                                           \
-                   : "memory");                                                                                          \
-    }                                                                                                                    \
-  };
 #define TW_WGMMA(N, A, B, KEEP, TA, TB)                                                                                  \
   TW_WGMMA_16(bf16, "bf16", N, A, B, KEEP, TA, TB)                                                                       \
-  TW_WGMMA_16(f16, "f16", N, A, B, KEEP, TA, TB)                                                                         \
-  TW_WGMMA_FLAT(float, ".f32.tf32.tf32", "k8", float, ", 1, 1", TW_FLOATS_##N, N, A, B, KEEP)
+  TW_WGMMA_16(f16, "f16", N, A, B, KEEP, TA, TB)
 
 TW_WGMMA(8, "4", "5", "6", "7", "8")
 TW_WGMMA(16, "8", "9", "10", "11", "12")
@@ -238,7 +225,6 @@ __device__ inline TILE piece(const D (&d)[N], int n) {
 }
 
 #undef TW_WGMMA
-#undef TW_WGMMA_FLAT
 #undef TW_WGMMA_16
 
 }  // namespace tw

@@ -15,32 +15,15 @@ from typing import Any
 import numpy as np
 
 from tilewright.emit.cuda_abi import MAP_BYTES
-from tilewright.errors import LaunchError, MachineError
-
-_FIX = "run `tilewright doctor` to see which driver and GPUs were found"
-
-
-@cache
-def driver() -> Any:
-    """cuda-bindings' driver module, initialised; MachineError where there is no driver or no GPU."""
-    try:
-        from cuda.bindings import driver as found
-    except ImportError:
-        raise MachineError('the package cuda-bindings is not installed; pip install "tilewright[cuda]"') from None
-    try:
-        status = found.cuInit(0)[0]
-    except RuntimeError as error:
-        raise MachineError(f"no NVIDIA driver can be loaded ({error}); {_FIX}") from None
-    if status != found.CUresult.CUDA_SUCCESS:
-        raise MachineError(f"the NVIDIA driver does not start ({status.name}); {_FIX}")
-    return found
+from tilewright.errors import LaunchError
+from tilewright.machines.nvidia_driver import FIX, driver
 
 
 def checked(answer: tuple[Any, ...], doing: str) -> Any:
     """The value of a driver call; LaunchError naming what was done and the driver's word for what went wrong."""
     status, *rest = answer
     if int(status):
-        raise LaunchError(f"{doing} failed with {status.name}; {_FIX}")
+        raise LaunchError(f"{doing} failed with {status.name}; {FIX}")
     return rest[0] if len(rest) == 1 else rest
 
 
@@ -210,7 +193,7 @@ class Call:
         self._config.stream = stream
         status = self._launch(self._reference, self._function, self._parameters, None)
         if status:
-            raise LaunchError(f"launching {self.name} failed with {driver().CUresult(status).name}; {_FIX}")
+            raise LaunchError(f"launching {self.name} failed with {driver().CUresult(status).name}; {FIX}")
 
 
 def argument_memory(size: int) -> np.ndarray:
@@ -231,7 +214,7 @@ def move_map(argument: np.ndarray, number: int, pointer: int) -> None:
     """Let tensor map `number` of an argument describe the same tensor at another address."""
     status = _mover()(argument.ctypes.data + MAP_BYTES * number, pointer)
     if status:
-        raise LaunchError(f"moving a tensor map to {pointer:#x} failed with {driver().CUresult(status).name}; {_FIX}")
+        raise LaunchError(f"moving a tensor map to {pointer:#x} failed with {driver().CUresult(status).name}; {FIX}")
 
 
 @cache

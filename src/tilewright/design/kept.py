@@ -1,4 +1,4 @@
-"""Stage `keep`: what one loop over a row has computed, a later loop over the same row reads from scratch."""
+"""The change `keep`: what one loop over a row has computed, a later loop over the same row reads from scratch."""
 
 from __future__ import annotations
 

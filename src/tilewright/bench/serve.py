@@ -1,0 +1,47 @@
+"""`tilewright bench serve`: its jobs, and about how long they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.bench import serve_dynamic, serve_padding
+from tilewright.bench.cases import matches
+from tilewright.bench.plan import Job, Step
+from tilewright.errors import ArgumentError
+
+FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY)
+_PASSES, _CONTEST = 35.0, 45.0  # seconds: a comparison of passes, and the three contestants once
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What to measure: a thread count, a pattern that names or families must fit (None is all), whether to be quick."""
+
+    threads: int
+    only: str | None = None
+    quick: bool = False
+
+    def steps(self, family: str, names: tuple[str, ...], seconds: float) -> tuple[Step, ...]:
+        """Those of the names that are asked for."""
+        wanted = [n for n in names if self.only is None or matches(self.only, n, family)]
+        return tuple(Step(family, n, self.threads, seconds * (0.2 if self.quick else 1)) for n in wanted)
+
+
+def serve_jobs(request: ServeRequest) -> list[Job]:
+    """The jobs that `request` asks for, one process each; ArgumentError where nothing fits it."""
+    parts = (
+        (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
+        (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
+    )
+    jobs = []
+    for family, names, seconds in parts:
+        steps = request.steps(family, names, seconds)
+        options = {"names": [s.name for s in steps], "quick": request.quick}
+        jobs.append(Job(family, request.threads, steps, options))
+    wanted = [job for job in jobs if job.steps]
+    if not wanted:
+        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+    return wanted
+
+
+__all__ = ["FAMILIES", "ServeRequest", "serve_jobs"]

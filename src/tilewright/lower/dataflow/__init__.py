@@ -1,0 +1,1 @@
+"""The lowering of dataflow machines: loops become stages, values that cross them become buffers."""

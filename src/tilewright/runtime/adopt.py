@@ -1,0 +1,67 @@
+"""The starter book on this host: its designs for this machine, verified and measured here so that they may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tilewright.design.book import starter
+from tilewright.design.book.key import Key
+from tilewright.design.book.store import Book
+from tilewright.errors import TilewrightError
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS
+from tilewright.runtime import dispatch, pool
+from tilewright.runtime.chosen import open_book
+from tilewright.runtime.designer import Designed, search
+
+_ONE_LOOK = "1 trials"
+"""Of a search, where no shipped design is right here: the default design is confirmed, and that is all."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What came of a shipped design: `found` is `book` (known before), `hint` (confirmed now), `search` or an error."""
+
+    key: Key
+    found: str
+    speedup: float = 1.0
+
+
+def shipped(machine: Machine, threads: int) -> Sequence[Key]:
+    """The keys of the starter book that are for `machine` and so many threads, each once."""
+    keys = (r.key for name in OPERATORS for r in starter.records(name))
+    return list(dict.fromkeys(k for k in keys if k.machine == machine.fingerprint and k.threads == threads))
+
+
+def adopt(
+    threads: int | None = None, book: Book | None = None, progress: Callable[[Adopted], None] | None = None
+) -> list[Adopted]:
+    """Verify and measure here each shipped design for this machine that the book does not hold, and keep what wins.
+
+    Takes a second or two for each; what the book knows costs nothing. `threads`: for kernels of so many, by default
+    for as many as this process uses.
+    """
+    count = pool.available_threads() if threads is None else threads
+    known, found = book or open_book(), list[Adopted]()
+    for key in shipped(dispatch.machine(), count):
+        found.append(_adopted(key, known))
+        if progress is not None:
+            progress(found[-1])
+    return found
+
+
+def _adopted(key: Key, book: Book) -> Adopted:
+    sizes: dict[str, Any] = dict(key.sizes)
+    try:
+        result: Designed = search(
+            key.operator, dtype=dict(key.dtypes), budget=_ONE_LOOK, objective=key.objective, numerics=key.numerics,
+            threads=key.threads, book=book, present=[t for t, _ in key.layouts], **sizes,
+        )  # fmt: skip
+    except TilewrightError as error:
+        return Adopted(key, str(error))
+    return Adopted(key, result.found, result.speedup)
+
+
+__all__ = ["Adopted", "adopt", "shipped"]

@@ -1,0 +1,95 @@
+"""The process that designs beside a program: `python -m tilewright.runtime.background_worker`, asked by `background`.
+
+It answers two jobs: `design` (search, write the book, compile what was found into the cache on disk) and `verify`
+(run one design on fresh operands against the reference). Candidates run in processes of their own below this one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tilewright.build.kernel_cache import build
+from tilewright.design.design import Design
+from tilewright.design.trial import Budget, Progress
+from tilewright.language.parser import parse
+from tilewright.operators import OPERATORS
+from tilewright.runtime import child, designer, dispatch
+from tilewright.runtime.background import Gate, Pace
+from tilewright.runtime.chosen import open_book
+from tilewright.runtime.subject import Subject
+from tilewright.runtime.trial import TrialRunner
+
+_LOWEST = 19
+
+
+class Paused(KeyboardInterrupt):
+    """The gate was closed: a search ends as if it had been interrupted, and can be resumed."""
+
+
+def subject_of(job: dict[str, Any]) -> Subject:
+    """What a job is about."""
+    program = dispatch.Program.of(parse(job["kernel"]))
+    operator = OPERATORS[job["operator"]] if job["operator"] is not None else None
+    options = tuple((str(name), value) for name, value in job["options"])
+    sizes = {d: int(n) for d, n in job["sizes"]}
+    return Subject(program, operator, options, sizes, dict(job["unit"]), dispatch.machine(), int(job["threads"]))
+
+
+class Worker:
+    """The process's state: its gate and its pace, once it was set up."""
+
+    def __init__(self) -> None:
+        self._share = 1.0
+        self._gate = Gate(Path(os.devnull))
+
+    def answer(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a job."""
+        doing = {"setup": self._setup, "design": self._design, "verify": self._verify}
+        return doing[job["job"]](job)
+
+    def _setup(self, job: dict[str, Any]) -> dict[str, Any]:
+        with suppress(OSError):
+            os.nice(_LOWEST)  # what it starts inherits this
+        child.bound_memory(job["memory"])
+        self._gate, self._share = Gate(Path(job["gate"])), job["share"]
+        return {"status": "ok"}
+
+    def _design(self, job: dict[str, Any]) -> dict[str, Any]:
+        subject, pace, begun = subject_of(job), Pace(self._share), time.monotonic()
+
+        def between(_: Progress) -> None:
+            pace.rest()
+            if self._gate.closed or time.monotonic() - begun > job["seconds"] / self._share:
+                raise Paused
+
+        found = designer.search_for(
+            subject, budget=Budget(trials=job["trials"]), numerics=job["numerics"], seed=job["seed"], progress=between
+        )
+        pace.rest()
+        paused = found.result is not None and found.result.stopped == "interrupted"
+        counts = {"seconds": pace.worked, "trials": found.trials, "compiles": found.compiles}
+        if paused:
+            return {"status": "paused", **counts}
+        build(subject.request(found.design), subject.machine)  # found on disk when it is loaded
+        return {"status": "found", "record": found.record.to_dict(), **counts}
+
+    def _verify(self, job: dict[str, Any]) -> dict[str, Any]:
+        subject, design, begun = subject_of(job), Design.from_json(job["design"]), time.monotonic()
+        with TrialRunner(subject, seed=job["seed"]) as runner:
+            (outcome,) = runner.evaluate([design])
+        wrong = outcome.status in designer.FAILURES
+        if wrong:
+            open_book().quarantine(subject.key(numerics=job["numerics"]), design, outcome.status, outcome.reason)
+        seconds = time.monotonic() - begun
+        return {"status": "wrong" if wrong else "right", "reason": outcome.reason, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    child.serve(Worker().answer)
+
+
+__all__ = ["Paused", "Worker", "subject_of"]

@@ -1,0 +1,225 @@
+"""Kernels in the hand: a compiled operator, bound to operands, and called; and calls that follow the table."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.build.kernel_cache import Binary
+from tilewright.design.design import Design
+from tilewright.design.pinned import differs
+from tilewright.emit import abi
+from tilewright.language import ir
+from tilewright.runtime import pool
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.monitor import Counter
+from tilewright.runtime.table import Slot, Special
+
+PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+# A region on the pool costs about a microsecond: less work than this (in seconds, at the rates below) runs alone.
+_WORTH_A_TEAM = 6e-6
+_BYTES_A_SECOND, _FLOPS_A_SECOND = 20e9, 60e9
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled operator for one class of operands: call `bind` to get launches."""
+
+    name: str
+    program: ir.Kernel
+    design: Design
+    binary: Binary
+    flops_of: tuple[tuple[str, ...], ...]  # for each dot, the axes' dims whose product is its multiplications
+    entry: Any = field(repr=False, compare=False)
+
+    def bind(self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]) -> Launch:
+        """A launch on these operands."""
+        program = self.program
+        words = np.zeros(abi.word_count(program), np.int64)
+        for p in program.params:
+            if p.dims is None:
+                words[abi.scalar_word(program, p.name)] = _scalar_bits(p, scalars[p.name])
+                continue
+            buffer, at = buffers[p.name], abi.tensor_word(program, p.name)
+            words[at] = buffer.pointer
+            words[at + 1 : at + 1 + len(buffer.strides)] = buffer.strides
+        for dim in program.dims:
+            words[abi.dim_word(program, dim)] = sizes[dim]
+        return Launch(self, words, self.place(words, self.work(buffers, sizes), sizes), buffers)
+
+    def work(self, buffers: Mapping[str, Buffer], sizes: Mapping[str, int]) -> float:
+        """Seconds that a call may take one thread, roughly: it decides how many are worth calling."""
+        work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
+        for dims in self.flops_of:
+            work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
+        return work
+
+    def place(self, words: np.ndarray, work: float, sizes: dict[str, int]) -> int:
+        """Note in `words` on what threads this kernel runs; the bytes of workspace that a call takes."""
+        team = self._team(work)
+        words[abi.POOL], words[abi.ENTRY] = (0, 0) if team is None else (team.context_address, team.entry_address)
+        threads = 1 if team is None else team.threads
+        words[abi.THREADS] = threads
+        return sum(r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace)
+
+    def _team(self, work: float) -> pool.Pool | None:
+        """The pool, where there is enough to do; of no more threads than the design says it pays to use."""
+        if work < _WORTH_A_TEAM:
+            return None
+        available = pool.available_threads()
+        team = pool.get(min(available, self.design.number("threads", available)))
+        return team if team.threads > 1 else None
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Whether it is right only where pointers lie as they did when it was bound."""
+        return any(True for _ in self.design.prefixed("nontemporal"))
+
+
+class Launch:
+    """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds."""
+
+    __slots__ = ("_address", "_entry", "_room", "kernel", "operands", "words")
+
+    def __init__(self, kernel: Kernel, words: np.ndarray, room: int, operands: Mapping[str, Buffer]) -> None:
+        self.kernel = kernel
+        self.words = words  # see emit.abi
+        self.operands = operands  # whose owners keep their memory alive
+        self._address = words.ctypes.data
+        self._entry = kernel.entry
+        self._room = room
+
+    def __call__(self) -> None:
+        if self._room:
+            self.words[abi.WORKSPACE] = _arena(self._room)
+        self._entry(self._address)
+
+    @property
+    def program(self) -> ir.Kernel:
+        """What it computes."""
+        return self.kernel.program
+
+    @property
+    def relies_on_alignment(self) -> bool:
+        """Whether its kernel is right only where pointers lie as they did when it was bound."""
+        return self.kernel.relies_on_alignment
+
+    def pointer_word(self, name: str) -> int:
+        """The word that holds the pointer of a tensor."""
+        return abi.tensor_word(self.kernel.program, name)
+
+    def detached(self) -> Launch:
+        """The same launch with words of its own, which keeps no operand alive."""
+        return Launch(self.kernel, self.words.copy(), self._room, {})
+
+    @property
+    def room(self) -> int:
+        """Bytes of workspace that a call takes."""
+        return self._room
+
+    def run_in(self, workspace: int) -> None:
+        """As a call, in `room` bytes at this address, a multiple of 64."""
+        self.words[abi.WORKSPACE] = workspace
+        self._entry(self._address)
+
+
+@dataclass(frozen=True, eq=False)
+class Dispatch:
+    """How a launch gets its kernel: from its slot while that has a special one that may serve, else the generic one.
+
+    `pinned` is the generic design where every swap must leave each output bit as it was.
+    """
+
+    slot: Slot
+    generic: Callable[[], Kernel]
+    sizes: dict[str, int]
+    pinned: Design | None
+
+    def kernel(self, special: Special | None, strict: bool) -> Kernel:
+        """The kernel to use. A `strict` launch takes none that relies on where memory lies."""
+        if special is None or (strict and special.kernel.relies_on_alignment):
+            return self.generic()
+        if self.pinned is not None and differs(special.kernel.program, special.kernel.design, self.pinned):
+            return self.generic()
+        return special.kernel
+
+
+class Dispatched(Launch):
+    """A launch that is counted, and that looks at each call whether another kernel has been put in its slot.
+
+    What a call uses is one tuple, made anew at a swap: calls under way on other threads keep their own, whole.
+    """
+
+    __slots__ = ("_add", "_add_shape", "_dispatch", "_now", "_slot", "_strict", "_work")
+
+    def __init__(
+        self, launch: Launch, special: Special | None, dispatch: Dispatch, shape: Counter, work: float
+    ) -> None:
+        super().__init__(launch.kernel, launch.words, launch.room, launch.operands)
+        self._dispatch, self._slot, self._work = dispatch, dispatch.slot, work
+        self._strict = False
+        self._now = (special, launch.kernel.entry, self._address, self._room, self.words, self.kernel)
+        self._add_shape, self._add = shape.add, dispatch.slot.counter(tuple(dispatch.sizes.items())).add
+
+    def __call__(self) -> None:
+        self._add_shape()
+        self._add()
+        now = self._now
+        if now[0] is not self._slot.special:
+            now = self._adopt()
+        if now[3]:
+            now[4][abi.WORKSPACE] = _arena(now[3])
+        now[1](now[2])
+
+    def detached(self) -> Launch:
+        """The same launch with words of its own, which keeps no operand alive. It cannot come to rely on alignment."""
+        bare = Launch(self.kernel, self.words.copy(), self._room, {})
+        own = Dispatched.__new__(Dispatched)
+        Launch.__init__(own, bare.kernel, bare.words, bare.room, {})
+        own._dispatch, own._slot, own._work = self._dispatch, self._slot, self._work
+        own._strict = not self.relies_on_alignment
+        own._now = (self._now[0], self._entry, own._address, own._room, own.words, own.kernel)
+        own._add_shape, own._add = self._add_shape, self._add
+        return own
+
+    def _adopt(self) -> tuple[Special | None, Any, int, int, np.ndarray, Kernel]:
+        """Make ready for the kernel that the slot now says."""
+        special = self._slot.special
+        kernel, words = self._dispatch.kernel(special, self._strict), self.words.copy()
+        room = kernel.place(words, self._work, self._dispatch.sizes)
+        now = (special, kernel.entry, words.ctypes.data, room, words, kernel)
+        self.kernel, self.words, self._address, self._room, self._entry = kernel, words, now[2], room, kernel.entry
+        self._now = now
+        return now
+
+
+def _scalar_bits(p: ir.Param, value: float | int) -> int:
+    if p.dtype.name == "f32":
+        return int(struct.unpack("<i", struct.pack("<f", value))[0])
+    if p.dtype.name == "f64":
+        return int(struct.unpack("<q", struct.pack("<d", value))[0])
+    return int(value)
+
+
+_local = threading.local()
+
+
+def _arena(room: int) -> int:
+    """Address of at least `room` bytes of this thread's workspace, aligned to cache lines."""
+    if getattr(_local, "room", 0) < room:
+        _local.memory = np.empty(room + 64, np.uint8)
+        _local.address = -(-_local.memory.ctypes.data // 64) * 64
+        _local.room = room
+    address: int = _local.address
+    return address
+
+
+__all__ = ["PROTOTYPE", "Dispatch", "Dispatched", "Kernel", "Launch"]

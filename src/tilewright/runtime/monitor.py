@@ -1,0 +1,62 @@
+"""The monitor: exact counts of calls by shape, from any number of threads, without a lock on the way of a call.
+
+A counter is an `itertools.count`, whose `next` is one step of the interpreter: no call is lost and none counted twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+
+from tilewright.runtime.buckets import Shape
+
+
+class Counter:
+    """Counts how often `add` was called; `add` is bound once and costs what a call of a C function costs."""
+
+    __slots__ = ("_count", "add")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self.add: Callable[[], int] = self._count.__next__
+
+    @property
+    def value(self) -> int:
+        """How often so far."""
+        return int(repr(self._count)[6:-1])  # "count(5)": what the next call would get
+
+
+class Monitor:
+    """Calls by shape. Shapes are few, as they hold ranges: operators times some ten batch and ten length ranges."""
+
+    def __init__(self) -> None:
+        self._counters: dict[Shape, Counter] = {}
+        self._lock = threading.Lock()
+
+    def counter(self, shape: Shape) -> Counter:
+        """The counter of a shape: asked for when a call is bound, used at each call."""
+        found = self._counters.get(shape)
+        if found is None:
+            with self._lock:
+                found = self._counters.setdefault(shape, Counter())
+        return found
+
+    def counts(self) -> dict[Shape, int]:
+        """Calls so far of each shape that was called."""
+        return {shape: n for shape, counter in [*self._counters.items()] if (n := counter.value)}
+
+    def reset(self) -> None:
+        """Start from 0; calls that are bound already go on counting where nobody reads."""
+        with self._lock:
+            self._counters = {}
+
+    def after_fork(self) -> None:
+        """In a child that was forked while another thread held the lock."""
+        self._lock = threading.Lock()
+
+
+MONITOR = Monitor()
+"""The monitor of this process."""
+
+__all__ = ["MONITOR", "Counter", "Monitor"]

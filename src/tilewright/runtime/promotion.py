@@ -1,0 +1,49 @@
+"""Promotion: a kernel that was verified and is faster beyond noise is put in its slot; one that fails is taken out."""
+
+from __future__ import annotations
+
+from tilewright.design.book.record import Record
+from tilewright.runtime import dispatch, rebind
+from tilewright.runtime.events import tell
+from tilewright.runtime.table import Slot, Special
+
+
+def worth(record: Record, generic: object) -> str | None:
+    """Why a design is not to be swapped in: it was not verified, or is not faster beyond the noise; None if it is."""
+    if not record.verified:
+        return "its design was not verified here"
+    if record.design == generic:
+        return "no design is faster than the generic kernel's"
+    if not record.seconds * (1 + record.noise) < record.default_seconds:
+        return f"the best design is faster by no more than the noise of {record.noise:.1%}"
+    return None
+
+
+def promote(slot: Slot, record: Record) -> bool:
+    """Put the kernel of a record in the slot, if it is worth that; each call from now on is answered by it."""
+    origin, sizes = slot.origin, dict(record.key.sizes)
+    sizes = {d: sizes[d] for d in origin.program.kernel.dims}
+    objection = worth(record, origin.request(sizes).design)
+    if objection is not None:
+        slot.state, slot.reason = "kept generic", objection
+        tell("keep", slot.shape, objection)
+        return False
+    kernel = dispatch.compiled(origin.program, origin.request(sizes, record.design))
+    special = Special(kernel, tuple(sizes.items()), record.seconds, record.default_seconds)
+    told = f"{1e6 * record.default_seconds:.1f} -> {1e6 * record.seconds:.1f} us, design {record.design.hash}"
+    slot.swap(special, "specialised", told)
+    if kernel.relies_on_alignment:  # calls in hand check where memory lies only if their kernel asked for it
+        rebind.forget()
+    tell("promote", slot.shape, told)
+    return True
+
+
+def roll_back(slot: Slot, reason: str) -> None:
+    """Answer by the generic kernels again, which are compiled before the swap and not by who calls next."""
+    for sizes in slot.met:
+        slot.origin.generic(dict(sizes))
+    slot.swap(None, "rolled back", reason)
+    tell("rollback", slot.shape, reason)
+
+
+__all__ = ["promote", "roll_back", "worth"]

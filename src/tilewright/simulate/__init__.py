@@ -1,0 +1,1 @@
+"""Scheduled tile programs executed, with values and cycles, on machines that nobody here owns."""

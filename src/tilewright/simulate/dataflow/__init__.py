@@ -1,0 +1,1 @@
+"""The dataflow machine: loops become pipelines of stages that work on different tiles at the same time."""

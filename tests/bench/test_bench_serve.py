@@ -1,0 +1,62 @@
+"""`tilewright bench serve`: its jobs, and what it times gives the right rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tilewright.bench import serve_dynamic, serve_padding
+from tilewright.bench.serve import FAMILIES, ServeRequest, serve_jobs
+from tilewright.bench.serve_block import HEAD, HEADS, HIDDEN, KV_HEADS, Layer
+from tilewright.bench.worker import JOBS
+from tilewright.errors import ArgumentError
+from tilewright.operators import attention
+from tilewright.ops.ragged import Ragged
+from tilewright.runtime.tolerance import check
+
+
+def test_every_family_has_a_job_that_can_be_run_alone():
+    assert [job.kind for job in serve_jobs(ServeRequest(2))] == list(FAMILIES)
+    assert set(FAMILIES) <= set(JOBS)
+    (job,) = serve_jobs(ServeRequest(2, only="similar"))
+    assert [s.name for s in job.steps] == [serve_padding.GROUPED]
+    with pytest.raises(ArgumentError, match="no case fits 'nothing'"):
+        serve_jobs(ServeRequest(2, only="nothing"))
+
+
+def test_a_ragged_layer_gives_the_rows_of_the_padded_one():
+    batch, random = Ragged([5, 1, 33]), np.random.default_rng(0)
+    x = random.standard_normal((3, 33, HIDDEN), np.float32)
+    for b, n in enumerate(batch.lengths):
+        x[b, n:] = 0
+    layer = Layer.drawn()
+    ragged, padded = layer.ragged(batch.pack(x), batch), batch.pack(layer.padded(x))
+    np.testing.assert_allclose(ragged, padded, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [serve_padding.ATTENTION])
+def test_a_pass_is_timed_ragged_and_padded(name, monkeypatch):
+    monkeypatch.setattr(serve_padding, "served_trace", lambda: serve_dynamic.served_trace(48, 64))
+    (result,) = serve_padding.padding_results(1, [name], quick=False)
+    assert result.name == name
+    assert 0 < result.metrics["waste"] < 1
+    assert result.metrics["skipped_tiles"] < result.metrics["tiles"]
+    assert result.metrics["ratio"] > 0
+
+
+def test_attention_of_queries_at_the_end_is_that_of_the_sequence():
+    batch, random = Ragged([3, 9]), np.random.default_rng(0)
+    group = (2, KV_HEADS, HEADS // KV_HEADS, 9, HEAD)
+    q = random.standard_normal(group, np.float32)
+    k, v = random.standard_normal((2, 2, KV_HEADS, 9, HEAD), np.float32)
+    whole = attention.reference(q, k, v, 0.1, batch.lengths, causal=True)["o"]
+    one = attention.reference(q[:1, ..., 6:, :], k[:1, :, :3], v[:1, :, :3], 0.1, causal=True)["o"]
+    check("o", whole.value[:1, ..., 6:, :].astype(np.float32), one)
+
+
+def test_our_side_of_the_contest_counts_what_it_compiled():
+    found = serve_dynamic.contest(serve_dynamic.OURS, 6)
+    assert len(found["request_ms"]) == 6
+    assert found["shapes"] <= 6
+    assert found["compiles"] >= 0
+    assert found["seconds"] * 1e3 >= sum(found["request_ms"]) * 0.99

@@ -1,0 +1,52 @@
+"""The background's budget, its gate, and what it does in one process of its own."""
+
+from __future__ import annotations
+
+import pytest
+from fake_background import Clock
+
+from tilewright.errors import ArgumentError
+from tilewright.runtime.background import Budget, Gate, Pace, Spent
+
+
+def test_an_hour_is_counted_by_when_work_ended():
+    clock = Clock()
+    spent = Spent(clock)
+    spent.add(100.0)
+    clock.now += 3000
+    spent.add(50.0)
+    assert spent.seconds == 150.0
+    clock.now += 700
+    assert spent.seconds == 50.0
+    clock.now += 3600
+    assert spent.seconds == 0.0
+
+
+def test_the_gate_is_a_file_and_a_folder_that_is_gone_leaves_it_open(tmp_path):
+    gate = Gate(tmp_path / "not-now")
+    gate.close()
+    assert gate.closed
+    gate.open()
+    gate.open()
+    assert not gate.closed
+    nowhere = Gate(tmp_path / "gone" / "not-now")
+    nowhere.close()
+    assert not nowhere.closed
+
+
+def test_a_share_of_a_quarter_sleeps_three_times_what_it_worked(monkeypatch):
+    now, slept = [0.0], []
+    monkeypatch.setattr("tilewright.runtime.background.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tilewright.runtime.background.time.sleep", slept.append)
+    pace = Pace(0.25)
+    now[0] = 2.0
+    pace.rest()
+    assert (slept, pace.worked) == ([6.0], 2.0)
+
+
+@pytest.mark.parametrize(
+    "how", [{"share": 0.0}, {"share": 1.5}, {"trials": 0}, {"memory": 0}, {"seconds_an_hour": -1.0}]
+)
+def test_a_budget_of_nothing_is_refused(how):
+    with pytest.raises(ArgumentError, match=next(iter(how))):
+        Budget(**how)

@@ -1,0 +1,210 @@
+"""The learner: what triggers is designed once, swapped in or kept out, and no failure of it reaches a call."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from fake_background import Clock, FakeBackground, faster, learner, unverified
+
+from tilewright import ops
+from tilewright.runtime import dispatch, events
+from tilewright.runtime.child import ChildDied
+from tilewright.runtime.table import Table
+from tilewright.runtime.trigger import Trigger
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path, monkeypatch):
+    """A cache folder, and so a book, and a table of this test's own."""
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
+    for known in ("_listed", "_kernels", "_by_design"):
+        monkeypatch.setattr(dispatch, known, {})
+    monkeypatch.setattr(dispatch, "TABLE", Table())
+    return dispatch.TABLE
+
+
+@pytest.fixture
+def background(tmp_path):
+    return FakeBackground(tmp_path)
+
+
+class Product:
+    """A bound product whose result is checked at each call."""
+
+    def __init__(self, rows=24, columns=48, depth=32):
+        random = np.random.default_rng(rows)
+        self.x = random.standard_normal((rows, depth), np.float32)
+        self.w = random.standard_normal((columns, depth), np.float32)
+        self.y = np.empty((rows, columns), np.float32)
+        self.exact = self.x.astype(np.float64) @ self.w.T.astype(np.float64)
+        self.launch = ops.linear.bind(self.x, self.w, out=self.y)
+
+    def __call__(self, times=1):
+        for _ in range(times):
+            self.y.fill(np.nan)
+            self.launch()
+            np.testing.assert_allclose(self.y, self.exact, rtol=1e-5, atol=1e-4)
+        return self.y.copy()
+
+
+def same_as_generic(job):
+    (slot,) = dispatch.TABLE.slots()
+    answer = faster(job)
+    generic = slot.origin.request(dict(slot.common)).design
+    return {**answer, "record": {**answer["record"], "design": json.loads(generic.to_json())}}
+
+
+def test_nothing_happens_before_the_trigger_and_one_search_after_it(table, background):
+    product, learning = Product(), learner(table, background)
+    product(2)
+    assert not learning.step()
+    product()
+    assert learning.step()
+    product(10)
+    learning.step()
+    learning.step()
+    assert [job["job"] for job in background.jobs] == ["design", "verify", "verify"]
+    assert not learning.step()
+    job = background.jobs[0]
+    assert (dict(job["sizes"]), job["operator"], job["threads"]) == ({"M": 24, "K": 32, "N": 48}, "matmul", 1)
+
+
+def test_a_launch_in_hand_uses_the_new_kernel_from_its_next_call_on(table, background):
+    product, learning = Product(), learner(table, background)
+    product(3)
+    before = product.launch.kernel
+    learning.step()
+    product()
+    (row,) = table.rows()
+    assert product.launch.kernel is not before
+    assert product.launch.kernel.design.hash == row.design
+    assert (row.calls, row.hits, row.misses, row.swaps, row.state) == (4, 1, 3, 1, "specialised")
+    assert learning.status().promoted == 1
+    assert [e.kind for e in events.events()][-3:] == ["trigger", "search", "promote"]
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (unverified, "not verified"),
+        (lambda job: faster(job, by=1.005, noise=0.01), "no more than the noise"),
+        (same_as_generic, "no design is faster"),
+    ],
+    ids=["unverified", "noise", "the default"],
+)
+def test_what_is_not_verified_or_not_faster_is_not_swapped_in(table, background, found, why):
+    background.found = found
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    (row,) = table.rows()
+    assert (row.state, row.design, row.swaps) == ("kept generic", None, 0)
+    assert why in row.reason
+    assert learning.status().kept == 1
+
+
+def test_a_failed_check_in_spare_time_takes_the_kernel_out_again(table, background):
+    background.verdict = "wrong"
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    product()
+    learning.step()
+    product()
+    (row,) = table.rows()
+    assert (row.state, row.design, row.swaps) == ("rolled back", None, 2)
+    assert "an element is off" in row.reason
+    assert (row.hits, row.misses) == (1, 4)
+    assert not learning.step()
+    assert background.jobs[-1]["seed"] != background.jobs[0]["seed"]
+
+
+def test_a_background_that_dies_is_asked_once_more_and_the_shape_is_then_given_up(table, background):
+    background.found = ChildDied("crash", "SIGSEGV: it wrote at 0")
+    product, learning = Product(), learner(table, background)
+    product(3)
+    assert learning.step()
+    assert table.rows()[0].state == "queued"
+    assert learning.step()
+    assert not learning.step()
+    (row,) = table.rows()
+    assert (row.state, row.reason) == ("given up", "SIGSEGV: it wrote at 0")
+    assert learning.status().crashes == 2
+    product(5)
+
+
+def test_a_search_that_was_paused_goes_on_later(table, background):
+    answers = [{"status": "paused", "seconds": 1.0}, None]
+    background.found = lambda job: answers.pop(0) or faster(job)
+    product, learning = Product(), learner(table, background, queue=4)
+    product(3)
+    learning.pressure(queue=5)
+    assert background.gate.closed
+    assert not learning.step()
+    assert learning.status().state == "paused"
+    learning.pressure(queue=0)
+    assert not background.gate.closed
+    learning.step()
+    assert table.rows()[0].state == "queued"
+    learning.step()
+    assert table.rows()[0].state == "specialised"
+
+
+def test_latency_over_its_bound_pauses_too(table, background):
+    learning = learner(table, background, p99=0.1)
+    learning.pressure(p99=0.2)
+    assert background.gate.closed
+    learning.pressure(p99=0.1)
+    assert not background.gate.closed
+
+
+def test_when_its_seconds_of_the_hour_are_used_it_waits_for_the_next(table, background):
+    clock = Clock()
+    learning = learner(table, background, clock=clock, seconds_an_hour=1.0)
+    first, second = Product(), Product(rows=200)
+    first(3)
+    learning.step()
+    second(3)
+    assert not learning.step()
+    assert learning.status().state == "over budget"
+    clock.now += 3601
+    assert learning.step()
+    assert {r.state for r in table.rows()} == {"specialised"}
+
+
+@pytest.mark.parametrize("mode", ["frozen", "generic"])
+def test_in_other_modes_it_does_nothing(table, background, monkeypatch, mode):
+    monkeypatch.setenv("TILEWRIGHT_MODE", mode)
+    with warnings.catch_warnings(record=True):  # frozen mode says once that it had to compile
+        product, learning = Product(), learner(table, background)
+    product(5)
+    assert not learning.active
+    assert not learning.step()
+    assert background.jobs == []
+
+
+def test_pinned_a_kernel_that_would_change_bits_is_not_used(table, background, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    background.found = lambda job: faster(job, unroll__k=3)
+    product, learning = Product(), learner(table, background)
+    before = product(3)
+    learning.step()
+    assert table.rows()[0].state == "specialised"
+    after = product()
+    assert before.tobytes() == after.tobytes()
+    assert product.launch.kernel.design.hash != table.rows()[0].design
+
+
+def test_a_users_own_program_is_learnt_from_its_text(table, background):
+    product, learning = Product(), learner(table, background, trigger=Trigger(count=1, payback=None))
+    product()
+    (slot,) = table.slots()
+    slot.origin = dispatch.Origin(slot.origin.program, slot.origin.layouts, object(), ())
+    learning.step()
+    assert background.jobs[0]["operator"] is None
+    assert table.rows()[0].state == "specialised"
+    product()
