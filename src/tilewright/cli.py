@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__, cli_book, cli_design, cli_rope, cli_runtime
+from tilewright import __version__, cli_book, cli_design, cli_rope, cli_runtime, cli_simulate
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ bench = typer.Typer(help="Measure Tilewright beside the tools you would use inst
 app.add_typer(bench, name="bench")
 app.add_typer(cli_book.app, name="book")
 app.command()(cli_design.design)
+app.command()(cli_simulate.simulate)
 bench.command(name="rope")(cli_rope.bench_rope)
 app.add_typer(cli_runtime.trace, name="trace")
 
@@ -70,6 +71,7 @@ class Stage(StrEnum):
     CU = "cu"
     PTX = "ptx"
     SASS = "sass"
+    USAGE = "usage"
 
 
 def main() -> None:

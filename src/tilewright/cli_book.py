@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -124,9 +125,11 @@ def adopt(
     as_json: AsJson = False,
 ) -> None:
     """Verify and measure here the shipped designs for this machine, so that they are used; seconds for each."""
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
     from tilewright.runtime.adopt import adopt as take
 
-    found = take(threads, _writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {a.found}"))
+    found = take(_writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {a.found}"))
     if as_json:
         typer.echo(json.dumps([{"key": a.key.hash, "found": a.found, "speedup": a.speedup} for a in found]))
     elif not found:

@@ -14,7 +14,7 @@ from tilewright.runtime.compiled import CompiledKernel, compile_at, dtypes_of
 from tilewright.runtime.debug import design_table
 
 CPU_STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
-GPU_STAGES = ("tile", "design", "sched", "cu", "ptx", "sass")
+GPU_STAGES = ("tile", "design", "sched", "cu", "ptx", "sass", "usage")
 STAGES = tuple(dict.fromkeys(CPU_STAGES + GPU_STAGES))
 """In the order in which a program passes them."""
 

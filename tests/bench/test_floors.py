@@ -37,6 +37,13 @@ def test_geometric_mean_is_taken_at_each_thread_count():
     assert "threads 2" in line and "0.975" in line
 
 
+def test_a_mean_may_be_of_zeros():
+    floor = Floor("f", "same", min=0.95, over="mean")
+    assert missed([result("a", same=1.0), result("b", same=1.0)], [floor]) == []
+    (line,) = missed([result("a", same=0.0), result("b", same=1.0)], [floor])
+    assert line == "f mean, threads 1: same is 0.5, the floor is at least 0.95"
+
+
 def test_upper_bounds_and_names():
     floor = Floor("startup", "s", max=0.3, name="import")
     results = [result("import tilewright", family="startup", s=0.31), result("first token", family="startup", s=9.0)]

@@ -96,4 +96,12 @@ def test_stages_as_text(tmp_path):
     with pytest.raises(ArgumentError, match="no stage 'll'"):
         stages.text("ll")
     names = {path.name for path in stages.save(tmp_path)}
-    assert names == {"matmul.tile", "matmul.sched", "matmul.cu", "matmul.ptx", "matmul.sass", "matmul.cubin"}
+    assert names == {
+        "matmul.tile",
+        "matmul.sched",
+        "matmul.cu",
+        "matmul.ptx",
+        "matmul.sass",
+        "matmul.cubin",
+        "matmul.usage",
+    }

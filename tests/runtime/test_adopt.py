@@ -15,6 +15,7 @@ from tilewright.design.book.store import Book
 from tilewright.design.default import default_design
 from tilewright.design.legality import legal
 from tilewright.operators import OPERATORS
+from tilewright.runtime import pool
 from tilewright.runtime.adopt import adopt, shipped
 from tilewright.runtime.subject import Subject
 
@@ -46,25 +47,25 @@ def test_something_ships():
 
 
 def test_a_shipped_design_is_verified_before_it_is_used(tmp_path, monkeypatch):
-    subject = Subject.of("silu", {"M": 8, "D": 96}, "f32", threads=1)
+    subject = Subject.of("silu", {"M": 8, "D": 96}, "f32", threads=pool.available_threads())
     design = default_design(subject.kernel, subject.facts).with_(unroll__d=2)
     design = (
         design if not legal(subject.kernel, design, subject.facts) else default_design(subject.kernel, subject.facts)
     )
     ship(tmp_path, subject.key(), design, monkeypatch)
-    assert list(shipped(subject.machine, 1)) == [subject.key()] and not shipped(subject.machine, 7)
+    assert list(shipped(subject.machine, subject.threads)) == [subject.key()] and not shipped(subject.machine, 77)
     book = Book.in_memory()
     assert book.get(subject.key()) is None
-    (found,) = adopt(1, book)
+    (found,) = adopt(book)
     assert found.found == "hint"
     record = book.get(subject.key())
     assert record is not None and record.verified
-    (again,) = adopt(1, book)
+    (again,) = adopt(book)
     assert again.found == "book"
 
 
 def test_designs_for_another_machine_are_left_alone(tmp_path, monkeypatch):
-    subject = Subject.of("silu", {"M": 8, "D": 96}, "f32", threads=1)
+    subject = Subject.of("silu", {"M": 8, "D": 96}, "f32", threads=pool.available_threads())
     design = default_design(subject.kernel, subject.facts)
     ship(tmp_path, replace(subject.key(), machine="0" * 32, kernel=None, facts=None), design, monkeypatch)
-    assert adopt(1, Book.in_memory()) == []
+    assert adopt(Book.in_memory()) == []

@@ -16,20 +16,13 @@ from tilewright.bench.plan import Job, Request, plan
 from tilewright.bench.result import Result
 from tilewright.bench.startup import measure_startup
 from tilewright.errors import ArgumentError, TilewrightError
-from tilewright.runtime.adopt import adopt
 
 __all__ = ["Request", "measure", "parse_threads", "run_jobs", "source_root"]
 
 
 def measure(request: Request) -> Iterator[Result]:
-    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it.
-
-    Kernels are those that users get: by the designs of the book, the shipped ones among them verified here first.
-    """
-    jobs = plan(request)
-    for threads in dict.fromkeys(job.threads for job in jobs if job.kind == "operators"):
-        adopt(threads)
-    yield from run_jobs(jobs)
+    """All results that `request` asks for, as they are measured. ArgumentError where nothing fits it."""
+    yield from run_jobs(plan(request))
 
 
 def run_jobs(jobs: Sequence[Job]) -> Iterator[Result]:

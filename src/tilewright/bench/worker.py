@@ -17,14 +17,17 @@ from tilewright.errors import TilewrightError
 
 
 def operators(threads: int, only: str | None, quick: bool) -> Iterator[Result]:
-    """Every operator case that is asked for."""
+    """Every operator case that is asked for, by the kernels that users get: shipped designs are verified here first."""
     from tilewright.bench import peers
     from tilewright.bench.cases import cpu_cases, select
     from tilewright.bench.operators import run_case
     from tilewright.bench.plan import budget
     from tilewright.bench.roof import Roof, open_roof
+    from tilewright.runtime.adopt import adopt
 
     cases = select(cpu_cases(), only, quick)
+    sizes = {tuple(sorted(dict(case.sizes).values())) for case in cases}
+    adopt(wanted=lambda key: tuple(sorted(dict(key.sizes).values())) in sizes)
     # Opened before anything else starts threads, and kept: what it chose and touched serves every case.
     bounded: AbstractContextManager[Roof] = open_roof(threads) if any(c.streams for c in cases) else nullcontext({})
     with bounded as roof:

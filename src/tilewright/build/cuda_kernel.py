@@ -21,8 +21,11 @@ from tilewright.build.cache import Cache, cache_key, disk_cache
 from tilewright.build.kernel_cache import Request
 from tilewright.build.ptxas import Report
 from tilewright.build.stages import save_artefacts
+from tilewright.build.usage import usage_of, usage_text
+from tilewright.design.cost.usage import Usage
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
+from tilewright.design.gpu.built import refused
 from tilewright.design.gpu.packing import ALIGNED, as_packed, packed, without_packs
 from tilewright.design.legality import check
 from tilewright.emit.abi import Extent, Reserve, TensorLayout
@@ -43,6 +46,11 @@ class CudaBinary:
     report: Report
     seconds: float = 0.0
     packs: tuple[tuple[str, Request, CudaBinary], ...] = ()  # copies of operands that are launched first
+
+    @property
+    def usage(self) -> Usage:
+        """What the kernel takes of an SM."""
+        return usage_of(self.module, self.report)
 
 
 class CudaStages:
@@ -78,6 +86,11 @@ class CudaStages:
         return nvrtc.compile_cuda(self.module.source, self.module.entry, self.machine.architecture)
 
     @property
+    def usage(self) -> Usage:
+        """What the kernel takes of an SM; it is compiled for that, and no GPU is needed."""
+        return usage_of(self.module, self.compiled.report)
+
+    @property
     def source(self) -> str:
         """What the compiler is given."""
         return self.module.source
@@ -88,7 +101,7 @@ class CudaStages:
         return save_artefacts(folder, self.request.kernel.name, {**made, "cubin": self.compiled.cubin})
 
     def text(self, stage: str) -> str:
-        """`tile`, `sched`, `cu`, `ptx` or `sass` as text; CompileError where no disassembler is found."""
+        """`tile`, `sched`, `cu`, `ptx`, `sass` or `usage` as text; CompileError where no disassembler is found."""
         if stage != "tile" and self.packs:
             copies = [f"// pack {tensor}\n{copy.text(stage)}" for tensor, copy in self.packs]
             return "\n".join([*copies, self._own(stage)])
@@ -106,10 +119,12 @@ class CudaStages:
                 return nvrtc.compile_ptx(self.module.source, self.module.entry, self.machine.architecture)
             case "sass":
                 return disassemble(self.compiled.cubin)
+            case "usage":
+                return usage_text(self.usage, self.compiled.report, self.machine)
         raise ArgumentError(f"no stage {stage!r} can be shown for {self.machine.name}; there are {', '.join(STAGES)}")
 
 
-STAGES = ("tile", "sched", "cu", "ptx", "sass")
+STAGES = ("tile", "sched", "cu", "ptx", "sass", "usage")
 
 
 def build_cuda(request: Request, machine: Machine) -> CudaBinary:
@@ -212,24 +227,14 @@ def _compiled(store: Cache, key: str, request: Request, machine: Machine) -> Cud
     check(request.kernel, request.design, request.facts(machine))
     stages = CudaStages(request, machine)
     module, compiled = stages.module, stages.compiled
-    _check_launchable(request, module, compiled.report, machine)
+    if reasons := refused(request.design, usage_of(module, compiled.report), machine):
+        listed = "; ".join(map(str, reasons))
+        raise IllegalDesign(f"design {request.design.hash} of {request.kernel.name}, compiled: {listed}")
     meta = {"module": {**asdict(module), "source": ""}, "report": compiled.report.to_dict()}
     store.put(key, "cu", module.source.encode())
     store.put(key, "meta", json.dumps(meta).encode())
     store.put(key, "cubin", compiled.cubin)
     return CudaBinary(module, compiled.cubin, compiled.report, time.perf_counter() - begun)
-
-
-def _check_launchable(request: Request, module: CudaModule, report: Report, machine: Machine) -> None:
-    """What only ptxas knows: registers a block takes, rounded as the hardware allots them (256 a warp)."""
-    warps = -(-module.threads // 32)
-    taken = -(-report.registers * 32 // 256) * 256 * warps
-    room = int(machine.limit("registers_per_sm"))
-    if taken > room:
-        raise IllegalDesign(
-            f"design {request.design.hash} of {request.kernel.name}: {module.threads} threads of {report.registers} "
-            f"registers take {taken}, and an SM has {room}; take smaller tiles or fewer warps"
-        )
 
 
 def _found(store: Cache, key: str) -> CudaBinary | None:

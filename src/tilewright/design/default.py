@@ -60,6 +60,10 @@ class Facts:
 
 def default_design(kernel: ir.Kernel, facts: Facts) -> Design:
     """The default design of a traced program."""
+    if facts.machine.kind == "systolic":
+        from tilewright.design.systolic.design import default_systolic
+
+        return default_systolic(kernel, facts)
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import default_gpu
 

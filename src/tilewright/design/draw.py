@@ -27,6 +27,10 @@ Decisions = dict[str, Choice]
 
 def draw(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
     """A design of all nests of a program."""
+    if facts.machine.kind == "systolic":
+        from tilewright.design.systolic.design import draw_systolic
+
+        return draw_systolic(kernel, facts, pick)
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import draw_gpu
 

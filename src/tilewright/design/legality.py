@@ -66,6 +66,10 @@ def legal(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
 
     `facts.sizes` may be incomplete: what is not known is not judged.
     """
+    if facts.machine.kind == "systolic":
+        from tilewright.design.systolic.design import legal_systolic
+
+        return legal_systolic(kernel, design, facts)
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import legal_with_packs
 

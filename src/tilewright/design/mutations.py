@@ -56,6 +56,11 @@ def steps(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[tuple[Mut
 
 def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
+    if facts.machine.kind == "systolic":
+        from tilewright.design.systolic.design import suggested_systolic
+
+        yield from suggested_systolic(kernel, design, facts)
+        return
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.mutations import suggested_gpu
 

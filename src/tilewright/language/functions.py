@@ -63,8 +63,14 @@ def dot(a: Tile, b: Tile) -> Tile:
         a, b = convert(a, compute), convert(b, compute)
     if a.dtype.kind != "float" and a.dtype.name != "i8":
         fail(DTypeError, f"dot multiplies float or i8 tiles, not {a.dtype}; convert with .to(f32)")
-    result = {"f64": f64, "i8": i32}.get(a.dtype.name, f32)
-    return emit(ir.Dot(a.name, b.name, over.name), result, rest, "dot", deps=a.deps | b.deps, operands=(a, b))
+    return emit(
+        ir.Dot(a.name, b.name, over.name), sum_type(a.dtype), rest, "dot", deps=a.deps | b.deps, operands=(a, b)
+    )
+
+
+def sum_type(dtype: DType) -> DType:
+    """The type in which `dot` adds up products of that type: i32 for i8, f64 for f64, else f32."""
+    return {"f64": f64, "i8": i32}.get(dtype.name, f32)
 
 
 def zeros(*axes: Axis | str, dtype: str | DType = f32) -> Carried:

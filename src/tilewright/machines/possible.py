@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tilewright.machines.machine import Machine, MemoryLevel
 
-AT_LEAST_ONE: dict[str, tuple[str, ...]] = {
-    "systolic": ("rows", "columns"),
-    "dataflow": ("compute_units", "memory_units"),
-}
-"""Limits without which a machine of a kind computes nothing."""
+NEEDED: dict[str, tuple[str, ...]] = {"systolic": ("rows", "columns")}
+"""Limits that the description of a kind of machine must give."""
+
+COUNTS = ("rows", "columns", "compute_units", "memory_units")
+"""Limits that are at least 1 where they are given: without them nothing is computed."""
 
 
 def impossible(machine: Machine) -> Iterator[str]:
@@ -22,8 +22,9 @@ def impossible(machine: Machine) -> Iterator[str]:
     if machine.clock_hz is not None and machine.clock_hz <= 0:
         yield f"clock_hz is {machine.clock_hz:g}; give cycles per second, more than 0"
     limits = dict(machine.limits)
-    for name in AT_LEAST_ONE.get(machine.kind, ()):
-        if limits.get(name, 0) < 1:
+    needed = NEEDED.get(machine.kind, ())
+    for name in COUNTS:
+        if limits.get(name, 0 if name in needed else 1) < 1:
             yield f"{name} is {limits.get(name, 'not given')}; a {machine.kind} machine has at least 1"
     for name, value in limits.items():
         if value < 0:

@@ -57,7 +57,8 @@ def _settings(name: str, pairs: list[str]) -> dict[str, float]:
 
 def _array(name: str, rows: int, columns: int, dataflow: str, given: dict[str, float]) -> Machine:
     clock = given.get("clock", _CLOCK_MHZ) * 1e6
-    scratch, bandwidth = given.get("scratch"), given.get("bandwidth")
+    scratch = given.get("scratch")
+    rate = given["bandwidth"] * clock if "bandwidth" in given else None
     limits = {
         "rows": rows,
         "columns": columns,
@@ -73,8 +74,8 @@ def _array(name: str, rows: int, columns: int, dataflow: str, given: dict[str, f
         f"systolic-{dataflow}",
         cores=1,
         levels=(
-            MemoryLevel("unified_buffer", None if scratch is None else int(scratch * 1024)),
-            MemoryLevel("weights", bandwidth=None if bandwidth is None else bandwidth * clock),
+            MemoryLevel("unified_buffer", None if scratch is None else int(scratch * 1024), bandwidth=rate),
+            MemoryLevel("weights", bandwidth=rate),
         ),
         atoms=tuple(
             Atom("systolic", dtype, wide, (1, columns, rows), 2.0 * rows * columns)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.language import Tensor, dot, each, f32, kernel, parallel, tiles, zeros
+from tilewright.language import Tensor, dot, each, f32, kernel, parallel, sum_type, tiles, zeros
 from tilewright.operators.activation import activate, activated
 from tilewright.operators.operator import Exact, operator, wide
 
@@ -44,7 +44,7 @@ def matmul(
     activation=None,
 ):
     for i, j in parallel("M", "N"):
-        acc = zeros(i, j, dtype=f32)
+        acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):
             acc += dot(a[i, k], b[j, k].T)
         v = acc if bias is None else acc + bias[j]
@@ -84,7 +84,7 @@ def reference_batched_matmul(a: Any, b: Any) -> dict[str, Exact]:
 @kernel
 def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"]):
     for n, i, j in parallel(each("B"), "M", "N"):
-        acc = zeros(i, j, dtype=f32)
+        acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):
             acc += dot(a[n, i, k], b[n, j, k].T)
         c[n, i, j] = acc

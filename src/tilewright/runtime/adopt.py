@@ -36,16 +36,17 @@ def shipped(machine: Machine, threads: int) -> Sequence[Key]:
 
 
 def adopt(
-    threads: int | None = None, book: Book | None = None, progress: Callable[[Adopted], None] | None = None
+    book: Book | None = None,
+    progress: Callable[[Adopted], None] | None = None,
+    wanted: Callable[[Key], bool] = lambda _key: True,
 ) -> list[Adopted]:
     """Verify and measure here each shipped design for this machine that the book does not hold, and keep what wins.
 
-    Takes a second or two for each; what the book knows costs nothing. `threads`: for kernels of so many, by default
-    for as many as this process uses.
+    For as many threads as this process uses, and keys that are `wanted`. Takes a second or two for each; what the book
+    knows costs nothing.
     """
-    count = pool.available_threads() if threads is None else threads
     known, found = book or open_book(), list[Adopted]()
-    for key in shipped(dispatch.machine(), count):
+    for key in filter(wanted, shipped(dispatch.machine(), pool.available_threads())):
         found.append(_adopted(key, known))
         if progress is not None:
             progress(found[-1])

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from tilewright.build.cuda_kernel import CudaStages
 from tilewright.build.kernel_cache import target_of
 from tilewright.build.stages import Stages
+from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import ArgumentError, MachineError
@@ -83,6 +84,11 @@ class CompiledKernel:
     def assembly(self) -> str:
         """The machine code as text."""
         return self.stages.text("asm" if self.machine.is_cpu else "sass")
+
+    @property
+    def usage(self) -> Usage | None:
+        """Registers, spills, stack and shared memory of a kernel for a GPU, by the assembler; None for a CPU."""
+        return self.stages.usage if isinstance(self.stages, CudaStages) else None
 
     @cached_property
     def estimate(self) -> Estimate:

@@ -21,6 +21,7 @@ from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
+from tilewright.design.cost.usage import Usage
 from tilewright.design.cost.waves import Waves
 from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
@@ -86,8 +87,11 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
     return joined(math_cycles, read)
 
 
-def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
-    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits."""
+def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
+    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits.
+
+    `usage` is what the compiled kernel takes: blocks on an SM are then known, not guessed, and spills cost time.
+    """
     program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
     if not dots or _inside(program, dots):
@@ -96,7 +100,7 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
     atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
     machine, first = facts.machine, products[0]
     ring = max(1, design.number("stages", 4)) * _step_bytes(products)
-    resident = _resident(design, facts, atom, ring)
+    resident = _resident(design, facts, atom, ring, usage)
     cores = usable(machine.cores, first.cluster)
     active, rounds = min(cores, first.blocks), -(-first.blocks // cores)
     # What is in flight bounds an SM: bytes of its rings over the latency; one stage is being multiplied.
@@ -117,7 +121,9 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
     roof = Roofline(sum(p.flops for p in products), compulsory, peak, rates.read)
     waves = Waves(first.blocks, machine.cores * resident)
     overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s"))
-    alone = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
+    alone: tuple[Term, ...] = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
+    if usage is not None and usage.spills:
+        alone = (*alone, Term("spills", _spilled(usage, first.steps * rounds, rates), "s"))
     terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping, *alone)
     counts = (*_bytes(compulsory, loaded), *_shape(waves, resident, roof))
     seconds = rates.launch_s + fill + joined(memory, l2, tensor) + sum(t.value for t in alone)
@@ -139,10 +145,17 @@ def _step_bytes(products: list[Product]) -> int:
     return sum(tiles.values())
 
 
-def _resident(design: Design, facts: Facts, atom: str, ring: int) -> int:
+def _spilled(usage: Usage, steps: int, rates: GpuRates) -> float:
+    """Seconds for local memory, in L1, as if all of it stood in the main loop: where it stands is not known."""
+    return usage.threads * usage.spills * steps / (_SHARED_BYTES * rates.clock)
+
+
+def _resident(design: Design, facts: Facts, atom: str, ring: int, usage: Usage | None) -> int:
     """Blocks that an SM holds at once: one where each stays until all tiles are done."""
     if design.get("persistent"):
         return 1
+    if usage is not None:
+        return max(1, usage.resident(facts.machine))
     groups = max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1))
     threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
     registers = _REGISTERS if atom == "wgmma" else 128

@@ -18,7 +18,8 @@ _CLOCK = 3.0e9  # Hz
 _DRAM = 24e9  # bytes/s that one core reads, where nothing was measured
 _DRAM_MORE = 1.8  # what several cores read together, over one
 _STREAM = 0.9  # of that, for reads in step with stores around the caches
-_L2_BYTES, _L3_BYTES = 32.0, 12.0  # bytes a cycle that one core draws from its second and third level
+_L2_BYTES = 32.0  # bytes a cycle that one core draws from its second level
+_L3_BYTES, _L3_SHARED = 24.0, 12.0  # from its third, alone and beside others (Zen 4: 85 GB/s; two together 96)
 _FMA_LATENCY = 4.0
 _PAIR_LATENCY = 6.0
 _TILE_PRODUCT = 16.0  # cycles of a tile product (Intel 248966, chapter 20)
@@ -95,7 +96,7 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         l2=machine.l2_bytes or 512 << 10,
         l3=machine.l3_bytes // max(1, threads),
         l2_rate=_L2_BYTES,
-        l3_rate=_L3_BYTES,
+        l3_rate=_L3_BYTES if threads == 1 else _L3_SHARED,
         memory=read,
         stream=stream,
     )

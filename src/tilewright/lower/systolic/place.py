@@ -73,8 +73,7 @@ class _Places:
     # --------------------------------------------------------------------------------------- buffers
     def _alloc(self, name: str, let: ir.Let, whole: bool = False, **notes: ir.Note) -> ir.Alloc:
         """A buffer for a tile of a tensor, in the tensor's order; `whole`: along all of the sum."""
-        dims = tuple(i for i in _ref(let).index if i in let.type.axes)
-        dims = tuple(self._over(d) for d in dims) if whole else dims
+        dims = tuple(str(self._over(i)) if whole else str(i) for i in _ref(let).index if i in let.type.axes)
         made = ir.with_notes((), **{"place": "scratch", **notes})
         return ir.Alloc(fresh(name, self.taken), let.type.dtype, dims, made)
 
@@ -97,7 +96,7 @@ class _Places:
         end = fresh(f"{self.shape.total}_end", self.taken)
         out = ir.Let(end, type_, ir.Load(ir.Ref(sums, type_.axes)))
         after = (out, *renamed(inner.body[at + 1 :], {self.shape.total: end}))
-        drained = tuple(replace(s, notes=ir.with_notes(s.notes, **dict(DMA))) if _stores(s) else s for s in after)
+        drained = tuple(map(_by_dma, after))
         drain = ir.Role("drain", (*before, *drained), (("stage", 1),))
         alloc = ir.Alloc(sums, type_.dtype, type_.axes, notes)
         return replace(inner, body=(alloc, steps, drain), notes=(("stages", self._stages("acc")),))
@@ -155,5 +154,6 @@ def _ref(let: ir.Let) -> ir.Ref:
     return let.expr.ref
 
 
-def _stores(stmt: ir.Stmt) -> bool:
-    return isinstance(stmt, ir.Store)
+def _by_dma(stmt: ir.Stmt) -> ir.Stmt:
+    """A store leaves by the copy engine; anything else is as it was."""
+    return replace(stmt, notes=ir.with_notes(stmt.notes, engine="dma")) if isinstance(stmt, ir.Store) else stmt
