@@ -15,18 +15,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tilewright.design.cost.gpu_rates import GpuRates, rates_of
+from tilewright.design.cost.gpu_nests import estimate_nests
+from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
 from tilewright.design.cost.usage import Usage
 from tilewright.design.cost.waves import Waves
+from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
 
-OVERLAP = 4.0  # the power of the norm that joins what overlaps
 _SHARED_BYTES, _REGISTERS = 128.0, 168
 
 
@@ -75,18 +76,15 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
     """Cycles of the tensor cores of one SM for one step of a block.
 
     wgmma reads its operands from shared memory at 128 bytes a cycle for every 64 rows: below 64 columns that, and not
-    the product, decides. Rows and columns are rounded up to the atom (64 x 8, or 16 x 8 for mma).
+    the product, decides. Rows and columns are rounded up to the atom (64 x 8, 16 x 8 for mma, none for fma).
     """
+    if atom == "fma":
+        return 2.0 * math.prod(tiles) / flops_per_cycle
     rows, quantum = tiles[0], 64 if atom == "wgmma" else 16
     tm, tn = -(-rows // quantum) * quantum, -(-tiles[1] // 8) * 8
     math_cycles = 2.0 * tm * tn * tiles[2] / flops_per_cycle
     read = (tm / quantum) * (quantum + tn) * tiles[2] * itemsize / _SHARED_BYTES if atom == "wgmma" else 0.0
     return joined(math_cycles, read)
-
-
-def joined(*times: float) -> float:
-    """The time of streams that overlap."""
-    return float(sum(t**OVERLAP for t in times) ** (1 / OVERLAP))
 
 
 def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
@@ -96,10 +94,10 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     """
     program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
-    if not dots:
-        return _stream(program, facts)
+    if not dots or _inside(program, dots):
+        return estimate_nests(program, design, facts)
     products = [_product(program, design, facts, let) for let in dots]
-    atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if _has_wgmma(facts) else "mma")
+    atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
     machine, first = facts.machine, products[0]
     ring = max(1, design.number("stages", 4)) * _step_bytes(products)
     resident = _resident(design, facts, atom, ring, usage)
@@ -111,17 +109,16 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     per_sm = min(
         rates.l2_bytes_per_cycle * rates.clock, min(flying * resident, rates.in_flight_bytes) / rates.latency_s
     )
-    step = sum(issue_cycles(p.tiles, _tensor_rate(facts, atom), p.itemsize, atom) for p in products)
+    step = sum(issue_cycles(p.tiles, flops_per_cycle(machine, atom), p.itemsize, atom) for p in products)
     coupled = 1.0 + rates.cluster_coupling * max(0, first.cluster - 2)
     tensor = powered(first.steps * step / rates.clock * rounds * coupled, rates)
-    loaded, compulsory = _loaded_once(products), _compulsory(program, facts)
+    loaded, compulsory = _loaded_once(products), float(bytes_of(kernel, facts.sizes))
     l2, memory = loaded / (active * per_sm), compulsory / min(rates.read, active * per_sm)
     fill = rates.latency_s + _step_bytes(products) / per_sm + rates.drain_s
     join, results = _join(products, design, rates), _results(program, first, design, facts, rounds, resident)
     packs = _packs(program, design, facts)
-    roof = Roofline(
-        sum(p.flops for p in products), compulsory, machine.cores * _tensor_rate(facts, atom) * rates.clock, rates.read
-    )  # fmt: skip
+    peak = machine.cores * flops_per_cycle(machine, atom) * rates.clock
+    roof = Roofline(sum(p.flops for p in products), compulsory, peak, rates.read)
     waves = Waves(first.blocks, machine.cores * resident)
     overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s"))
     alone: tuple[Term, ...] = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
@@ -133,14 +130,10 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     return Estimate(seconds, largest(terms), (*terms, *counts))
 
 
-def powered(seconds: float, rates: GpuRates) -> float:
-    """Seconds of the tensor cores that would take `seconds` at their stated rate.
-
-    They keep up the burst rate while the budget of power lasts. What is over that is slower than the sustained rate,
-    until the whole has come down to it.
-    """
-    burst, sustained = seconds / rates.tensor_burst, seconds / rates.tensor_sustained
-    return min(sustained, burst + max(0.0, burst - rates.burst_s))
+def _inside(program: Program, dots: list[ir.Let]) -> bool:
+    """Whether some dot makes a tile along an axis that its block walks, as attention's scores."""
+    own = {a.name for nest in program.nests for a in nest.loop.axes} | program.whole
+    return any(axis not in own for let in dots for axis in let.type.axes)
 
 
 def _step_bytes(products: list[Product]) -> int:
@@ -227,20 +220,6 @@ def _packs(program: Program, design: Design, facts: Facts) -> float:
     return seconds
 
 
-def _has_wgmma(facts: Facts) -> bool:
-    return any(a.name.startswith("wgmma") for a in facts.machine.atoms)
-
-
-def _tensor_rate(facts: Facts, atom: str) -> float:
-    """Flop a cycle and SM: of tensor cores on bf16, or of scalar multiplications."""
-    atoms = facts.machine.atoms
-    if atom != "fma":
-        rates = [a.flops_per_cycle for a in atoms if a.dtype in ("bf16", "f16") and a.flops_per_cycle]
-        if rates:
-            return max(rates) * (1.0 if atom == "wgmma" or not _has_wgmma(facts) else 0.62)  # mma.sync on Hopper
-    return next((a.flops_per_cycle for a in atoms if a.dtype == "f32" and a.flops_per_cycle), 256.0)
-
-
 def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Product:
     assert isinstance(let.expr, ir.Dot)
     dot = let.expr
@@ -283,15 +262,6 @@ def _loaded_once(products: list[Product]) -> float:
     return sum(found.values())
 
 
-def _compulsory(program: Program, facts: Facts) -> float:
-    """Bytes of all operands, each once."""
-    total = 0
-    for p in program.kernel.params:
-        if p.dims:
-            total += p.dtype.bytes * math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims)
-    return float(total)
-
-
 def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     """Parts of a split sum: in a cluster each block joins its share of the columns, else the last block all of them."""
     p = products[0]
@@ -304,16 +274,6 @@ def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     if how == "cluster":
         return rates.cluster_wait_s + part * (p.split - 1) / p.split / rates.join_bytes_per_s
     return rates.grid_wait_s + part * (p.split - 1) / rates.grid_join_bytes_per_s
-
-
-def _stream(program: Program, facts: Facts) -> Estimate:
-    """A program without dots: its bytes at the rate of a copy."""
-    rates = rates_of(facts.machine)
-    moved = _compulsory(program, facts)
-    fill = rates.latency_s + rates.drain_s
-    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), Term("memory", moved / rates.copy, "s"))
-    seconds = sum(t.value for t in terms)
-    return Estimate(seconds, largest(terms), (*terms, Term("memory bytes", moved, "byte")))
 
 
 __all__ = ["estimate_gpu", "issue_cycles"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from tilewright.machines.machine import Machine
 
+OVERLAP = 4.0  # the power of the norm that joins what overlaps
 _CLOCK, _READ = 1.7e9, 2.0e12
 
 
@@ -21,7 +22,8 @@ class GpuRates:
     read: float
     copy: float
     launch_s: float = 4.8e-6  # a kernel alone, from event to event around the replay of its graph, without any work
-    next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph
+    next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph; not measured by itself
+    sync_s: float = 10e-6  # until the host has seen that a step is done and has started the next; not measured
     latency_s: float = 0.62e-6  # from asking memory to having it, the translation of a cold address included
     drain_s: float = 0.68e-6  # the last results from registers to memory, where nothing overlaps them
     l2_bytes_per_cycle: float = 58.0  # that L2 delivers to an SM with all of them asking
@@ -50,4 +52,34 @@ def rates_of(machine: Machine) -> GpuRates:
     return GpuRates(machine.clock_hz or _CLOCK, read, memory.copy or read, **stated)
 
 
-__all__ = ["GpuRates", "rates_of"]
+def joined(*times: float) -> float:
+    """The time of streams that overlap."""
+    return float(sum(t**OVERLAP for t in times) ** (1 / OVERLAP))
+
+
+def powered(seconds: float, rates: GpuRates) -> float:
+    """Seconds of the tensor cores that would take `seconds` at their stated rate.
+
+    They keep up the burst rate while the budget of power lasts. What is over that is slower than the sustained rate,
+    until the whole has come down to it.
+    """
+    burst, sustained = seconds / rates.tensor_burst, seconds / rates.tensor_sustained
+    return min(sustained, burst + max(0.0, burst - rates.burst_s))
+
+
+def has_wgmma(machine: Machine) -> bool:
+    """Whether warpgroups multiply from shared memory (Hopper)."""
+    return any(a.name.startswith("wgmma") for a in machine.atoms)
+
+
+def flops_per_cycle(machine: Machine, atom: str) -> float:
+    """Flop a cycle and SM: of tensor cores on bf16, or of scalar multiplications."""
+    atoms = machine.atoms
+    if atom != "fma":
+        rates = [a.flops_per_cycle for a in atoms if a.dtype in ("bf16", "f16") and a.flops_per_cycle]
+        if rates:
+            return max(rates) * (1.0 if atom == "wgmma" or not has_wgmma(machine) else 0.62)  # mma.sync on Hopper
+    return next((a.flops_per_cycle for a in atoms if a.dtype == "f32" and a.flops_per_cycle), 256.0)
+
+
+__all__ = ["GpuRates", "flops_per_cycle", "has_wgmma", "joined", "powered", "rates_of"]

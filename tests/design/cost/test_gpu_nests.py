@@ -1,0 +1,65 @@
+"""Programs that are no plain products on GPUs: blocks, bytes and operations from the structure of the program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from programs import facts, traced
+
+from tilewright.design.cost import estimate
+from tilewright.design.cost.gpu_nests import visited
+from tilewright.design.cost.program import program_of
+from tilewright.design.design import Design
+from tilewright.machines.machine import Machine
+
+CAUSAL = traced("attention", "bf16", causal=True)
+FULL = traced("attention", "bf16", causal=False)
+HEADS = {"B": 2, "H": 8, "G": 4, "D": 128, "E": 128}
+TILED = Design.of({"tile.g": 4, "tile.s": 16, "tile.t": 32, "atom.dot0": "fma", "atom.dot1": "fma"})
+
+
+def test_a_gather_reads_the_rows_that_it_asks_for():
+    kernel = traced("embedding", "bf16")
+    found = estimate(kernel, Design.of({"tile.d": 4096}), facts(kernel, "h200", N=8, V=128256, D=4096))
+    assert found.value("memory bytes") == 8 * (8 + 2 * 2 * 4096)  # i64 ids, rows read and written
+    assert found.value("blocks") == 8
+
+
+def test_attention_walks_its_keys_once_for_each_tile_of_queries():
+    known = facts(FULL, "h200", S=64, T=1024, **HEADS)
+    found = estimate(FULL, TILED, known)
+    blocks = 2 * 8 * (64 // 16)
+    assert found.value("blocks") == blocks
+    queries, keys = 4 * 16 * 128, 1024 * 128
+    assert found.value("L2 bytes") == blocks * 2 * (2 * queries + 2 * keys)
+    assert found.value("memory bytes") == 2 * 2 * 8 * (2 * 4 * 64 * 128 + 2 * 1024 * 128)
+
+
+def test_a_causal_mask_saves_half_of_a_square_prompt():
+    known = facts(CAUSAL, "h200", S=1024, T=1024, **HEADS)
+    assert visited(program_of(CAUSAL), TILED, known) == pytest.approx((1024 + 16) / 2 / 1024)
+    assert visited(program_of(FULL), TILED, facts(FULL, "h200", S=1024, T=1024, **HEADS)) == 1.0
+
+
+def test_one_query_at_the_end_sees_every_key():
+    known = facts(CAUSAL, "h200", S=1, T=1024, **HEADS)
+    assert visited(program_of(CAUSAL), Design.of({"tile.s": 1}), known) == 1.0
+
+
+def test_few_blocks_draw_less_than_the_memory_gives():
+    machine = replace(Machine.named("h200"), ceilings=(("l2_bytes_per_cycle", 10.0),))
+    one, many = (facts(FULL, machine, S=1, T=4096, **{**HEADS, "B": b}) for b in (1, 64))
+    design = Design.of({"tile.g": 4, "tile.s": 1, "tile.t": 32, "atom.dot0": "fma", "atom.dot1": "fma"})
+    few = estimate(FULL, design, one)
+    assert few.value("memory") == pytest.approx(few.value("memory bytes") / (8 * 10.0 * 1.83e9))  # 8 blocks, 8 SMs
+    full = estimate(FULL, design, many)
+    assert full.value("memory") == pytest.approx(full.value("memory bytes") / min(4.26e12, 132 * 10.0 * 1.83e9))
+
+
+def test_rows_cost_the_launch_and_their_bytes():
+    kernel = traced("rmsnorm", "bf16")
+    found = estimate(kernel, Design.of({"tile.m": 1}), facts(kernel, "h200", M=8192, D=4096))
+    assert found.bound == "memory"
+    assert found.value("memory bytes") == 2 * (2 * 8192 * 4096 + 4096)
+    assert found.seconds > found.value("launch") + found.value("memory bytes") / 4.26e12
