@@ -56,7 +56,7 @@ def command(monkeypatch, capsys):
     return call
 
 
-_OF_OTHERS = ("PYTEST_", "TORCH", "TRITON_", "KMP_")  # set by pytest around each test, by torch and OpenMP for themselves
+_OF_OTHERS = ("PYTEST_", "TORCH", "TRITON_", "KMP_")  # set by pytest, torch and OpenMP for themselves
 
 
 def _surroundings() -> dict[str, object]:

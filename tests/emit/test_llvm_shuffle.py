@@ -16,15 +16,15 @@ Vector = list[tuple[int, int]]
 def shuffled(text: str, rows: dict[str, Vector]) -> dict[str, Vector]:
     """The values of all names after the shuffles in `text`."""
     values = dict(rows)
-    for name, x, y, picks in re.findall(
-        r"(%v\d+) = shufflevector <[^>]*> (%\w+), <[^>]*> (%\w+), <[^>]*> <(.*)>", text
-    ):
-        both = values[x] + values[y]
-        values[name] = [both[int(n)] for n in re.findall(r"i32 (\d+)", picks)]
+    for line in text.splitlines():
+        name, x, *more = re.findall(r"%\w+", line)
+        both = values[x] + (values[more[0]] if more else [])
+        picks = re.findall(r"i32 (\d+)", line)
+        values[name] = [both[int(n)] for n in picks] if "shufflevector" in line else both
     return values
 
 
-@pytest.mark.parametrize("element", ["i16", "float", "double"])
+@pytest.mark.parametrize("element", ["i16", "i32", "float", "double"])
 @pytest.mark.parametrize("width", [2, 4, 8, 16])
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_columns_are_columns(element: str, width: int, blocks: int) -> None:

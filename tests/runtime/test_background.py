@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+
 import pytest
 from fake_background import Clock
 
 from tilewright.errors import ArgumentError
 from tilewright.runtime.background import Budget, Gate, Pace, Spent
+from tilewright.runtime.child import Child, ChildDied
 
 
 def test_an_hour_is_counted_by_when_work_ended():
@@ -50,3 +56,23 @@ def test_a_share_of_a_quarter_sleeps_three_times_what_it_worked(monkeypatch):
 def test_a_budget_of_nothing_is_refused(how):
     with pytest.raises(ArgumentError, match=next(iter(how))):
         Budget(**how)
+
+
+def test_a_child_that_is_stopped_while_it_works_says_so(tmp_path):
+    """The learner is stopped by another thread than the one that waits for an answer."""
+    child = Child("endless", {}, tmp_path, memory_limit=1 << 30, environment={"PYTHONPATH": os.pathsep.join(sys.path)})
+    said = []
+
+    def ask():
+        try:
+            child.ask({}, 60.0)
+        except Exception as error:
+            said.append(error)
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    while not child.ready:
+        time.sleep(0.01)
+    child.stop()
+    waiting.join(10.0)
+    assert [type(e) for e in said] == [ChildDied]

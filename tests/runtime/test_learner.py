@@ -177,6 +177,16 @@ def test_when_its_seconds_of_the_hour_are_used_it_waits_for_the_next(table, back
     assert {r.state for r in table.rows()} == {"specialised"}
 
 
+def test_what_takes_the_most_time_is_designed_first(table, background):
+    """Not what is called most often: a large product counts for more than many small ones."""
+    learning = learner(table, background)
+    small, large = Product(rows=3), Product(rows=700, columns=400, depth=500)
+    small(9)
+    large(3)
+    learning.step()
+    assert dict(background.jobs[0]["sizes"])["M"] == 700
+
+
 @pytest.mark.parametrize("mode", ["frozen", "generic"])
 def test_in_other_modes_it_does_nothing(table, background, monkeypatch, mode):
     monkeypatch.setenv("TILEWRIGHT_MODE", mode)

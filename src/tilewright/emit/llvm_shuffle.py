@@ -65,8 +65,22 @@ def _square(b: Builder, rows: list[str], element: str, width: int) -> list[str]:
             if not low >> bit & 1:
                 high = low + (1 << bit)
                 result[low], result[high] = (_shuffle(b, ty, rows[low], rows[high], picks) for picks in both)
-        rows = result
+        rows = [_fenced(b, ty, row) for row in result] if bit + 1 == inside and width > 1 << inside else result
     return [rows[_reversed(c, inside)] for c in range(width)]
+
+
+def _fenced(b: Builder, ty: str, vector: str) -> str:
+    """`vector`, which LLVM may not look through: its search for a shuffle of shuffles costs more than all else."""
+    if ty.endswith("float>"):
+        lanes = ty.removeprefix("<").partition(" ")[0]
+        name = f"@llvm.arithmetic.fence.v{lanes}f32"
+        b.declare(f"declare {ty} {name}({ty})")
+        return b.hoist(f"call {ty} {name}({ty} {vector})", vector)
+    if ty.endswith("i32>"):
+        floats = ty.replace("i32", "float")
+        fenced = _fenced(b, floats, b.hoist(f"bitcast {ty} {vector} to {floats}", vector))
+        return b.hoist(f"bitcast {floats} {fenced} to {ty}", fenced)
+    return vector
 
 
 def _picks(width: int, bit: int, inside: int, high: int) -> list[int]:

@@ -80,8 +80,11 @@ class Child:
             self._start()
         try:
             return self._exchange(job, seconds)
-        except BaseException:  # an interrupt too: whoever asks next must not get this answer
+        except BaseException as error:  # an interrupt too: whoever asks next must not get this answer
+            stopped = self._process is None
             self.stop()
+            if stopped and isinstance(error, Exception):  # by another thread, in the middle of the exchange
+                raise ChildDied("crash", "it was stopped while it worked") from None
             raise
 
     def stop(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.design.book.record import Record
+from tilewright.design.cost import estimate
 from tilewright.errors import TilewrightError
 from tilewright.knobs import knobs
 from tilewright.language.printer import show
@@ -25,7 +26,6 @@ from tilewright.runtime.events import tell
 from tilewright.runtime.shadow import Shadow
 from tilewright.runtime.table import Slot, Table
 from tilewright.runtime.trigger import Clock, Evidence, Trigger, Watch
-from tilewright.runtime.work import work_of
 
 POLL_SECONDS = 0.1
 MOST_DEATHS = 2
@@ -141,8 +141,9 @@ class Learner:
             try:
                 worked = self.step()
             except Exception as error:  # whatever it is, callers go on without a learner
-                tell_all(self._queue, f"{type(error).__name__}: {error}")
                 worked = False
+                if not self._ended:
+                    tell_all(self._queue, f"{type(error).__name__}: {error}")
             if not worked:
                 self._wake.wait(POLL_SECONDS)
                 self._wake.clear()
@@ -165,10 +166,10 @@ class Learner:
         return found
 
     def _next(self) -> Slot | None:
-        """The queued slot with the most calls; queues are short."""
+        """The queued slot whose calls took the most time, as far as the model knows; queues are short."""
         if not self._queue:
             return None
-        best = max(self._queue, key=lambda s: s.calls)
+        best = max(self._queue, key=lambda s: (s.calls * self._seconds_of(s), s.calls))
         self._queue.remove(best)
         self._busy = True
         return best
@@ -253,11 +254,15 @@ class Learner:
         self._spent.add(seconds)
 
     def _seconds_of(self, slot: Slot) -> float:
-        """Seconds of a generic call by the roofline of the machine: the least that it takes."""
+        """Seconds of a generic call by the cost model, at the sizes that are met most often."""
         found = self._estimates.get(slot.key)
+        if found is None and not slot.common:  # not called yet
+            return 0.0
         if found is None:
-            seconds, _ = work_of(slot.origin.program.kernel, dict(slot.common)).bound(dispatch.machine())
-            found = self._estimates[slot.key] = seconds or 0.0
+            sizes = dict(slot.common)
+            facts = dispatch.facts_of(slot.origin.layouts, sizes, dispatch.machine())
+            design = slot.origin.request(sizes).design
+            found = self._estimates[slot.key] = estimate(slot.origin.program.kernel, design, facts).seconds
         return found
 
     def _state(self) -> str:
