@@ -278,7 +278,8 @@ class _Task:
         peak = machine.peak(element) or machine.peak("f32")
         if not peak:
             return None
-        floor = work.flops / (peak * min(1.0, self.subject.threads / machine.cores))
+        share = min(1.0, self.subject.threads / machine.cores) if machine.is_cpu else 1.0
+        floor = work.flops / (peak * share)
         if work.bytes > last_level_cache_bytes():
             seconds, _ = work.bound(machine, element)
             floor = max(floor, seconds or 0.0)

@@ -129,12 +129,24 @@ class Subject:
     def check_runnable(self) -> None:
         """MachineError unless this host executes what the machine's kernels are made of."""
         host = dispatch.machine()
+        if self.machine.kind == "nvidia":
+            host = _gpu_of_this_host(host)
         features = set(self.machine.vector.features) if self.machine.is_cpu and self.machine.vector else None
         own = set(host.vector.features) if host.vector else set()
         if self.machine.fingerprint != host.fingerprint and (features is None or not features <= own):
             raise MachineError(
                 f"designs for {self.machine.name} cannot be measured on {host.name}; search there, and export the book"
             )
+
+
+def _gpu_of_this_host(host: Machine) -> Machine:
+    """The GPU that designs would be tried on; the host itself where there is none."""
+    from tilewright.machines import nvidia
+
+    try:
+        return nvidia.detect()
+    except MachineError:
+        return host
 
 
 def named(text: str) -> Operator | TileProgram:

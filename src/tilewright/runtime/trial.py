@@ -39,6 +39,9 @@ MEMORY_LIMIT = 2 << 30
 COMPILE_SECONDS = 20.0
 HANG_SECONDS, HANG_TIMES = 3.0, 20.0
 MOST_BUILDERS = 8
+WORKERS = {"nvidia": "tilewright.runtime.cuda.trial_worker"}
+"""The module whose process tries designs, by the kind of machine; CPUs share one."""
+
 _MODULE = "tilewright.runtime.trial_worker"
 
 LOOK_ROUNDS, SLOW = 3, 1.15
@@ -261,7 +264,7 @@ class TrialRunner:
 
         def child(checked: list[dict[str, Any]]) -> Child:
             return Child(
-                _MODULE,
+                WORKERS.get(subject.machine.kind, _MODULE),
                 {**setup, "checks": checked},
                 self._folder,
                 memory_limit=room,

@@ -83,6 +83,14 @@ class Trials:
     """What this process tries: made by the setup job."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
+        self._describe(setup)
+        self._kernels: dict[Design, dispatch.Kernel] = {}
+        if self.checks:
+            self._settle(setup["threads"])
+        child.bound_memory(setup["address_space"])
+
+    def _describe(self, setup: dict[str, Any]) -> None:
+        """Take over what is to be tried."""
         self.machine = Machine.from_dict(setup["machine"])
         self.program = dispatch.Program.of(parse(setup["kernel"]))
         self.sizes = {d: setup["sizes"][d] for d in self.program.kernel.dims}
@@ -90,10 +98,6 @@ class Trials:
         self.outputs, self.updates = frozenset(setup["outputs"]), frozenset(setup["updates"])
         self.checks = [Check.load(c) for c in setup["checks"]]
         self.cold = bool(setup["cold"])
-        self._kernels: dict[Design, dispatch.Kernel] = {}
-        if self.checks:
-            self._settle(setup["threads"])
-        child.bound_memory(setup["address_space"])
 
     def _settle(self, threads: int) -> None:
         """Threads on cores of their own, and memory for everything, before anything is timed or bounded."""
