@@ -1,10 +1,13 @@
 """Rows E1 to E3 of the list of capabilities, by their names: rotary embedding with its gradient, and its study."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 
 from tilewright import ops
+from tilewright.bench import rope, rope_peers, vendor
 
 
 @pytest.fixture
@@ -51,3 +54,29 @@ def test_E1_a_stale_read_is_refused(case):
     ops.rope(inner, cos, sin, out=inner)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         squared.sum().backward()
+
+
+def test_E2_eager_compiled_and_fused_kernels_compete(case):
+    everyone = rope_peers.contestants("cpu")
+    assert next(iter(everyone)) == "torch" and "tilewright" in everyone
+    assert ("torch.compile" in everyone) == vendor.compiles()
+    x, cos, sin, dy = case
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    for leaf, who in zip(leaves, ("torch", "tilewright"), strict=True):
+        everyone[who](leaf, cos, sin).backward(dy)
+    np.testing.assert_allclose(leaves[0].grad.numpy(), leaves[1].grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_E3_one_command_writes_plots_tables_and_profiles(command, monkeypatch, tmp_path):
+    two = {who: rope_peers.contestants("cpu")[who] for who in ("torch", "tilewright")}
+    monkeypatch.setattr(rope, "contestants", lambda device: two)  # torch.compile takes half a minute to compile
+    arguments = ("--lengths", "8,32", "--head-dims", "16,8", "--heads", "2", "--seconds", "0", "--out", str(tmp_path))
+    code, _, said = command("bench", "rope", "--device", "cpu", *arguments)
+    assert code == 0, said
+    pictures = {f"rope-{way}-{size}.png" for way in ("forward", "backward") for size in (8, 16)}
+    assert {p.name for p in tmp_path.iterdir()} == pictures | {"rope.csv", "rope.html", "rope-profile.txt"}
+    table = list(csv.DictReader((tmp_path / "rope.csv").open()))
+    assert {(r["way"], r["length"], r["head_dim"]) for r in table} == {
+        (way, n, d) for way in ("forward", "backward") for n in ("8", "32") for d in ("8", "16")
+    }
+    assert "tilewright: 3 passes" in (tmp_path / "rope-profile.txt").read_text()
