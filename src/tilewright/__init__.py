@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from tilewright.language import sigmoid as sigmoid
     from tilewright.language import size as size
     from tilewright.language import sqrt as sqrt
+    from tilewright.language import sum_type as sum_type
     from tilewright.language import tanh as tanh
     from tilewright.language import tiles as tiles
     from tilewright.language import where as where
@@ -77,7 +78,7 @@ _NAMES = {
     "tilewright.language": (
         "DType", "Scalar", "Tensor", "TileProgram", "bf16", "boolean", "coord", "dot", "dtype", "each", "erf", "exp",
         "exp2", "f8e4m3", "f16", "f32", "f64", "full", "i8", "i32", "i64", "kernel", "log", "maximum", "minimum",
-        "parallel", "rsqrt", "sigmoid", "size", "sqrt", "tanh", "tiles", "where", "whole", "zeros",
+        "parallel", "rsqrt", "sigmoid", "size", "sqrt", "sum_type", "tanh", "tiles", "where", "whole", "zeros",
     ),
     "tilewright.machines.machine": ("Machine",),
     "tilewright.runtime.compiled": ("CompiledKernel", "bind", "compile", "launch"),

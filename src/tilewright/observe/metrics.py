@@ -21,7 +21,7 @@ class RuntimeCollector:
     """A collector of prometheus-client: `REGISTRY.register(RuntimeCollector())`; MissingPackage without the library."""
 
     def __init__(self) -> None:
-        self._families = _families()
+        self._families = _client().core
 
     def collect(self) -> Iterator[Any]:
         """Metrics as they are now."""
@@ -68,19 +68,18 @@ def _whole() -> list[tuple[str, str, int]]:
 
 def metrics_text() -> str:
     """All of it in the text format of Prometheus."""
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    registry = CollectorRegistry()
+    client = _client()
+    registry = client.CollectorRegistry()
     registry.register(RuntimeCollector())
-    return str(generate_latest(registry).decode())
+    return str(client.generate_latest(registry).decode())
 
 
-def _families() -> Any:
+def _client() -> Any:
     try:
-        from prometheus_client import core
+        import prometheus_client
     except ImportError:
         raise MissingPackage("metrics need prometheus-client: pip install 'tilewright[serve]'") from None
-    return core
+    return prometheus_client
 
 
 __all__ = ["RuntimeCollector", "metrics_text"]
