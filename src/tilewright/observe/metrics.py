@@ -76,7 +76,7 @@ def metrics_text() -> str:
 
 def _client() -> Any:
     try:
-        import prometheus_client
+        import prometheus_client.core
     except ImportError:
         raise MissingPackage("metrics need prometheus-client: pip install 'tilewright[serve]'") from None
     return prometheus_client
