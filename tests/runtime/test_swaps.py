@@ -108,6 +108,24 @@ def test_one_launch_that_threads_share_is_never_torn_by_a_swap(table):
     assert slot.calls == 8 * 400 + 1
 
 
+def test_a_shared_launch_keeps_every_thread_to_its_own_workspace(table):
+    """Threads end while others run: a call that worked in the memory of one that has ended would write into nothing."""
+    x, w, exact = operands(1)
+    y = np.full((24, 48), np.nan, np.float32)
+    launch = ops.linear.bind(x, w, out=y)
+    assert launch.room > 0
+    launch()
+    before = launch.words.copy()
+    for _ in range(40):
+        threads = [threading.Thread(target=lambda: [launch() for _ in range(3)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    np.testing.assert_array_equal(launch.words, before)  # what threads share is not written to
+    np.testing.assert_allclose(y, exact, rtol=1e-5, atol=1e-4)
+
+
 def test_a_kernel_lives_as_long_as_a_launch_uses_it_and_no_longer(table):
     x, w, exact = operands(2)
     y = np.empty((24, 48), np.float32)

@@ -99,8 +99,9 @@ class Launch:
 
     def __call__(self) -> None:
         if self._room:
-            self.words[abi.WORKSPACE] = _arena(self._room)
-        self._entry(self._address)
+            _run_in_arena(self._entry, self.words, self._room)
+        else:
+            self._entry(self._address)
 
     @property
     def program(self) -> ir.Kernel:
@@ -182,8 +183,9 @@ class Dispatched(Launch):
         if now[0] is not self._slot.special:
             now = self._adopt()
         if now[3]:
-            now[4][abi.WORKSPACE] = _arena(now[3])
-        now[1](now[2])
+            _run_in_arena(now[1], now[4], now[3])
+        else:
+            now[1](now[2])
 
     def detached(self) -> Launch:
         """The same launch with words of its own, which keeps no operand alive. It cannot come to rely on alignment."""
@@ -216,6 +218,16 @@ def _scalar_bits(p: ir.Param, value: float | int) -> int:
 
 
 _local = threading.local()
+
+
+def _run_in_arena(entry: Any, words: np.ndarray, room: int) -> None:
+    """Run a kernel in this thread's workspace, from words of this call's own.
+
+    Threads may share a launch: words that they share would send one to the workspace of another, which ends with it.
+    """
+    own = words.copy()
+    own[abi.WORKSPACE] = _arena(room)
+    entry(own.__array_interface__["data"][0])
 
 
 def _arena(room: int) -> int:
