@@ -326,9 +326,7 @@ class Plan:
 
 def number(node: ir.Stmt, key: str, default: int) -> int:
     """A note that is a number."""
-    value = ir.note(getattr(node, "notes", ()), key, default)
-    assert isinstance(value, int)
-    return value
+    return ir.number(getattr(node, "notes", ()), key, default)
 
 
 def c_type(name: str) -> str:

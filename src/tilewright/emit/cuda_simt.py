@@ -36,7 +36,7 @@ class _Program:
         self, kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], machine: Machine
     ) -> None:
         self.kernel, self.layouts, self.machine = kernel, layouts, machine
-        self.threads = _number(kernel.notes, "threads", 128)
+        self.threads = ir.number(kernel.notes, "threads", 128)
         self.scope = Scope(kernel, sizes)
         self.words = cuda_abi.Words(kernel)
         self.out = Text()
@@ -49,7 +49,7 @@ class _Program:
     def module(self) -> cuda_abi.CudaModule:
         """Source and launch."""
         self._head()
-        resident = _number(self.kernel.notes, "resident", 1)
+        resident = ir.number(self.kernel.notes, "resident", 1)
         bounds = f"{self.threads}, {resident}" if resident > 1 else str(self.threads)
         signature = (
             f'extern "C" __global__ void __launch_bounds__({bounds}) '
@@ -156,7 +156,7 @@ class _Program:
         if ir.note(self.nest.notes, "order") == "grouped":
             counts = [self._tiles(a, *bounds[a.name]) for a in axes[-2:]]
             each = f"{rest} % ({counts[0]} * {counts[1]})" if len(axes) > 2 else rest
-            group = _number(self.nest.notes, "group", 8)
+            group = ir.number(self.nest.notes, "group", 8)
             self.out.line(f"const tw::Tile2 tile = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
             for axis, which in zip(axes[-2:], ("tile.i", "tile.j"), strict=True):
                 self._enter(axis, which, *bounds[axis.name])
@@ -253,7 +253,7 @@ def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, i
         bytes_, layout = params[ref.buffer].dtype.bytes, layouts[ref.buffer]
         for index, stride in zip(ref.index, layout.strides, strict=True):
             if stride == 1 and isinstance(index, str):
-                vec = _number(stmt.notes, "vec", 1)  # type: ignore[union-attr]
+                vec = ir.number(stmt.notes, "vec", 1)  # type: ignore[union-attr]
                 aligned = vec if index not in stored else min(vec, max(1, layout.align // bytes_))
                 runs[index] = max(runs.get(index, 1), aligned)
     return runs
@@ -278,12 +278,6 @@ def _root(scope: Scope, axis: ir.Axis) -> str:
     while over in scope.axes:
         over = scope.axes[over].over
     return over
-
-
-def _number(notes: ir.Notes, key: str, default: int) -> int:
-    value = ir.note(notes, key, default)
-    assert isinstance(value, int)
-    return value
 
 
 __all__ = ["emit_simt", "infer"]

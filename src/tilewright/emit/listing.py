@@ -268,7 +268,7 @@ class _Thread:
         if along != a.axis or width == 1:
             return None
         type_ = self.cx.values[a.target].type
-        split = int(ir.note(loop.notes, "split", 1))  # type: ignore[arg-type]
+        split = ir.number(loop.notes, "split", 1)
         keys = list(self.cx.keys(type_.axes, None))
         held = {key: [self.scene.names.new(a.target, width) for _ in range(split)] for key in keys}
         self.page.line(f"{several([name for names in held.values() for name in names])} = {_NEUTRAL[a.op]}")

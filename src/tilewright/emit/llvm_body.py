@@ -239,7 +239,7 @@ class Body(Scope):
         if along != a.axis or width == 1:
             return None
         tile = self.cx.values[a.target]
-        width *= int(ir.note(loop.notes, "split", 1))  # type: ignore[arg-type]
+        width *= ir.number(loop.notes, "split", 1)
         neutral = splat(self.cx, scalar_type(tile.dtype), width, identity(a.op, tile.dtype))
         return Tile(tile.type, None, lambda _key: neutral, spread=width)
 

@@ -278,6 +278,13 @@ def note(notes: Notes, key: str, default: Note | None = None) -> Note | None:
     return dict(notes).get(key, default)
 
 
+def number(notes: Notes, key: str, default: int) -> int:
+    """A note that is a number, or `default`."""
+    value = note(notes, key, default)
+    assert isinstance(value, int)
+    return value
+
+
 def with_notes(notes: Notes, **more: Note) -> Notes:
     """`notes` with `more` set, in canonical (sorted) order."""
     return tuple(sorted({**dict(notes), **more}.items()))

@@ -40,10 +40,10 @@ def footprint(kernel: ir.Kernel, sizes: Mapping[str, int]) -> Footprint:
         tiles[axis.name] = 1 if axis.each else min(axis.step or 1, tiles[axis.over])
     buffers = []
     for alloc in (s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc)):
-        slots = int(ir.note(alloc.notes, "stages", 1) or 1)  # type: ignore[arg-type]
+        slots = ir.number(alloc.notes, "stages", 1)
         elements = math.prod(d if isinstance(d, int) else tiles[d] for d in alloc.dims)
         buffers.append((alloc.name, slots * elements * alloc.dtype.bytes))
-    units = [(r.name, int(ir.note(r.notes, "units", 1) or 1)) for r in _leaves(kernel.body)]  # type: ignore[arg-type]
+    units = [(r.name, ir.number(r.notes, "units", 1)) for r in _leaves(kernel.body)]
     copies = [math.prod(math.ceil(tiles[a.over] / (a.step or 1)) for a in s.axes) for s in ir.walk(kernel.body)
               if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "core"]  # fmt: skip
     return Footprint(tuple(buffers), tuple(units), max(copies, default=1))

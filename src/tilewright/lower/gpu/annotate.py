@@ -44,7 +44,7 @@ def annotate(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
 
 
 def _warps(body: tuple[ir.Stmt, ...]) -> dict[str, int]:
-    return {s.name: int(ir.note(s.notes, "warps", 4)) for s in ir.walk(body) if isinstance(s, ir.Role)}  # type: ignore[arg-type]
+    return {s.name: ir.number(s.notes, "warps", 4) for s in ir.walk(body) if isinstance(s, ir.Role)}
 
 
 def _order(notes: ir.Notes, design: Design) -> ir.Notes:

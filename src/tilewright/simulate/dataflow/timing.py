@@ -186,7 +186,7 @@ def channels(body: tuple[ir.Stmt, ...], tensors: frozenset[str]) -> list[Channel
                 if i == j or not (source[name] or target[name]):
                     continue
                 if name in allocs:
-                    depth = int(ir.note(allocs[name].notes, "stages", 1) or 1)  # type: ignore[arg-type]
+                    depth = ir.number(allocs[name].notes, "stages", 1)
                     found += [Channel(j, i, depth, name=name)] if source[name] and not target[name] else []
                 elif j < i:
                     found.append(Channel(j, i, None, name=name))

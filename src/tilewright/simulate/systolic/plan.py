@@ -136,11 +136,11 @@ def plan(scheduled: ir.Kernel, sizes: Mapping[str, int], machine: Machine) -> Pl
     flow = "os" if set(held[0].dims) == {m, n} else "ws" if n in held[0].dims else "is"
     order = {"ws": (k, n, m), "is": (k, m, n), "os": (m, n, k)}[flow]
     repeats = math.prod(sizes[a.over] for a in known.values() if a.each)
-    stages = [int(_note(a)) for a in allocs.values() if ir.note(a.notes, "place") == "scratch" and _is_tile(a, k)]
+    stages = [_depth(a) for a in allocs.values() if ir.note(a.notes, "place") == "scratch" and _is_tile(a, k)]
     sums = next((a for a in allocs.values() if ir.note(a.notes, "place") == "accumulator"), held[0])
     return Plan(
         Array.of(machine), flow, order, tuple(sizes[known[a].over] for a in order),  # type: ignore[arg-type]
-        tuple(known[a].step or 1 for a in order), min(stages), _note(held[0]), _note(sums),  # type: ignore[arg-type]
+        tuple(known[a].step or 1 for a in order), min(stages), _depth(held[0]), _depth(sums),  # type: ignore[arg-type]
         lets[expr.a].type.dtype.bytes, repeats,
     )  # fmt: skip
 
@@ -150,10 +150,8 @@ def _is_tile(alloc: ir.Alloc, depth: str) -> bool:
     return depth in alloc.dims
 
 
-def _note(alloc: ir.Alloc) -> int:
-    value = ir.note(alloc.notes, "stages", 1)
-    assert isinstance(value, int)
-    return value
+def _depth(alloc: ir.Alloc) -> int:
+    return ir.number(alloc.notes, "stages", 1)
 
 
 def ranges(size: int, tile: int) -> Iterator[Range]:
