@@ -54,8 +54,8 @@ rows the array waits for memory, whatever else is done; twice the batch is twice
 {errors}
 
 Not reproduced: the measured rates of the six applications on a TPU v1. Their rooflines are; between a roofline and a
-measurement lie occupancy and stalls, which `tpu.predicted` takes as inputs and this model does not compute: it does
-not have the layers of those applications.
+measurement lie occupancy and stalls, which this model does not compute: it does not have the layers of those
+applications.
 """
 
 
