@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -63,7 +64,7 @@ def test_a_row_of_the_table():
         "matmul batch=17-64 f32 cpu", "0123456789ab", "1,234", "34", "1,200", "1", "2.0", "3.0", "0.50",
         "specialised: ok",
     )  # fmt: skip
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(rendered({**live.state(), "rows": [ROW]}))
     assert "matmul batch=17-64" in (text := console.export_text())
     assert "mode learn" in text

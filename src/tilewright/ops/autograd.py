@@ -2,6 +2,7 @@
 
 Imported when a tensor that asks for a gradient meets an op, so that torch is there already. Backward passes are ops
 too: tile programs like all others. A gradient that comes in is never written to, since its owner may still read it.
+mypy does not follow torch, so that classes and decorators of torch are untyped here.
 """
 
 from __future__ import annotations
@@ -43,20 +44,11 @@ class _Rope(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        options = {**ctx.options, "inverse": not ctx.options["inverse"]}
+        options = {**ctx.options, "inverse": not ctx.options.get("inverse", False)}
         return ops.rope(dy, cos, sin, **options), None, None, None, None
 
 
-def _rope(
-    x: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    *,
-    interleaved: bool = False,
-    positions: Tensor | None = None,
-    inverse: bool = False,
-    out: Tensor | None = None,
-) -> Tensor:
+def _rope(x: Tensor, cos: Tensor, sin: Tensor, *, out: Tensor | None = None, **options: Any) -> Tensor:
     for name, table in (("cos", cos), ("sin", sin)):
         if table.requires_grad:
             raise ArgumentError(f"rope: {name} asks for a gradient, which only x has; pass {name}.detach()")
@@ -65,7 +57,6 @@ def _rope(
         raise ArgumentError("rope: x is a leaf that asks for a gradient and cannot be overwritten; leave out= away")
     if not in_place:
         _no_place("rope", out)
-    options = {"interleaved": interleaved, "positions": positions, "inverse": inverse}
     turned: Tensor = _Rope.apply(x, cos, sin, options, in_place)
     return turned
 
