@@ -10,20 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright import __version__, cli_book, cli_design, cli_rope, cli_runtime, cli_simulate
+from tilewright import __version__, cli_bench, cli_book, cli_design, cli_runtime, cli_simulate
 from tilewright.errors import ArgumentError, KnobError, TilewrightError
 
 if TYPE_CHECKING:
-    from tilewright.bench.result import Result
     from tilewright.engine.llm import LLM, Stream
     from tilewright.engine.request import Completion
     from tilewright.engine.sampling import SamplingParams
-    from tilewright.machines.machine import Machine
     from tilewright.operators import Operator
 
 MAX_TOKENS = 128
@@ -34,12 +31,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench = typer.Typer(help="Measure Tilewright beside the tools you would use instead.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
+app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_book.app, name="book")
 app.command()(cli_design.design)
 app.command()(cli_simulate.simulate)
-bench.command(name="rope")(cli_rope.bench_rope)
 app.add_typer(cli_runtime.trace, name="trace")
 app.command()(cli_runtime.top)
 app.command()(cli_runtime.why)
@@ -55,10 +50,6 @@ MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads to use. Default: every core this process may use.")]
-ThreadCounts = Annotated[str | None, typer.Option(help="Thread counts, such as 1,2. Default: one, and all cores.")]
-Save = Annotated[
-    bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -315,179 +306,6 @@ def doctor(as_json: AsJson = False) -> None:
 
     diagnosis = diagnose()
     typer.echo(json.dumps(diagnosis, indent=1) if as_json else render(diagnosis))
-
-
-# ------------------------------------------------------------------------------------------------------- bench
-@bench.command()
-def cpu(
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: matmul_f32, matmul_bf16, "
-            "decode_linear, rows, rows_best, compile, memory, decoder, startup."
-        ),
-    ] = None,
-    threads: ThreadCounts = None,
-    quick: Annotated[bool, typer.Option(help="Small cases, few samples: a look, not evidence.")] = False,
-    save: Save = False,
-    as_json: AsJson = False,
-) -> None:
-    """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import Request, parse_threads
-    from tilewright.machines.machine import Machine
-
-    _refuse_saving_a_look(save, quick)
-    machine = Machine.detect()
-    counts = parse_threads(threads, machine.cores)
-    _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
-
-
-@bench.command(name="design")
-def bench_design(
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: design_f32, design_bf16, "
-            "design_amx, design_rows, design_model, design_race, design_agree."
-        ),
-    ] = None,
-    threads: ThreadCounts = None,
-    quick: Annotated[
-        bool, typer.Option(help="Fewer shapes, short searches: about 25 minutes on two cores; a look, not evidence.")
-    ] = False,
-    save: Save = False,
-    as_json: AsJson = False,
-) -> None:
-    """Search for kernels and time them against torch; judge the cost model, the search and the book."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import parse_threads, run_jobs
-    from tilewright.bench.design import DesignRequest, design_jobs
-    from tilewright.machines.machine import Machine
-
-    _refuse_saving_a_look(save, quick)
-    machine = Machine.detect()
-    counts = parse_threads(threads, machine.cores)
-    jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
-    measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
-
-
-@bench.command(name="gemm")
-def bench_gemm(
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: gemm_small, gemm_large, "
-            "gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
-        ),
-    ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
-    save: Save = False,
-    as_json: AsJson = False,
-) -> None:
-    """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
-    from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
-    from tilewright.machines import nvidia
-
-    jobs = gemm_jobs(GemmRequest(only, trials))
-    machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
-
-
-@bench.command(name="serve")
-def bench_serve(
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic, "
-            "serve_learn."
-        ),
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
-    save: Annotated[
-        bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Serve a trace of lengths with a heavy tail: beside padding, and beside torch.compile."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
-    from tilewright.bench.serve import ServeRequest, serve_jobs
-    from tilewright.machines.machine import Machine
-
-    _refuse_saving_a_look(save, quick)
-    machine = Machine.detect()
-    jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
-
-
-@bench.command()
-def ladder() -> None:
-    """Write the reports of measured ladders to docs/reports/, from the newest results of each GPU."""
-    from tilewright.bench.cpu import source_root
-    from tilewright.bench.gemm_report import write_ladders
-
-    for page in write_ladders(source_root(Path.cwd())):
-        typer.echo(f"wrote {page}", err=True)
-
-
-def _kept(measured: Iterator[Result], machine: Machine, kind: str) -> Iterator[Result]:
-    """The results as they come, each saved at once: a run that is cut off has what it measured."""
-    from tilewright.bench.cpu import source_root
-    from tilewright.bench.record import describe, this_command
-    from tilewright.bench.record import save as save_record
-
-    root, results = source_root(Path.cwd()), list[Any]()
-    for result in measured:
-        results.append(result)
-        save_record(describe(machine, results, this_command(), root), root / "benchmarks" / "results", kind)
-        yield result
-
-
-def _refuse_saving_a_look(save: bool, quick: bool) -> None:
-    if save and quick:
-        raise ArgumentError("--quick is a look, not evidence: leave it out to --save the results")
-
-
-def _judge(results: list[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
-    """Print, save and hold results against their floors; exit with 1 if one is missed."""
-    from tilewright.bench.cpu import source_root
-    from tilewright.bench.floors import missed, read_floors
-    from tilewright.bench.record import describe, this_command
-    from tilewright.bench.record import save as save_record
-
-    root = source_root(Path.cwd())
-    record = describe(machine, results, this_command(), root)
-    if save:
-        typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results', kind)}", err=True)
-    if as_json:
-        typer.echo(json.dumps(record))
-    if loud := sum(r.metrics.get("noise", 0.0) > 0.10 for r in results):
-        typer.secho(f"{loud} of {len(results)} results have noise above 10%: a busy machine is no evidence", err=True)
-    misses = missed(results, read_floors(root / "benchmarks" / "floors.toml"))
-    for line in misses:
-        typer.secho(line, err=True, fg="red")
-    if misses:
-        raise typer.Exit(1)
-
-
-@bench.command()
-def table(
-    check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if the README is out of date.")] = False,
-) -> None:
-    """Make the README's tables from the newest committed results of each machine."""
-    from tilewright.bench.cpu import source_root
-    from tilewright.bench.table import regenerate
-
-    fresh = regenerate(source_root(Path.cwd()), check)
-    if check and not fresh:
-        typer.echo("README.md does not hold the newest results; run `tilewright bench table`", err=True)
-        raise typer.Exit(1)
-    typer.echo("the README's tables are up to date" if fresh else "wrote the README's tables", err=True)
 
 
 def _version(wanted: bool) -> None:

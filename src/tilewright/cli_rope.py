@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tilewright.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from tilewright.bench.result import Result
 
 
 def bench_rope(
@@ -32,6 +28,8 @@ def bench_rope(
 
     os.environ["TILEWRIGHT_THREADS"] = str(threads)  # before the first kernel runs
     from tilewright.bench import rope, rope_report
+    from tilewright.bench.console import publish
+    from tilewright.machines import host, nvidia
 
     request = rope.RopeRequest(
         device, _counts("lengths", lengths), _counts("head-dims", head_dims), batch, heads, dtype, threads, seconds
@@ -45,24 +43,9 @@ def bench_rope(
     for path in rope_report.write(results, profile, about, out):
         typer.echo(f"wrote {path}", err=True)
     if save or as_json:
-        _record(device, results, save, as_json)
+        publish(results, nvidia.detect() if device == "cuda" else host.detect(), f"rope-{device}", save, as_json)
     if any(r.error for r in results):
         raise typer.Exit(1)
-
-
-def _record(device: str, results: list[Result], save: bool, as_json: bool) -> None:
-    from tilewright.bench.cpu import source_root
-    from tilewright.bench.record import describe, this_command
-    from tilewright.bench.record import save as save_record
-    from tilewright.machines import host, nvidia
-
-    machine = nvidia.detect() if device == "cuda" else host.detect()
-    root = source_root(Path.cwd())
-    record = describe(machine, results, this_command(), root)
-    if save:
-        typer.echo(f"wrote {save_record(record, root / 'benchmarks' / 'results', f'rope-{device}')}", err=True)
-    if as_json:
-        typer.echo(json.dumps(record))
 
 
 def _counts(name: str, text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tilewright import cli, operators
+from tilewright import cli_bench, operators
 from tilewright.bench import gemm_ladder, record, table
 from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
 from tilewright.bench.gemm_report import write_ladders
@@ -216,7 +216,7 @@ def test_a_run_that_is_cut_off_keeps_what_it_measured(root, requests, monkeypatc
     monkeypatch.chdir(root)
     launched = Result("gemm_launch", "a call", 1, {"us": 5.0})
     again = measured(requests)[3]
-    runs = cli._kept(iter([launched, again]), H200, "gpu")
+    runs = cli_bench._kept(iter([launched, again]), H200, "gpu")
     next(runs)
     (path,) = (root / "benchmarks" / "results").iterdir()
     assert launched.key in {r.key for r in record.load(path)["results"]}

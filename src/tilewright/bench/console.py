@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tilewright.bench import cpu
+from tilewright.bench import cpu, record
 from tilewright.bench.plan import Job, Request, estimate, plan
 from tilewright.bench.result import Result
+from tilewright.machines.machine import Machine
 
 _FIGURES = {
     "ratio": "{:.2f}x",
@@ -74,3 +78,13 @@ def summary(result: Result) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def publish(results: Sequence[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
+    """Write a record of `results` to this checkout's benchmarks/results/ and to standard output, as asked."""
+    root = cpu.source_root(Path.cwd())
+    found = record.describe(machine, results, record.this_command(), root)
+    if save:
+        print(f"wrote {record.save(found, root / 'benchmarks' / 'results', kind)}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found))
