@@ -21,13 +21,14 @@ from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines import Machine
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.simulate.chips import collectives, looping, plan
-from tilewright.simulate.chips.model import PUBLISHED, PUBLISHED_BYTES, roofline, shape
+from tilewright.simulate.chips.published import PUBLISHED, PUBLISHED_BYTES, roofline
 from tilewright.simulate.dataflow.decoder import decoder_program
 from tilewright.simulate.dataflow.decoding import ASSUMPTIONS, LINK, decode
 from tilewright.simulate.dataflow.execute import execute
 from tilewright.simulate.dataflow.pipeline import Channel, Pipeline, Stage, chain, nested, sequential, undrained
 from tilewright.simulate.dataflow.schedule import simulate
 from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.decoder import decoder
 from tilewright.simulate.kinds import simulate as simulate_job
 from tilewright.simulate.simulation import Job
 
@@ -76,7 +77,7 @@ def test_D8_all_reduce_of_eight_h200():
 @pytest.mark.parametrize("plan_name, grows", [("tensor", True), ("pipeline", False), ("data", False)])
 def test_D8_decode_as_chips_grow(plan_name, grows):
     """One sequence: only tensor parallel makes it faster, until all-reduces take over; GEMM shrinks as 1/N."""
-    model, chip = shape("llama-3.1-8b"), plan.Chip(638e12, 1.6e12, 64e9, 0.0)
+    model, chip = decoder("llama-3.1-8b"), plan.Chip(638e12, 1.6e12, 64e9, 0.0)
     splits = plan.sweep(model, chip, LINK, plan_name, (1, 2, 4, 8, 16, 256, 4096))
     assert (splits[4].seconds < 0.2 * splits[0].seconds) is grows
     if grows:
@@ -90,13 +91,13 @@ def test_D8_decode_as_chips_grow(plan_name, grows):
 
 
 def test_D8_data_parallel_scales_with_sequences_and_pipelines_with_groups():
-    model, chip = shape("llama-3.1-8b"), plan.Chip(638e12, 1.6e12, 64e9, 0.0)
+    model, chip = decoder("llama-3.1-8b"), plan.Chip(638e12, 1.6e12, 64e9, 0.0)
     data = plan.sweep(model, chip, LINK, "data", (1, 4, 16, 64), batch=16)
     assert data[1].tokens_per_second > data[0].tokens_per_second
     assert plan.stops_at(data) == 16
     piped = plan.sweep(model, chip, LINK, "pipeline", (1, 8), batch=8)
     assert piped[1].tokens_per_second == pytest.approx(8 / piped[1].seconds)
-    assert not plan.decode(shape("llama-3.1-70b"), chip, LINK, "data", 8).fits
+    assert not plan.decode(decoder("llama-3.1-70b"), chip, LINK, "data", 8).fits
 
 
 # ------------------------------------------------------------------------------------------------- D7
@@ -108,7 +109,7 @@ def test_D7_kernel_looping_golden():
 
 @pytest.mark.parametrize("sockets, tokens", [(8, 774), (16, 1548)])
 def test_D7_looped_decode_reaches_90_percent_of_peak_bandwidth(sockets, tokens):
-    model, array = shape("llama-3.1-8b"), DataflowArray.of(Machine.named("sn40l"))
+    model, array = decoder("llama-3.1-8b"), DataflowArray.of(Machine.named("sn40l"))
     found = decode(model, array, sockets)
     looped, layered, kernels = (found.way(n) for n in ("looped", "one kernel a layer", "kernel by kernel"))
     assert 0.9 <= looped.bandwidth_share <= 1
@@ -120,7 +121,7 @@ def test_D7_looped_decode_reaches_90_percent_of_peak_bandwidth(sockets, tokens):
 
 def test_D7_one_socket_does_not_hold_whole_layers_twice():
     with pytest.raises(IllegalDesign, match=r"memory units of 1040; t1_buf takes most.*loop over tiles of F or C"):
-        decode(shape("llama-3.1-8b"), DataflowArray.of(Machine.named("sn40l")), 1)
+        decode(decoder("llama-3.1-8b"), DataflowArray.of(Machine.named("sn40l")), 1)
 
 
 # ------------------------------------------------------------------------------------------------- D6

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from tilewright.errors import ArgumentError
 from tilewright.simulate.chips.collectives import Link, best
-from tilewright.simulate.chips.model import DecoderShape
+from tilewright.simulate.decoder import Decoder
 
 PLANS = ("tensor", "pipeline", "data")
 
@@ -48,7 +48,7 @@ class Split:
 
 
 def decode(
-    model: DecoderShape, chip: Chip, link: Link, plan: str, chips: int, *,
+    model: Decoder, chip: Chip, link: Link, plan: str, chips: int, *,
     batch: int = 1, context: int = 4096, kernels: int = 1,
 ) -> Split:  # fmt: skip
     """One step under a plan, with `kernels` calls a layer (0: one call for the whole step)."""
@@ -61,20 +61,20 @@ def decode(
     )
 
 
-def _gemm(model: DecoderShape, chip: Chip, weights: float, batch: float) -> float:
+def _gemm(model: Decoder, chip: Chip, weights: float, batch: float) -> float:
     """Seconds of products of `batch` rows with so many weights."""
     return max(weights * model.bytes / chip.bandwidth, 2 * weights * batch / chip.flops)
 
 
-def _weights(model: DecoderShape) -> int:
+def _weights(model: Decoder) -> int:
     return model.layers * model.layer_weights + model.head_weights
 
 
-def _calls(model: DecoderShape, chip: Chip, kernels: int) -> float:
+def _calls(model: Decoder, chip: Chip, kernels: int) -> float:
     return chip.sync * max(1, model.layers * kernels)
 
 
-def _tensor(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
+def _tensor(m: Decoder, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
     cuts = min(n, m.intermediate)  # no matrix is cut finer than its rows
     cache = m.layers * batch * m.cache_bytes(context) / min(n, m.kv_heads)
     gemm, attention = _gemm(m, chip, _weights(m) / cuts, batch), cache / chip.bandwidth
@@ -84,7 +84,7 @@ def _tensor(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, context
     return Split("tensor", n, gemm, attention, reduce, sync, batch / (gemm + attention + reduce + sync), fits)
 
 
-def _pipeline(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
+def _pipeline(m: Decoder, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
     """Layers dealt to chips; sequences in as many groups as there are chips at work, one group in each."""
     stages = min(n, m.layers)
     group = math.ceil(batch / stages)
@@ -97,7 +97,7 @@ def _pipeline(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, conte
     return Split("pipeline", n, gemm, attention, send, sync, min(batch, group * stages) / whole, fits)
 
 
-def _data(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
+def _data(m: Decoder, chip: Chip, link: Link, n: int, batch: int, context: int, kernels: int) -> Split:
     """Sequences dealt to chips, each with all weights."""
     share = math.ceil(batch / n)
     cache = m.layers * share * m.cache_bytes(context)
@@ -108,7 +108,7 @@ def _data(m: DecoderShape, chip: Chip, link: Link, n: int, batch: int, context: 
 
 
 def sweep(
-    model: DecoderShape, chip: Chip, link: Link, plan: str, counts: Sequence[int], **how: int
+    model: Decoder, chip: Chip, link: Link, plan: str, counts: Sequence[int], **how: int
 ) -> list[Split]:  # fmt: skip
     """`decode` for each number of chips."""
     return [decode(model, chip, link, plan, n, **how) for n in counts]

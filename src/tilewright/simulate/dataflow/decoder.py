@@ -10,7 +10,7 @@ from functools import cache
 
 from tilewright.language import ir
 from tilewright.language.parser import parse
-from tilewright.simulate.chips.model import DecoderShape
+from tilewright.simulate.decoder import Decoder
 
 _TEXT = """
 kernel decoder(
@@ -139,7 +139,7 @@ def decoder_program() -> ir.Kernel:
     return parse(text)
 
 
-def sizes(model: DecoderShape, chips: int, context: int, layers: int | None = None) -> dict[str, int]:
+def sizes(model: Decoder, chips: int, context: int, layers: int | None = None) -> dict[str, int]:
     """Sizes of one chip's share: heads first, then the query heads that share one; rows of the MLP."""
     heads = -(-model.kv_heads // chips)
     queries = min(model.heads // model.kv_heads, -(-model.heads // chips))

@@ -9,11 +9,11 @@ from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.simulate.chips import collectives, looping
 from tilewright.simulate.chips.collectives import Link
-from tilewright.simulate.chips.model import DecoderShape
 from tilewright.simulate.dataflow.decoder import REDUCED, decoder_program, sizes
 from tilewright.simulate.dataflow.place import with_units
 from tilewright.simulate.dataflow.schedule import Schedule
 from tilewright.simulate.dataflow.timing import Span, Timing
+from tilewright.simulate.decoder import Decoder
 
 KERNELS = 10
 """Kernels of a decoder layer where each operator is one: about what GPUs launch."""
@@ -66,7 +66,7 @@ class Decoding:
 
 
 def decode(
-    model: DecoderShape, array: DataflowArray, chips: int, *, context: int = 4096, link: Link = LINK, sync: float = SYNC
+    model: Decoder, array: DataflowArray, chips: int, *, context: int = 4096, link: Link = LINK, sync: float = SYNC
 ) -> Decoding:
     """One token on so many chips; IllegalDesign, with what to split, where the layers do not fit."""
     reduce = collectives.best(chips, model.hidden * model.bytes, link)[1]
@@ -86,7 +86,7 @@ def decode(
     return Decoding(tuple(found), reduce, all_layers.schedule)
 
 
-def _layers(model: DecoderShape, array: DataflowArray, chips: int, context: int, layers: int, reduce: float) -> Span:
+def _layers(model: Decoder, array: DataflowArray, chips: int, context: int, layers: int, reduce: float) -> Span:
     program, shares = decoder_program(), sizes(model, chips, context, layers)
     design = with_units(program, shares, array, {})
     lowered = lower_dataflow(program, design, array.name)

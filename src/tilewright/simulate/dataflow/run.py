@@ -11,11 +11,12 @@ from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.simulate.chips import plan
 from tilewright.simulate.chips.collectives import Link
-from tilewright.simulate.chips.model import PUBLISHED, PUBLISHED_BYTES, SHAPES, DecoderShape, roofline
+from tilewright.simulate.chips.published import PUBLISHED, PUBLISHED_BYTES, roofline
 from tilewright.simulate.dataflow import decoding
 from tilewright.simulate.dataflow.gantt import gantt
 from tilewright.simulate.dataflow.place import default_dataflow
 from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ PAPER_COUNTS = (*COUNTS, 64, 256, 1024, 4096)
 def simulate(job: Job) -> Simulation:
     """A model's decoding step over `chips`, or an operator on one chip with the default design of the machine."""
     array = DataflowArray.of(job.machine)
-    if job.program in SHAPES:
-        return _model(job, SHAPES[job.program], array)
+    if job.program in DECODERS:
+        return _model(job, DECODERS[job.program], array)
     if job.options:
         raise ArgumentError(f"{job.program} takes no --set here, but {', '.join(job.options)} was given; drop it")
     if job.chips != 1:
-        raise ArgumentError(f"--chips {job.chips}: operators run on one chip; models ({', '.join(SHAPES)}) on many")
+        raise ArgumentError(f"--chips {job.chips}: operators run on one chip; models ({', '.join(DECODERS)}) on many")
     return _operator(job, array)
 
 
@@ -87,7 +88,7 @@ def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
 
 
 # ---------------------------------------------------------------------------------------------- models
-def _model(job: Job, model: DecoderShape, array: DataflowArray) -> Simulation:
+def _model(job: Job, model: Decoder, array: DataflowArray) -> Simulation:
     context, batch, link, sync = _options(job)
     found = decoding.decode(model, array, job.chips, context=context, link=link, sync=sync)
     looped = found.way("looped")
@@ -99,7 +100,7 @@ def _model(job: Job, model: DecoderShape, array: DataflowArray) -> Simulation:
         numbers.append((f"{name} parallel gains little beyond", plan.stops_at(paper), "chips"))
     charts = [_stacked(name, splits) for name, splits in sweeps.items()]
     if found.schedule is not None:
-        charts.append(gantt(found.schedule, f"{model.name}: layers in one kernel"))
+        charts.append(gantt(found.schedule, f"{job.program}: layers in one kernel"))
     return Simulation(
         job.program, array.name, (("chips", job.chips), ("context", context)), looped.seconds,
         parts=_parts(looped), layers=tuple(_way(w, array) for w in found.ways), numbers=tuple(numbers),
@@ -152,10 +153,10 @@ def _way_numbers(found: decoding.Decoding) -> list[tuple[str, Value, str]]:
     return [*numbers, ("all-reduce", found.all_reduce * 1e6, "us")]
 
 
-def _roofs(model: DecoderShape, array: DataflowArray, chips: int, context: int) -> list[tuple[str, Value, str]]:
+def _roofs(model: Decoder, array: DataflowArray, chips: int, context: int) -> list[tuple[str, Value, str]]:
     own = roofline(model.token_bytes(context), chips * array.bandwidth)
     roofs: list[tuple[str, Value, str]] = [("roofline of this system", round(own, 1), "tok/s")]
-    if model.name == "llama-3.1-8b":
+    if model == DECODERS["llama-3.1-8b"]:
         roofs += [(f"published roofline, {p.system}", round(roofline(PUBLISHED_BYTES, p.bandwidth)), "tok/s")
                   for p in PUBLISHED]  # fmt: skip
     return roofs

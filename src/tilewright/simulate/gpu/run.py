@@ -9,7 +9,8 @@ from itertools import product
 from tilewright.errors import ArgumentError
 from tilewright.operators import OPERATORS
 from tilewright.runtime.compiled import check_sizes, dtypes_of
-from tilewright.simulate.gpu.decoder import DECODERS, Call, Decoder, Step, calls
+from tilewright.simulate.decoder import DECODERS, Decoder
+from tilewright.simulate.gpu.calls import Call, Step, calls
 from tilewright.simulate.gpu.step import LAUNCHES, Timed, step_seconds, timed
 from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation
 

@@ -15,7 +15,7 @@ from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime.work import Work, work_of
-from tilewright.simulate.gpu.decoder import Call
+from tilewright.simulate.gpu.calls import Call
 
 LAUNCHES = ("graph", "alone")
 """One replay of a graph of all kernels, or each kernel launched by itself on an idle GPU."""

@@ -9,7 +9,8 @@ import pytest
 from tilewright.language.dtypes import bf16
 from tilewright.models.config import ModelConfig
 from tilewright.models.shapes import met_by
-from tilewright.simulate.gpu.decoder import DECODERS, Decoder, Step, calls
+from tilewright.simulate.decoder import DECODERS, Decoder
+from tilewright.simulate.gpu.calls import Step, calls
 
 
 def config(d: Decoder) -> ModelConfig:

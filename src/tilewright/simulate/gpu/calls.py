@@ -1,4 +1,4 @@
-"""Decoder-only models as numbers, and the operators that one step of them calls."""
+"""The operators that one step of a decoder-only model calls, at their sizes."""
 
 from __future__ import annotations
 
@@ -8,37 +8,7 @@ from typing import Any
 
 from tilewright.operators import OPERATORS
 from tilewright.runtime.compiled import dtypes_of
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """The sizes of a Llama, from the `config.json` that its makers publish; counts of elements."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int = 128256
-    context: int = 131072
-    tied: bool = False
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all matrices and norms."""
-        qkv = (self.heads + 2 * self.kv_heads) * self.head_dim * self.hidden
-        layer = qkv + self.heads * self.head_dim * self.hidden + 3 * self.hidden * self.intermediate + 2 * self.hidden
-        return self.layers * layer + self.hidden + (1 if self.tied else 2) * self.vocab * self.hidden
-
-
-DECODERS = {
-    "llama-3.2-1b": Decoder(16, 2048, 8192, 32, 8, 64, tied=True),
-    "llama-3.2-3b": Decoder(28, 3072, 8192, 24, 8, 128, tied=True),
-    "llama-3.1-8b": Decoder(32, 4096, 14336, 32, 8, 128),
-    "llama-3.1-70b": Decoder(80, 8192, 28672, 64, 8, 128),
-}
-"""By the names under which they are known."""
+from tilewright.simulate.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -121,4 +91,4 @@ def _call(role: str, name: str, dtype: str, count: int, options: dict[str, Any] 
     return Call(role, name, sizes, count, dtypes, options or {})
 
 
-__all__ = ["DECODERS", "Call", "Decoder", "Step", "calls"]
+__all__ = ["Call", "Step", "calls"]
