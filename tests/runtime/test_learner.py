@@ -13,19 +13,9 @@ from tilewright import ops
 from tilewright.design.design import Design
 from tilewright.runtime import dispatch, events
 from tilewright.runtime.child import ChildDied
-from tilewright.runtime.table import Table
 from tilewright.runtime.trigger import Trigger
 
-
-@pytest.fixture(autouse=True)
-def table(tmp_path, monkeypatch):
-    """A cache folder, and so a book, and a table of this test's own."""
-    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_listed", "_kernels", "_by_design"):
-        monkeypatch.setattr(dispatch, known, {})
-    monkeypatch.setattr(dispatch, "TABLE", Table())
-    return dispatch.TABLE
+pytestmark = pytest.mark.usefixtures("table")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from tilewright import ops
 from tilewright.design.book.store import Book
-from tilewright.runtime import background, dispatch, learner, modes, rebind
+from tilewright.runtime import background, dispatch, learner, modes
 from tilewright.runtime.background import BackgroundProcess, Budget
 from tilewright.runtime.child import ChildDied, ChildError
 from tilewright.runtime.learner import job_of
@@ -25,15 +25,7 @@ KILLS = int(os.environ.get("KILLS", "4"))
 """How often the background is killed; KILLS=200 is the long form of the test."""
 
 
-@pytest.fixture(autouse=True)
-def table(tmp_path, monkeypatch):
-    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
-    for known in ("_listed", "_kernels", "_by_design"):
-        monkeypatch.setattr(dispatch, known, {})
-    monkeypatch.setattr(dispatch, "TABLE", Table())
-    rebind.forget()
-    return dispatch.TABLE
+pytestmark = pytest.mark.usefixtures("table")
 
 
 def operands(seed: int, rows: int = 24) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
