@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tilewright.design.default import Facts, unit_axes
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mma import legal_panels, staged_product
 from tilewright.design.gpu.product import Product, product
+from tilewright.design.gpu.rows import default_rows
+from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.legality import Reason
 from tilewright.language import ir, structure
-
-_VECTOR = 16
-"""Bytes of the widest access."""
 
 _FEW = 8
 """Rows up to which a product is one pass over the weights with the sum across lanes."""
@@ -27,15 +25,15 @@ _FEW = 8
 def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
     """A legal design of any program of one nest."""
     nest = structure.nests(kernel)[0]
-    shape = _Shape(kernel, nest, facts)
+    shape = Shape(kernel, nest, facts)
     found = product(kernel)
     if not isinstance(found, str) and (staged := staged_product(found, facts, _reads_more(kernel, found))):
         return Design.of(staged)
-    decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else _rows(shape)
+    decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else default_rows(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
     for p in kernel.params:
         if facts.unit.get(p.name) and p.dims:
-            decisions[f"vec.{p.name}"] = max(1, _VECTOR // p.dtype.bytes)
+            decisions[f"vec.{p.name}"] = max(1, VECTOR // p.dtype.bytes)
     return Design.of(decisions)
 
 
@@ -44,90 +42,15 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
     return any(ref.buffer not in {o.tensor for o in p.operands} for _, ref in structure.loads(kernel))
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A nest with what a default asks of it."""
-
-    kernel: ir.Kernel
-    nest: structure.Nest
-    facts: Facts
-
-    @property
-    def parallel(self) -> list[ir.Axis]:
-        """Axes dealt to the grid in tiles."""
-        return [a for a in self.nest.loop.axes if not a.each]
-
-    @property
-    def serial(self) -> list[ir.Axis]:
-        """Axes of the loops inside, in tiles."""
-        inner = (s for s in ir.walk(self.nest.loop.body) if isinstance(s, ir.Loop))
-        return [a for loop in inner for a in loop.axes if not a.each]
-
-    @property
-    def whole(self) -> list[str]:
-        """Dimensions that values lie along as a whole."""
-        return [d for d in self.kernel.dims if any(d in v.type.axes for v in structure.lets(self.kernel).values())]
-
-    @property
-    def is_product(self) -> bool:
-        """Whether every dot sums over the only serial loop, between two tiles of parallel axes."""
-        main = self.nest.main
-        if not self.nest.dots or main is None or len(self.parallel) != 2:
-            return False
-        return all(isinstance(d.expr, ir.Dot) and d.expr.axis == main.axes[0].name for d in self.nest.dots)
-
-    def size(self, axis: ir.Axis) -> int:
-        """How long an axis is."""
-        return max(1, self.facts.size(self.kernel, axis))
-
-    @property
-    def run(self) -> int:
-        """Elements of the narrowest type that one access moves."""
-        return _VECTOR // min(
-            (p.dtype.bytes for p in self.kernel.params if p.dims and p.dtype.kind == "float"), default=4
-        )
-
-
-def _power(n: int) -> int:
-    """The smallest power of two that is not below n."""
-    return 1 << max(0, n - 1).bit_length()
-
-
-# ---------------------------------------------------------------------------------------------------- rows
-def _rows(s: _Shape) -> dict[str, Choice]:
-    """Lanes along what has stride one, then along rows; a block has several rows where they are short."""
-    counts = unit_axes(s.kernel, s.facts)
-    along = [a for a in s.serial if counts.get(a.name)] or [a for a in s.parallel if counts.get(a.name) and not s.whole]
-    length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
-    lanes = max(1, min(256, _power(-(-length // s.run))))
-    threads = max(128, lanes)
-    spare = threads // lanes
-    decisions: dict[str, Choice] = {"warps": threads // 32}
-    for axis in along:
-        deep = 2 if axis in s.parallel and not s.serial and s.size(axis) > lanes * s.run else 1
-        decisions[f"tile.{axis.name}"] = min(_power(s.size(axis)), lanes * s.run * deep)
-    others = [a for a in (*s.serial, *s.parallel) if a not in along]
-    rows: list[str] = []
-    for axis in others:
-        inner = axis in s.serial
-        free = spare if inner or not any(a in s.serial for a in others) else 1
-        decisions[f"tile.{axis.name}"] = min(_power(s.size(axis)), free)
-        rows.append(axis.name)
-        if not inner:
-            spare = max(1, spare // int(decisions[f"tile.{axis.name}"]))  # type: ignore[arg-type]
-    decisions["lanes"] = (*s.whole, *(a.name for a in along), *rows)
-    return decisions
-
-
 # -------------------------------------------------------------------------------------------------- streams
-def _stream(s: _Shape) -> dict[str, Choice]:
+def _stream(s: Shape) -> dict[str, Choice]:
     """Lanes along whole dimensions, then along the rows of the result; what streams by lies in registers."""
     longest = max((s.facts.sizes.get(d, 1) for d in s.whole), default=1)
-    lanes = max(1, min(32, _power(-(-longest // s.run))))
+    lanes = max(1, min(32, power(-(-longest // s.run))))
     decisions: dict[str, Choice] = {"warps": 4}
     spare = 128 // lanes
     for axis in reversed(s.parallel):
-        decisions[f"tile.{axis.name}"] = tile = min(_power(s.size(axis)), spare)
+        decisions[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare)
         spare //= tile
     for axis in s.serial:
         decisions[f"tile.{axis.name}"] = 8
@@ -136,7 +59,7 @@ def _stream(s: _Shape) -> dict[str, Choice]:
 
 
 # ------------------------------------------------------------------------------------------------- products
-def _product(s: _Shape) -> dict[str, Choice]:
+def _product(s: Shape) -> dict[str, Choice]:
     """Few rows: lanes along the sum, warps along columns. Else a grid of threads, 4 by 4 results in each."""
     main = s.nest.main
     assert main is not None
@@ -148,7 +71,7 @@ def _product(s: _Shape) -> dict[str, Choice]:
         each = next((r for r in (4, 2) if s.size(n) >= 12 * r * s.facts.machine.cores), 2)
         return {
             "warps": 4,
-            f"tile.{m.name}": _power(rows),
+            f"tile.{m.name}": power(rows),
             f"tile.{n.name}": 4 * each,
             f"tile.{k.name}": 32 * s.run,
             f"unroll.{k.name}": max(1, (8 if rows == 1 else 4 if rows <= 4 else 2) // each),
@@ -199,17 +122,17 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         elif what not in known[prefix]:
             there = ", ".join(sorted(known[prefix])) or "none"
             yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {there}"
-        elif prefix in ("tile", "unroll", "vec") and not _is_power(value):
+        elif prefix in ("tile", "unroll", "vec") and not _ispower(value):
             yield f"{name}={value}: takes a power of two"
 
 
-def _is_power(value: Choice) -> bool:
+def _ispower(value: Choice) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     warps, resident = design.get("warps", 4), design.get("resident", 1)
-    if not _is_power(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
+    if not _ispower(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
     elif not isinstance(resident, int) or not 1 <= resident <= 64 // design.number("warps", 4):
         yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"
@@ -218,9 +141,9 @@ def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     if not isinstance(lanes, tuple) or len(set(lanes)) != len(lanes) or not set(lanes) <= known:
         yield f"lanes={lanes}: takes distinct axes that values have: {', '.join(sorted(known))}"
     for tensor, elements in design.prefixed("vec"):
-        most = _VECTOR // kernel.param(tensor).dtype.bytes
+        most = VECTOR // kernel.param(tensor).dtype.bytes
         if isinstance(elements, int) and elements > most:
-            yield f"vec.{tensor}={elements}: an access moves {_VECTOR} bytes, {most} elements; take that or less"
+            yield f"vec.{tensor}={elements}: an access moves {VECTOR} bytes, {most} elements; take that or less"
 
 
 def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:
@@ -229,7 +152,7 @@ def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]
     for let in structure.lets(kernel).values():
         sizes = {a: design.number(f"tile.{a}") or facts.sizes.get(a, 1) for a in let.type.axes}
         points = math.prod(sizes.values())
-        spread = min(threads, math.prod(_power(n) for a, n in sizes.items() if a in lanes))
+        spread = min(threads, math.prod(power(n) for a, n in sizes.items() if a in lanes))
         if points > MOST_REGISTERS * spread:
             tiles = ", ".join(f"tile.{a}={n}" for a, n in sizes.items())
             yield f"{let.name} has {points // spread} elements a thread ({tiles}); {MOST_REGISTERS} is the most"
