@@ -4,7 +4,7 @@ import io
 import pytest
 import torch
 
-from tilewright.bench import rope, rope_report
+from tilewright.bench import rope, rope_peers, rope_report
 from tilewright.bench.rope_peers import IN_PLACE, OURS, eager
 from tilewright.errors import ArgumentError, MachineError, VerificationError
 
@@ -15,7 +15,7 @@ REQUEST = rope.RopeRequest(lengths=(3, 8), head_dims=(4,), heads=2, seconds=0.0)
 def two(monkeypatch):
     """Without torch.compile, which takes half a minute."""
     monkeypatch.setattr(rope, "contestants", lambda device: {rope.EAGER: eager, OURS: eager})
-    monkeypatch.setattr(rope.ops, "rope", lambda x, cos, sin, out: out.copy_(eager(x, cos, sin)))
+    monkeypatch.setattr(rope_peers.ops, "rope", lambda x, cos, sin, out: out.copy_(eager(x, cos, sin)))
     return rope
 
 

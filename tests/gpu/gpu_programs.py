@@ -54,14 +54,18 @@ def run_text(text: str, tensors: Mapping[str, torch.Tensor], fixed: tuple[str, .
 
 
 def run_operator(
-    operator: Any, tensors: Mapping[str, torch.Tensor], design: Design, options: Mapping[str, Any] | None = None
+    operator: Any,
+    tensors: Mapping[str, torch.Tensor],
+    design: Design,
+    options: Mapping[str, Any] | None = None,
+    fixed: tuple[str, ...] = (),
 ) -> None:
-    """Run an operator without scalars by `design`."""
+    """Run an operator without scalars by `design`; `fixed` dims become part of the kernel."""
     names = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32", torch.int8: "i8"}
     program = operator.kernel.trace({n: names.get(x.dtype, "i32") for n, x in tensors.items()}, options=options or {})
     buffers = {n: Buffer.of(x) for n, x in tensors.items()}
     layouts = tuple((p.name, layout_on_gpu(buffers[p.name])) for p in program.params)
     sizes = bind_sizes(program, {n: np.empty(x.shape, np.float64) for n, x in tensors.items()}, exact=True)
-    kernel = loaded(requested(Program.of(program), layouts, sizes, machine(0), design), 0)
+    kernel = loaded(requested(Program.of(program), layouts, sizes, machine(0), design, fixed), 0)
     kernel.bind(buffers, {}, sizes)()
     torch.cuda.synchronize()

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from tilewright import ops
 from tilewright.bench.peers import TORCH_DTYPES, keep_freed_memory
 from tilewright.bench.peers import angles as angles_of
 from tilewright.bench.result import Result, rounded
-from tilewright.bench.rope_peers import EAGER, IN_PLACE, OURS, Contestant, contestants
+from tilewright.bench.rope_peers import EAGER, IN_PLACE, OURS, Contestant, contestants, in_place
 from tilewright.errors import ArgumentError, MachineError, TilewrightError, VerificationError
 from tilewright.language.dtypes import dtype
 from tilewright.operators.operator import roundoff
@@ -72,8 +71,8 @@ def _case(request: RopeRequest, everyone: dict[str, Contestant], length: int, si
         label = f"{name} {way}"
         try:
             calls = {who: prepare(rope, x, cos, sin, dy) for who, rope in everyone.items()}
-            if way == "forward":
-                calls[IN_PLACE] = _in_place(x, cos, sin)
+            for who, rope in in_place(request.device, way).items():
+                calls[who] = prepare(rope, x.detach().clone().requires_grad_(), cos, sin, dy.clone())
             errors = {who: checked(label, who, call(), way, x, cos, sin, dy) for who, call in calls.items()}
             comparison = _compare(request, calls)
         except (TilewrightError, RuntimeError) as error:
@@ -117,12 +116,6 @@ def _forward(rope: Contestant, x: Any, cos: Any, sin: Any, dy: Any) -> Callable[
             return rope(x, cos, sin)
 
     return call
-
-
-def _in_place(x: Any, cos: Any, sin: Any) -> Callable[[], Any]:
-    """On a copy, which turns on and on."""
-    own = x.detach().clone()
-    return lambda: ops.rope(own, cos, sin, out=own)
 
 
 def _backward(rope: Contestant, x: Any, cos: Any, sin: Any, dy: Any) -> Callable[[], Any]:

@@ -17,7 +17,7 @@ from tilewright.bench.vendor import COMPILED, compiles
 Tensor = Any
 Contestant = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-OURS, IN_PLACE, EAGER = "tilewright", "tilewright in place", "torch"
+OURS, IN_PLACE, EAGER, LIGER = "tilewright", "tilewright in place", "torch", "liger in place"
 
 
 def eager(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -38,6 +38,20 @@ def contestants(device: str) -> dict[str, Contestant]:
     return found
 
 
+def in_place(device: str, way: str) -> dict[str, Contestant]:
+    """Those that overwrite x and, on the way back, the gradient that comes in: each needs operands of its own."""
+    found: dict[str, Contestant] = {}
+    if way == "forward":  # the way back of ours leaves the gradient as it is
+        found[IN_PLACE] = _ours_in_place
+    if device == "cuda" and importlib.util.find_spec("liger_kernel"):
+        found[LIGER] = _liger
+    return found
+
+
+def _ours_in_place(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return ops.rope(x, cos, sin, out=x)
+
+
 def _fused() -> dict[str, Contestant]:
     """Kernels written by hand, on a GPU."""
     found: dict[str, Contestant] = {}
@@ -47,8 +61,6 @@ def _fused() -> dict[str, Contestant]:
         found["triton"] = rope
     if importlib.util.find_spec("transformer_engine"):
         found["transformer_engine"] = _transformer_engine
-    if importlib.util.find_spec("liger_kernel"):
-        found["liger"] = _liger
     return found
 
 
@@ -61,9 +73,9 @@ def _transformer_engine(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _liger(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns q and k together, in place, heads before positions."""
+    """Turns q and k together, heads before positions: k is one head of anything, for it cannot do without."""
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 
-    none = x[:, :, :0].transpose(1, 2)
-    turned, _ = liger_rotary_pos_emb(x.transpose(1, 2), none, cos[None], sin[None])
+    one = x.new_empty(x.shape[0], 1, x.shape[1], x.shape[3])
+    turned, _ = liger_rotary_pos_emb(x.transpose(1, 2), one, cos[None], sin[None])
     return turned.transpose(1, 2)

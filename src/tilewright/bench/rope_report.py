@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("name", "way", "length", "head_dim", "contestant", "us", "ratio", "noise", "error")
-_COLOURS = ("#0b6e4f", "#c44536", "#28536b", "#e09f3e", "#7d5ba6", "#5c6b73")
+_COLOURS = ("#0b6e4f", "#c44536", "#28536b", "#e09f3e", "#7d5ba6", "#5c6b73", "#b5179e", "#6a994e")
 Row = dict[str, str | float]
 
 
