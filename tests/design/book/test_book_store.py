@@ -45,6 +45,12 @@ def test_what_is_put_is_found_again_by_another_process(book: Book):
     assert again.get(found) == kept  # its program and machine come from the book
 
 
+def test_a_path_may_be_text(tmp_path):
+    at = tmp_path / "new" / "book.sqlite"
+    Book.open(str(at)).put(record())
+    assert Book.open(at).get(key()) == record()
+
+
 def test_the_default_path_is_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path))
     assert Book.open().path == tmp_path / "book.sqlite"

@@ -42,13 +42,13 @@ class Book:
         self.subjects = Subjects(database)
 
     @classmethod
-    def open(cls, path: Path | None = None, *, patience: float = PATIENCE) -> Book:
-        """The book at `path`, by default the one that the knobs name; in frozen mode it is only read.
+    def open(cls, path: Path | str | None = None, *, patience: float = PATIENCE) -> Book:
+        """The book at `path` (a Path or its text), by default the one that the knobs name; frozen, it is only read.
 
         `patience`: seconds to wait for another process that writes.
         """
         settings = knobs()
-        where = path or settings.book or settings.cache_dir / FILE
+        where = Path(path) if path else settings.book or settings.cache_dir / FILE
         if path is None and settings.book is False:
             return cls.in_memory()
         return cls(Database(where, readonly=settings.mode == "frozen", patience=patience))
