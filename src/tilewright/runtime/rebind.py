@@ -1,39 +1,27 @@
 """Launches kept by the form of their operands: the same call on other memory needs only new pointers.
 
-The form of a call is everything that its binding depends on but where memory lies: which function, options and
-scalars, and of each tensor its library, device, dtype, shape, strides and alignment; on a GPU also the stream, since a
-launch has scratch memory of its own. What else depends on addresses is checked at each call: that nothing written
-shares memory with an operand, and alignment where the kernel relies on it. A call that does not pass is bound anew,
-which says what is wrong.
+What a binding depends on beside the form of a call (`form`) is checked at each call: that nothing written shares memory
+with an operand, and alignment where the kernel relies on it. A call that does not pass is bound anew, which says what
+is wrong.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from tilewright.language import ir
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.form import Form, current_stream, forget, is_torch_kind
 
 MOST = 256
 """Forms that one thread keeps for one op; the one that was not met for longest makes room."""
 
 _LINE = 64
-_CPU = -1
-_PLAIN = frozenset({type(None), bool, int, float, str})
-_torch_kinds: set[type] = set()
-_epoch = 0
-
-
-def forget() -> None:
-    """Bind every call anew: to be called when kernels that are in use have been replaced by others."""
-    global _epoch
-    _epoch += 1
 
 
 class Launch(Protocol):
@@ -61,91 +49,6 @@ class Launch(Protocol):
         ...
 
     def __call__(self) -> None: ...
-
-
-# ------------------------------------------------------------------------------------------ forms
-class Form:
-    """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
-
-    __slots__ = ("_asks", "_device", "key", "pointers", "tensors")
-
-    def __init__(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self.tensors: list[Any] = []
-        self.pointers: list[int] = []
-        key: list[Any] = [_epoch, first, len(args), *kwargs]
-        self._device = _CPU
-        self._asks = False
-        described = self._describe(args, key) and (not kwargs or self._describe(kwargs.values(), key))
-        ids = [id(x) for x in self.tensors]
-        if len(set(ids)) < len(ids):  # one tensor in two places
-            key += map(ids.index, ids)
-        if self._device != _CPU:
-            key.append(current_stream()(self._device))
-        self.key: tuple[Any, ...] | None = tuple(key) if described else None
-        if not described:
-            self._asks = any(getattr(x, "requires_grad", False) for x in (*args, *kwargs.values()))
-
-    @property
-    def recorded(self) -> bool:
-        """Whether autograd has to know of the call: an operand asks for a gradient, and gradients are on."""
-        return self._asks and _gradients_are_on()()
-
-    def _describe(self, values: Iterable[Any], key: list[Any]) -> bool:
-        """Each value adds its type, then a fixed number of facts, so that no two calls give the same key."""
-        for x in values:
-            kind = type(x)
-            if kind in _torch_kinds:
-                try:
-                    pointer, strides = x.data_ptr(), x.stride()
-                except RuntimeError:  # no strided memory
-                    return False
-                self._device = device = x.get_device()
-                if device < 0 and not x.is_cpu:
-                    return False
-                if x.requires_grad:
-                    self._asks = True
-                place = pointer % _LINE == 0 if device < 0 else pointer & -pointer & (2 * _LINE - 1)
-                key += (kind, x.dtype, x.shape, strides, device, place)
-            elif kind is np.ndarray:
-                pointer = x.__array_interface__["data"][0]
-                key += (kind, x.dtype, x.shape, x.strides, x.flags.num, pointer % _LINE == 0)
-            elif kind in _PLAIN:
-                key += (kind, x if x or kind is not float else repr(x))  # -0.0 equals 0.0
-                continue
-            elif kind is tuple:
-                key += (kind, len(x))
-                if not self._describe(x, key):
-                    return False
-                continue
-            else:
-                _learn(kind)  # for the next call
-                return False
-            self.tensors.append(x)
-            self.pointers.append(pointer)
-        return True
-
-
-@cache
-def _gradients_are_on() -> Callable[[], bool]:
-    import torch
-
-    on: Callable[[], bool] = torch.is_grad_enabled
-    return on
-
-
-@cache
-def current_stream() -> Callable[[int], int]:
-    """From a device to the handle of torch's current stream on it, without making a Stream object."""
-    import torch
-
-    found: Callable[[int], int] = torch._C._cuda_getCurrentRawStream
-    return found
-
-
-def _learn(kind: type) -> None:
-    """Remember torch's own tensors; subclasses may hold no memory, or what only they can explain."""
-    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("Tensor", "Parameter"):
-        _torch_kinds.add(kind)
 
 
 # ------------------------------------------------------------------------------------------ rebinding
@@ -225,10 +128,10 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
         parts.append(_part(launch, places, buffers))
         written |= {places[name] for name in _stored(launch.program) if name in places}
     given = len(form.tensors)
-    like = next((n for n, x in enumerate(form.tensors) if type(x) in _torch_kinds), None)
+    like = next((n for n, x in enumerate(form.tensors) if is_torch_kind(type(x))), None)
     return Rebound(
         tuple(parts),
-        tuple(_Fresh(like if type(x) in _torch_kinds else None, tuple(x.shape), x.dtype) for x in tensors[given:]),
+        tuple(_Fresh(like if is_torch_kind(type(x)) else None, tuple(x.shape), x.dtype) for x in tensors[given:]),
         tuple(numbers[id(r)] for r in results),
         several,
         tuple(_apart(buffers[:given], written)),
@@ -283,4 +186,4 @@ class Rebinding(threading.local):
             self._known.pop(next(iter(self._known)))
 
 
-__all__ = ["MOST", "Form", "Rebinding", "Rebound", "forget", "rebound"]
+__all__ = ["MOST", "Form", "Rebinding", "Rebound", "current_stream", "forget", "rebound"]

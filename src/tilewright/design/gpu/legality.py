@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Operand, product
-from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, shares_of
 from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
@@ -197,6 +197,15 @@ def _stores(r: Resources) -> Iterator[str]:
             yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
         if r.tile(r.product.n.name) % (64 if r.swap else 32) or r.product.result_dtype not in ("bf16", "f16"):
             yield f"{label}: it takes 32 or 64 columns of 16-bit elements at a time; take direct"
+        elif not r.swap and (width := _stored_together(r)) not in (16, 32, 64):
+            yield f"{label}: a block of the cluster writes {width} columns at a time, not 16, 32 or 64; take direct"
+
+
+def _stored_together(r: Resources) -> int:
+    """Columns that leave together: of a block's share, where blocks of a cluster join parts of a sum, or of its tile."""
+    together = r.splits > 1 and r.how == "cluster"
+    share = r.tile(r.column) // (shares_of(r.tile(r.column), r.splits) if together else 1)
+    return share if share <= ATOM_ROWS else math.gcd(share, ATOM_ROWS)
 
 
 RULES = (

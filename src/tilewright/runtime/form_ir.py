@@ -1,0 +1,498 @@
+"""The code that writes down the form of a call, as LLVM IR text: a function of CPython's, called as any builtin.
+
+`describe(args, kwargs, tensors, pointers)` walks the values of a call and gives bytes that are equal for two calls if
+and only if their forms are: whatever a binding depends on but where memory lies. Tensors are put into the list
+`tensors`, their addresses into `pointers`. It gives None for a value of a type that it was not taught, and for memory
+that it cannot read. The words that it writes:
+
+    asks                 1 if some torch tensor asks for a gradient
+    per value            the number of its type, then
+      int, bool          the value
+      float              its bits
+      str                its length, its bytes
+      tuple              its length, its values
+      numpy.ndarray      dtype, rank and flags, whether it starts at a cache line, then size and stride of each dimension
+      torch.Tensor       dtype and rank, device, the alignment of its start, then size and stride of each dimension
+    per keyword          its name as a str, its value
+    per tensor           the number of the first tensor that is the same object
+    stream               torch's current one, where a tensor lies on a GPU
+
+Torch's tensors are read by the functions that torch itself exports for that (DLPack's exchange API, a table of C
+functions that is `torch.Tensor.__dlpack_c_exchange_api__`), NumPy's arrays by their structure, which is part of its ABI.
+"""
+
+from __future__ import annotations
+
+from string import Template
+
+NOTHING, WHOLE, REAL, TEXT, SEVERAL, NUMPY, TORCH = range(7)
+"""What follows the number of a type; NOTHING for None."""
+
+MOST_TYPES, MOST_TENSORS, MOST_WORDS = 24, 24, 512
+
+_ROOM = 72  # words of the longest single value: a tensor of 16 dimensions, a text of 256 bytes
+
+_TEXT = """
+%State = type { i64, i64, i64, i64, [$words x i64], [$tensors x ptr], [$tensors x i64] }
+; words in use, tensors in use, the GPU or -1, asks; the words, tensors, addresses
+
+@type_count = internal global i64 0
+@types = internal global [$types x ptr] zeroinitializer
+@kinds = internal global [$types x i64] zeroinitializer
+@none = internal global ptr null
+@yes = internal global ptr null
+@asks_name = internal global ptr null
+@read_tensor = internal global ptr null
+@read_stream = internal global ptr null
+
+declare i64 @PyTuple_Size(ptr)
+declare ptr @PyTuple_GetItem(ptr, i64)
+declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
+declare i32 @PyList_Append(ptr, ptr)
+declare ptr @PyLong_FromUnsignedLongLong(i64)
+declare i64 @PyLong_AsLongLongAndOverflow(ptr, ptr)
+declare double @PyFloat_AsDouble(ptr)
+declare ptr @PyUnicode_AsUTF8AndSize(ptr, ptr)
+declare ptr @PyBytes_FromStringAndSize(ptr, i64)
+declare ptr @PyObject_GetAttr(ptr, ptr)
+declare void @Py_IncRef(ptr)
+declare void @Py_DecRef(ptr)
+declare void @PyErr_Clear()
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+; ------------------------------------------------------------------------------------------- what Python teaches
+define void @tw_form_constants(ptr %none, ptr %yes, ptr %asks_name) {
+  store ptr %none, ptr @none
+  store ptr %yes, ptr @yes
+  store ptr %asks_name, ptr @asks_name
+  ret void
+}
+
+define void @tw_form_exchange(ptr %read_tensor, ptr %read_stream) {
+  store ptr %read_tensor, ptr @read_tensor
+  store ptr %read_stream, ptr @read_stream
+  ret void
+}
+
+define i32 @tw_form_teach(ptr %type, i64 %kind) {
+  %count = load i64, ptr @type_count
+  %room = icmp ult i64 %count, $types
+  br i1 %room, label %add, label %full
+add:
+  %type_at = getelementptr ptr, ptr @types, i64 %count
+  store ptr %type, ptr %type_at
+  %kind_at = getelementptr i64, ptr @kinds, i64 %count
+  store i64 %kind, ptr %kind_at
+  %more = add i64 %count, 1
+  store i64 %more, ptr @type_count
+  ret i32 1
+full:
+  ret i32 0
+}
+
+; ------------------------------------------------------------------------------------------------- the builtin
+define ptr @tw_form_describe(ptr %self, ptr %given, i64 %count) {
+entry:
+  %s = alloca %State
+  %at = alloca i64
+  %name = alloca ptr
+  %value = alloca ptr
+  %used_at = getelementptr %State, ptr %s, i32 0, i32 0
+  store i64 1, ptr %used_at
+  %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
+  store i64 0, ptr %tensors_at
+  %gpu_at = getelementptr %State, ptr %s, i32 0, i32 2
+  store i64 -1, ptr %gpu_at
+  %asks_at = getelementptr %State, ptr %s, i32 0, i32 3
+  store i64 0, ptr %asks_at
+  %four = icmp eq i64 %count, 4
+  br i1 %four, label %positions, label %unknown
+positions:
+  %args = load ptr, ptr %given
+  %known = call i1 @sequence(ptr %s, ptr %args)
+  br i1 %known, label %keywords, label %unknown
+keywords:
+  %kwargs_at = getelementptr ptr, ptr %given, i64 1
+  %kwargs = load ptr, ptr %kwargs_at
+  store i64 0, ptr %at
+  br label %next
+next:
+  %found = call i32 @PyDict_Next(ptr %kwargs, ptr %at, ptr %name, ptr %value)
+  %any = icmp ne i32 %found, 0
+  br i1 %any, label %keyword, label %finish
+keyword:
+  %its_name = load ptr, ptr %name
+  %named = call i1 @text(ptr %s, ptr %its_name)
+  br i1 %named, label %valued, label %unknown
+valued:
+  %its_value = load ptr, ptr %value
+  %written = call i1 @one(ptr %s, ptr %its_value)
+  br i1 %written, label %next, label %unknown
+finish:
+  %ended = call i1 @end(ptr %s, ptr %given)
+  br i1 %ended, label %whole, label %unknown
+whole:
+  %words = getelementptr %State, ptr %s, i32 0, i32 4
+  %asks = load i64, ptr %asks_at
+  store i64 %asks, ptr %words
+  %used = load i64, ptr %used_at
+  %bytes = shl i64 %used, 3
+  %made = call ptr @PyBytes_FromStringAndSize(ptr %words, i64 %bytes)
+  ret ptr %made
+unknown:
+  call void @PyErr_Clear()
+  %nothing = load ptr, ptr @none
+  call void @Py_IncRef(ptr %nothing)
+  ret ptr %nothing
+}
+
+; The tensors and their addresses to the caller's lists; which of them are one; the stream.
+define internal i1 @end(ptr %s, ptr %given) {
+entry:
+  %seen = alloca ptr
+  %tensor_list_at = getelementptr ptr, ptr %given, i64 2
+  %tensor_list = load ptr, ptr %tensor_list_at
+  %pointer_list_at = getelementptr ptr, ptr %given, i64 3
+  %pointer_list = load ptr, ptr %pointer_list_at
+  %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
+  %count = load i64, ptr %tensors_at
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%i_next, %append]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %body, label %stream
+body:
+  %object_at = getelementptr %State, ptr %s, i32 0, i32 5, i64 %i
+  %object = load ptr, ptr %object_at
+  br label %search
+search:
+  %j = phi i64 [0, %body], [%j_next, %search_on]
+  %other_at = getelementptr %State, ptr %s, i32 0, i32 5, i64 %j
+  %other = load ptr, ptr %other_at
+  %same = icmp eq ptr %other, %object
+  br i1 %same, label %append, label %search_on
+search_on:
+  %j_next = add i64 %j, 1
+  br label %search
+append:
+  call void @push(ptr %s, i64 %j)
+  %e1 = call i32 @PyList_Append(ptr %tensor_list, ptr %object)
+  %address_at = getelementptr %State, ptr %s, i32 0, i32 6, i64 %i
+  %address = load i64, ptr %address_at
+  %number = call ptr @PyLong_FromUnsignedLongLong(i64 %address)
+  %e2 = call i32 @PyList_Append(ptr %pointer_list, ptr %number)
+  call void @Py_DecRef(ptr %number)
+  %i_next = add i64 %i, 1
+  br label %loop
+stream:
+  %gpu_at = getelementptr %State, ptr %s, i32 0, i32 2
+  %gpu = load i64, ptr %gpu_at
+  %on_gpu = icmp sge i64 %gpu, 0
+  br i1 %on_gpu, label %ask, label %done
+ask:
+  %reader = load ptr, ptr @read_stream
+  %id = trunc i64 %gpu to i32
+  %status = call i32 %reader(i32 2, i32 %id, ptr %seen)
+  %answered = icmp eq i32 %status, 0
+  br i1 %answered, label %note, label %failed
+note:
+  %handle = load i64, ptr %seen
+  call void @push(ptr %s, i64 %handle)
+  br label %done
+done:
+  ret i1 true
+failed:
+  ret i1 false
+}
+
+; ------------------------------------------------------------------------------------------------ words
+define internal void @push(ptr %s, i64 %word) alwaysinline {
+  %used_at = getelementptr %State, ptr %s, i32 0, i32 0
+  %used = load i64, ptr %used_at
+  %to = getelementptr %State, ptr %s, i32 0, i32 4, i64 %used
+  store i64 %word, ptr %to
+  %more = add i64 %used, 1
+  store i64 %more, ptr %used_at
+  ret void
+}
+
+define internal i1 @sequence(ptr %s, ptr %tuple) {
+entry:
+  %count = call i64 @PyTuple_Size(ptr %tuple)
+  call void @push(ptr %s, i64 %count)
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%i_next, %body]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %body, label %done
+body:
+  %x = call ptr @PyTuple_GetItem(ptr %tuple, i64 %i)
+  %i_next = add i64 %i, 1
+  %known = call i1 @one(ptr %s, ptr %x)
+  br i1 %known, label %loop, label %unknown
+done:
+  ret i1 true
+unknown:
+  ret i1 false
+}
+
+define internal i1 @text(ptr %s, ptr %x) {
+entry:
+  %length = alloca i64
+  %bytes = call ptr @PyUnicode_AsUTF8AndSize(ptr %x, ptr %length)
+  %is_text = icmp ne ptr %bytes, null
+  br i1 %is_text, label %sized, label %unknown
+sized:
+  %n = load i64, ptr %length
+  %short = icmp ule i64 %n, 256
+  %used_at = getelementptr %State, ptr %s, i32 0, i32 0
+  %used = load i64, ptr %used_at
+  %room = icmp ult i64 %used, $limit
+  %fits = and i1 %short, %room
+  br i1 %fits, label %write, label %unknown
+write:
+  call void @push(ptr %s, i64 %n)
+  %rounded = add i64 %n, 7
+  %words = lshr i64 %rounded, 3
+  %first = add i64 %used, 1
+  %used_then = add i64 %first, %words
+  %last = getelementptr %State, ptr %s, i32 0, i32 4, i64 %used_then
+  %before = getelementptr i64, ptr %last, i64 -1
+  store i64 0, ptr %before
+  %to = getelementptr %State, ptr %s, i32 0, i32 4, i64 %first
+  ; an empty text wrote its zero over the length, which is zero
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %bytes, i64 %n, i1 false)
+  store i64 %used_then, ptr %used_at
+  ret i1 true
+unknown:
+  ret i1 false
+}
+
+; ------------------------------------------------------------------------------------------------ values
+define internal i1 @one(ptr %s, ptr %x) {
+entry:
+  %overflow = alloca i32
+  %used_at = getelementptr %State, ptr %s, i32 0, i32 0
+  %used = load i64, ptr %used_at
+  %room = icmp ult i64 %used, $limit
+  br i1 %room, label %typed, label %unknown
+typed:
+  %type_at = getelementptr i8, ptr %x, i64 8
+  %type = load ptr, ptr %type_at
+  %count = load i64, ptr @type_count
+  br label %search
+search:
+  %i = phi i64 [0, %typed], [%i_next, %look]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %look, label %unknown
+look:
+  %known_at = getelementptr ptr, ptr @types, i64 %i
+  %known = load ptr, ptr %known_at
+  %same = icmp eq ptr %known, %type
+  %i_next = add i64 %i, 1
+  br i1 %same, label %found, label %search
+found:
+  call void @push(ptr %s, i64 %i)
+  %kind_at = getelementptr i64, ptr @kinds, i64 %i
+  %kind = load i64, ptr %kind_at
+  switch i64 %kind, label %unknown [
+    i64 $nothing, label %done
+    i64 $whole, label %whole
+    i64 $real, label %real
+    i64 $text, label %words
+    i64 $several, label %several
+    i64 $numpy, label %numpy
+    i64 $torch, label %torch
+  ]
+whole:
+  %integer = call i64 @PyLong_AsLongLongAndOverflow(ptr %x, ptr %overflow)
+  call void @push(ptr %s, i64 %integer)
+  %over = load i32, ptr %overflow
+  %small = icmp eq i32 %over, 0
+  ret i1 %small
+real:
+  %number = call double @PyFloat_AsDouble(ptr %x)
+  %bits = bitcast double %number to i64
+  call void @push(ptr %s, i64 %bits)
+  ret i1 true
+words:
+  %word_ok = call i1 @text(ptr %s, ptr %x)
+  ret i1 %word_ok
+several:
+  %all_ok = call i1 @sequence(ptr %s, ptr %x)
+  ret i1 %all_ok
+numpy:
+  %array_ok = call i1 @array(ptr %s, ptr %x)
+  ret i1 %array_ok
+torch:
+  %tensor_ok = call i1 @tensor(ptr %s, ptr %x)
+  ret i1 %tensor_ok
+done:
+  ret i1 true
+unknown:
+  ret i1 false
+}
+
+; The tensor x at an address: noted for the caller.
+define internal i1 @note(ptr %s, ptr %x, i64 %address) {
+  %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
+  %count = load i64, ptr %tensors_at
+  %room = icmp ult i64 %count, $tensors
+  br i1 %room, label %write, label %full
+write:
+  %object_at = getelementptr %State, ptr %s, i32 0, i32 5, i64 %count
+  store ptr %x, ptr %object_at
+  %address_at = getelementptr %State, ptr %s, i32 0, i32 6, i64 %count
+  store i64 %address, ptr %address_at
+  %more = add i64 %count, 1
+  store i64 %more, ptr %tensors_at
+  ret i1 true
+full:
+  ret i1 false
+}
+
+; Sizes and strides, at most sixteen of each.
+define internal i1 @dimensions(ptr %s, i64 %rank, ptr %sizes, ptr %strides) {
+entry:
+  %fits = icmp ule i64 %rank, 16
+  br i1 %fits, label %loop, label %many
+loop:
+  %d = phi i64 [0, %entry], [%d_next, %body]
+  %more = icmp ult i64 %d, %rank
+  br i1 %more, label %body, label %done
+body:
+  %size_at = getelementptr i64, ptr %sizes, i64 %d
+  %size = load i64, ptr %size_at
+  call void @push(ptr %s, i64 %size)
+  %stride_at = getelementptr i64, ptr %strides, i64 %d
+  %stride = load i64, ptr %stride_at
+  call void @push(ptr %s, i64 %stride)
+  %d_next = add i64 %d, 1
+  br label %loop
+done:
+  ret i1 true
+many:
+  ret i1 false
+}
+
+; PyArrayObject: data at 16, rank 24, sizes 32, strides 40, descriptor 56, flags 64; kind, order and number of a dtype lie
+; at 24 of its descriptor.
+define internal i1 @array(ptr %s, ptr %x) {
+  %data_at = getelementptr i8, ptr %x, i64 16
+  %data = load i64, ptr %data_at
+  %rank_at = getelementptr i8, ptr %x, i64 24
+  %rank_32 = load i32, ptr %rank_at
+  %rank = zext i32 %rank_32 to i64
+  %sizes_at = getelementptr i8, ptr %x, i64 32
+  %sizes = load ptr, ptr %sizes_at
+  %strides_at = getelementptr i8, ptr %x, i64 40
+  %strides = load ptr, ptr %strides_at
+  %descriptor_at = getelementptr i8, ptr %x, i64 56
+  %descriptor = load ptr, ptr %descriptor_at
+  %dtype_at = getelementptr i8, ptr %descriptor, i64 24
+  %dtype = load i64, ptr %dtype_at
+  call void @push(ptr %s, i64 %dtype)
+  %flags_at = getelementptr i8, ptr %x, i64 64
+  %flags_32 = load i32, ptr %flags_at
+  %flags = zext i32 %flags_32 to i64
+  %high = shl i64 %flags, 32
+  %both = or i64 %high, %rank
+  call void @push(ptr %s, i64 %both)
+  %low = and i64 %data, 63
+  %at_line = icmp eq i64 %low, 0
+  %place = zext i1 %at_line to i64
+  call void @push(ptr %s, i64 %place)
+  %written = call i1 @dimensions(ptr %s, i64 %rank, ptr %sizes, ptr %strides)
+  br i1 %written, label %keep, label %many
+keep:
+  %kept = call i1 @note(ptr %s, ptr %x, i64 %data)
+  ret i1 %kept
+many:
+  ret i1 false
+}
+
+; DLTensor: data at 0, device type 8, device 12, rank 16, dtype 20, sizes 24, strides 32, first byte 40.
+define internal i1 @tensor(ptr %s, ptr %x) {
+entry:
+  %t = alloca [48 x i8], align 8
+  %reader = load ptr, ptr @read_tensor
+  %status = call i32 %reader(ptr %x, ptr %t)
+  %answered = icmp eq i32 %status, 0
+  br i1 %answered, label %read, label %unknown
+read:
+  %start = load i64, ptr %t
+  %first_at = getelementptr i8, ptr %t, i64 40
+  %first = load i64, ptr %first_at
+  %data = add i64 %start, %first
+  %rank_at = getelementptr i8, ptr %t, i64 16
+  %rank_32 = load i32, ptr %rank_at
+  %rank = zext i32 %rank_32 to i64
+  %dtype_at = getelementptr i8, ptr %t, i64 20
+  %dtype_32 = load i32, ptr %dtype_at
+  %dtype = zext i32 %dtype_32 to i64
+  %high = shl i64 %dtype, 32
+  %both = or i64 %high, %rank
+  call void @push(ptr %s, i64 %both)
+  %device_at = getelementptr i8, ptr %t, i64 8
+  %device = load i32, ptr %device_at
+  switch i32 %device, label %unknown [
+    i32 1, label %cpu
+    i32 2, label %cuda
+  ]
+cpu:
+  %low = and i64 %data, 63
+  %at_line = icmp eq i64 %low, 0
+  %cpu_place = zext i1 %at_line to i64
+  br label %described
+cuda:
+  %id_at = getelementptr i8, ptr %t, i64 12
+  %id_32 = load i32, ptr %id_at
+  %id = sext i32 %id_32 to i64
+  %gpu_at = getelementptr %State, ptr %s, i32 0, i32 2
+  store i64 %id, ptr %gpu_at
+  %negative = sub i64 0, %data
+  %lowest = and i64 %data, %negative
+  %gpu_place = and i64 %lowest, 127
+  br label %described
+described:
+  %where = phi i64 [-1, %cpu], [%id, %cuda]
+  %place = phi i64 [%cpu_place, %cpu], [%gpu_place, %cuda]
+  call void @push(ptr %s, i64 %where)
+  call void @push(ptr %s, i64 %place)
+  %sizes_at = getelementptr i8, ptr %t, i64 24
+  %sizes = load ptr, ptr %sizes_at
+  %strides_at = getelementptr i8, ptr %t, i64 32
+  %strides = load ptr, ptr %strides_at
+  %written = call i1 @dimensions(ptr %s, i64 %rank, ptr %sizes, ptr %strides)
+  br i1 %written, label %gradient, label %unknown
+gradient:
+  %attribute = load ptr, ptr @asks_name
+  %found = call ptr @PyObject_GetAttr(ptr %x, ptr %attribute)
+  %there = icmp ne ptr %found, null
+  br i1 %there, label %compare, label %unknown
+compare:
+  call void @Py_DecRef(ptr %found)
+  %yes = load ptr, ptr @yes
+  %asking = icmp eq ptr %found, %yes
+  %one = zext i1 %asking to i64
+  %asks_at = getelementptr %State, ptr %s, i32 0, i32 3
+  %asks = load i64, ptr %asks_at
+  %now = or i64 %asks, %one
+  store i64 %now, ptr %asks_at
+  %kept = call i1 @note(ptr %s, ptr %x, i64 %data)
+  ret i1 %kept
+unknown:
+  ret i1 false
+}
+"""
+
+
+def form_ir() -> str:
+    """The module: `tw_form_describe`, and what teaches it constants, types and torch's functions."""
+    return Template(_TEXT).substitute(
+        words=MOST_WORDS, tensors=MOST_TENSORS, types=MOST_TYPES, limit=MOST_WORDS - _ROOM - MOST_TENSORS,
+        nothing=NOTHING, whole=WHOLE, real=REAL, text=TEXT, several=SEVERAL, numpy=NUMPY, torch=TORCH,
+    )  # fmt: skip
+
+
+__all__ = ["NOTHING", "NUMPY", "REAL", "SEVERAL", "TEXT", "TORCH", "WHOLE", "form_ir"]
