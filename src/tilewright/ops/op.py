@@ -46,7 +46,7 @@ class Op(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check, compute, and return what was written. A call like an earlier one of this thread is not bound again."""
         form = rebind.Form(backend.chosen(), args, kwargs)
-        if form.recorded:
+        if form.asks and form.recorded:
             from tilewright.ops import autograd
 
             recorded: R = autograd.recorded(self._bound.__name__, args, kwargs)

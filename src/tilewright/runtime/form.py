@@ -38,9 +38,12 @@ def is_torch_kind(kind: type) -> bool:
 
 
 class Form:
-    """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices)."""
+    """The form of a call; `key` is None where memory cannot be told from the rest (views, other devices).
 
-    __slots__ = ("_asks", "_device", "key", "pointers", "tensors")
+    `tensors` are the call's in their order, `pointers` where they begin, `asks` is whether one asks for a gradient.
+    """
+
+    __slots__ = ("_device", "asks", "key", "pointers", "tensors")
 
     def __init__(self, first: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.tensors: list[Any] = []
@@ -50,7 +53,7 @@ class Form:
         written = describe(args, kwargs, self.tensors, self.pointers)
         if written is not None:
             self.key = (_epoch, first, written)
-            self._asks = written[0] == 1
+            self.asks = written[0] == 1
             return
         self.tensors.clear()
         self.pointers.clear()
@@ -59,12 +62,12 @@ class Form:
     @property
     def recorded(self) -> bool:
         """Whether autograd has to know of the call: an operand asks for a gradient, and gradients are on."""
-        return self._asks and _gradients_are_on()()
+        return self.asks and _gradients_are_on()()
 
     def _in_python(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         key: list[Any] = [_epoch, first, len(args), *kwargs]
         self._device = _CPU
-        self._asks = False
+        self.asks = False
         described = self._described(args, key) and (not kwargs or self._described(kwargs.values(), key))
         ids = [id(x) for x in self.tensors]
         if len(set(ids)) < len(ids):  # one tensor in two places
@@ -73,7 +76,7 @@ class Form:
             key.append(current_stream()(self._device))
         self.key = tuple(key) if described else None
         if not described:
-            self._asks = any(getattr(x, "requires_grad", False) for x in (*args, *kwargs.values()))
+            self.asks = any(getattr(x, "requires_grad", False) for x in (*args, *kwargs.values()))
 
     def _described(self, values: Iterable[Any], key: list[Any]) -> bool:
         """Each value adds its type, then a fixed number of facts, so that no two calls give the same key."""
@@ -88,7 +91,7 @@ class Form:
                 if device < 0 and not x.is_cpu:
                     return False
                 if x.requires_grad:
-                    self._asks = True
+                    self.asks = True
                 place = pointer % _LINE == 0 if device < 0 else pointer & -pointer & (2 * _LINE - 1)
                 key += (kind, x.dtype, x.shape, strides, device, place)
             elif kind is np.ndarray:

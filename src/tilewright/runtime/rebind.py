@@ -8,7 +8,7 @@ is wrong.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,38 +51,71 @@ class Launch(Protocol):
     def __call__(self) -> None: ...
 
 
+Sources = Sequence[tuple[int, int, int]]
+"""Where the pointers of a launch come from: (word, number of the tensor, bytes from its start)."""
+
+
+def patched(launch: Launch, sources: Sources) -> Callable[[list[int]], object]:
+    """A function that runs `launch` on other pointers. A launch with a quicker way offers it as its method `on`."""
+
+    def run(pointers: list[int]) -> None:
+        words = launch.words
+        for word, tensor, offset in sources:
+            words[word] = pointers[tensor] + offset
+        launch()
+
+    return run
+
+
 # ------------------------------------------------------------------------------------------ rebinding
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A launch of its own, and where its pointers come from: (word, number of the tensor, bytes from its start)."""
-
-    launch: Launch
-    sources: tuple[tuple[int, int, int], ...]
+Fresh = Callable[[list[Any]], tuple[Any, int]]
+"""What makes a result of a call, from its tensors: the new one, and its address."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fresh:
-    """A result that each call makes: by NumPy, or like the torch tensor of that number."""
+def _fresh(x: Any, like: int | None) -> Fresh:
+    """What makes a result as `x`: by NumPy, or by torch on the device of the operand numbered `like`."""
+    shape, dtype = tuple(x.shape), x.dtype
+    if like is None or not is_torch_kind(type(x)):
 
-    like: int | None
-    shape: tuple[int, ...]
-    dtype: Any
+        def array(_tensors: list[Any]) -> tuple[Any, int]:
+            made = np.empty(shape, dtype)
+            return made, made.__array_interface__["data"][0]
 
-    def make(self, tensors: list[Any]) -> tuple[Any, int]:
-        """A new tensor and its address."""
-        if self.like is None:
-            x = np.empty(self.shape, self.dtype)
-            return x, x.__array_interface__["data"][0]
-        x = tensors[self.like].new_empty(self.shape, dtype=self.dtype)
-        return x, x.data_ptr()
+        return array
+    number, empty = like, _empty_of(x)
+    if empty is None:
+
+        def new(tensors: list[Any]) -> tuple[Any, int]:
+            made = tensors[number].new_empty(shape, dtype=dtype)
+            return made, made.data_ptr()
+
+        return new
+    strides = x.stride()
+
+    def strided(_tensors: list[Any]) -> tuple[Any, int]:
+        made = empty(shape, strides, dtype)
+        return made, made.data_ptr()
+
+    return strided
+
+
+def _empty_of(x: Any) -> Callable[..., Any] | None:
+    """Torch's quickest way to a tensor on the device of `x`, where it has one: its compiler's own, of half the time."""
+    import torch
+
+    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
+    if x.is_cpu:
+        return getattr(guards, "_empty_strided_cpu", None)
+    alone = x.is_cuda and torch.cuda.device_count() == 1  # it takes the current GPU
+    return getattr(guards, "_empty_strided_cuda", None) if alone else None
 
 
 @dataclass(frozen=True, slots=True)
 class Rebound:
     """The launches of one form of call. Tensors are numbered: operands in the order of the call, then new results."""
 
-    parts: tuple[_Part, ...]
-    fresh: tuple[_Fresh, ...]
+    runs: tuple[Callable[[list[int]], object], ...]
+    fresh: tuple[Fresh, ...]
     results: tuple[int, ...]
     several: bool  # whether the call gives a tuple
     apart: tuple[tuple[int, int, int, int, int, int], ...]  # (tensor, first byte, end) twice: share nothing
@@ -95,16 +128,13 @@ class Rebound:
             if pointers[a] + low < pointers[b] + other_high and pointers[b] + other_low < pointers[a] + high:
                 return False, None
         for fresh in self.fresh:
-            made, pointer = fresh.make(tensors)
+            made, pointer = fresh(tensors)
             tensors.append(made)
             pointers.append(pointer)
         if self.low_bits and any(p % _LINE != low for p, low in zip(pointers, self.low_bits, strict=True)):
             return False, None
-        for part in self.parts:
-            words = part.launch.words
-            for word, tensor, offset in part.sources:
-                words[word] = pointers[tensor] + offset
-            part.launch()
+        for run in self.runs:
+            run(pointers)
         if self.several:
             return True, tuple([tensors[n] for n in self.results])
         return True, tensors[self.results[0]]
@@ -119,33 +149,35 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
     tensors = [*form.tensors, *(r for r in results if not any(r is x for x in form.tensors))]
     buffers = [Buffer.of(x) for x in tensors]
     numbers = {id(x): n for n, x in reversed(list(enumerate(tensors)))}
-    parts = []
+    runs = []
     written: set[int] = set()
     for launch in launches:
         if not all(id(b.owner) in numbers for b in launch.operands.values()):
             return None
         places = {name: numbers[id(b.owner)] for name, b in launch.operands.items()}
-        parts.append(_part(launch, places, buffers))
+        runs.append(_run(launch, places, buffers))
         written |= {places[name] for name in _stored(launch.program) if name in places}
     given = len(form.tensors)
     like = next((n for n, x in enumerate(form.tensors) if is_torch_kind(type(x))), None)
     return Rebound(
-        tuple(parts),
-        tuple(_Fresh(like if is_torch_kind(type(x)) else None, tuple(x.shape), x.dtype) for x in tensors[given:]),
+        tuple(runs),
+        tuple(_fresh(x, like) for x in tensors[given:]),
         tuple(numbers[id(r)] for r in results),
         several,
         tuple(_apart(buffers[:given], written)),
-        tuple(b.pointer % _LINE for b in buffers) if any(p.launch.relies_on_alignment for p in parts) else (),
+        tuple(b.pointer % _LINE for b in buffers) if any(x.relies_on_alignment for x in launches) else (),
     )
 
 
-def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> _Part:
+def _run(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> Callable[[list[int]], object]:
     own = launch.detached()
     sources = tuple(
         (launch.pointer_word(name), places[name], b.pointer - buffers[places[name]].pointer)
         for name, b in launch.operands.items()
     )
-    return _Part(own, sources)
+    on = getattr(own, "on", None)
+    found: Callable[[list[int]], object] = patched(own, sources) if on is None else on(sources)
+    return found
 
 
 def _stored(program: ir.Kernel) -> set[str]:

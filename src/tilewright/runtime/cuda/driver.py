@@ -7,7 +7,8 @@ were filled in once; through ctypes that costs under two microseconds, a third o
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -38,6 +39,16 @@ def context(device: int) -> Any:
 def use(device: int) -> None:
     """Make the device's primary context current for this thread."""
     checked(driver().cuCtxSetCurrent(context(device)), f"switching to GPU {device}")
+
+
+@contextmanager
+def inside(device: int) -> Iterator[None]:
+    """The device's primary context current for this thread inside the `with` block, and afterwards what was before."""
+    checked(driver().cuCtxPushCurrent(context(device)), f"switching to GPU {device}")
+    try:
+        yield
+    finally:
+        checked(driver().cuCtxPopCurrent(), f"switching back from GPU {device}")
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,8 @@ class _Config(ctypes.Structure):
 
 
 _CLUSTER_DIMENSION, _PROGRAMMATIC_STREAM_SERIALIZATION = 4, 6
+_WRONG_CONTEXT = (201, 400)
+"""CUDA_ERROR_INVALID_CONTEXT and INVALID_HANDLE: a thread without a context, or with that of another GPU."""
 
 
 class Call:
@@ -193,7 +206,21 @@ class Call:
         self._config.stream = stream
         status = self._launch(self._reference, self._function, self._parameters, None)
         if status:
+            self.again(status)
+
+    def again(self, status: int) -> None:
+        """After a launch that gave `status`: once more where only the thread's context was wrong, else LaunchError."""
+        if status in _WRONG_CONTEXT:
+            with inside(self._facts[1].device):
+                status = self._launch(self._reference, self._function, self._parameters, None)
+        if status:
             raise LaunchError(f"launching {self.name} failed with {driver().CUresult(status).name}; {FIX}")
+
+    def addresses(self, stream: int) -> tuple[int, int, int, int]:
+        """The driver's function, the configuration with `stream`, the kernel and its parameters, for `launch_ir`."""
+        self._config.stream = stream
+        kernel = int(self._function.value or 0)
+        return address(self._launch), ctypes.addressof(self._config), kernel, ctypes.addressof(self._parameters)
 
 
 def argument_memory(size: int) -> np.ndarray:
@@ -212,13 +239,19 @@ def aligned_copy(argument: np.ndarray) -> np.ndarray:
 
 def move_map(argument: np.ndarray, number: int, pointer: int) -> None:
     """Let tensor map `number` of an argument describe the same tensor at another address."""
-    status = _mover()(argument.ctypes.data + MAP_BYTES * number, pointer)
+    status = mover()(argument.ctypes.data + MAP_BYTES * number, pointer)
     if status:
         raise LaunchError(f"moving a tensor map to {pointer:#x} failed with {driver().CUresult(status).name}; {FIX}")
 
 
+def address(function: Any) -> int:
+    """Where a function of the driver is."""
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
 @cache
-def _mover() -> Any:
+def mover() -> Any:
+    """`cuTensorMapReplaceAddress`."""
     driver()
     move = ctypes.CDLL("libcuda.so.1").cuTensorMapReplaceAddress
     move.argtypes, move.restype = (ctypes.c_void_p, ctypes.c_void_p), ctypes.c_int
@@ -237,12 +270,15 @@ def _launcher() -> Any:
 __all__ = [
     "Call",
     "Function",
+    "address",
     "argument_memory",
     "checked",
     "context",
     "driver",
+    "inside",
     "load",
     "move_map",
+    "mover",
     "tensor_map",
     "use",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.memory import device_memory
 from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
-from tilewright.runtime.rebind import current_stream
+from tilewright.runtime.cuda.runner import runner
+from tilewright.runtime.form import current_stream
+from tilewright.runtime.rebind import patched
 
 _WIDEST = 128
 """Bytes: no access and no tensor map asks for a stricter alignment."""
@@ -139,6 +141,18 @@ class GpuLaunch:
     def detached(self) -> GpuLaunch:
         """The same launch with words of its own, which keeps no operand alive."""
         return GpuLaunch(self.kernel, self._call.copy(), self._words, self._scratch, {})
+
+    def on(self, sources: Sequence[tuple[int, int, int]]) -> Callable[[list[int]], object]:
+        """A function that launches it on other pointers, for one thread at a time, on the stream that is current now.
+
+        For each (word, n, bytes) of `sources` the word takes the n-th pointer, moved by so many bytes.
+        """
+        start = self._call.argument.ctypes.data
+        first = start + MAP_BYTES * len(self._mapped)
+        places = [(first + 8 * word, n, offset) for word, n, offset in sources]
+        maps = [(start + MAP_BYTES * n, first + 8 * word, last) for n, word, last in self._mapped]
+        found = runner(self._call, self._stream(self.kernel.function.device), places, maps)
+        return found or patched(self, sources)
 
     def __call__(self) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tilewright.design.gpu.packing import ALIGNED
@@ -56,6 +56,17 @@ class PackedLaunch:
         made = PackedLaunch(self._program, self._main.detached(), [(n, c.detached()) for n, c in self._copies], {})
         made.words[:] = self.words
         return made
+
+    def on(self, sources: Sequence[tuple[int, int, int]]) -> Callable[[list[int]], object]:
+        """A function that launches copies and kernel on other pointers, as `GpuLaunch.on`."""
+        given = {word: (n, offset) for word, n, offset in sources}
+        runs = [launch.on([(there, *given[here]) for there, here in pointers]) for launch, pointers in self._parts]
+
+        def run(pointers: list[int]) -> None:
+            for each in runs:
+                each(pointers)
+
+        return run
 
     def __call__(self) -> None:
         with self._lock:
