@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -101,3 +103,42 @@ def test_a_slower_candidate_is_found_slower():
     found = compare({"small": lambda: small.add_(1), "large": lambda: large.add_(1)}, rounds=8)
     assert found.faster("small", "large")
     assert len(found.samples["small"]) == 8
+
+
+def test_a_known_call_makes_its_result_on_the_current_stream():
+    x, w = product()
+    for _ in range(2):
+        ops.linear(x, w)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        ys = [ops.linear(*pair) for pair in (product(seed=s) for s in range(6))]
+    stream.synchronize()
+    for seed, y in enumerate(ys):
+        check(y, *product(seed=seed))
+
+
+def test_a_known_call_follows_weights_that_alternate():
+    x, _ = product()
+    weights = [product(seed=s)[1] for s in range(3)]
+    for _ in range(3):
+        for w in weights:
+            check(ops.linear(x, w), x, w)
+
+
+def test_a_thread_that_never_used_the_gpu_may_call():
+    x, w = product()
+    ops.linear(x, w)
+    found: list[torch.Tensor] = []
+    thread = threading.Thread(target=lambda: found.extend(ops.linear(x, w) for _ in range(3)))
+    thread.start()
+    thread.join()
+    assert len(found) == 3
+    for y in found:
+        check(y, x, w)
+
+
+def test_packed_operands_follow_a_known_call():
+    for seed in range(4):
+        torch.manual_seed(seed)
+        x, w = (torch.randn(n, 333, device="cuda").bfloat16() for n in (24, 128))
+        check(ops.linear(x, w), x, w)

@@ -157,18 +157,18 @@ def test_operands_and_results_are_not_kept_alive():
 
 def test_memory_that_lies_less_well_is_bound_anew():
     memory = np.zeros(64, np.float32)
-    form = rebind.Form("silu", (memory,), {})
+    form = rebind.Form((memory,), {})
     bound = ops.silu._bound(memory)
     known = rebind.rebound(form, bound.launches, bound.result)
     assert known is not None and known.low_bits == ()  # nothing in this kernel relies on alignment
     strict = dataclasses.replace(known, low_bits=(form.pointers[0] % 64 + 4, 0))
-    assert known.run(rebind.Form("silu", (memory,), {}))[0]
-    assert not strict.run(rebind.Form("silu", (memory,), {}))[0]
+    assert known.run(rebind.Form((memory,), {}))[0]
+    assert not strict.run(rebind.Form((memory,), {}))[0]
 
 
 def test_alignment_at_a_cache_line_is_a_part_of_the_form():
     memory = torch.zeros(80)
-    keys = {rebind.Form(None, (memory[n : n + 8],), {}).key for n in range(16)}
+    keys = {rebind.Form((memory[n : n + 8],), {}).key for n in range(16)}
     assert len(keys) == 2
 
 
@@ -227,9 +227,9 @@ def test_subclasses_of_tensors_and_other_devices_are_left_alone():
     class Mine(torch.Tensor):
         pass
 
-    assert rebind.Form(None, (torch.zeros(3).as_subclass(Mine),), {}).key is None
-    assert rebind.Form(None, (torch.zeros(3, device="meta"),), {}).key is None
-    assert rebind.Form(None, (object(),), {}).key is None
+    assert rebind.Form((torch.zeros(3).as_subclass(Mine),), {}).key is None
+    assert rebind.Form((torch.zeros(3, device="meta"),), {}).key is None
+    assert rebind.Form((object(),), {}).key is None
 
 
 def test_a_changed_book_is_met_by_calls_of_known_forms(counted):

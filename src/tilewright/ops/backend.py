@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from tilewright.operators import Operator
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.form import forget
 
 Launch = Callable[[], None]
 """A kernel tied to its operands: runs without arguments, as often as wanted, on what the memory then holds."""
@@ -43,7 +44,9 @@ def using(backend: Backend) -> Iterator[None]:
     """Run every operator through `backend` inside the `with` block (the interpreter, say)."""
     global _chosen
     before, _chosen = _chosen, backend
+    forget()  # what calls were bound to
     try:
         yield
     finally:
         _chosen = before
+        forget()

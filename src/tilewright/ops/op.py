@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from tilewright.errors import ArgumentError
 from tilewright.ops import backend
 from tilewright.ops.backend import Launch
-from tilewright.runtime import rebind
+from tilewright.runtime import form, rebind
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,13 +45,17 @@ class Op(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Check, compute, and return what was written. A call like an earlier one of this thread is not bound again."""
-        form = rebind.Form(backend.chosen(), args, kwargs)
-        if form.asks and form.recorded:
+        told = form.called(args, kwargs, self._rebinding.known)
+        if type(told) is not list:
+            done: R = told
+            return done
+        met = form.Form(args, kwargs, told)
+        if met.asks and met.recorded:
             from tilewright.ops import autograd
 
             recorded: R = autograd.recorded(self._bound.__name__, args, kwargs)
             return recorded
-        ran, result = self._rebinding.run(form)
+        ran, result = self._rebinding.run(met)
         if ran:
             known: R = result
             return known
@@ -59,7 +63,7 @@ class Op(Generic[P, R]):
         if bound.check is not None:
             bound.check()
         else:
-            self._rebinding.keep(form, bound.launches, bound.result)
+            self._rebinding.keep(met, bound.launches, bound.result)
         for launch in bound.launches:
             launch()
         return bound.result

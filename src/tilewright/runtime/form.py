@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import TilewrightError
-from tilewright.runtime import builtin, form_ir
+from tilewright.runtime import builtin, call_ir, form_ir
 
 _LINE = 64
 _CPU = -1
@@ -23,13 +23,15 @@ _PLAIN = {
     type(None): form_ir.NOTHING, bool: form_ir.WHOLE, int: form_ir.WHOLE, float: form_ir.REAL, str: form_ir.TEXT,
 }  # fmt: skip
 _torch_kinds: set[type] = set()
-_epoch = 0
+_context = 0
 
 
 def forget() -> None:
-    """Let no form be equal to an earlier one: kernels that are in use have been replaced by others."""
-    global _epoch
-    _epoch += 1
+    """Let no form be equal to an earlier one: kernels that are in use, or what runs them, have been replaced by others."""
+    global _context
+    _context += 1
+    if _code is not None:
+        _code.context(_context)
 
 
 def is_torch_kind(kind: type) -> bool:
@@ -45,27 +47,21 @@ class Form:
 
     __slots__ = ("_device", "asks", "key", "pointers", "tensors")
 
-    def __init__(self, first: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.tensors: list[Any] = []
-        self.pointers: list[int] = []
-        self.key: tuple[Any, ...] | None
-        describe = _describe or _writer()
-        written = describe(args, kwargs, self.tensors, self.pointers)
-        if written is not None:
-            self.key = (_epoch, first, written)
-            self.asks = written[0] == 1
-            return
-        self.tensors.clear()
-        self.pointers.clear()
-        self._in_python(first, args, kwargs)
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], told: list[Any] | None = None) -> None:
+        """As compiled code `told` it (see `called`), or as it tells it now; else as Python finds it."""
+        key, self.tensors, self.pointers = told or called(args, kwargs, {})
+        self.key: Hashable = key
+        self.asks = key is not None and key[0] == 1
+        if key is None:
+            self._in_python(args, kwargs)
 
     @property
     def recorded(self) -> bool:
         """Whether autograd has to know of the call: an operand asks for a gradient, and gradients are on."""
         return self.asks and _gradients_are_on()()
 
-    def _in_python(self, first: Hashable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        key: list[Any] = [_epoch, first, len(args), *kwargs]
+    def _in_python(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        key: list[Any] = [_context, len(args), *kwargs]
         self._device = _CPU
         self.asks = False
         described = self._described(args, key) and (not kwargs or self._described(kwargs.values(), key))
@@ -139,28 +135,24 @@ def _learn(kind: type) -> None:
 
 
 # ------------------------------------------------------------------------------------------ compiled
-_Describe = Callable[[tuple[Any, ...], dict[str, Any], list[Any], list[int]], "bytes | None"]
-_describe: _Describe | None = None
+_Call = Callable[[tuple[Any, ...], dict[str, Any], dict[Any, Any]], Any]
 _code: _Compiled | None = None
-
-_SYMBOLS = (
-    "PyTuple_Size", "PyTuple_GetItem", "PyDict_Next", "PyList_Append", "PyLong_FromUnsignedLongLong",
-    "PyLong_AsLongLongAndOverflow", "PyFloat_AsDouble", "PyUnicode_AsUTF8AndSize", "PyBytes_FromStringAndSize",
-    "PyObject_GetAttr", "Py_IncRef", "Py_DecRef", "PyErr_Clear",
-)  # fmt: skip
 _ASKS = "requires_grad"
 
 
 class _Compiled:
-    """The code of `form_ir`, and what it has been taught."""
+    """The code of `call_ir`, and what it has been taught."""
 
     def __init__(self) -> None:
-        code = builtin.library(form_ir.form_ir(), _SYMBOLS)
-        word, address = ctypes.c_void_p, ctypes.c_int64
+        code = builtin.library(call_ir.call_ir(), call_ir.SYMBOLS)
+        word, number = ctypes.c_void_p, ctypes.c_int64
         builtin.function(code, "tw_form_constants", word, word, word)(id(None), id(True), id(_ASKS))
-        self._teach = builtin.function(code, "tw_form_teach", word, address)
-        self._exchange = builtin.function(code, "tw_form_exchange", word, word)
-        self.describe: _Describe = builtin.builtin(code, "tw_form_describe")
+        builtin.function(code, "tw_call_tuples", word)(id(tuple))
+        self._teach = builtin.function(code, "tw_form_teach", word, number)
+        self._exchange = builtin.function(code, "tw_form_exchange", word, word, word)
+        self.context = builtin.function(code, "tw_form_context", number)
+        self.call: _Call = builtin.builtin(code, "tw_call")
+        self.context(_context)
         for kind, what in (*_PLAIN.items(), (tuple, form_ir.SEVERAL)):
             self._teach(id(kind), what)
         if _reads_arrays():
@@ -170,24 +162,33 @@ class _Compiled:
         """Read torch's tensors of this type too, where this torch exports how."""
         functions = _exchange_of(kind)
         if functions is not None:
-            self._exchange(*functions)
+            self._exchange(*functions, id(_gradients_are_on()))
             self._teach(id(kind), form_ir.TORCH)
 
 
-def _writer() -> _Describe:
-    """The compiled code that writes forms down, compiled at the first call; else what leaves it to Python."""
-    global _describe, _code
+def _compile(args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[Any, Any]) -> Any:
+    """The first call of a process: what serves all calls from now on is compiled, or left to Python."""
+    global called, _code
     if builtin.possible():
         try:
             _code = _Compiled()
         except (TilewrightError, OSError, AttributeError):
             _code = None  # Python's way is slower, and right
-    _describe = _leave if _code is None else _code.describe
-    return _describe
+    called = _told_nothing if _code is None else _code.call
+    return called(args, kwargs, known)
 
 
-def _leave(args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Any], pointers: list[int]) -> None:
-    """Describes nothing."""
+def _told_nothing(args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[Any, Any]) -> Any:
+    return [None, [], []]
+
+
+called: _Call = _compile
+"""`called(args, kwargs, known)`: the result where `known` has a record for the form of the call, else a list for `Form`."""
+
+
+def compiled() -> bool:
+    """Whether calls may be run from records."""
+    return _code is not None
 
 
 def _reads_arrays() -> bool:
@@ -221,4 +222,4 @@ def _exchange_of(kind: type) -> tuple[int, int] | None:
     return int(table[5]), int(table[6])
 
 
-__all__ = ["Form", "current_stream", "forget", "is_torch_kind"]
+__all__ = ["Form", "called", "compiled", "current_stream", "forget", "is_torch_kind"]

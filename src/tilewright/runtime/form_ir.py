@@ -1,11 +1,11 @@
-"""The code that writes down the form of a call, as LLVM IR text: a function of CPython's, called as any builtin.
+"""The code that writes down the form of a call, as LLVM IR text; `call_ir` calls it.
 
-`describe(args, kwargs, tensors, pointers)` walks the values of a call and gives bytes that are equal for two calls if
-and only if their forms are: whatever a binding depends on but where memory lies. Tensors are put into the list
-`tensors`, their addresses into `pointers`. It gives None for a value of a type that it was not taught, and for memory
-that it cannot read. The words that it writes:
+`@write(state, args, kwargs)` walks the values of a call and writes words that are equal for two calls if and only if
+their forms are: whatever a binding depends on but where memory lies. It notes the tensors and their addresses beside
+them. It gives false for a value of a type that it was not taught, and for memory that it cannot read. The words:
 
     asks                 1 if some torch tensor asks for a gradient
+    context              a number that changes with all that calls depend on beside their values
     per value            the number of its type, then
       int, bool          the value
       float              its bits
@@ -44,34 +44,38 @@ _TEXT = """
 @asks_name = internal global ptr null
 @read_tensor = internal global ptr null
 @read_stream = internal global ptr null
+@context = internal global i64 0
+@gradients = internal global ptr null
 
 declare i64 @PyTuple_Size(ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
 declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
-declare i32 @PyList_Append(ptr, ptr)
-declare ptr @PyLong_FromUnsignedLongLong(i64)
 declare i64 @PyLong_AsLongLongAndOverflow(ptr, ptr)
 declare double @PyFloat_AsDouble(ptr)
 declare ptr @PyUnicode_AsUTF8AndSize(ptr, ptr)
-declare ptr @PyBytes_FromStringAndSize(ptr, i64)
 declare ptr @PyObject_GetAttr(ptr, ptr)
-declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare void @PyErr_Clear()
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
 ; ------------------------------------------------------------------------------------------- what Python teaches
-define void @tw_form_constants(ptr %none, ptr %yes, ptr %asks_name) {
+define i32 @tw_form_constants(ptr %none, ptr %yes, ptr %asks_name) {
   store ptr %none, ptr @none
   store ptr %yes, ptr @yes
   store ptr %asks_name, ptr @asks_name
-  ret void
+  ret i32 1
 }
 
-define void @tw_form_exchange(ptr %read_tensor, ptr %read_stream) {
+define i32 @tw_form_exchange(ptr %read_tensor, ptr %read_stream, ptr %gradients) {
   store ptr %read_tensor, ptr @read_tensor
   store ptr %read_stream, ptr @read_stream
-  ret void
+  store ptr %gradients, ptr @gradients
+  ret i32 1
+}
+
+define i32 @tw_form_context(i64 %context) {
+  store i64 %context, ptr @context
+  ret i32 1
 }
 
 define i32 @tw_form_teach(ptr %type, i64 %kind) {
@@ -90,32 +94,27 @@ full:
   ret i32 0
 }
 
-; ------------------------------------------------------------------------------------------------- the builtin
-define ptr @tw_form_describe(ptr %self, ptr %given, i64 %count) {
+; ------------------------------------------------------------------------------------------------- the whole
+; Whether all of the call could be written down.
+define internal i1 @write(ptr %s, ptr %args, ptr %kwargs) {
 entry:
-  %s = alloca %State
   %at = alloca i64
   %name = alloca ptr
   %value = alloca ptr
   %used_at = getelementptr %State, ptr %s, i32 0, i32 0
-  store i64 1, ptr %used_at
+  store i64 0, ptr %used_at
   %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
   store i64 0, ptr %tensors_at
   %gpu_at = getelementptr %State, ptr %s, i32 0, i32 2
   store i64 -1, ptr %gpu_at
   %asks_at = getelementptr %State, ptr %s, i32 0, i32 3
   store i64 0, ptr %asks_at
-  %four = icmp eq i64 %count, 4
-  br i1 %four, label %positions, label %unknown
-positions:
-  %args = load ptr, ptr %given
+  call void @push(ptr %s, i64 0)
+  %context = load i64, ptr @context
+  call void @push(ptr %s, i64 %context)
   %known = call i1 @sequence(ptr %s, ptr %args)
-  br i1 %known, label %keywords, label %unknown
-keywords:
-  %kwargs_at = getelementptr ptr, ptr %given, i64 1
-  %kwargs = load ptr, ptr %kwargs_at
   store i64 0, ptr %at
-  br label %next
+  br i1 %known, label %next, label %unknown
 next:
   %found = call i32 @PyDict_Next(ptr %kwargs, ptr %at, ptr %name, ptr %value)
   %any = icmp ne i32 %found, 0
@@ -129,36 +128,25 @@ valued:
   %written = call i1 @one(ptr %s, ptr %its_value)
   br i1 %written, label %next, label %unknown
 finish:
-  %ended = call i1 @end(ptr %s, ptr %given)
-  br i1 %ended, label %whole, label %unknown
-whole:
   %words = getelementptr %State, ptr %s, i32 0, i32 4
   %asks = load i64, ptr %asks_at
   store i64 %asks, ptr %words
-  %used = load i64, ptr %used_at
-  %bytes = shl i64 %used, 3
-  %made = call ptr @PyBytes_FromStringAndSize(ptr %words, i64 %bytes)
-  ret ptr %made
+  %ended = call i1 @end(ptr %s)
+  ret i1 %ended
 unknown:
   call void @PyErr_Clear()
-  %nothing = load ptr, ptr @none
-  call void @Py_IncRef(ptr %nothing)
-  ret ptr %nothing
+  ret i1 false
 }
 
-; The tensors and their addresses to the caller's lists; which of them are one; the stream.
-define internal i1 @end(ptr %s, ptr %given) {
+; Which of the tensors are one; the stream.
+define internal i1 @end(ptr %s) {
 entry:
   %seen = alloca ptr
-  %tensor_list_at = getelementptr ptr, ptr %given, i64 2
-  %tensor_list = load ptr, ptr %tensor_list_at
-  %pointer_list_at = getelementptr ptr, ptr %given, i64 3
-  %pointer_list = load ptr, ptr %pointer_list_at
   %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
   %count = load i64, ptr %tensors_at
   br label %loop
 loop:
-  %i = phi i64 [0, %entry], [%i_next, %append]
+  %i = phi i64 [0, %entry], [%i_next, %same_one]
   %more = icmp ult i64 %i, %count
   br i1 %more, label %body, label %stream
 body:
@@ -170,18 +158,12 @@ search:
   %other_at = getelementptr %State, ptr %s, i32 0, i32 5, i64 %j
   %other = load ptr, ptr %other_at
   %same = icmp eq ptr %other, %object
-  br i1 %same, label %append, label %search_on
+  br i1 %same, label %same_one, label %search_on
 search_on:
   %j_next = add i64 %j, 1
   br label %search
-append:
+same_one:
   call void @push(ptr %s, i64 %j)
-  %e1 = call i32 @PyList_Append(ptr %tensor_list, ptr %object)
-  %address_at = getelementptr %State, ptr %s, i32 0, i32 6, i64 %i
-  %address = load i64, ptr %address_at
-  %number = call ptr @PyLong_FromUnsignedLongLong(i64 %address)
-  %e2 = call i32 @PyList_Append(ptr %pointer_list, ptr %number)
-  call void @Py_DecRef(ptr %number)
   %i_next = add i64 %i, 1
   br label %loop
 stream:
@@ -194,14 +176,15 @@ ask:
   %id = trunc i64 %gpu to i32
   %status = call i32 %reader(i32 2, i32 %id, ptr %seen)
   %answered = icmp eq i32 %status, 0
-  br i1 %answered, label %note, label %failed
-note:
+  br i1 %answered, label %note_it, label %failed
+note_it:
   %handle = load i64, ptr %seen
   call void @push(ptr %s, i64 %handle)
   br label %done
 done:
   ret i1 true
 failed:
+  call void @PyErr_Clear()
   ret i1 false
 }
 
@@ -220,7 +203,8 @@ define internal i1 @sequence(ptr %s, ptr %tuple) {
 entry:
   %count = call i64 @PyTuple_Size(ptr %tuple)
   call void @push(ptr %s, i64 %count)
-  br label %loop
+  %is_tuple = icmp sge i64 %count, 0
+  br i1 %is_tuple, label %loop, label %unknown
 loop:
   %i = phi i64 [0, %entry], [%i_next, %body]
   %more = icmp slt i64 %i, %count
@@ -488,7 +472,7 @@ unknown:
 
 
 def form_ir() -> str:
-    """The module: `tw_form_describe`, and what teaches it constants, types and torch's functions."""
+    """`@write`, and what teaches it constants, types and torch's functions: the first part of a module."""
     return Template(_TEXT).substitute(
         words=MOST_WORDS, tensors=MOST_TENSORS, types=MOST_TYPES, limit=MOST_WORDS - _ROOM - MOST_TENSORS,
         nothing=NOTHING, whole=WHOLE, real=REAL, text=TEXT, several=SEVERAL, numpy=NUMPY, torch=TORCH,

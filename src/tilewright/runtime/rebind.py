@@ -10,16 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from tilewright.language import ir
+from tilewright.runtime import record
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.form import Form, current_stream, forget, is_torch_kind
+from tilewright.runtime.form import Form, forget, is_torch_kind
 
 MOST = 256
-"""Forms that one thread keeps for one op; the one that was not met for longest makes room."""
+"""Forms that one thread keeps for one op; the one that was not met for longest makes room, the first of those by records."""
 
 _LINE = 64
 
@@ -54,71 +56,23 @@ class Launch(Protocol):
 Sources = Sequence[tuple[int, int, int]]
 """Where the pointers of a launch come from: (word, number of the tensor, bytes from its start)."""
 
+Pair = tuple[int, int, int, int, int, int]
+"""(tensor, first byte, end) of two tensors that must share no memory."""
 
-def patched(launch: Launch, sources: Sources) -> Callable[[list[int]], object]:
-    """A function that runs `launch` on other pointers. A launch with a quicker way offers it as its method `on`."""
-
-    def run(pointers: list[int]) -> None:
-        words = launch.words
-        for word, tensor, offset in sources:
-            words[word] = pointers[tensor] + offset
-        launch()
-
-    return run
+Fresh = tuple[Callable[..., Any], tuple[Any, ...]]
+"""What makes a result, and its arguments."""
 
 
 # ------------------------------------------------------------------------------------------ rebinding
-Fresh = Callable[[list[Any]], tuple[Any, int]]
-"""What makes a result of a call, from its tensors: the new one, and its address."""
-
-
-def _fresh(x: Any, like: int | None) -> Fresh:
-    """What makes a result as `x`: by NumPy, or by torch on the device of the operand numbered `like`."""
-    shape, dtype = tuple(x.shape), x.dtype
-    if like is None or not is_torch_kind(type(x)):
-
-        def array(_tensors: list[Any]) -> tuple[Any, int]:
-            made = np.empty(shape, dtype)
-            return made, made.__array_interface__["data"][0]
-
-        return array
-    number, empty = like, _empty_of(x)
-    if empty is None:
-
-        def new(tensors: list[Any]) -> tuple[Any, int]:
-            made = tensors[number].new_empty(shape, dtype=dtype)
-            return made, made.data_ptr()
-
-        return new
-    strides = x.stride()
-
-    def strided(_tensors: list[Any]) -> tuple[Any, int]:
-        made = empty(shape, strides, dtype)
-        return made, made.data_ptr()
-
-    return strided
-
-
-def _empty_of(x: Any) -> Callable[..., Any] | None:
-    """Torch's quickest way to a tensor on the device of `x`, where it has one: its compiler's own, of half the time."""
-    import torch
-
-    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
-    if x.is_cpu:
-        return getattr(guards, "_empty_strided_cpu", None)
-    alone = x.is_cuda and torch.cuda.device_count() == 1  # it takes the current GPU
-    return getattr(guards, "_empty_strided_cuda", None) if alone else None
-
-
 @dataclass(frozen=True, slots=True)
 class Rebound:
     """The launches of one form of call. Tensors are numbered: operands in the order of the call, then new results."""
 
-    runs: tuple[Callable[[list[int]], object], ...]
+    parts: tuple[tuple[Launch, Sources], ...]  # launches of their own
     fresh: tuple[Fresh, ...]
     results: tuple[int, ...]
     several: bool  # whether the call gives a tuple
-    apart: tuple[tuple[int, int, int, int, int, int], ...]  # (tensor, first byte, end) twice: share nothing
+    apart: tuple[Pair, ...]
     low_bits: tuple[int, ...]  # of each address, where a kernel relies on alignment; else empty
 
     def run(self, form: Form) -> tuple[bool, Any]:
@@ -127,14 +81,17 @@ class Rebound:
         for a, low, high, b, other_low, other_high in self.apart:
             if pointers[a] + low < pointers[b] + other_high and pointers[b] + other_low < pointers[a] + high:
                 return False, None
-        for fresh in self.fresh:
-            made, pointer = fresh(tensors)
+        for make, arguments in self.fresh:
+            made = make(*arguments)
             tensors.append(made)
-            pointers.append(pointer)
+            pointers.append(made.__array_interface__["data"][0] if type(made) is np.ndarray else made.data_ptr())
         if self.low_bits and any(p % _LINE != low for p, low in zip(pointers, self.low_bits, strict=True)):
             return False, None
-        for run in self.runs:
-            run(pointers)
+        for launch, sources in self.parts:
+            words = launch.words
+            for word, tensor, offset in sources:
+                words[word] = pointers[tensor] + offset
+            launch()
         if self.several:
             return True, tuple([tensors[n] for n in self.results])
         return True, tensors[self.results[0]]
@@ -149,19 +106,18 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
     tensors = [*form.tensors, *(r for r in results if not any(r is x for x in form.tensors))]
     buffers = [Buffer.of(x) for x in tensors]
     numbers = {id(x): n for n, x in reversed(list(enumerate(tensors)))}
-    runs = []
+    parts = []
     written: set[int] = set()
     for launch in launches:
         if not all(id(b.owner) in numbers for b in launch.operands.values()):
             return None
         places = {name: numbers[id(b.owner)] for name, b in launch.operands.items()}
-        runs.append(_run(launch, places, buffers))
+        parts.append(_part(launch, places, buffers))
         written |= {places[name] for name in _stored(launch.program) if name in places}
     given = len(form.tensors)
-    like = next((n for n, x in enumerate(form.tensors) if is_torch_kind(type(x))), None)
     return Rebound(
-        tuple(runs),
-        tuple(_fresh(x, like) for x in tensors[given:]),
+        tuple(parts),
+        tuple(_fresh(x) for x in tensors[given:]),
         tuple(numbers[id(r)] for r in results),
         several,
         tuple(_apart(buffers[:given], written)),
@@ -169,22 +125,36 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
     )
 
 
-def _run(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> Callable[[list[int]], object]:
-    own = launch.detached()
+def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> tuple[Launch, Sources]:
     sources = tuple(
         (launch.pointer_word(name), places[name], b.pointer - buffers[places[name]].pointer)
         for name, b in launch.operands.items()
     )
-    on = getattr(own, "on", None)
-    found: Callable[[list[int]], object] = patched(own, sources) if on is None else on(sources)
-    return found
+    return launch.detached(), sources
+
+
+def _fresh(x: Any) -> Fresh:
+    """What makes a result like `x`: the quickest way, which in torch is its compiler's own, of half the time."""
+    shape = tuple(x.shape)
+    if not is_torch_kind(type(x)):
+        return np.empty, (shape, x.dtype)
+    import torch
+
+    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
+    if x.is_cpu:
+        make = getattr(guards, "_empty_strided_cpu", None)
+    else:  # it takes the current GPU
+        make = getattr(guards, "_empty_strided_cuda", None) if torch.cuda.device_count() == 1 else None
+    if make is not None:
+        return make, (shape, x.stride(), x.dtype)
+    return partial(torch.empty, dtype=x.dtype, device=x.device), (shape,)
 
 
 def _stored(program: ir.Kernel) -> set[str]:
     return {s.ref.buffer for s in ir.walk(program.body) if isinstance(s, ir.Store)}
 
 
-def _apart(given: list[Buffer], written: set[int]) -> Iterable[tuple[int, int, int, int, int, int]]:
+def _apart(given: list[Buffer], written: set[int]) -> Iterable[Pair]:
     """What must not overlap: each operand that is written, and all others. New results have memory of their own."""
     ranges = [(low - b.pointer, high - b.pointer) for b in given for low, high in (b.span,)]
     for a in sorted(written):
@@ -194,18 +164,21 @@ def _apart(given: list[Buffer], written: set[int]) -> Iterable[tuple[int, int, i
 
 
 class Rebinding(threading.local):
-    """The forms of one op that this thread has met. A form is taken out while it runs, as its words are written to."""
+    """The forms of one op that this thread has met, with what runs them: a record for compiled code, or in Python.
+
+    What runs in Python is taken out while it runs, as its words are written to.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, Rebound] = {}
+        self.known: dict[Hashable, Rebound | record.Recorded] = {}
 
     def run(self, form: Form) -> tuple[bool, Any]:
-        """(whether the call was known and ran, its result)."""
-        known = self._known.pop(form.key, None)
-        if known is None:
+        """(whether the call was known and ran, its result). Compiled code has had its turn: it found an overlap."""
+        known = self.known.pop(form.key, None)
+        if not isinstance(known, Rebound):
             return False, None
         ran = known.run(form)
-        self._known[form.key] = known
+        self.known[form.key] = known
         return ran
 
     def keep(self, form: Form, launches: Sequence[Any], result: Any) -> None:
@@ -213,9 +186,9 @@ class Rebinding(threading.local):
         found = rebound(form, launches, result)
         if found is None:
             return
-        self._known[form.key] = found
-        if len(self._known) > MOST:
-            self._known.pop(next(iter(self._known)))
+        self.known[form.key] = record.recorded(found) or found
+        if len(self.known) > MOST:
+            self.known.pop(next(iter(self.known)))
 
 
-__all__ = ["MOST", "Form", "Rebinding", "Rebound", "current_stream", "forget", "rebound"]
+__all__ = ["MOST", "Form", "Rebinding", "Rebound", "forget", "rebound"]

@@ -197,8 +197,8 @@ def _stores(r: Resources) -> Iterator[str]:
             yield f"{label}: it takes rows at multiples of 16 bytes, columns side by side; take direct"
         if r.tile(r.product.n.name) % (64 if r.swap else 32) or r.product.result_dtype not in ("bf16", "f16"):
             yield f"{label}: it takes 32 or 64 columns of 16-bit elements at a time; take direct"
-        elif not r.swap and (width := _stored_together(r)) not in (16, 32, 64):
-            yield f"{label}: a block of the cluster writes {width} columns at a time, not 16, 32 or 64; take direct"
+        elif not r.swap and (width := _stored_together(r)) not in (32, 64):
+            yield f"{label}: a block of the cluster writes {width} columns at a time, not 32 or 64; take direct"
 
 
 def _stored_together(r: Resources) -> int:

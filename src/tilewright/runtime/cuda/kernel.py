@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,8 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.memory import device_memory
 from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
-from tilewright.runtime.cuda.runner import runner
 from tilewright.runtime.form import current_stream
-from tilewright.runtime.rebind import patched
+from tilewright.runtime.record import Words, launch_words
 
 _WIDEST = 128
 """Bytes: no access and no tensor map asks for a stricter alignment."""
@@ -142,17 +141,20 @@ class GpuLaunch:
         """The same launch with words of its own, which keeps no operand alive."""
         return GpuLaunch(self.kernel, self._call.copy(), self._words, self._scratch, {})
 
-    def on(self, sources: Sequence[tuple[int, int, int]]) -> Callable[[list[int]], object]:
-        """A function that launches it on other pointers, for one thread at a time, on the stream that is current now.
+    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Words]:
+        """What compiled code needs to launch it on other pointers, on the stream that is current now.
 
-        For each (word, n, bytes) of `sources` the word takes the n-th pointer, moved by so many bytes.
+        For each (word, n, bytes) of `sources` the word takes the n-th pointer, moved by so many bytes. The record takes
+        over: it alone knows then which tensors the maps describe.
         """
-        start = self._call.argument.ctypes.data
+        call, start = self._call, self._call.argument.ctypes.data
         first = start + MAP_BYTES * len(self._mapped)
         places = [(first + 8 * word, n, offset) for word, n, offset in sources]
         maps = [(start + MAP_BYTES * n, first + 8 * word, last) for n, word, last in self._mapped]
-        found = runner(self._call, self._stream(self.kernel.function.device), places, maps)
-        return found or patched(self, sources)
+        again = call.again
+        entry = call.addresses(self._stream(self.kernel.function.device))
+        words = launch_words(entry, driver.address(driver.mover()), again, places, maps)
+        return [(words, (self, call, again))]
 
     def __call__(self) -> None:
         with self._lock:

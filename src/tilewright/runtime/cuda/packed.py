@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tilewright.design.gpu.packing import ALIGNED
 from tilewright.language import ir
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda.memory import device_memory
+from tilewright.runtime.record import Words
 
 _Part = tuple[Any, tuple[tuple[int, int], ...]]
 
@@ -57,16 +58,11 @@ class PackedLaunch:
         made.words[:] = self.words
         return made
 
-    def on(self, sources: Sequence[tuple[int, int, int]]) -> Callable[[list[int]], object]:
-        """A function that launches copies and kernel on other pointers, as `GpuLaunch.on`."""
+    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Words]:
+        """What compiled code needs to launch copies and kernel on other pointers, as `GpuLaunch.record`."""
         given = {word: (n, offset) for word, n, offset in sources}
-        runs = [launch.on([(there, *given[here]) for there, here in pointers]) for launch, pointers in self._parts]
-
-        def run(pointers: list[int]) -> None:
-            for each in runs:
-                each(pointers)
-
-        return run
+        parts = [launch.record([(there, *given[here]) for there, here in pointers]) for launch, pointers in self._parts]
+        return [words for part in parts for words in part]
 
     def __call__(self) -> None:
         with self._lock:
