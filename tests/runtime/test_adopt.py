@@ -14,9 +14,10 @@ from tilewright.design.book.record import Record, now
 from tilewright.design.book.store import Book
 from tilewright.design.default import default_design
 from tilewright.design.legality import legal
+from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime import pool
-from tilewright.runtime.adopt import adopt, shipped
+from tilewright.runtime.adopt import adopt, options_of, shipped
 from tilewright.runtime.subject import Subject
 
 FILES = sorted(starter.FOLDER.glob("*.json"))
@@ -33,11 +34,19 @@ def ship(folder: Path, key: Key, design, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_what_ships_is_legal_for_programs_that_ship(path: Path):
-    records = Document.load(path).hints("starter")
+    document = Document.load(path)
+    records = document.hints("starter")
+    machines = {h: Machine.from_json(text) for h, text in document.machines.items()}
+    machines = {h: m for h, m in machines.items() if not m.is_cpu}
     assert records
     for record in records:
-        subject = Subject.of(record.key.operator, dict(record.sizes), dict(record.key.dtypes), threads=1)
-        assert record.key.semantics == subject.key().semantics, record.key.label
+        key = record.key
+        subject = Subject.of(
+            key.operator, dict(record.sizes), dict(key.dtypes), options=options_of(key), present=[t for t, _ in key.layouts],
+            machine=machines.get(key.machine), threads=1,
+        )  # fmt: skip
+        assert key.semantics == subject.key().semantics, key.label
+        assert key.machine not in machines or key == subject.key()
         assert not record.verified and record.key.operator in OPERATORS
         assert not legal(subject.kernel, record.design, subject.facts), record.key.label
 

@@ -173,8 +173,10 @@ def _dispatched(
 def forget_chosen() -> None:
     """Read the book again: it has changed."""
     from tilewright.runtime import chosen, rebind
+    from tilewright.runtime.cuda import dispatch as gpu
 
     chosen.forget()
+    gpu.forget_chosen()
     TABLE.clear()
     _listed.clear()
     rebind.forget()

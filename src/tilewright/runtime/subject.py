@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS, Operator
 from tilewright.runtime import dispatch, pool
 from tilewright.runtime.compiled import check_sizes, dtypes_of
+from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.inputs import written
 
 _LINE = 64
@@ -70,11 +72,12 @@ class Subject:
         check_sizes(traced, sizes)
         if empty := [d for d, n in sizes.items() if n < 1]:
             raise ArgumentError(f"{traced.name}: {empty[0]}=0 leaves nothing to measure; give sizes of at least 1")
+        known = machine or dispatch.machine()
         count = pool.available_threads() if threads is None else threads
         if count < 1:
             raise ArgumentError(f"threads={count} cannot run a kernel; give at least 1")
+        count = count if known.is_cpu else 1  # threads of the host do nothing of it
         ordered = {d: sizes[d] for d in traced.dims}
-        known = machine or dispatch.machine()
         ranks = {p.name: len(p.dims) for p in traced.params if p.dims}
         last = {name: rank - 1 for name, rank in ranks.items()}
         declared = found if isinstance(found, Operator) else None
@@ -108,18 +111,22 @@ class Subject:
         unit = self.unit.get(p.name)
         shape = [d if isinstance(d, int) else self.sizes[d] for d in p.dims]
         row = 1 if unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit) else shape[unit]
-        whole_lines = row == 1 or row * p.dtype.bytes % _LINE == 0
+        step = _LINE if row == 1 else math.gcd(row * p.dtype.bytes, _LINE)
         strides = tuple(1 if d == unit else None for d in range(len(shape)))
-        return abi.TensorLayout(strides, _LINE if whole_lines else 1)
+        return abi.TensorLayout(strides, step if step == _LINE or not self.machine.is_cpu else 1)
 
     @cached_property
     def facts(self) -> Facts:
-        """What a design may rely on."""
+        """What a design may rely on; on a GPU each size is a part of the kernel."""
+        if not self.machine.is_cpu:
+            return gpu.facts_of(self.layouts, self.sizes, self.machine, self.sizes)
         known = dispatch.facts_of(self.layouts, self.sizes, self.machine)
         return replace(known, fixed=frozenset(self.program.whole), threads=self.threads)
 
     def request(self, design: Design) -> Request:
         """What has to be built for a design."""
+        if not self.machine.is_cpu:
+            return gpu.requested(self.program, self.layouts, self.sizes, self.machine, design, tuple(self.sizes))
         return dispatch.requested(self.program, self.layouts, self.sizes, self.machine, design)
 
     def key(self, objective: Objective | str = "latency", numerics: str = "free") -> Key:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from functools import cache
+from typing import Any
 
 from tilewright.build.cuda_kernel import CudaBinary, build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
-from tilewright.errors import ArgumentError, MachineError
+from tilewright.errors import (
+    ArgumentError, BookWarning, CompileError, IllegalDesign, LaunchError, MachineError,
+)  # fmt: skip
+from tilewright.knobs import knobs
 from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.chosen import record_for
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch, layout_on_gpu
 from tilewright.runtime.cuda.packed import PackedLaunch
-from tilewright.runtime.dispatch import Layouts, Program
+from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program
 
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int], GpuKernel] = {}
+_chosen: dict[tuple[Any, ...], GpuKernel | None] = {}
 _by_request: dict[tuple[Request, int], GpuKernel] = {}
 _compiling = threading.Lock()
 
@@ -30,7 +37,44 @@ def bind(
     """`program` on operands that all lie on one GPU, by the best kernel known for their sizes."""
     device = device_of(program.kernel.name, buffers)
     layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-    return kernel_for(program, layouts, program.significant(sizes), device).bind(buffers, scalars, sizes)
+    kernel = chosen_for(program, layouts, sizes, device) or kernel_for(
+        program, layouts, program.significant(sizes), device
+    )
+    return kernel.bind(buffers, scalars, sizes)
+
+
+def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
+    """The kernel of the design that the book holds for these very sizes, verified on this host; None where it has none.
+
+    The book is asked once for each shape; a design that the compiler refuses after all is passed over.
+    """
+    settings = knobs()
+    key = (program, layouts, tuple(sizes.items()), device, settings.mode, settings.numerics)
+    if key not in _chosen:
+        while len(_chosen) >= MOST_KERNELS:
+            del _chosen[next(iter(_chosen))]
+        _chosen[key] = _from_the_book(program, layouts, sizes, device)
+    return _chosen[key]
+
+
+def _from_the_book(
+    program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int
+) -> GpuKernel | None:
+    known = machine(device)
+    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
+    if record is None:
+        return None
+    with _compiling:
+        try:
+            return loaded(requested(program, layouts, sizes, known, record.design, tuple(sizes)), device)
+        except (IllegalDesign, CompileError, LaunchError) as error:
+            warnings.warn(f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3)
+            return None
+
+
+def forget_chosen() -> None:
+    """Read the book again: it has changed."""
+    _chosen.clear()
 
 
 def kernel_for(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int) -> GpuKernel:
@@ -56,11 +100,14 @@ def requested(
     """
     literal = tuple((d, n) for d, n in sizes.items() if d in program.whole or d in fixed)
     if design is None:
-        unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
-        aligned = frozenset(n for n, x in layouts if x.align >= 16)
-        facts = Facts(dict(sizes), unit, known, aligned, frozenset(d for d, _ in literal))
-        design = default_design(program.kernel, facts)
+        design = default_design(program.kernel, facts_of(layouts, sizes, known, dict(literal)))
     return Request(program.kernel, design, layouts, literal)
+
+
+def facts_of(layouts: Layouts, sizes: Mapping[str, int], known: Machine, fixed: Collection[str]) -> Facts:
+    """What a design may rely on for operands that lie so, where `fixed` dims are a part of the kernel."""
+    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
+    return Facts(dict(sizes), unit, known, frozenset(n for n, x in layouts if x.align >= 16), frozenset(fixed))
 
 
 def loaded(request: Request, device: int) -> GpuKernel:
@@ -98,4 +145,4 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
     return int(next(iter(found)).partition(":")[2] or 0)
 
 
-__all__ = ["bind", "device_of", "kernel_for", "layout_on_gpu", "loaded", "machine", "requested"]
+__all__ = ["bind", "chosen_for", "device_of", "facts_of", "forget_chosen", "kernel_for", "layout_on_gpu", "loaded", "machine", "requested"]

@@ -140,8 +140,8 @@ class GpuTrials(Trials):
 
     # ------------------------------------------------------------------------------------------- kernels
     def request(self, design: Design, sizes: dict[str, int], layouts: Any) -> Request:
-        """What to build for a design."""
-        return requested(self.program, layouts, sizes, self.machine, design)
+        """What to build for a design: each size is a part of the kernel, as it is of the key."""
+        return requested(self.program, layouts, sizes, self.machine, design, tuple(sizes))
 
     def build(self, job: dict[str, Any]) -> dict[str, Any]:
         """Compile a design; no device is needed."""
