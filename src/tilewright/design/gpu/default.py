@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ROW_BYTES, Resources, shares_of
+from tilewright.design.gpu.resources import ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
 
 _FEW = 128
 """Rows up to which the time is that of reading the weights."""
@@ -79,13 +79,15 @@ class _Candidate:
         if self.swap:
             decisions |= {"swap": True, "producer": "warp", "inflight": 0}
         if self.parts > 1:
-            alone = not self.swap or self.rows != 64 * self.groups
+            alone = self.rows != 64 * self.groups
             how = "two_pass" if alone else _join(p, self.rows, self.columns, self.parts)[1]
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": how}
         elif not self.swap:
             decisions |= self._order(p, facts)
-        if not self.swap:
+        if not self.swap and decisions.get(f"how.{p.k.name}") != "cluster":
             decisions |= self._stores(p, facts)
+        if not self.swap and self.parts == 1:
+            decisions |= early(p, Design.of(decisions), facts)
         several = self.swap and self.tiles * self.parts > facts.machine.cores
         stages = deepest_ring(p, Design.of(decisions), facts, _room(facts) // (2 if several else 1))
         return Design.of({**decisions, "stages": stages})
@@ -105,6 +107,13 @@ class _Candidate:
         if not fits or not all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
             return {}
         return {f"store.{t}": "tma" for t in p.outputs}
+
+
+def early(p: Product, design: Design, facts: Facts) -> dict[str, Choice]:
+    """What is read beside the sums comes before them, where registers are left for it."""
+    read: dict[str, Choice] = {f"early.{t}": True for t in Resources(p, design, facts).beside}
+    r = Resources(p, Design.of({**dict(design.decisions), **read}), facts)
+    return read if r.accumulators + SPARE_REGISTERS + r.early <= r.register_limit else {}
 
 
 def _join(p: Product, rows: int, columns: int, parts: int) -> tuple[float, str]:
@@ -193,7 +202,11 @@ def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int
     pairs = 0.75 if tiles > sms // 2 and parts == 1 else 1.0  # blocks in pairs read one operand once for both
     rate = _MMA if groups < 3 else _MMA * 0.93  # three warpgroups have few registers to hide anything in
     rate *= 0.96 + 0.04 * min(1.0, rows * columns * len(p.dots) / (128 * 256))
-    each = max(flops * sms / (peak * rate), moved * pairs * sms / _L2, moved / _PORT)
-    waves = math.ceil(tiles * parts / sms)
-    join = 0.0 if parts == 1 else 2 * _TICKET + parts * 12.0 * rows * columns * waves * 1e-11
+    waves, busy = math.ceil(tiles * parts / sms), min(sms, tiles * parts)
+    each = max(flops * sms / (peak * rate), moved * pairs * busy / _L2, moved / _PORT)
+    if parts == 1:
+        return waves * (each + _WAVE)
+    join = 2 * _TICKET + parts * 12.0 * rows * columns * waves * 1e-11
+    if rows == 64 * groups and waves == 1:  # blocks of a cluster join their parts, if that is quicker
+        join = min(join, _join(p, rows, columns, parts)[0])
     return waves * (each + _WAVE) + join

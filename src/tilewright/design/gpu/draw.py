@@ -6,7 +6,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.default import deepest_ring, shapes
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ROW_BYTES
+from tilewright.design.gpu.resources import ROW_BYTES, beside
 from tilewright.design.pick import Pick
 
 
@@ -41,7 +41,11 @@ def _distribution(p: Product, facts: Facts, swap: bool, pick: Pick) -> dict[str,
     decisions: dict[str, Choice] = {}
     parts = pick("split", (1, 2, 3, 4, 6, 8) if p.k.over in facts.fixed else (1,))
     if parts > 1:
-        return {f"split.{p.k.name}": parts, f"how.{p.k.name}": pick("how", ("cluster", "two_pass"))}
+        how = pick("how", ("cluster", "two_pass"))
+        decisions |= {f"split.{p.k.name}": parts, f"how.{p.k.name}": how}
+        if how == "two_pass" and not swap and pick("pairs", (True, False)):
+            decisions |= {f"cluster.{p.m.name}": 2, **{f"store.{t}": "tma" for t in p.outputs}}
+        return decisions
     if swap:
         weights = [o.tensor for o in p.operands if o.axis == p.n.name]
         return {f"cache.{t}": "evict_first" for t in weights} if pick("cache", (True, False)) else {}
@@ -54,4 +58,4 @@ def _distribution(p: Product, facts: Facts, swap: bool, pick: Pick) -> dict[str,
         decisions["grid.group"] = pick("group", (8, 16, 4))
     if pick("store", ("tma", "direct")) == "tma":
         decisions |= {f"store.{t}": "tma" for t in p.outputs}
-    return decisions
+    return decisions | {f"early.{t}": True for t in beside(p) if pick("early", (True, False))}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Operand, product
-from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, shares_of
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
 from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
@@ -56,6 +56,7 @@ def _form(r: Resources) -> Iterator[str]:
     tensors = {o.tensor for o in p.operands} | set(p.outputs)
     known = {"tile": axes, "cluster": {p.m.name, p.n.name}, "split": {p.k.name}, "how": {p.k.name}}
     known |= {"atom": {d.name for d in p.dots}, "store": set(p.outputs), "cache": tensors, "engine": tensors}
+    known["early"] = set(r.beside)
     for name, value in r.design.decisions:
         prefix, _, what = name.partition(".")
         if name in SINGLE:
@@ -64,6 +65,9 @@ def _form(r: Resources) -> Iterator[str]:
         elif name in COUNTS or (prefix in NUMBERS and what in known[prefix]):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 yield f"{name}={value}: takes a whole number, 1 or more"
+        elif prefix == "early" and what in known["early"]:
+            if value is not True:
+                yield f"{name}={value}: takes True, or is left away"
         elif prefix in WORDS and what in known[prefix]:
             if value not in WORDS[prefix]:
                 yield f"{name}={value}: takes one of {', '.join(WORDS[prefix])}"
@@ -139,8 +143,10 @@ def _ring(r: Resources) -> Iterator[str]:
 
 
 def _registers(r: Resources) -> Iterator[str]:
-    spare = 40  # addresses, the epilogue's values
-    if r.accumulators + spare > r.register_limit:
+    taken = r.accumulators + SPARE_REGISTERS
+    if r.early and taken <= r.register_limit < taken + r.early:
+        yield f"early: {r.early} registers of a thread would wait beside {r.accumulators} with sums; drop it"
+    elif taken > r.register_limit:
         yield (
             f"tile.{r.row}={r.tile(r.row)}, tile.{r.column}={r.tile(r.column)}: {r.accumulators} registers of a thread "
             f"hold sums, of {r.register_limit}; take smaller tiles or more warpgroups"
@@ -182,6 +188,8 @@ def _splits(r: Resources) -> Iterator[str]:
 
 
 def _turns(r: Resources) -> Iterator[str]:
+    if r.early and (r.splits > 1 or r.pingpong):
+        yield "early: loads come first where a block computes one whole sum at a time; drop it"
     if r.pingpong and r.groups != 2:
         yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
     if r.design.get("producer") == "warp" and r.accumulators > 128:

@@ -193,6 +193,23 @@ class Overlap(Named):
 
 
 @dataclass(frozen=True)
+class ReadEarly(Named):
+    """What is read beside the sums is asked for before the main loop and waits in registers, or behind it.
+
+    before:  for k in K { ... };  residual0 = load residual[m, n]
+    after:   alloc held @place=register;  early = load residual[m, n0];  store held[m, n0] = early
+             for k in K { ... };  residual0 = load held[m, n]                              early.residual=True
+    """
+
+    tensor: str
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `early.TENSOR`."""
+        return changed(design, {f"early.{self.tensor}": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
 class PackRows(Named):
     """An operand is copied first to rows that the copy engine can read, or read where it lies.
 
@@ -235,6 +252,7 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
     for tensor in found.outputs:
         for way in ("direct", "tma"):
             yield StoreBy(tensor, way, _fit(r, {f"store.{tensor}": way}))
+    yield from (ReadEarly(tensor, not design.get(f"early.{tensor}")) for tensor in r.beside)
     for tensor in dict.fromkeys(o.tensor for o in found.operands):
         yield from (Cache(tensor, policy) for policy in (None, "evict_first", "evict_last"))
         yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
@@ -273,6 +291,6 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 
 __all__ = [
-    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "Reshape", "SplitSum", "Spread",
+    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum", "Spread",
     "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip

@@ -31,6 +31,13 @@ class Product:
     outputs: tuple[str, ...]
     result_dtype: str
     unit_dims: tuple[tuple[str, int], ...]  # of each output: the dimension along n
+    after: tuple[ir.Stmt, ...] = ()  # what follows the sums
+    widths: tuple[tuple[str, int], ...] = ()  # bits of each tensor's elements
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits of an element of each tensor."""
+        return dict(self.widths)
 
     def unit_column(self, tensor: str, facts: Facts) -> bool:
         """Whether columns of a result lie side by side in memory."""
@@ -75,7 +82,11 @@ def product(kernel: ir.Kernel) -> Product | str:
     refs = [s.ref for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
     along = tuple((r.buffer, r.index.index(n.name)) for r in refs if n.name in r.index)
     result = kernel.param(stores[0]).dtype.name if stores else ""
-    return Product(m, n, k, each, nest.dots, operands, lets[first.a].type.dtype.name, stores, result, along)
+    body = nest.loop.body
+    after = tuple(body[body.index(nest.main) + 1 :]) if nest.main in body else ()
+    widths = tuple((x.name, x.dtype.bits) for x in kernel.params if x.dims is not None)
+    dtype = lets[first.a].type.dtype.name
+    return Product(m, n, k, each, nest.dots, operands, dtype, stores, result, along, after, widths)
 
 
 def _bounded(axes: tuple[ir.Axis, ...]) -> str | None:

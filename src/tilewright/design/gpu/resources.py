@@ -9,6 +9,7 @@ from functools import cached_property
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Product
+from tilewright.language import ir
 
 ROW_BYTES = 128
 """Bytes of a row of a swizzled tile."""
@@ -133,6 +134,18 @@ class Resources:
         return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if self.splits > 1 else 1)
 
     @property
+    def beside(self) -> dict[str, int]:
+        """Tensors that are read beside the sums, with the bits of their elements."""
+        return beside(self.product)
+
+    @property
+    def early(self) -> int:
+        """Registers of a consumer's thread that hold what was read of such tensors before the main loop."""
+        rows = self.tile(self.row) // self.groups
+        bits = sum(n for tensor, n in self.beside.items() if self.design.get(f"early.{tensor}"))
+        return rows * self.tile(self.column) // 128 * bits // 32
+
+    @property
     def register_limit(self) -> int:
         """Registers of a consumer's thread."""
         if self.design.get("producer") == "warp":
@@ -140,10 +153,19 @@ class Resources:
         return {1: 232, 2: 232, 3: 160}[self.groups]
 
 
+def beside(p: Product) -> dict[str, int]:
+    """Tensors that are read beside the sums, element by element of the result, with the bits of their elements."""
+    loads = [s.expr.ref for s in p.after if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+    return {x.buffer: p.bits[x.buffer] for x in loads if p.m.name in x.index and p.n.name in x.index}
+
+
 def shares_of(columns: int, parts: int) -> int:
     """How many blocks of a cluster join parts of a sum, each its share of the columns: whole fragments of 8."""
     return math.gcd(columns // 8, parts)
 
+
+SPARE_REGISTERS = 40
+"""Of a consumer's thread, beside its sums: addresses, the epilogue's values."""
 
 STORE_SLOTS = 2
 """Tiles of 64 rows by 128 bytes for each warpgroup: one is written while the other leaves."""

@@ -65,8 +65,26 @@ class _Rows:
         if is_split(main):
             return self._split(main, [inits[n] for n in sums if n in inits], before, after)
         allocs, steps = self._main(main, [inits[n] for n in sums])
+        early, after = self._early(after)
         reads = self._reads({n: n for n in sums}, inits)
-        return (*allocs, steps, self._each(*self._chunks((*before, *reads[0], *renamed(after, reads[1])))))
+        return (*allocs, *early, steps, self._each(*self._chunks((*before, *reads[0], *renamed(after, reads[1])))))
+
+    def _early(self, after: tuple[ir.Stmt, ...]) -> tuple[list[ir.Stmt], tuple[ir.Stmt, ...]]:
+        """Loads that are asked for before the main loop, into registers, and what follows the sums without them."""
+        allocs: list[ir.Stmt] = []
+        loads: list[ir.Stmt] = []
+        rest: list[ir.Stmt] = []
+        for stmt in after:
+            match stmt:
+                case ir.Let(name, type_, ir.Load(ref)) if self.design.get(f"early.{ref.buffer}"):
+                    held, first = (fresh(f"{name}_{w}", self.taken) for w in ("held", "early"))
+                    place_ = ir.Ref(held, type_.axes)
+                    allocs.append(self._alloc(held, stmt, "register"))
+                    loads += [replace(stmt, name=first), ir.Store(place_, first)]
+                    rest.append(replace(stmt, expr=ir.Load(place_)))
+                case _:
+                    rest.append(stmt)
+        return [*allocs, *([self._each(*loads)] if loads else [])], tuple(rest)
 
     def _each(self, *body: ir.Stmt) -> ir.Loop:
         """`body` for every row tile; loops over the same axis may stand side by side."""
