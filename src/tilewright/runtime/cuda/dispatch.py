@@ -37,10 +37,11 @@ def bind(
     """`program` on operands that all lie on one GPU, by the best kernel known for their sizes."""
     device = device_of(program.kernel.name, buffers)
     layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-    kernel = chosen_for(program, layouts, sizes, device) or kernel_for(
-        program, layouts, program.significant(sizes), device
-    )
-    return kernel.bind(buffers, scalars, sizes)
+    with driver.inside(device):  # a thread of the caller's may have no context yet
+        kernel = chosen_for(program, layouts, sizes, device)
+        if kernel is None:
+            kernel = kernel_for(program, layouts, program.significant(sizes), device)
+        return kernel.bind(buffers, scalars, sizes)
 
 
 def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:

@@ -143,8 +143,8 @@ class _Config(ctypes.Structure):
 
 
 _CLUSTER_DIMENSION, _PROGRAMMATIC_STREAM_SERIALIZATION = 4, 6
-_WRONG_CONTEXT = (201, 400)
-"""CUDA_ERROR_INVALID_CONTEXT and INVALID_HANDLE: a thread without a context, or with that of another GPU."""
+_NO_CONTEXT, _OTHER_CONTEXT = 201, 400
+"""CUDA_ERROR_INVALID_CONTEXT: of a thread that has none; CUDA_ERROR_INVALID_HANDLE: of one with another GPU's."""
 
 
 class Call:
@@ -210,7 +210,10 @@ class Call:
 
     def again(self, status: int) -> None:
         """After a launch that gave `status`: once more where only the thread's context was wrong, else LaunchError."""
-        if status in _WRONG_CONTEXT:
+        if status == _NO_CONTEXT:
+            use(self._facts[1].device)
+            status = self._launch(self._reference, self._function, self._parameters, None)
+        elif status == _OTHER_CONTEXT:
             with inside(self._facts[1].device):
                 status = self._launch(self._reference, self._function, self._parameters, None)
         if status:
