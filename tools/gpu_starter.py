@@ -1,8 +1,8 @@
 """The starter book of a GPU, made of what `tilewright bench gemm --save` found on it.
 
 Each design that was faster than the default of its run beyond the noise of both becomes a hint; on another host it is
-verified and measured before it is used (`tilewright book adopt`). Products are left out whose reference in float64 would
-take long on a host.
+verified and measured before it is used (`tilewright book adopt`). Products whose reference in float64 takes long on a
+host are left out.
 
     python tools/gpu_starter.py benchmarks/results/gpu-h200-2026-11-24.json src/tilewright/design/book/starter/h200.json
 """

@@ -42,8 +42,8 @@ def test_what_ships_is_legal_for_programs_that_ship(path: Path):
     for record in records:
         key = record.key
         subject = Subject.of(
-            key.operator, dict(record.sizes), dict(key.dtypes), options=options_of(key), present=[t for t, _ in key.layouts],
-            machine=machines.get(key.machine), threads=1,
+            key.operator, dict(record.sizes), dict(key.dtypes), options=options_of(key),
+            present=[t for t, _ in key.layouts], machine=machines.get(key.machine), threads=1,
         )  # fmt: skip
         assert key.semantics == subject.key().semantics, key.label
         assert key.machine not in machines or key == subject.key()

@@ -1,4 +1,4 @@
-"""Calls by records: compiled code writes pointers, lets maps follow, makes results and launches, by a driver made up here."""
+"""Calls by records: compiled code writes pointers, moves maps, makes results and launches, by a driver made up here."""
 
 from __future__ import annotations
 
@@ -208,7 +208,11 @@ def test_the_form_in_python_tells_apart_what_the_compiled_one_does(monkeypatch):
     monkeypatch.setattr(form, "called", form._told_nothing)
     slow = [form.Form(*call) for call in calls]
     for i, (a, b) in enumerate(zip(compiled, slow, strict=True)):
-        assert a.pointers == b.pointers and a.asks == b.asks and all(x is y for x, y in zip(a.tensors, b.tensors, strict=True))
+        assert (
+            a.pointers == b.pointers
+            and a.asks == b.asks
+            and all(x is y for x, y in zip(a.tensors, b.tensors, strict=True))
+        )
         for j in range(i):
             alike = b.key == slow[j].key and b.asks == slow[j].asks  # the compiled form says who asks
             assert (a.key == compiled[j].key) == alike, (calls[i], calls[j])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from tilewright.errors import ArgumentError
-from tilewright.ops import backend
 from tilewright.ops.backend import Launch
 from tilewright.runtime import form, rebind
 

@@ -88,7 +88,9 @@ def options_of(key: Key) -> dict[str, Any]:
         traced = tile.trace(dtypes_of(tile, dict(key.dtypes), present), options=options)
         if semantics(traced) == key.semantics:
             return options
-    raise ArgumentError(f"{key.operator}: the shipped design {key.hash} is for another version of it; it is passed over")
+    raise ArgumentError(
+        f"{key.operator}: the shipped design {key.hash} is for another version of it; it is passed over"
+    )
 
 
 __all__ = ["Adopted", "adopt", "options_of", "shipped"]

@@ -1,4 +1,4 @@
-"""Compiled code that Python calls as it calls its own builtins: a twentieth of a microsecond, where ctypes takes half of one.
+"""Compiled code that Python calls as its own builtins: a twentieth of a microsecond, where ctypes takes half of one.
 
 A function is `PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t count)`; it holds the interpreter lock, so
 that it may read any object.
@@ -20,7 +20,12 @@ _FASTCALL = 0x80
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
 
 
 _kept: list[Any] = []  # what builtins refer to lives as long as the process

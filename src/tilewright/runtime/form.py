@@ -27,7 +27,7 @@ _context = 0
 
 
 def forget() -> None:
-    """Let no form be equal to an earlier one: kernels that are in use, or what runs them, have been replaced by others."""
+    """Let no form be equal to an earlier one: kernels that are in use, or what runs them, have been replaced."""
     global _context
     _context += 1
     if _code is not None:
@@ -183,7 +183,7 @@ def _told_nothing(args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[Any
 
 
 called: _Call = _compile
-"""`called(args, kwargs, known)`: the result where `known` has a record for the form of the call, else a list for `Form`."""
+"""`called(args, kwargs, known)`: the result, if `known` has a record for the call's form, else what `Form` takes."""
 
 
 def compiled() -> bool:
@@ -204,7 +204,7 @@ def _reads_arrays() -> bool:
 
 
 def _exchange_of(kind: type) -> tuple[int, int] | None:
-    """The C functions by which torch lets others read a tensor, and its current stream (DLPack 1.3); None if it has none."""
+    """The C functions by which torch lets others read a tensor, and its current stream (DLPack 1.3), if it has them."""
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
     if type(capsule).__name__ != "PyCapsule":
         return None

@@ -21,7 +21,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.form import Form, forget, is_torch_kind
 
 MOST = 256
-"""Forms that one thread keeps for one op; the one that was not met for longest makes room, the first of those by records."""
+"""Forms that one thread keeps for one op; the one that was not met for longest makes room, of records the first."""
 
 _LINE = 64
 

@@ -14,17 +14,16 @@ if TYPE_CHECKING:
 Recorded = tuple[int, tuple[Any, ...]]
 """The address of a record, and what has to live as long as it."""
 
-Words = tuple[list[int], tuple[Any, ...]]
-"""A part of a record, and what it refers to."""
-
-_MOST_TENSORS = 24
+Part = tuple[list[int], tuple[Any, ...]]
+"""Words of a record, and what they refer to."""
 
 
 def recorded(call: Rebound) -> Recorded | None:
     """The record of a call; None where Python has to run it: each of its launches must know how to be in a record."""
-    if not form.compiled() or call.low_bits or not all(hasattr(launch, "record") for launch, _ in call.parts):
+    makers = [(getattr(launch, "record", None), sources) for launch, sources in call.parts]
+    if not form.compiled() or call.low_bits or not all(make for make, _ in makers):
         return None
-    launches: list[Words] = [w for launch, sources in call.parts for w in launch.record(sources)]
+    launches: list[Part] = [part for make, sources in makers if make for part in make(sources)]
     counts = (len(call.apart), len(call.fresh), len(call.results), len(launches), int(call.several))
     words = [*counts, *(n for pair in call.apart for n in pair)]
     words += [id(x) for fresh in call.fresh for x in fresh]
@@ -36,7 +35,10 @@ def recorded(call: Rebound) -> Recorded | None:
 
 
 def launch_words(
-    entry: Sequence[int], move: int, again: Any, sources: Sequence[tuple[int, int, int]],
+    entry: Sequence[int],
+    move: int,
+    again: Any,
+    sources: Sequence[tuple[int, int, int]],
     maps: Sequence[tuple[int, int, int]],
 ) -> list[int]:
     """The words of a launch: `entry` is the driver's function and its first three arguments, see `call_ir`."""
@@ -44,4 +46,4 @@ def launch_words(
     return [*head, *(n for source in sources for n in source), *(n for m in maps for n in m)]
 
 
-__all__ = ["Recorded", "Words", "launch_words", "recorded"]
+__all__ = ["Part", "Recorded", "launch_words", "recorded"]

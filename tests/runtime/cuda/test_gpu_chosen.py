@@ -31,7 +31,7 @@ def operands(m: int, n: int, k: int, at: int = 1 << 20) -> dict[str, Buffer]:
 def asked(m: int, n: int, k: int, at: int = 1 << 20):
     """The request of the kernel that a call gets from the book."""
     buffers = operands(m, n, k, at)
-    kernel = operators.matmul.kernel.trace({t: "bf16" for t in buffers}, options=NONE)
+    kernel = operators.matmul.kernel.trace(dict.fromkeys(buffers, "bf16"), options=NONE)
     layouts = tuple((t, layout_on_gpu(b)) for t, b in buffers.items())
     return gpu.chosen_for(dispatch.Program.of(kernel), layouts, {"M": m, "N": n, "K": k}, 0)
 

@@ -210,7 +210,7 @@ def _stores(r: Resources) -> Iterator[str]:
 
 
 def _stored_together(r: Resources) -> int:
-    """Columns that leave together: of a block's share, where blocks of a cluster join parts of a sum, or of its tile."""
+    """Columns that leave together: of a block's share, where blocks of a cluster join parts of a sum, or its tile's."""
     together = r.splits > 1 and r.how == "cluster"
     share = r.tile(r.column) // (shares_of(r.tile(r.column), r.splits) if together else 1)
     return share if share <= ATOM_ROWS else math.gcd(share, ATOM_ROWS)

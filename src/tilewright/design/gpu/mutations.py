@@ -291,6 +291,6 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 
 __all__ = [
-    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum", "Spread",
-    "StoreBy", "changed", "suggested_gpu",
+    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum",
+    "Spread", "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip

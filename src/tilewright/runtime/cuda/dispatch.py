@@ -13,7 +13,12 @@ from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.errors import (
-    ArgumentError, BookWarning, CompileError, IllegalDesign, LaunchError, MachineError,
+    ArgumentError,
+    BookWarning,
+    CompileError,
+    IllegalDesign,
+    LaunchError,
+    MachineError,
 )  # fmt: skip
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
@@ -58,9 +63,7 @@ def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], dev
     return _chosen[key]
 
 
-def _from_the_book(
-    program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int
-) -> GpuKernel | None:
+def _from_the_book(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
     known = machine(device)
     record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
     if record is None:
@@ -69,7 +72,9 @@ def _from_the_book(
         try:
             return loaded(requested(program, layouts, sizes, known, record.design, tuple(sizes)), device)
         except (IllegalDesign, CompileError, LaunchError) as error:
-            warnings.warn(f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3)
+            warnings.warn(
+                f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3
+            )
             return None
 
 
@@ -146,4 +151,15 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
     return int(next(iter(found)).partition(":")[2] or 0)
 
 
-__all__ = ["bind", "chosen_for", "device_of", "facts_of", "forget_chosen", "kernel_for", "layout_on_gpu", "loaded", "machine", "requested"]
+__all__ = [
+    "bind",
+    "chosen_for",
+    "device_of",
+    "facts_of",
+    "forget_chosen",
+    "kernel_for",
+    "layout_on_gpu",
+    "loaded",
+    "machine",
+    "requested",
+]

@@ -22,7 +22,7 @@ from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.memory import device_memory
 from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
 from tilewright.runtime.form import current_stream
-from tilewright.runtime.record import Words, launch_words
+from tilewright.runtime.record import Part, launch_words
 
 _WIDEST = 128
 """Bytes: no access and no tensor map asks for a stricter alignment."""
@@ -141,7 +141,7 @@ class GpuLaunch:
         """The same launch with words of its own, which keeps no operand alive."""
         return GpuLaunch(self.kernel, self._call.copy(), self._words, self._scratch, {})
 
-    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Words]:
+    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Part]:
         """What compiled code needs to launch it on other pointers, on the stream that is current now.
 
         For each (word, n, bytes) of `sources` the word takes the n-th pointer, moved by so many bytes. The record takes

@@ -11,7 +11,7 @@ from tilewright.design.gpu.packing import ALIGNED
 from tilewright.language import ir
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda.memory import device_memory
-from tilewright.runtime.record import Words
+from tilewright.runtime.record import Part
 
 _Part = tuple[Any, tuple[tuple[int, int], ...]]
 
@@ -58,7 +58,7 @@ class PackedLaunch:
         made.words[:] = self.words
         return made
 
-    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Words]:
+    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Part]:
         """What compiled code needs to launch copies and kernel on other pointers, as `GpuLaunch.record`."""
         given = {word: (n, offset) for word, n, offset in sources}
         parts = [launch.record([(there, *given[here]) for there, here in pointers]) for launch, pointers in self._parts]
