@@ -130,3 +130,19 @@ def test_git_commit_of_a_checkout(tmp_path):
     assert clean and len(clean) == 40
     (tmp_path / "file").write_text("2")
     assert record.git_commit(tmp_path) == clean + "-dirty"
+
+
+def test_outside_git_the_commit_is_the_one_that_git_archive_wrote(tmp_path, monkeypatch):
+    written = tmp_path / "archived.txt"
+    monkeypatch.setattr(record, "ARCHIVED", written)
+    assert record.git_commit(tmp_path) is None
+    for text, commit in (("$Format:%H$", None), ("a" * 40, "a" * 40)):
+        written.write_text(text + "\n")
+        assert record.git_commit(tmp_path) == commit
+
+
+def test_git_archive_writes_the_commit():
+    root = Path(__file__).parents[2]
+    assert f"{record.ARCHIVED.relative_to(root / 'src')}" == "tilewright/bench/archived.txt"
+    assert "src/tilewright/bench/archived.txt export-subst" in (root / ".gitattributes").read_text().splitlines()
+    assert record.ARCHIVED.read_text().strip() == "$Format:%H$"

@@ -27,6 +27,8 @@ from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 
 FORMAT = 2
+ARCHIVED = Path(__file__).with_name("archived.txt")
+"""Where `git archive` writes the commit, by .gitattributes."""
 PACKAGES = (
     "numpy", "ml_dtypes", "llvmlite", "torch", "transformers", "tokenizers", "safetensors", "cuda-bindings",
     "nvidia-cuda-nvrtc", "nvidia-cublas",
@@ -97,12 +99,23 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`, followed by `-dirty` where tracked files differ; None outside git."""
+    """The commit checked out in `folder`, followed by `-dirty` where tracked files differ.
+
+    Outside git it is the commit that `git archive` wrote into ARCHIVED; None if neither says.
+    """
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
+        return _archived()
+
+
+def _archived() -> str | None:
+    try:
+        text = ARCHIVED.read_text().strip()
+    except OSError:
         return None
+    return text if re.fullmatch("[0-9a-f]{40}", text) else None  # in a checkout it holds git's placeholder
 
 
 def processor_name() -> str:

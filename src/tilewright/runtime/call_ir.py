@@ -1,8 +1,9 @@
 """The code of a call that is like an earlier one, as LLVM IR text: a function of CPython's, called as any builtin.
 
-`call(args, kwargs, known)` writes down the form of the call (`form_ir`), looks it up in the dict `known`, and runs what
-it finds: it gives the result. Where there is nothing to run it gives a list: the form as bytes or None, the tensors, and
-their addresses, for Python to go on with. What it runs is a tuple in `known` that begins with the address of a record:
+`call(args, kwargs, known)` writes down the form of the call (`form_ir`), looks it up in the dict `known`, and runs
+what it finds: it gives the result. Where there is nothing to run it gives a list: the form as bytes or None, the
+tensors, and their addresses, for Python to go on with. What it runs is a tuple in `known` that begins with the address
+of a record:
 
     numbers of  what must lie apart, new results, results, launches;  whether results come as a tuple
     for each pair that must lie apart:  tensor, its first byte, its end,  the other, its first byte, its end
