@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +144,7 @@ def test_outside_git_the_commit_is_the_one_that_git_archive_wrote(tmp_path, monk
 
 def test_git_archive_writes_the_commit():
     root = Path(__file__).parents[2]
-    assert f"{record.ARCHIVED.relative_to(root / 'src')}" == "tilewright/bench/archived.txt"
+    assert record.ARCHIVED.parts[-3:] == ("tilewright", "bench", "archived.txt")
     assert "src/tilewright/bench/archived.txt export-subst" in (root / ".gitattributes").read_text().splitlines()
-    assert record.ARCHIVED.read_text().strip() == "$Format:%H$"
+    text = record.ARCHIVED.read_text().strip()
+    assert text == "$Format:%H$" or len(text) == 40  # in a checkout, in an archive
