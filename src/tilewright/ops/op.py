@@ -59,7 +59,7 @@ class Op(Generic[P, R]):
             known: R = result
             return known
         bound = self._bound(*args, **kwargs)
-        if bound.check is not None:
+        if bound.check is not None and not met.on_gpu:
             bound.check()
         else:
             self._rebinding.keep(met, bound.launches, bound.result)

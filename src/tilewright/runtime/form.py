@@ -60,6 +60,11 @@ class Form:
         """Whether autograd has to know of the call: an operand asks for a gradient, and gradients are on."""
         return self.asks and _gradients_are_on()()
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the tensors lie on a GPU, where the host does not read what they hold."""
+        return bool(self.tensors) and getattr(self.tensors[0], "is_cuda", False)
+
     def _in_python(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         key: list[Any] = [_context, len(args), *kwargs]
         self._device = _CPU
