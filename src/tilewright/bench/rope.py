@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from tilewright.bench.rope_peers import EAGER, IN_PLACE, OURS, Contestant, conte
 from tilewright.errors import ArgumentError, MachineError, TilewrightError, VerificationError
 from tilewright.language.dtypes import dtype
 from tilewright.operators.operator import roundoff
+from tilewright.runtime.cuda import measure as gpu
 from tilewright.runtime.measure import Comparison, compare
 
 FAMILY = "rope"
@@ -69,16 +71,19 @@ def _case(request: RopeRequest, everyone: dict[str, Contestant], length: int, si
     ways = {"forward": _forward, "backward": _backward}
     for way, prepare in ways.items():
         label = f"{name} {way}"
+        timing = _OnGpu(request) if request.device == "cuda" else _OnCpu(request)
         try:
-            calls = {who: prepare(rope, x, cos, sin, dy) for who, rope in everyone.items()}
-            for who, rope in in_place(request.device, way).items():
-                calls[who] = prepare(rope, x.detach().clone().requires_grad_(), cos, sin, dy.clone())
-            errors = {who: checked(label, who, call(), way, x, cos, sin, dy) for who, call in calls.items()}
-            comparison = _compare(request, calls)
+            with timing.place():
+                calls = {who: prepare(rope, x, cos, sin, dy) for who, rope in everyone.items()}
+                for who, rope in in_place(request.device, way).items():
+                    calls[who] = prepare(rope, x.detach().clone().requires_grad_(), cos, sin, dy.clone())
+                errors = {who: checked(label, who, call(), way, x, cos, sin, dy) for who, call in calls.items()}
+                host = timing.host_us(calls)
+            comparison = timing.compare(calls)
         except (TilewrightError, RuntimeError) as error:
             yield Result(FAMILY, label, request.threads, error=f"{type(error).__name__}: {error}")
             continue
-        facts = {"length": length, "head_dim": size}
+        facts = {"length": length, "head_dim": size, **host}
         yield _result(label, request, comparison, errors, 2 * x.numel() * x.element_size(), facts)
 
 
@@ -149,12 +154,47 @@ def checked(label: str, who: str, actual: Any, way: str, x: Any, cos: Any, sin: 
     return worst
 
 
-def _compare(request: RopeRequest, calls: dict[str, Callable[[], Any]]) -> Comparison:
-    if request.device == "cpu":
-        return compare(calls, seconds=request.seconds, min_rounds=6)
-    from tilewright.runtime.cuda import measure as gpu
+class _OnCpu:
+    """Calls timed as they are."""
 
-    return gpu.compare(calls, rounds=max(20, int(40 * request.seconds)))
+    def __init__(self, request: RopeRequest) -> None:
+        self.request = request
+
+    def place(self) -> AbstractContextManager[object]:
+        """Where calls are made."""
+        return nullcontext()
+
+    def host_us(self, _calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+        """What calls cost the host, where that is not all that they cost."""
+        return {}
+
+    def compare(self, calls: Mapping[str, Callable[[], Any]]) -> Comparison:
+        """Side by side."""
+        return compare(calls, seconds=self.request.seconds, min_rounds=6)
+
+
+class _OnGpu(_OnCpu):
+    """Calls timed as replays of CUDA graphs, so that no host's pace is in a time; what they cost it stands apart."""
+
+    def __init__(self, request: RopeRequest) -> None:
+        super().__init__(request)
+        self.stream = torch.cuda.Stream()
+
+    def place(self) -> AbstractContextManager[object]:
+        """A stream of its own: autograd goes back on it."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        place: AbstractContextManager[object] = torch.cuda.stream(self.stream)
+        return place
+
+    def host_us(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+        """Microseconds of the host for each call."""
+        return {f"host us {who}": gpu.host_us(call) for who, call in calls.items()}
+
+    def compare(self, calls: Mapping[str, Callable[[], Any]]) -> Comparison:
+        """Side by side."""
+        torch.cuda.synchronize()
+        graphs = {who: gpu.captured(call, self.stream) for who, call in calls.items()}
+        return gpu.compare(graphs, rounds=max(20, int(40 * self.request.seconds)))
 
 
 def profile(request: RopeRequest, length: int = 2048, size: int = 128) -> str:

@@ -7,6 +7,7 @@ order that rotates gives each candidate every place. Ratios and intervals are th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -80,17 +81,35 @@ def _round(
     return events
 
 
-def captured(call: Callable[[], object]) -> Callable[[], object]:
-    """`call` as the replay of a CUDA graph: what it costs the host is paid once, here."""
+def captured(call: Callable[[], object], stream: Any = None) -> Callable[[], object]:
+    """`call` as the replay of a CUDA graph: what it costs the host is paid once, here.
+
+    `stream` is where it is captured, for calls that are tied to one: autograd goes back on the stream of the way there.
+    """
     import torch
 
-    call()
+    with torch.cuda.stream(stream):
+        call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         call()
     replay: Callable[[], object] = graph.replay
     return replay
+
+
+def host_us(call: Callable[[], object], calls: int = 40) -> float:
+    """Microseconds of host time that a call takes, when nothing waits for the GPU: the median of three batches."""
+    import torch
+
+    batches = []
+    for _ in range(3):
+        torch.cuda.synchronize()
+        start = time.perf_counter_ns()
+        for _ in range(calls):
+            call()
+        batches.append((time.perf_counter_ns() - start) / calls * 1e-3)
+    return sorted(batches)[1]
 
 
 def flush_l2() -> None:
@@ -110,4 +129,4 @@ def _flusher(device: int) -> Callable[[], object]:
     return lambda: torch.sum(buffer, 0, out=total)
 
 
-__all__ = ["captured", "compare", "flush_l2", "median_ns"]
+__all__ = ["captured", "compare", "flush_l2", "host_us", "median_ns"]
