@@ -12,7 +12,7 @@ from tilewright.language import ir
 from tilewright.language.structure import fresh, names
 
 
-def keep(kernel: ir.Kernel, design: Design) -> ir.Kernel:
+def keep(kernel: ir.Kernel, design: Design, place: str = "scratch") -> ir.Kernel:
     """
     before:  for m in M parallel { for d in D { e = exp ...; ... }  for d1 in D { e1 = exp ...; ... } }
     after:   for m in M parallel {
@@ -27,22 +27,22 @@ def keep(kernel: ir.Kernel, design: Design) -> ir.Kernel:
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
         here = [t for t in kept if t.nest.loop == stmt]
-        return _nest(stmt, here, buffers) if here and isinstance(stmt, ir.Loop) else stmt
+        return _nest(stmt, here, buffers, place) if here and isinstance(stmt, ir.Loop) else stmt
 
     return replace(kernel, body=tuple(map(change, kernel.body)))
 
 
-def _nest(nest: ir.Loop, kept: list[Twin], buffers: Mapping[str, str]) -> ir.Loop:
+def _nest(nest: ir.Loop, kept: list[Twin], buffers: Mapping[str, str], place: str) -> ir.Loop:
     """A nest with room for what is kept, one row at a time, written and read by its loops."""
-    allocs = {t.earlier.name: _alloc(t, buffers[t.earlier.name]) for t in kept}
+    allocs = {t.earlier.name: _alloc(t, buffers[t.earlier.name], place) for t in kept}
     body = (_loop(s, kept, buffers) if isinstance(s, ir.Loop) else s for s in nest.body)
     return replace(nest, body=(*allocs.values(), *body))
 
 
-def _alloc(twin: Twin, buffer: str) -> ir.Alloc:
+def _alloc(twin: Twin, buffer: str, place: str) -> ir.Alloc:
     row, type_ = twin.first.axes[0], twin.earlier.type
     dims = tuple(row.over if a == row.name else a for a in type_.axes)
-    return ir.Alloc(buffer, type_.dtype, dims, (("place", "scratch"),))
+    return ir.Alloc(buffer, type_.dtype, dims, (("place", place),))
 
 
 def _loop(loop: ir.Loop, kept: list[Twin], buffers: Mapping[str, str]) -> ir.Loop:

@@ -52,7 +52,10 @@ def _between(nest: structure.Nest, first: ir.Loop, second: ir.Loop) -> list[Twin
     body = nest.loop.body
     passed = body[body.index(first) : body.index(second) + 1]
     changed = {s.name for s in ir.walk(passed) if isinstance(s, ir.Assign)}
-    if first.axes[0].over != second.axes[0].over or any(isinstance(s, ir.Store) for s in ir.walk(passed[:-1])):
+    stored = {s.ref.buffer for s in ir.walk(passed[:-1]) if isinstance(s, ir.Store)}
+    # An output that lies where an input lies changes it; what is stored once a row has another shape than the input.
+    walked = any(isinstance(s, ir.Store) for p in passed[:-1] if isinstance(p, ir.Loop) for s in ir.walk((p,)))
+    if walked or first.axes[0].over != second.axes[0].over:
         return []
     axis, renamed = second.axes[0].name, {second.axes[0].name: first.axes[0].name}
     one, two = ({s.name: s for s in loop.body if isinstance(s, ir.Let)} for loop in (first, second))
@@ -71,7 +74,7 @@ def _between(nest: structure.Nest, first: ir.Loop, second: ir.Loop) -> list[Twin
                 return op == other and all(same(*pair) for pair in zip(args, others, strict=True))
             case ir.Load(ref), ir.Load(other_ref):
                 pairs = zip(ref.index, other_ref.index, strict=True) if ref.buffer == other_ref.buffer else ()
-                return ref.buffer == other_ref.buffer and all(
+                return ref.buffer == other_ref.buffer and ref.buffer not in stored and all(
                     same(a, b) if isinstance(a, str) and isinstance(b, str) else a == b for a, b in pairs
                 )
             case ir.Coord(a), ir.Coord(b):

@@ -57,7 +57,8 @@ class _Program:
         )
         with self.out.block(signature):
             self._body()
-        grid = cuda_abi.Grid(tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes))
+        axes = tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes)
+        grid = cuda_abi.Grid(axes, persistent=self.persistent)
         return cuda_abi.CudaModule(
             self.out.text(),
             cname(self.kernel.name),
@@ -85,14 +86,31 @@ class _Program:
     def _body(self) -> None:
         places = self._arguments()
         rings = Rings(self.kernel, places)
-        values = Values(self.out, self.scope, self.axes, places, rings=rings)
+        values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=registers(self.kernel))
         rings.declare(values)
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
-        self._block()
         for name in self.axes.of:
-            if name in self.kernel.dims or name in {a.name for a in self.nest.axes}:
+            if name in self.kernel.dims:
                 self.out.line(values.part(name))
+        if not self.persistent:
+            self._tile("(int)blockIdx.x", values)
+            return
+        total = " * ".join(self._tiles(a, *self.scope.bounds(a)) for a in self.nest.axes)
+        with self.out.block(f"for (int item = blockIdx.x; item < {total}; item += gridDim.x)"):
+            self._tile("item", values)
+
+    @property
+    def persistent(self) -> bool:
+        """Whether blocks stay, and take one tile after the other."""
+        return bool(ir.note(self.nest.notes, "persistent"))
+
+    def _tile(self, item: str, values: Values) -> None:
+        """The body, on the tile with the number `item`."""
+        self._block(item)
+        for axis in self.nest.axes:
+            if axis.name in self.axes.of:
+                self.out.line(values.part(axis.name))
         values.emit(self.nest.body)
 
     def _arguments(self) -> dict[str, Place]:
@@ -148,11 +166,10 @@ class _Program:
         }.get(param.dtype.name, f"({ctype(param.dtype)}){word}")
         self.out.line(f"const {ctype(param.dtype)} {cname(param.name)} = {text};")
 
-    def _block(self) -> None:
-        """Which tile is this block's: the last axis varies fastest, or groups of rows walk together."""
+    def _block(self, rest: str) -> None:
+        """Where the tile number `rest` begins: the last axis varies fastest, or groups of rows walk together."""
         axes = list(self.nest.axes)
         bounds = {a.name: self.scope.bounds(a) for a in axes}
-        rest = "(int)blockIdx.x"
         if ir.note(self.nest.notes, "order") == "grouped":
             counts = [self._tiles(a, *bounds[a.name]) for a in axes[-2:]]
             each = f"{rest} % ({counts[0]} * {counts[1]})" if len(axes) > 2 else rest
@@ -195,8 +212,32 @@ def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping
         while run > 1 and run // 2 >= points:
             run //= 2
         wishes[name] = Wish(max(points, 1), run)
+    for name, same in pieces(kernel).items():  # what lies in registers is dealt alike in every loop over it
+        run = max(wishes[a].run for a in same)
+        wishes |= {a: Wish(wishes[a].points, run) for a in same}
     lanes = ir.note(kernel.notes, "lanes", ())
-    return spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
+    found = spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
+    wholes = {d: _whole(found.of[same[0]], sizes[d]) for d, same in pieces(kernel).items()}
+    return Layouts({**found.of, **wholes})
+
+
+def registers(kernel: ir.Kernel) -> dict[str, tuple[str, ...]]:
+    """Buffers that lie in registers, with their axes."""
+    allocs = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "register"]
+    return {s.name: tuple(str(d) for d in s.dims) for s in allocs}
+
+
+def pieces(kernel: ir.Kernel) -> dict[str, list[str]]:
+    """For each dimension that lies in registers as a whole the axes of the loops that go through it piece by piece."""
+    held = {d for dims in registers(kernel).values() for d in dims if d in kernel.dims}
+    axes = [a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes]
+    return {d: [a.name for a in axes if a.over == d] for d in sorted(held)}
+
+
+def _whole(piece: Dist, size: int) -> Spread:
+    """How a dimension lies in registers whose pieces lie so."""
+    assert isinstance(piece, Spread)
+    return Spread(piece.groups * max(1, -(-size // piece.points)), piece.run, piece.low, piece.bits)
 
 
 def _of_panels(kernel: ir.Kernel, axes: Mapping[str, ir.Axis], threads: int) -> Layouts:

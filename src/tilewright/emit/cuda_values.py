@@ -262,10 +262,18 @@ class Values:
                 return f"tw::piece<{self.tile(type_)}, axis::{axis}, axis::{parent}>({cname(ref.buffer)}, {number})"
         return cname(ref.buffer)
 
+    def _keep(self, buffer: str, value: str, type_: ir.TileType) -> None:
+        """A value into the registers of a buffer: all of them, or the piece that it covers."""
+        for axis, (parent, number) in self.pieces.items():
+            if axis in type_.axes and parent in self.registers[buffer]:
+                self.out.line(f"tw::put_piece<axis::{axis}, axis::{parent}>({cname(buffer)}, {value}, {number});")
+                return
+        self.out.line(f"{cname(buffer)} = {value};")
+
     def _store(self, stmt: ir.Store) -> None:
         value, buffer = self.name(stmt.value), stmt.ref.buffer
         if buffer in self.registers:
-            self.out.line(f"{cname(buffer)} = {value};")
+            self._keep(buffer, value, self.types[stmt.value])
             return
         place = self.places[buffer]
         at, terms, most = self._address(place, stmt.ref, self.types[stmt.value].axes)
@@ -370,12 +378,9 @@ class Values:
             self._axes(loop, depth + 1)
 
     def _of_registers(self, axis: ir.Axis, loop: ir.Loop) -> bool:
-        return any(
-            isinstance(s, ir.Let)
-            and isinstance(s.expr, ir.Load)
-            and axis.over in self.registers.get(s.expr.ref.buffer, ())
-            for s in loop.body
-        )
+        loads = [s.expr.ref for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+        stores = [s.ref for s in loop.body if isinstance(s, ir.Store)]
+        return any(axis.over in self.registers.get(ref.buffer, ()) for ref in (*loads, *stores))
 
     def _piecewise(self, loop: ir.Loop, axis: ir.Axis, depth: int) -> None:
         """A loop over pieces of what lies in registers: written out, as registers have no addresses."""

@@ -64,6 +64,17 @@ template <class TILE, class X, class PARENT, class T, class... A> __device__ TIL
   return y;
 }
 
+// That piece of `whole` becomes `part`.
+template <class X, class PARENT, class T, class... A, class PART> __device__ void put_piece(Tile<T, A...>& whole, const PART& part, int n) {
+#pragma unroll
+  for (int f = 0; f < PART::N; ++f) {
+    int outer = 0, inner = 0;
+    ((outer = outer * (A::N / A::INNER) + (same<A, PARENT> ? (along<PART, X>(f) + n * X::N) / A::INNER : along<PART, A>(f) / A::INNER),
+      inner = inner * A::INNER + (same<A, PARENT> ? along<PART, X>(f) : along<PART, A>(f)) % A::INNER), ...);
+    whole.v[outer * (1 * ... * A::INNER) + inner] = part.v[f];
+  }
+}
+
 // The positions of a tile along its only axis.
 template <class TILE, class A, int EDGE> __device__ TILE coord(const Part<A, EDGE>& part) {
   TILE y;

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
 from tilewright.lower.gpu.ring import ring
@@ -32,6 +33,7 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
             case _:
                 return stmt
 
+    kernel = keep(kernel, design, "register")
     kernel = ring(replace(kernel, body=rewrite(kernel.body, change)), design, facts)
     body = tuple(_bound(s, design) for s in kernel.body)
     notes = ir.with_notes(
@@ -52,6 +54,8 @@ def _bound(stmt: ir.Stmt, design: Design) -> ir.Stmt:
         notes = ir.with_notes(notes, order=str(order))
     if order == "grouped":
         notes = ir.with_notes(notes, group=design.number("grid.group", 8))
+    if design.get("persistent"):
+        notes = ir.with_notes(notes, persistent=True)
     return replace(stmt, notes=notes)
 
 
