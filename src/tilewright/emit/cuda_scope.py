@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.emit.cuda_text import cname
 from tilewright.language import ir
@@ -66,6 +66,11 @@ class Scope:
             at, stop, step if whole else None, _power(grain), align, axis.each, step, low, high
         )
         return self.ranges[axis.name]
+
+    def open(self, name: str) -> None:
+        """A tile of an axis may be short, or missing, though the axis is cut in whole tiles."""
+        now = self.ranges[name]
+        self.ranges[name] = replace(now, size=None, stop=now.high)
 
     def _bound(self, bound: str | int, scalar: Mapping[str, str] | None) -> str:
         if isinstance(bound, int):

@@ -12,7 +12,7 @@ from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
-from tilewright.emit.cuda_values import Place, Values
+from tilewright.emit.cuda_values import Place, Values, is_shared
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 from tilewright.language.printer import head
@@ -58,7 +58,7 @@ class _Program:
         with self.out.block(signature):
             self._body()
         axes = tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes)
-        grid = cuda_abi.Grid(axes, persistent=self.persistent)
+        grid = cuda_abi.Grid(axes, self.blocks, self.blocks, persistent=self.persistent)
         return cuda_abi.CudaModule(
             self.out.text(),
             cname(self.kernel.name),
@@ -73,7 +73,7 @@ class _Program:
         self.out.line(f"// {head(self.nest)}")
         dots = any(isinstance(s, ir.Copy) for s in ir.walk(self.kernel.body))
         grouped = ir.note(self.nest.notes, "order") == "grouped"
-        for name in (*_HEADERS, *(("copy", "mma") if dots else ()), *(("grid",) if grouped else ())):
+        for name in (*_HEADERS, *(("copy", "mma") if dots else ()), *(("grid",) if grouped else ()), *(("blocks",) if self.blocks > 1 else ())):
             self.out.line(f'#include "tw/{name}.cuh"')
         self.out.line("")
         self.out.line(cuda_abi.args_struct(0, self.words.count))
@@ -86,19 +86,33 @@ class _Program:
     def _body(self) -> None:
         places = self._arguments()
         rings = Rings(self.kernel, places)
-        values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=registers(self.kernel))
+        values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=registers(self.kernel), blocks=self.blocks)
         rings.declare(values)
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
         for name in self.axes.of:
             if name in self.kernel.dims:
                 self.out.line(values.part(name))
+        if self.blocks > 1:
+            self.out.line("const int rank = (int)tw::cluster_rank();")
+            self.out.line("int turn = 0;")
+            self.out.line("tw::cluster_arrive();")
+        of_cluster = f" / {self.blocks}" if self.blocks > 1 else ""
         if not self.persistent:
-            self._tile("(int)blockIdx.x", values)
+            self._tile(f"(int)blockIdx.x{of_cluster}", values)
             return
         total = " * ".join(self._tiles(a, *self.scope.bounds(a)) for a in self.nest.axes)
-        with self.out.block(f"for (int item = blockIdx.x; item < {total}; item += gridDim.x)"):
+        head = f"int item = blockIdx.x{of_cluster}; item < {total}; item += gridDim.x{of_cluster}"
+        with self.out.block(f"for ({head})"):
             self._tile("item", values)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a cluster."""
+        return max((ir.number(s.notes, "split", 1) for s in self._loops() if is_shared(s)), default=1)
+
+    def _loops(self) -> list[ir.Loop]:
+        return [s for s in ir.walk(self.kernel.body) if isinstance(s, ir.Loop)]
 
     @property
     def persistent(self) -> bool:
@@ -217,7 +231,8 @@ def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping
         wishes |= {a: Wish(wishes[a].points, run) for a in same}
     lanes = ir.note(kernel.notes, "lanes", ())
     found = spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
-    wholes = {d: _whole(found.of[same[0]], sizes[d]) for d, same in pieces(kernel).items()}
+    blocks = {a.name: ir.number(s.notes, "split", 1) for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
+    wholes = {d: _whole(found.of[same[0]], sizes[d], blocks[same[0]]) for d, same in pieces(kernel).items()}
     return Layouts({**found.of, **wholes})
 
 
@@ -234,10 +249,10 @@ def pieces(kernel: ir.Kernel) -> dict[str, list[str]]:
     return {d: [a.name for a in axes if a.over == d] for d in sorted(held)}
 
 
-def _whole(piece: Dist, size: int) -> Spread:
-    """How a dimension lies in registers whose pieces lie so."""
+def _whole(piece: Dist, size: int, blocks: int) -> Spread:
+    """How a block's share of a dimension lies in registers whose pieces lie so."""
     assert isinstance(piece, Spread)
-    return Spread(piece.groups * max(1, -(-size // piece.points)), piece.run, piece.low, piece.bits)
+    return Spread(piece.groups * max(1, -(-size // (piece.points * blocks))), piece.run, piece.low, piece.bits)
 
 
 def _of_panels(kernel: ir.Kernel, axes: Mapping[str, ir.Axis], threads: int) -> Layouts:

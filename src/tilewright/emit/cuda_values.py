@@ -67,9 +67,11 @@ class Values:
     pieces: dict[str, tuple[str, str]] = field(default_factory=dict)  # axis -> (its parent, number of the piece)
     rings: Callable[[Values, ir.Loop], None] | None = None  # writes loops that copy operands to shared memory
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
+    blocks: int = 1  # of a cluster, which share the loops that are bound to it
     _mutable: frozenset[str] = frozenset()
     _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _parts: dict[str, Accumulation] = field(default_factory=dict)  # reductions that are added thread by thread
+    _shared: bool = False  # inside a loop that the blocks of a cluster share
 
     def emit(self, body: tuple[ir.Stmt, ...]) -> None:
         """Write statements, in order; an addition takes over the dot that only it reads."""
@@ -231,11 +233,17 @@ class Values:
                 self._products(dot, into)
 
     def _into(self, sums: Accumulation) -> str:
-        return f"{cname(sums.target)}_parts" if self._bits(sums.axis) else cname(sums.target)
+        return f"{cname(sums.target)}_parts" if self._is_spread(sums) else cname(sums.target)
+
+    def _is_spread(self, sums: Accumulation) -> bool:
+        """Whether the terms of a loop's result lie in several threads."""
+        return self._bits(sums.axis) > 0 or self._shared
 
     def _joined(self, axis: str, op: str, name: str) -> None:
         if self._bits(axis):
             self.out.line(f"tw::join<axis::{axis}>({op}, {name}, {self.team});")
+        if self._shared:
+            self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, turn);")
 
     # -------------------------------------------------------------------------------------------------- memory
     def _load(self, ref: ir.Ref, let: ir.Let) -> str:
@@ -280,7 +288,8 @@ class Values:
         cache = _CACHES.get(str(ir.note(stmt.notes, "cache")), "tw::PLAIN")
         if ir.note(stmt.notes, "nontemporal"):
             cache = "tw::STREAM"
-        self.out.line(f"tw::store<{most}, {cache}>({', '.join([_sum(at), value, self.team, *terms])});")
+        once = "if (rank == 0) " if self.blocks > 1 and not self._shared else ""
+        self.out.line(f"{once}tw::store<{most}, {cache}>({', '.join([_sum(at), value, self.team, *terms])});")
 
     def _address(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> tuple[tuple[str, str], list[str], int]:
         """(pointer, offset of the point), the terms of the axes, and how many neighbours an access may take."""
@@ -327,12 +336,14 @@ class Values:
             self.rings(self, loop)
             return
         found = find_accumulations(loop.body)
+        outer, alone = self._parts, self._shared
+        self._shared = is_shared(loop)
         self.begin_sums(found)
-        outer = self._parts
         self._parts = {**outer, **found}
         self._axes(loop, 0)
         self._parts = outer
         self.end_sums(found)
+        self._shared = alone
 
     def accumulating(self, body: tuple[ir.Stmt, ...]) -> None:
         """The statements of a loop's body, sums added in place (those whose terms do not lie in several threads)."""
@@ -344,14 +355,14 @@ class Values:
     def begin_sums(self, found: Mapping[str, Accumulation]) -> None:
         """Each thread's own part of every sum, before the loop that adds to it."""
         for a in found.values():
-            if self._bits(a.axis):
+            if self._is_spread(a):
                 tile = self.tile(self.types[a.target])
                 self.out.line(f"auto {self._into(a)} = tw::nothing<{tile}>({_operator(a.op)});")
 
     def end_sums(self, found: Mapping[str, Accumulation]) -> None:
         """The parts of all threads joined with what was there before, after the loop."""
         for a in found.values():
-            if self._bits(a.axis):
+            if self._is_spread(a):
                 target, parts = cname(a.target), self._into(a)
                 self._joined(a.axis, _operator(a.op), parts)
                 joined = self.map(_operator(a.op), f"{target}, {parts}", self.types[a.target])
@@ -370,8 +381,9 @@ class Values:
         unroll = ir.note(loop.notes, "unroll", 1) if depth == len(loop.axes) - 1 else 1
         if unroll != 1:
             self.out.line(f"#pragma unroll {unroll}")
-        step = 1 if axis.each else axis.step
-        with self.out.block(f"for (int {at} = {low}; {at} < {high}; {at} += {step})"):
+        step = 1 if axis.each else axis.step or 1
+        first, stride = (f"{low} + rank * {step}", step * self.blocks) if is_shared(loop) else (low, step)
+        with self.out.block(f"for (int {at} = {first}; {at} < {high}; {at} += {stride})"):
             self.scope.enter(axis, at, low, high)
             if axis.name in self.layouts.of:
                 self.out.line(self.part(axis.name))
@@ -385,14 +397,22 @@ class Values:
     def _piecewise(self, loop: ir.Loop, axis: ir.Axis, depth: int) -> None:
         """A loop over pieces of what lies in registers: written out, as registers have no addresses."""
         parent, number, step = self.scope[axis.over], f"{axis.name}_nth", axis.step or 1
-        count = self.layouts.of[axis.over].points // step
+        count, blocks = self.layouts.of[axis.over].points // step, self.blocks if is_shared(loop) else 1
         self.out.line("#pragma unroll")
         with self.out.block(f"for (int {number} = 0; {number} < {count}; ++{number})"):
-            at = f"{parent.start} + {number} * {step}" if parent.start != "0" else f"{number} * {step}"
+            nth = number if blocks == 1 else f"({number} * {blocks} + rank)"
+            at = f"{parent.start} + {nth} * {step}" if parent.start != "0" else f"{nth} * {step}"
             self.scope.enter(axis, at, parent.start, parent.stop)
+            if parent.size != count * blocks * step:
+                self.scope.open(axis.name)  # of the last tiles some do not exist
             self.pieces[axis.name] = (axis.over, number)
             self.out.line(self.part(axis.name))
             self._axes(loop, depth + 1)
+
+
+def is_shared(loop: ir.Loop) -> bool:
+    """Whether the tiles of a loop are dealt to the blocks of a cluster."""
+    return ir.note(loop.notes, "bind") == "cluster"
 
 
 def _operator(op: str) -> str:
@@ -410,4 +430,4 @@ def _times(point: str, stride: str) -> str:
     return stride if point == "1" else f"{point} * {stride}"
 
 
-__all__ = ["Place", "Staged", "Values"]
+__all__ = ["Place", "Staged", "Values", "is_shared"]

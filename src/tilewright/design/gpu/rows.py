@@ -62,7 +62,8 @@ def _held(twin: Twin, design: Design, facts: Facts) -> int:
     tiles = {a: design.number(f"tile.{a}", 1) for a in twin.earlier.type.axes}
     spread = math.prod(n for a, n in tiles.items() if a in lanes)
     threads = min(32 * design.number("warps", 4), power(spread))
-    elements = -(-math.prod(tiles.values()) // threads) * -(-facts.sizes.get(row.over, 1) // tiles[row.name])
+    blocks = design.number(f"split.{row.name}", 1)
+    elements = -(-math.prod(tiles.values()) // threads) * -(-facts.sizes.get(row.over, 1) // (tiles[row.name] * blocks))
     return -(-elements * twin.earlier.type.dtype.bytes // 4)
 
 

@@ -88,7 +88,7 @@ def _product(s: Shape) -> dict[str, Choice]:
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "vec", "cache", "atom", "engine", "keep")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -112,7 +112,7 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     axes = {a.name for a in structure.axes(kernel).values() if not a.each}
     tensors = {p.name for p in kernel.params if p.dims is not None}
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
-    known = {"tile": axes, "unroll": axes, "vec": tensors, "cache": tensors, "atom": dots, "engine": tensors}
+    known = {"tile": axes, "unroll": axes, "split": axes, "vec": tensors, "cache": tensors, "atom": dots, "engine": tensors}
     known["keep"] = set(twins(kernel))
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
@@ -125,7 +125,7 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         elif what not in known[prefix]:
             there = ", ".join(sorted(known[prefix])) or "none"
             yield f"{name}={value}: {kernel.name} has no such {prefix}; it has {there}"
-        elif prefix in ("tile", "unroll", "vec") and not _ispower(value):
+        elif prefix in ("tile", "unroll", "split", "vec") and not _ispower(value):
             yield f"{name}={value}: takes a power of two"
 
 

@@ -63,6 +63,8 @@ def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
     axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
     unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
     notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
+    if (blocks := design.number(f"split.{loop.axes[-1].name}", 1)) > 1:
+        notes = ir.with_notes(notes, bind="cluster", how="cluster", split=blocks)
     return replace(loop, axes=axes, notes=notes)
 
 
