@@ -206,6 +206,15 @@ def _argmax(draw: Draw, memory: Memory, kind: Any) -> Case:
     return Case(operators.argmax, {"x": x}, {"index": ((m,), np.int64)})
 
 
+def _topk(draw: Draw, memory: Memory, kind: Any) -> Case:
+    m, d, k = draw(SIZES), draw(st.sampled_from((5, 16, 33, 70))), draw(st.sampled_from((1, 2, 5)))
+    x = memory.normal((m, d), kind)
+    if draw(st.booleans()):  # ties
+        x[...] = memory.random.integers(-2, 2, (m, d)).astype(kind)
+    outputs = {"values": ((m, k), kind), "index": ((m, k), np.int64)}
+    return Case(operators.topk, {"x": x}, outputs, options={"k": k})
+
+
 BUILDERS: dict[str, Callable[..., Case]] = {
     "matmul": _matmul,
     "gate_up": _gate_up,
@@ -225,6 +234,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "paged_attention": _paged_attention,
     "embedding": _embedding,
     "argmax": _argmax,
+    "topk": _topk,
     "rmsnorm_backward": _rmsnorm_backward,
     "rmsnorm_weight_backward": _rmsnorm_weight_backward,
     "softmax_backward": _rows("softmax_backward", ("y", "dy"), 1.0, ("dx",)),

@@ -107,6 +107,16 @@ def _argmax(d: Draw, large: bool) -> Call:
     return _call("argmax", {"x": d.normal(m, n)}, {"index": ((m,), np.dtype(np.int32))})
 
 
+def _topk(d: Draw, large: bool) -> Call:
+    m, n = (64, 128256) if large else (d.size(1, 3, 17), d.size(7, 63, 257, 1000))
+    k, x = d.size(1, 5, 7), d.normal(m, n)
+    if d.size(0, 1):  # ties, and rows of -inf
+        x = d.random.integers(-3, 3, (m, n)).astype(d.type)
+        x[0] = -np.inf
+    outputs = {"values": ((m, k), d.type), "index": ((m, k), np.dtype(np.int32))}
+    return _call("topk", {"x": x}, outputs, options={"k": k})
+
+
 def _embedding(d: Draw, large: bool) -> Call:
     n, v, w = (4096, 32000, 4096) if large else (d.size(1, 5, 33), d.size(3, 100), d.size(1, 7, 64, 1000, 4096))
     return _call("embedding", {"ids": d.whole(v, n), "table": d.normal(v, w)}, {"y": ((n, w), d.type)})
@@ -224,7 +234,7 @@ _MAKERS: dict[str, Any] = {
     "rmsnorm_backward": _rmsnorm_backward, "rmsnorm_weight_backward": _rmsnorm_weight_backward,
     "softmax_backward": _elementwise("softmax_backward", ("y", "dy"), "dx"),
     "swiglu_backward": _elementwise("swiglu_backward", ("gate", "up", "dy"), "dgate", "dup"),
-    "softmax": _softmax, "argmax": _argmax, "embedding": _embedding,
+    "softmax": _softmax, "argmax": _argmax, "topk": _topk, "embedding": _embedding,
     "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,
     "attention": _attention, "paged_attention": _paged_attention,

@@ -27,7 +27,7 @@ def twins(kernel: ir.Kernel) -> dict[str, Twin]:
     """Every twin of a program, by the name of its later value; the earliest loop that has it counts."""
     found: dict[str, Twin] = {}
     for nest in structure.nests(kernel):
-        loops = [s for s in nest.loop.body if isinstance(s, ir.Loop) and _is_plain(s, kernel)]
+        loops = [s for s in nest.loop.body if isinstance(s, ir.Loop) and is_plain(s, kernel)]
         for n, second in enumerate(loops):
             for first in loops[:n]:
                 for twin in _between(nest, first, second):
@@ -35,7 +35,7 @@ def twins(kernel: ir.Kernel) -> dict[str, Twin]:
     return found
 
 
-def _is_plain(loop: ir.Loop, kernel: ir.Kernel) -> bool:
+def is_plain(loop: ir.Loop, kernel: ir.Kernel) -> bool:
     """Whether a loop goes once through a whole dimension."""
     axis = loop.axes[0]
     return (
@@ -74,8 +74,10 @@ def _between(nest: structure.Nest, first: ir.Loop, second: ir.Loop) -> list[Twin
                 return op == other and all(same(*pair) for pair in zip(args, others, strict=True))
             case ir.Load(ref), ir.Load(other_ref):
                 pairs = zip(ref.index, other_ref.index, strict=True) if ref.buffer == other_ref.buffer else ()
-                return ref.buffer == other_ref.buffer and ref.buffer not in stored and all(
-                    same(a, b) if isinstance(a, str) and isinstance(b, str) else a == b for a, b in pairs
+                return (
+                    ref.buffer == other_ref.buffer
+                    and ref.buffer not in stored
+                    and all(same(a, b) if isinstance(a, str) and isinstance(b, str) else a == b for a, b in pairs)
                 )
             case ir.Coord(a), ir.Coord(b):
                 return a == renamed.get(b, b)

@@ -54,7 +54,7 @@ class Scope:
         parent = self.ranges[axis.over]
         step = 1 if axis.each else axis.step or 1
         loose = axis.start is not None or axis.stop is not None
-        whole = not loose and parent.size is not None and parent.size % step == 0
+        whole = step == 1 or (not loose and parent.size is not None and parent.size % step == 0)
         grain = (
             1 if loose and axis.stop is not None else math.gcd(parent.size or parent.grain, step) if not loose else 1
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tilewright.emit import cuda_abi
 from tilewright.emit.abi import TensorLayout
-from tilewright.emit.accumulate import uses
-from tilewright.emit.cuda_layouts import AccCols, AccRows, Dist, Layouts, Spread, Wish, spread
+from tilewright.emit.cuda_infer import infer, registers
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
@@ -15,6 +15,7 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_values import Place, Values, is_shared
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
+from tilewright.language.accumulate import uses
 from tilewright.language.printer import head
 from tilewright.machines.machine import Machine
 
@@ -73,7 +74,8 @@ class _Program:
         self.out.line(f"// {head(self.nest)}")
         dots = any(isinstance(s, ir.Copy) for s in ir.walk(self.kernel.body))
         grouped = ir.note(self.nest.notes, "order") == "grouped"
-        for name in (*_HEADERS, *(("copy", "mma") if dots else ()), *(("grid",) if grouped else ()), *(("blocks",) if self.blocks > 1 else ())):
+        more = (("copy", dots), ("mma", dots), ("grid", grouped), ("blocks", self.blocks > 1), ("approx", self.short))
+        for name in (*_HEADERS, *(name for name, wanted in more if wanted)):
             self.out.line(f'#include "tw/{name}.cuh"')
         self.out.line("")
         self.out.line(cuda_abi.args_struct(0, self.words.count))
@@ -86,7 +88,9 @@ class _Program:
     def _body(self) -> None:
         places = self._arguments()
         rings = Rings(self.kernel, places)
-        values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=registers(self.kernel), blocks=self.blocks)
+        held = registers(self.kernel)
+        values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=held, blocks=self.blocks)
+        values.short = self.short
         rings.declare(values)
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
@@ -101,10 +105,16 @@ class _Program:
         if not self.persistent:
             self._tile(f"(int)blockIdx.x{of_cluster}", values)
             return
-        total = " * ".join(self._tiles(a, *self.scope.bounds(a)) for a in self.nest.axes)
-        head = f"int item = blockIdx.x{of_cluster}; item < {total}; item += gridDim.x{of_cluster}"
+        head = f"int item = blockIdx.x{of_cluster}; item < {self._items()}; item += gridDim.x{of_cluster}"
         with self.out.block(f"for ({head})"):
             self._tile("item", values)
+
+    @property
+    def short(self) -> bool:
+        """Whether all results are rounded to 16 bits."""
+        stores = [s.ref.buffer for s in ir.walk(self.nest.body) if isinstance(s, ir.Store)]
+        written = [p.dtype for p in self.kernel.params if p.name in stores]
+        return all(t.bits == 16 for t in written)
 
     @property
     def blocks(self) -> int:
@@ -125,7 +135,29 @@ class _Program:
         for axis in self.nest.axes:
             if axis.name in self.axes.of:
                 self.out.line(values.part(axis.name))
+        if self.ahead:
+            self._then(item, values)
         values.emit(self.nest.body)
+
+    @property
+    def ahead(self) -> int:
+        """Tiles of the grid that loads are fetched ahead; 0 for none."""
+        lets = [s for s in ir.walk(self.nest.body) if isinstance(s, ir.Let)]
+        return max((ir.number(s.notes, "prefetch", 0) for s in lets), default=0)
+
+    def _then(self, item: str, values: Values) -> None:
+        """Where the tile begins that is fetched ahead, and whether there is one."""
+        self.out.line(f"const int then_item = {item} + {self.ahead};")
+        self.out.line(f"const bool has_then = then_item < {self._items()};")
+        values.then = {a.name: f"{a.name}_then" for a in self.nest.axes}
+        self._block("then_item", values.then)
+        for axis in self.nest.axes:
+            if axis.name in self.axes.of:
+                self.out.line(values.part(values.then[axis.name], axis.name))
+
+    def _items(self) -> str:
+        """C++ of how many tiles there are."""
+        return " * ".join(self._tiles(a, *self.scope.bounds(a)) for a in self.nest.axes)
 
     def _arguments(self) -> dict[str, Place]:
         """Tensors, sizes and scalars out of the words."""
@@ -180,16 +212,20 @@ class _Program:
         }.get(param.dtype.name, f"({ctype(param.dtype)}){word}")
         self.out.line(f"const {ctype(param.dtype)} {cname(param.name)} = {text};")
 
-    def _block(self, rest: str) -> None:
-        """Where the tile number `rest` begins: the last axis varies fastest, or groups of rows walk together."""
-        axes = list(self.nest.axes)
+    def _block(self, rest: str, names: Mapping[str, str] | None = None) -> None:
+        """Where the tile number `rest` begins: the last axis varies fastest, or groups of rows walk together.
+
+        `names`: what the axes go by, where it is not this block's own tile.
+        """
+        axes = [replace(a, name=(names or {}).get(a.name, a.name)) for a in self.nest.axes]
         bounds = {a.name: self.scope.bounds(a) for a in axes}
         if ir.note(self.nest.notes, "order") == "grouped":
             counts = [self._tiles(a, *bounds[a.name]) for a in axes[-2:]]
             each = f"{rest} % ({counts[0]} * {counts[1]})" if len(axes) > 2 else rest
             group = ir.number(self.nest.notes, "group", 8)
-            self.out.line(f"const tw::Tile2 tile = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
-            for axis, which in zip(axes[-2:], ("tile.i", "tile.j"), strict=True):
+            tile = "then" if names else "tile"
+            self.out.line(f"const tw::Tile2 {tile} = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
+            for axis, which in zip(axes[-2:], (f"{tile}.i", f"{tile}.j"), strict=True):
                 self._enter(axis, which, *bounds[axis.name])
             rest, axes = f"{rest} / ({counts[0]} * {counts[1]})", axes[:-2]
         for n, axis in reversed(list(enumerate(axes))):
@@ -206,123 +242,11 @@ class _Program:
     def _tiles(self, axis: ir.Axis, low: str, high: str) -> str:
         """C++ of how many tiles of an axis there are, as one operand."""
         step = axis.step or 1
+        if step == 1 and low == "0":
+            return high
         if low == "0" and high.isdigit():
             return str(-(-int(high) // step))
         return f"({high} - {low} + {step - 1}) / {step}".replace(" - 0", "").join("()")
-
-
-def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], threads: int) -> Layouts:
-    """How the axes of all values are spread over the threads of a block."""
-    axes = {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
-    if any(isinstance(s, ir.Copy) for s in ir.walk(kernel.body)):
-        return _of_panels(kernel, axes, threads)
-    runs = _runs(kernel, layouts)
-    wishes = {}
-    for name in _value_axes(kernel):
-        points = (axes[name].step or 1) if name in axes else sizes.get(name)
-        if points is None:
-            raise IllegalDesign(f"{kernel.name}: tiles lie along the whole of {name}, whose size is not fixed")
-        run = runs.get(name, 1)
-        while run > 1 and run // 2 >= points:
-            run //= 2
-        wishes[name] = Wish(max(points, 1), run)
-    for name, same in pieces(kernel).items():  # what lies in registers is dealt alike in every loop over it
-        run = max(wishes[a].run for a in same)
-        wishes |= {a: Wish(wishes[a].points, run) for a in same}
-    lanes = ir.note(kernel.notes, "lanes", ())
-    found = spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
-    blocks = {a.name: ir.number(s.notes, "split", 1) for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
-    wholes = {d: _whole(found.of[same[0]], sizes[d], blocks[same[0]]) for d, same in pieces(kernel).items()}
-    return Layouts({**found.of, **wholes})
-
-
-def registers(kernel: ir.Kernel) -> dict[str, tuple[str, ...]]:
-    """Buffers that lie in registers, with their axes."""
-    allocs = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "register"]
-    return {s.name: tuple(str(d) for d in s.dims) for s in allocs}
-
-
-def pieces(kernel: ir.Kernel) -> dict[str, list[str]]:
-    """For each dimension that lies in registers as a whole the axes of the loops that go through it piece by piece."""
-    held = {d for dims in registers(kernel).values() for d in dims if d in kernel.dims}
-    axes = [a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes]
-    return {d: [a.name for a in axes if a.over == d] for d in sorted(held)}
-
-
-def _whole(piece: Dist, size: int, blocks: int) -> Spread:
-    """How a block's share of a dimension lies in registers whose pieces lie so."""
-    assert isinstance(piece, Spread)
-    return Spread(piece.groups * max(1, -(-size // (piece.points * blocks))), piece.run, piece.low, piece.bits)
-
-
-def _of_panels(kernel: ir.Kernel, axes: Mapping[str, ir.Axis], threads: int) -> Layouts:
-    """Rows and columns of the results of dots whose operands lie in shared memory."""
-    dot = next(s for s in ir.walk(kernel.body) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot))
-    rows, columns = reversed(dot.type.axes) if ir.note(dot.notes, "swap") else dot.type.axes
-    height, width = (axes[a].step or 1 for a in (rows, columns))
-    of: dict[str, Dist] = {}
-    if ir.note(dot.notes, "atom") == "mma":
-        down, across = warp_grid(height, width, threads // 32)
-        of[rows] = AccRows(down, across, height // (16 * down))
-        of[columns] = AccCols(down, across, width // (8 * across))
-    else:
-        bits = threads.bit_length() - 1
-        low = min(bits // 2, (width - 1).bit_length())
-        of[rows] = _of_fma(kernel, rows, height, low, bits - low)
-        of[columns] = _of_fma(kernel, columns, width, 0, low)
-    return Layouts(of)
-
-
-def _of_fma(kernel: ir.Kernel, axis: str, points: int, low: int, bits: int) -> Spread:
-    """Neighbours side by side where they are so in shared memory; else lanes on neighbouring rows of it."""
-    down = any(isinstance(s, ir.Copy) and s.dst.index[-1] == axis for s in ir.walk(kernel.body))
-    run = 4 if down and points >= 4 << bits else 1
-    return Spread(max(1, points // run >> bits), run, low, bits)
-
-
-def warp_grid(height: int, width: int, warps: int) -> tuple[int, int]:
-    """Rows and columns of warps: fragments of 16 rows and 16 columns each, as square as may be.
-
-    Raises IllegalDesign where a tile cannot be dealt to so many warps.
-    """
-    grids = [(w, warps // w) for w in range(1, warps + 1) if warps % w == 0]
-    fitting = [(d, a) for d, a in grids if height % (16 * d) == 0 and width % (16 * a) == 0]
-    if not fitting:
-        raise IllegalDesign(f"a tile of {height} x {width} cannot be dealt to {warps} warps in fragments of 16 x 16")
-    return min(fitting, key=lambda g: (height // g[0] + width // g[1], g))
-
-
-def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, int]:
-    """Neighbours along each axis that one access moves: as noted, and as rows are aligned.
-
-    Rows that are only read need not be aligned: the words that they lie in are.
-    """
-    stored = {i for s in ir.walk(kernel.body) if isinstance(s, ir.Store) for i in s.ref.index}
-    params = {p.name: p for p in kernel.params}
-    runs: dict[str, int] = {}
-    for stmt in ir.walk(kernel.body):
-        ref = stmt.ref if isinstance(stmt, ir.Store) else None
-        if isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Load):
-            ref = stmt.expr.ref
-        if ref is None or ref.buffer not in params:
-            continue
-        bytes_, layout = params[ref.buffer].dtype.bytes, layouts[ref.buffer]
-        for index, stride in zip(ref.index, layout.strides, strict=True):
-            if stride == 1 and isinstance(index, str):
-                vec = ir.number(stmt.notes, "vec", 1)  # type: ignore[union-attr]
-                aligned = vec if index not in stored else min(vec, max(1, layout.align // bytes_))
-                runs[index] = max(runs.get(index, 1), aligned)
-    return runs
-
-
-def _value_axes(kernel: ir.Kernel) -> list[str]:
-    found: dict[str, None] = {}
-    for stmt in ir.walk(kernel.body):
-        if isinstance(stmt, ir.Let):
-            found.update(dict.fromkeys(stmt.type.axes))
-            if isinstance(stmt.expr, (ir.Reduce, ir.Dot)):
-                found[stmt.expr.axis] = None
-    return list(found)
 
 
 def _names_read(kernel: ir.Kernel) -> set[str]:
@@ -336,4 +260,4 @@ def _root(scope: Scope, axis: ir.Axis) -> str:
     return over
 
 
-__all__ = ["emit_simt", "infer"]
+__all__ = ["emit_simt"]

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
-from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
 from tilewright.emit.listing_compute import coord, elementwise, reduce
 from tilewright.emit.listing_page import Names, Span, number, range_text, several, shifted
 from tilewright.emit.listing_places import described, dims_text, places
@@ -25,6 +24,7 @@ from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
+from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
 from tilewright.language.dtypes import i64
 
 _LEGEND = (

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from tilewright.emit import llvm_amx
 from tilewright.emit import llvm_builder as ll
-from tilewright.emit.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
 from tilewright.emit.llvm_dot import emit_dot
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
@@ -16,6 +15,7 @@ from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
 from tilewright.language import ir
+from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
 from tilewright.language.dtypes import i64
 
 

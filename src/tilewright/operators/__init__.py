@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilewright.operators.activation import gelu, silu, swiglu, swiglu_backward
-from tilewright.operators.argmax import argmax
+from tilewright.operators.argmax import argmax, topk
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
 from tilewright.operators.matmul import batched_matmul, gate_up, matmul
@@ -17,7 +17,7 @@ OPERATORS: dict[str, Operator] = {
     op.name: op
     for op in (
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
-        rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax,
+        rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
     )
 }  # fmt: skip
@@ -49,4 +49,5 @@ __all__ = [
     "softmax_backward",
     "swiglu",
     "swiglu_backward",
+    "topk",
 ]

@@ -11,7 +11,16 @@ from tilewright.ops.backend import Launch, using
 from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu, swiglu_backward
 from tilewright.ops.linear import gate_up, linear, matmul
 from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
-from tilewright.ops.rows import add_rmsnorm, argmax, layernorm, rmsnorm, rmsnorm_backward, softmax, softmax_backward
+from tilewright.ops.rows import (
+    add_rmsnorm,
+    argmax,
+    layernorm,
+    rmsnorm,
+    rmsnorm_backward,
+    softmax,
+    softmax_backward,
+    topk,
+)
 
 __all__ = [
     "Launch",
@@ -36,5 +45,6 @@ __all__ = [
     "softmax_backward",
     "swiglu",
     "swiglu_backward",
+    "topk",
     "using",
 ]

@@ -1,4 +1,4 @@
-"""Normalisations, softmax and argmax of the last dimension."""
+"""Normalisations, softmax, argmax and top-k of the last dimension."""
 
 from __future__ import annotations
 
@@ -145,3 +145,24 @@ def argmax(x: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
         return Bound((), out)
     parts = fold_rows({"x": a, "index": index}, len(a.shape) - 1)
     return Bound([bind(operators.argmax, part) for part in parts], out)
+
+
+@op
+def topk(x: Tensor, k: int, *, out: tuple[Tensor, Tensor] | None = None) -> Bound[tuple[Tensor, Tensor]]:
+    """`(values, index)` of the k largest elements of the last dimension, largest first: x[..., D] -> [..., k] each.
+
+    Of equal elements the first comes first; NaN counts as +inf. `index` is i64 (i32 in `out` too). It takes k passes
+    over a row: meant for small k. Raises ArgumentError unless 1 <= k <= D.
+    """
+    given = Operands("topk")
+    a = given.take("x", x, rank=1)
+    if not 1 <= k <= a.shape[-1]:
+        raise ArgumentError(f"topk: k={k} of {a.shape[-1]} elements in x's last dimension; take 1 to {a.shape[-1]}")
+    shape = (*a.shape[:-1], k)
+    first, second = out or (None, None)
+    first, values = given.output(first, x, shape, a.dtype, name="out[0]")
+    second, index = given.output(second, x, shape, i64, name="out[1]", dtypes=INTEGERS)
+    if 0 in a.shape:
+        return Bound((), (first, second))
+    parts = fold_rows({"x": a, "values": values, "index": index}, len(a.shape) - 1)
+    return Bound([bind(operators.topk, part, {}, {"k": k}) for part in parts], (first, second))

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 from tilewright.design.default import Facts, unit_axes
 from tilewright.design.design import Choice, Design
+from tilewright.design.early import early_loads
 from tilewright.design.gpu.mma import legal_panels, staged_product
 from tilewright.design.gpu.product import Product, product
-from tilewright.design.gpu.rows import broken_keeps, default_rows, held
+from tilewright.design.gpu.row_rules import broken_rules
+from tilewright.design.gpu.rows import default_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.legality import Reason
 from tilewright.design.twins import twins
@@ -88,7 +90,7 @@ def _product(s: Shape) -> dict[str, Choice]:
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "prefetch")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -102,7 +104,7 @@ def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     ]
     if dict(design.prefixed("engine")):
         return found or legal_panels(kernel, design, facts)
-    found = found or [Reason("keep", m, "registers have no addresses") for m in broken_keeps(kernel, design, facts)]
+    found = found or broken_rules(kernel, design, facts)
     return found or [
         Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)
     ]
@@ -112,8 +114,9 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     axes = {a.name for a in structure.axes(kernel).values() if not a.each}
     tensors = {p.name for p in kernel.params if p.dims is not None}
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
-    known = {"tile": axes, "unroll": axes, "split": axes, "vec": tensors, "cache": tensors, "atom": dots, "engine": tensors}
-    known["keep"] = set(twins(kernel))
+    known = dict.fromkeys(("tile", "unroll", "split"), axes) | dict.fromkeys(("vec", "cache", "engine"), tensors)
+    known |= {"atom": dots, "keep": set(twins(kernel)), "early": set(early_loads(kernel))}
+    known["prefetch"] = {let.name for let, _ in structure.loads(kernel)}
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
     for name, value in design.decisions:
@@ -159,8 +162,6 @@ def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]
         if points > MOST_REGISTERS * spread:
             tiles = ", ".join(f"tile.{a}={n}" for a, n in sizes.items())
             yield f"{let.name} has {points // spread} elements a thread ({tiles}); {MOST_REGISTERS} is the most"
-    if (taken := held(kernel, design, facts)) > MOST_REGISTERS:
-        yield f"{taken} registers a thread hold what is kept; {MOST_REGISTERS} is the most: take more warps, or keep less"
 
 
 __all__ = ["default_simt", "legal_simt"]

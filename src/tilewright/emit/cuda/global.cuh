@@ -39,12 +39,31 @@ template <class X, class S> struct Picked {
 template <class X, class S> __device__ inline Picked<X, S> picked(const X& index, S stride) { return {index, stride}; }
 
 // How the caches treat an access.
-enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED };
+enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, EVICT_FIRST, EVICT_LAST, AHEAD };
+
+// Sixteen bytes that nobody writes to, past L1, with a word to L2 on how long to keep them.
+template <Cache C> __device__ inline void read_hinted(uint4& w, const void* p) {
+  i64 policy;
+  if constexpr (C == EVICT_FIRST) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  else asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+      : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
+      : "l"(p), "l"(policy));
+}
+__device__ inline void write_hinted(void* p, uint4 w) {
+  i64 policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w), "l"(policy) : "memory");
+}
 
 template <Cache C, int BYTES> struct Reader {
   __device__ static void read(Word<BYTES>& w, const void* p) {
     typedef Word<BYTES> W;
-    if constexpr (C == READ_ONLY) w = __ldg((const W*)p);
+    // ptxas moves a weak load to where its result is used, which for this one is behind a barrier; never a strong one.
+    if constexpr (BYTES == 16 && C == AHEAD)
+      asm volatile("ld.relaxed.cta.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w) : "l"(p) : "memory");
+    else if constexpr (BYTES == 16 && (C == EVICT_FIRST || C == EVICT_LAST)) read_hinted<C>(w, p);
+    else if constexpr (C == READ_ONLY || C == AHEAD) w = __ldg((const W*)p);
     else if constexpr (C == STREAM) w = __ldcs((const W*)p);
     else if constexpr (C == L2_ONLY) w = __ldcg((const W*)p);
     else w = *(const W*)p;
@@ -155,7 +174,8 @@ __device__ inline void write_wide(void* p, uint4 w) {
 template <class W> __device__ inline void write_wide(void* p, W w) { *(W*)p = w; }
 
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
-  if constexpr (C == STREAM) __stcs((W*)p, w);
+  if constexpr (C == EVICT_FIRST && sizeof(W) == 16) write_hinted(p, w);
+  else if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
   else write_wide(p, w);
 }
@@ -244,9 +264,22 @@ __device__ TILE load(const ENDS& ends, const T* from, const TERM&... term) {
     const auto in = [&](int n) { return (true && ... && term.template in<TILE>(f + n * P)); };
     const Vector<T, W> x = read_group<W, cut, C>(ends, p, in);
 #pragma unroll
-    for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
+    for (int n = 0; n < W; ++n) y.v[f + n * P] = nth_of(x, n);
   }
   return y;
+}
+
+// The lines that such a tile lies in, to L2: the thread whose elements begin a line asks for it.
+template <class TILE, int V, class T, class... TERM> __device__ void fetch(const T* from, const TERM&... term) {
+  constexpr int W = width<V, TERM...>(), LINE = 128;
+  const T* base = from + (0 + ... + term.base());
+#pragma unroll
+  for (int f = 0; f < TILE::N; ++f) {
+    if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
+    const T* p = base + (0 + ... + term.template offset<TILE>(f));
+    const bool begins_line = ((unsigned long long)p & (LINE - 1)) < W * sizeof(T);
+    if (begins_line && (true && ... && term.template in<TILE>(f))) asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+  }
 }
 
 // What is stored of a value: a tile's type, or a scalar as a tile without axes.

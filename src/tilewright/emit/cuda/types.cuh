@@ -92,6 +92,17 @@ template <class T, int V> union Vector {
   __device__ Vector() {}
 };
 
+// Element n. Those of two bytes by shifts, which compilers join with what is done to them: to widen a bf16 is one mask.
+template <class T, int V> __device__ inline T nth_of(const Vector<T, V>& x, int n) {
+  if constexpr (sizeof(T) == 2 && V > 1) {
+    T y;
+    *(unsigned short*)&y = (unsigned short)(x.half[n / 2] >> 16 * (n % 2));
+    return y;
+  } else {
+    return x.element[n];
+  }
+}
+
 // Neighbouring values of any type as elements of type `To`.
 template <class To, class From, int V> __device__ inline Vector<To, V> packed(const From (&x)[V]) {
   Vector<To, V> y;

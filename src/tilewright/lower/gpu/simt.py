@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.early import load_early
 from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
@@ -24,7 +25,9 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
             case ir.Loop():
                 return _loop(stmt, design)
             case ir.Let(name, _, ir.Load(ref)):
-                return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
+                notes = _access(stmt.notes, ref.buffer, design)
+                ahead = design.number(f"prefetch.{name}", 0)
+                return replace(stmt, notes=ir.with_notes(notes, prefetch=ahead) if ahead else notes)
             case ir.Let(name, _, ir.Dot()):
                 notes = ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}", "fma")))
                 return replace(stmt, notes=ir.with_notes(notes, swap=True) if design.get("swap") else notes)
@@ -33,7 +36,7 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
             case _:
                 return stmt
 
-    kernel = keep(kernel, design, "register")
+    kernel = load_early(keep(kernel, design, "register"), design)
     kernel = ring(replace(kernel, body=rewrite(kernel.body, change)), design, facts)
     body = tuple(_bound(s, design) for s in kernel.body)
     notes = ir.with_notes(

@@ -1,4 +1,4 @@
-"""Patterns of a loop body that the emitters turn into accumulation in place.
+"""Patterns of a loop body that designs and emitters know as accumulation in place.
 
 `acc := acc + dot(a, b)` needs no product tile: the products go straight into the accumulator. A sum
 along vector lanes into a tile that the body reads nowhere else can stay spread over the lanes until
