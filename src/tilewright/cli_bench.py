@@ -105,6 +105,34 @@ def bench_gemm(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
 
 
+@app.command(name="rows")
+def bench_rows(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: gpu_rows, gpu_rows_backward, "
+            "gpu_rows_few, gpu_rows_long, gpu_rows_odd."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda; for row operators on this host's CPU see bench cpu.")] = "cuda",
+    trials: Annotated[int, typer.Option(min=0, help="Trials of each search; 0 for the default design alone.")] = 16,
+    save: Save = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time row operators on this host's GPU against torch.compile, eager torch and the copy of a tensor."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.bench.rows_jobs import RowsRequest, rows_jobs
+    from tilewright.machines import nvidia
+
+    if device != "cuda":
+        raise ArgumentError(f"--device {device}: rows are timed on cuda here; on the CPU by bench cpu --only rows")
+    jobs = rows_jobs(RowsRequest(only, trials))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "rows-gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
+
+
 @app.command(name="serve")
 def bench_serve(
     only: Annotated[

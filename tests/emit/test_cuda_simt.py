@@ -10,6 +10,7 @@ import pytest
 
 from tilewright.build.nvrtc import compile_cuda, missing
 from tilewright.design.default import Facts
+from tilewright.design.gpu.rows import fixed_dims
 from tilewright.design.gpu.simt import default_simt, legal_simt
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_simt import emit_simt
@@ -26,8 +27,13 @@ SIZES = {"M": 512, "N": 1024, "K": 1024, "D": 4096, "B": 2, "S": 16, "H": 8, "R"
          "T": 512, "L": 32, "V": 1000, "Q": 32}  # fmt: skip
 
 
-def built(name, element="bf16", machine="h200", align=16, columns=(), options=None, present=(), **sizes):
-    """(module, cubin and report) of an operator's default design; `columns` are tensors stored by columns."""
+def built(
+    name, element="bf16", machine="h200", align=16, columns=(), options=None, present=(), any_length=False, **sizes
+):
+    """(module, cubin and report) of an operator's default design; `columns` are tensors stored by columns.
+
+    With `any_length` the length of rows is no part of the kernel.
+    """
     operator = OPERATORS[name]
     kernel = operator.kernel.trace(dtypes_of(operator.kernel, element, present), options=options)
     known = {"D": 64, **sizes} if "attention" in name else {"D": 128, **sizes} if "cache" in name else sizes
@@ -35,14 +41,14 @@ def built(name, element="bf16", machine="h200", align=16, columns=(), options=No
     tensors = {p.name: p.dims for p in kernel.params if p.dims}
     unit = {t: (len(dims) - (2 if t in columns else 1),) for t, dims in tensors.items()}
     aligned = frozenset(tensors) if align >= 16 else frozenset()
-    facts = Facts(sizes, unit, Machine.named(machine), aligned)
+    whole = {a for s in ir.walk(kernel.body) if isinstance(s, ir.Let) for a in s.type.axes if a in kernel.dims}
+    fixed = {d: n for d, n in sizes.items() if d in whole or (d in fixed_dims(kernel) and not any_length)}
+    facts = Facts(sizes, unit, Machine.named(machine), aligned, frozenset(fixed))
     design = default_simt(kernel, facts)
     assert legal_simt(kernel, design, facts) == []
     layouts = {
         t: TensorLayout(tuple(1 if d in unit[t] else None for d in range(len(tensors[t]))), align) for t in tensors
     }
-    whole = {a for s in ir.walk(kernel.body) if isinstance(s, ir.Let) for a in s.type.axes if a in kernel.dims}
-    fixed = {d: n for d, n in sizes.items() if d in whole}
     module = emit_simt(lower_simt(kernel, design, facts), layouts, fixed, facts.machine)
     return module, compile_cuda(module.source, module.entry, MACHINES[machine])
 

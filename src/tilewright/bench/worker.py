@@ -130,6 +130,15 @@ def gemm_ladder(threads: int) -> Iterator[Result]:
     yield from measure_hgemm()
 
 
+def rows(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
+    """Row operators on the GPU, searched and timed beside torch; `cases` are [family, name]."""
+    from tilewright.bench.rows import Effort, measure_rows
+    from tilewright.bench.rows_cases import row_cases
+
+    wanted = {(family, name) for family, name in cases}
+    yield from measure_rows([c for c in row_cases() if (c.family, c.name) in wanted], Effort(trials))
+
+
 def serve_padding(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
     """Ragged batches beside padded ones."""
     from tilewright.bench.serve_padding import padding_results
@@ -165,6 +174,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "gemm": gemm,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
+    "rows": rows,
     "serve_padding": serve_padding,
     "serve_dynamic": serve_dynamic,
     "serve_learn": serve_learn,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tilewright.emit import cuda_abi
 from tilewright.emit.abi import TensorLayout
@@ -135,25 +134,7 @@ class _Program:
         for axis in self.nest.axes:
             if axis.name in self.axes.of:
                 self.out.line(values.part(axis.name))
-        if self.ahead:
-            self._then(item, values)
         values.emit(self.nest.body)
-
-    @property
-    def ahead(self) -> int:
-        """Tiles of the grid that loads are fetched ahead; 0 for none."""
-        lets = [s for s in ir.walk(self.nest.body) if isinstance(s, ir.Let)]
-        return max((ir.number(s.notes, "prefetch", 0) for s in lets), default=0)
-
-    def _then(self, item: str, values: Values) -> None:
-        """Where the tile begins that is fetched ahead, and whether there is one."""
-        self.out.line(f"const int then_item = {item} + {self.ahead};")
-        self.out.line(f"const bool has_then = then_item < {self._items()};")
-        values.then = {a.name: f"{a.name}_then" for a in self.nest.axes}
-        self._block("then_item", values.then)
-        for axis in self.nest.axes:
-            if axis.name in self.axes.of:
-                self.out.line(values.part(values.then[axis.name], axis.name))
 
     def _items(self) -> str:
         """C++ of how many tiles there are."""
@@ -212,20 +193,16 @@ class _Program:
         }.get(param.dtype.name, f"({ctype(param.dtype)}){word}")
         self.out.line(f"const {ctype(param.dtype)} {cname(param.name)} = {text};")
 
-    def _block(self, rest: str, names: Mapping[str, str] | None = None) -> None:
-        """Where the tile number `rest` begins: the last axis varies fastest, or groups of rows walk together.
-
-        `names`: what the axes go by, where it is not this block's own tile.
-        """
-        axes = [replace(a, name=(names or {}).get(a.name, a.name)) for a in self.nest.axes]
+    def _block(self, rest: str) -> None:
+        """Where the tile number `rest` begins: the last axis varies fastest, or groups of rows walk together."""
+        axes = list(self.nest.axes)
         bounds = {a.name: self.scope.bounds(a) for a in axes}
         if ir.note(self.nest.notes, "order") == "grouped":
             counts = [self._tiles(a, *bounds[a.name]) for a in axes[-2:]]
             each = f"{rest} % ({counts[0]} * {counts[1]})" if len(axes) > 2 else rest
             group = ir.number(self.nest.notes, "group", 8)
-            tile = "then" if names else "tile"
-            self.out.line(f"const tw::Tile2 {tile} = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
-            for axis, which in zip(axes[-2:], (f"{tile}.i", f"{tile}.j"), strict=True):
+            self.out.line(f"const tw::Tile2 tile = tw::grouped_order<{group}>({each}, {counts[0]}, {counts[1]});")
+            for axis, which in zip(axes[-2:], ("tile.i", "tile.j"), strict=True):
                 self._enter(axis, which, *bounds[axis.name])
             rest, axes = f"{rest} / ({counts[0]} * {counts[1]})", axes[:-2]
         for n, axis in reversed(list(enumerate(axes))):

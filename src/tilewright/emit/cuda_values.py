@@ -75,14 +75,10 @@ class Values:
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
     blocks: int = 1  # of a cluster, which share the loops that are bound to it
     short: bool = False  # whether all results are rounded to 16 bits
-    then: dict[str, str] = field(
-        default_factory=dict
-    )  # the axes of the grid -> those of the tile that is fetched ahead
     _mutable: frozenset[str] = frozenset()
     _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _parts: dict[str, Accumulation] = field(default_factory=dict)  # reductions that are added thread by thread
     _waiting: set[str] = field(default_factory=set)  # loads that are asked for before any of them is used
-    _now: dict[str, str] = field(default_factory=dict)  # names that axes go by while an address is written
     _shared: bool = False  # inside a loop that the blocks of a cluster share
 
     def emit(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -143,14 +139,11 @@ class Values:
         axes = ", ".join(f"axis::{a}" for a in self.layouts.order(type_.axes))
         return f"tw::Tile<{ctype(type_.dtype)}, {axes}>"
 
-    def part(self, axis: str, of: str = "") -> str:
-        """The declaration of the `tw::Part` that an axis with values on it needs, its tile being in scope.
-
-        `of`: the axis whose distribution it has, where that is another.
-        """
-        now, dist = self.scope[axis], self.layouts.of[of or axis]
+    def part(self, axis: str) -> str:
+        """The declaration of the `tw::Part` that an axis with values on it needs, its tile being in scope."""
+        now, dist = self.scope[axis], self.layouts.of[axis]
         edge = 0 if now.size == dist.points else now.grain
-        return f"const tw::Part<axis::{of or axis}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
+        return f"const tw::Part<axis::{axis}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
 
     def condition(self, cond: str, axis: str) -> str:
         """Whether this is the first (last) tile of an axis."""
@@ -274,8 +267,6 @@ class Values:
         if ref.buffer in self.registers:
             return self._registers(ref, let.type)
         place = self.places[ref.buffer]
-        if ir.note(let.notes, "prefetch"):
-            self._fetch(place, ref, let.type)
         at, terms, most = self._address(place, ref, let.type.axes)
         if not let.type.axes:
             return f"{at[0]}[{at[1]}]" if at[1] else f"*{at[0]}"
@@ -286,15 +277,6 @@ class Values:
             most, cache = _WIDEST // place.dtype.bytes, "tw::UNALIGNED"
         ends = place.ends if place.readonly and place.ends else "tw::Unknown{}"
         return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([ends, _sum(at), *terms])})"
-
-    def _fetch(self, place: Place, ref: ir.Ref, type_: ir.TileType) -> None:
-        """The same of a later tile of the grid, to L2, if there is one."""
-        if not type_.axes:
-            return
-        self._now = self.then
-        at, terms, most = self._address(place, ref, type_.axes)
-        self._now = {}
-        self.out.line(f"if (has_then) tw::fetch<{self.tile(type_)}, {most}>({', '.join([_sum(at), *terms])});")
 
     def _whole_words(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> bool:
         """Whether threads hold runs of 16 bytes along the unit stride, wherever these begin."""
@@ -341,14 +323,14 @@ class Values:
                 picked.append(f"tw::picked({self.name(index)}, {stride})")
                 continue
             if isinstance(index, str) and index in axes:
-                terms[index] = f"tw::by({self._named(index)}, {'tw::unit' if stride == '1' else stride})"
+                terms[index] = f"tw::by({cname(index)}, {'tw::unit' if stride == '1' else stride})"
                 if stride == "1":
                     most = self._neighbours(place, index)
             elif (point := self._point(index)) != "0":
                 fixed.append(_times(point, stride))
             if origin not in (None, "0"):
                 fixed.append(f"-{_times(str(origin), stride)}")
-        masks = [f"tw::by({self._named(a)}, 0)" for a in self.layouts.order(axes) if a not in terms]
+        masks = [f"tw::by({cname(a)}, 0)" for a in self.layouts.order(axes) if a not in terms]
         ordered = [terms[a] for a in self.layouts.order(terms)]
         offset = " + ".join(fixed).replace("+ -", "- ")
         return (place.pointer, offset), [*ordered, *masks, *picked], most
@@ -364,11 +346,7 @@ class Values:
     def _point(self, index: ir.Index) -> str:
         if isinstance(index, int):
             return str(index)
-        return self.name(index) if index in self.types else self.scope[self._now.get(index, index)].start
-
-    def _named(self, axis: str) -> str:
-        """The C++ name of the part of an axis that an address is of."""
-        return cname(self._now.get(axis, axis))
+        return self.name(index) if index in self.types else self.scope[index].start
 
     # --------------------------------------------------------------------------------------------------- loops
     def loop(self, loop: ir.Loop) -> None:

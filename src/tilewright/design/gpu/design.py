@@ -39,10 +39,12 @@ def default_gpu(kernel: ir.Kernel, facts: Facts) -> Design:
 
 
 def draw_gpu(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
-    """A whole design: drawn where the program is a product for the matrix unit, else its default one."""
+    """A whole design: drawn where the program is a product for the matrix unit or one of rows, else its default one."""
     found = product(kernel)
     if isinstance(found, str):
-        return default_gpu(kernel, facts)
+        from tilewright.design.gpu.simt import draw_simt
+
+        return draw_simt(kernel, facts, pick)
     packs = worth_packing(found, facts)
     return with_packs(draw_product(found, as_packed(kernel, facts, packs), pick), packs)
 

@@ -126,17 +126,10 @@ def _caches(r: Rows) -> Iterator[str]:
             yield f"cache.{tensor}={policy}: takes one of {', '.join(CACHES)}"
 
 
-def _ahead(r: Rows) -> Iterator[str]:
-    for load, tiles in r.design.prefixed("prefetch"):
-        if not isinstance(tiles, int) or isinstance(tiles, bool) or tiles < 1:
-            yield f"prefetch.{load}={tiles}: takes how many tiles of the grid a load is fetched ahead, 1 or more"
-
-
 RULES: tuple[Rule[Rows], ...] = (
     Rule("keep", "registers have no addresses: each loop must find its pieces where another left them", _keeps),
     Rule("held", "a row that stays takes registers for as long as it stays", _held),
     Rule("split", "blocks of a cluster join what they have added up, and nothing else", _splits),
-    Rule("ahead", "a tile of the grid that is fetched ahead has a number", _ahead),
     Rule("cache", "a policy is an instruction's", _caches),
 )
 

@@ -1,35 +1,191 @@
-"""Default designs of rows: nests without dots, whose lanes lie along what has stride one."""
+"""Designs of rows: nests without dots, whose lanes lie along what has stride one. Default and draws by one description.
+
+Each choice lists its options with the best guess first, by closed forms over sizes and machine: the default design
+takes the first of each, a draw any.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
 from tilewright.design.default import unit_axes
-from tilewright.design.design import Choice
-from tilewright.design.gpu.shape import Shape, power
+from tilewright.design.design import Choice, Design
+from tilewright.design.early import early_loads
+from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.pick import Pick
+from tilewright.design.twins import twins
+from tilewright.language import ir
+
+T = TypeVar("T")
+Decisions = dict[str, Choice]
+
+MOST_THREADS = 1024
+_LONG = 1 << 16
+"""Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
 
 
-def default_rows(s: Shape) -> dict[str, Choice]:
-    """Lanes along what has stride one, then along rows; a block has several rows where they are short."""
-    counts = unit_axes(s.kernel, s.facts)
-    along = [a for a in s.serial if counts.get(a.name)] or [a for a in s.parallel if counts.get(a.name) and not s.whole]
-    length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
-    lanes = max(1, min(256, power(-(-length // s.run))))
-    threads = max(128, lanes)
-    spare = threads // lanes
-    decisions: dict[str, Choice] = {"warps": threads // 32}
+def default_rows(s: Shape) -> Decisions:
+    """The first option of every choice."""
+    return _described(s, _first)
+
+
+def draw_rows(s: Shape, pick: Pick) -> Design:
+    """A design of a nest of rows, legal or not."""
+    return Design.of(_described(s, pick) | s.widths())
+
+
+def _first(what: str, options: Sequence[T], /) -> T:
+    return options[0]
+
+
+def _described(s: Shape, pick: Pick) -> Decisions:
+    unit = unit_axes(s.kernel, s.facts)
+    walked, across = ([a for a in axes if unit.get(a.name)] for axes in (s.serial, s.parallel))
+    if walked and max(unit[a.name] for a in walked) >= max((unit[a.name] for a in across), default=0):
+        return _Walked(s, walked).described(pick)
+    if s.serial and not s.whole:
+        return _columns(s, across, pick)
+    return _flat(s, [] if s.whole else across, pick)
+
+
+# ------------------------------------------------------------------------------------- loops that walk over rows
+@dataclass(frozen=True)
+class _Walked:
+    """A nest whose serial loops walk over rows, once or several times."""
+
+    s: Shape
+    along: list[ir.Axis]
+
+    @property
+    def length(self) -> int:
+        """Elements of a row."""
+        return max(self.s.size(a) for a in self.along)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all blocks."""
+        return self.s.count
+
+    @property
+    def fixed(self) -> bool:
+        """Whether rows have a length that is part of the kernel."""
+        return all(a.over in self.s.facts.fixed and self.s.facts.sizes.get(a.over, 0) > 0 for a in self.along)
+
+    @property
+    def few(self) -> bool:
+        """Whether SMs are left without a row."""
+        return self.rows <= self.s.facts.machine.cores
+
+    def described(self, pick: Pick) -> Decisions:
+        """Threads of a row, rows of a block, what stays in registers, and who shares a row."""
+        s, blocks = self.s, pick("split", self._blocks())
+        accesses = pick("accesses", _around(8 if blocks > 1 else 1 if self.few else 4, 1, 8))
+        share = -(-self.length // blocks)
+        lanes = max(1, min(MOST_THREADS if self.fixed else 256, power(-(-share // (s.run * accesses)))))
+        threads = max(lanes, pick("threads", (128, 256)) if lanes < 128 else lanes)
+        found: Decisions = {"warps": threads // 32}
+        found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
+        rest, spare = [a for a in (*s.serial, *s.parallel) if a not in self.along], threads // lanes
+        for axis in rest:
+            found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare)
+            spare = max(1, spare // tile)
+        found["lanes"] = (*s.whole, *(a.name for a in self.along), *(a.name for a in rest))
+        if blocks > 1:
+            found |= {f"split.{a.name}": blocks for a in self.along}
+        return found | self._stays(pick, share, threads)
+
+    def _blocks(self) -> tuple[int, ...]:
+        """Blocks of a cluster that share a row: several where rows are long and few."""
+        most = int(dict(self.s.facts.machine.limits).get("max_cluster_blocks", 1))
+        if most == 1 or not self.s.sums_only(self.along):
+            return (1,)
+        long = self.length * VECTOR // self.s.run >= _LONG
+        best = most if long and self.rows <= 8 * self.s.facts.machine.cores else 1
+        return _around(best, 1, most)
+
+    def _stays(self, pick: Pick, share: int, threads: int) -> Decisions:
+        """What stays in registers, and what is loaded before it is needed."""
+        if not self.fixed or share * 2 > threads * 128:
+            return {}
+        found: Decisions = {}
+        if pick("keep", (True, False)):
+            found |= {f"keep.{name}": True for name, t in twins(self.s.kernel).items() if not t.is_computed}
+        early = early_loads(self.s.kernel)
+        if len(early) > 0 and pick("early", (self.few, not self.few)):
+            found |= {f"early.{name}": True for name in early}
+        if not self.few and pick("persistent", (False, True)):
+            found["persistent"] = True
+        return found
+
+
+# ------------------------------------------------------------------------------ sums over rows, column by column
+def _columns(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
+    """Lanes on columns side by side, other threads on rows; blocks of a cluster share the rows."""
+    machine, columns = s.facts.machine, math.prod(s.size(a) for a in along)
+    most = int(dict(machine.limits).get("max_cluster_blocks", 1))
+    split = pick("split", _around(most, 1, most)) if s.sums_only(s.serial) else 1
+    lanes = pick("lanes", _around(32 if split > 1 else 8, 8, 32))
+    warps, deep = pick("warps", (16, 8, 4)), pick("accesses", (4, 2, 1))
+    lanes = min(lanes, power(-(-columns // s.run)))
+    found: Decisions = {"warps": warps}
     for axis in along:
-        deep = 2 if axis in s.parallel and not s.serial and s.size(axis) > lanes * s.run else 1
-        decisions[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * deep)
-    others = [a for a in (*s.serial, *s.parallel) if a not in along]
-    rows: list[str] = []
-    for axis in others:
+        found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run)
+    for axis in s.serial:
+        found[f"tile.{axis.name}"] = min(power(s.size(axis)), 32 * warps // lanes * deep)
+        if split > 1:
+            found[f"split.{axis.name}"] = split
+    rest = [a for a in s.parallel if a not in along]
+    found |= {f"tile.{a.name}": 1 for a in rest}
+    found["lanes"] = (*(a.name for a in along), *(a.name for a in (*s.serial, *rest)))
+    return found
+
+
+# ----------------------------------------------------------------------------------- element by element, and heads
+def _flat(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
+    """A piece of a row, or some whole rows, for each block: nothing passes from one thread to another."""
+    length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
+    many = s.count * length > 4 * s.facts.machine.cores * s.run * 256
+    threads = pick("threads", _around(64 if s.whole and many and not s.serial else 128, 64, 512))
+    lanes = max(1, min(threads, power(-(-length // s.run))))
+    accesses = pick("accesses", _around(1 if along or not many or s.serial else 4, 1, 8))
+    found: Decisions = {"warps": max(1, threads // 32)}
+    for axis in along:
+        found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * accesses)
+    spare, rest = threads // lanes, [a for a in (*s.serial, *s.parallel) if a not in along]
+    deep = 1 if along else accesses
+    for axis in rest:
         inner = axis in s.serial
-        free = spare if inner or not any(a in s.serial for a in others) else 1
-        decisions[f"tile.{axis.name}"] = min(power(s.size(axis)), free)
-        rows.append(axis.name)
+        free = spare * deep if inner or not s.serial else 1
+        found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), free)
         if not inner:
-            spare = max(1, spare // int(decisions[f"tile.{axis.name}"]))  # type: ignore[arg-type]
-    decisions["lanes"] = (*s.whole, *(a.name for a in along), *rows)
-    return decisions
+            spare, deep = max(1, spare // tile), 1
+    found["lanes"] = (*s.whole, *(a.name for a in along), *(a.name for a in rest))
+    return found
 
 
-__all__ = ["default_rows"]
+def _around(best: int, low: int, high: int) -> tuple[int, ...]:
+    """Powers of two near `best`, itself first."""
+    near = (best, 2 * best, best // 2, 4 * best, best // 4)
+    return tuple(dict.fromkeys(n for n in near if low <= n <= high)) or (best,)
+
+
+def fixed_dims(kernel: ir.Kernel) -> tuple[str, ...]:
+    """Dims of a program of rows whose size is best a part of the kernel: how long rows are, not how many.
+
+    They are what tiles lie along, but for the first dimension of any tensor, which counts rows, tokens or entries.
+    """
+    loops = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop)]
+    if any(isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot) for s in ir.walk(kernel.body)):
+        return ()
+    counted = {p.dims[0] for p in kernel.params if p.dims is not None and len(p.dims) > 1}
+    return _unique(a.over for s in loops for a in s.axes if not a.each and a.over not in counted)
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+__all__ = ["default_rows", "draw_rows", "fixed_dims"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tilewright.design.default import Facts
+from tilewright.design.design import Choice
 from tilewright.language import ir, structure
+from tilewright.language.accumulate import find_accumulations
 
 VECTOR = 16
 """Bytes of the widest access."""
@@ -46,6 +49,27 @@ class Shape:
     def size(self, axis: ir.Axis) -> int:
         """How long an axis is."""
         return max(1, self.facts.size(self.kernel, axis))
+
+    @property
+    def count(self) -> int:
+        """Points of all axes dealt to the grid: rows, tokens, heads."""
+        return math.prod(self.size(a) for a in self.nest.loop.axes)
+
+    def sums_only(self, axes: list[ir.Axis]) -> bool:
+        """Whether all that the loops over `axes` carry are sums, maxima and minima: parts of a loop could join them."""
+        names = {a.name for a in axes}
+        inside = [s for s in ir.walk(self.nest.loop.body) if isinstance(s, ir.Loop)]
+        loops = [s for s in inside if names & {a.name for a in s.axes}]
+        for loop in loops:
+            sums = {a.target for a in find_accumulations(loop.body).values()}
+            if any(isinstance(s, ir.Assign) and s.name not in sums for s in ir.walk(loop.body)):
+                return False
+        return all(len(loop.axes) == 1 for loop in loops)
+
+    def widths(self) -> dict[str, Choice]:
+        """Accesses as wide as they may be, of every tensor that has a stride of one."""
+        tensors = [p for p in self.kernel.params if self.facts.unit.get(p.name) and p.dims]
+        return {f"vec.{p.name}": max(1, VECTOR // p.dtype.bytes) for p in tensors}
 
     @property
     def run(self) -> int:

@@ -15,9 +15,10 @@ from tilewright.design.early import early_loads
 from tilewright.design.gpu.mma import legal_panels, staged_product
 from tilewright.design.gpu.product import Product, product
 from tilewright.design.gpu.row_rules import broken_rules
-from tilewright.design.gpu.rows import default_rows
+from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.legality import Reason
+from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 
@@ -34,10 +35,13 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
         return Design.of(staged)
     decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else default_rows(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
-    for p in kernel.params:
-        if facts.unit.get(p.name) and p.dims:
-            decisions[f"vec.{p.name}"] = max(1, VECTOR // p.dtype.bytes)
-    return Design.of(decisions)
+    return Design.of(decisions | shape.widths())
+
+
+def draw_simt(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
+    """A whole design: drawn where the program is one of rows, else its default one."""
+    nest = structure.nests(kernel)[0]
+    return default_simt(kernel, facts) if nest.dots else draw_rows(Shape(kernel, nest, facts), pick)
 
 
 def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
@@ -90,7 +94,7 @@ def _product(s: Shape) -> dict[str, Choice]:
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "prefetch")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -116,7 +120,6 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
     known = dict.fromkeys(("tile", "unroll", "split"), axes) | dict.fromkeys(("vec", "cache", "engine"), tensors)
     known |= {"atom": dots, "keep": set(twins(kernel)), "early": set(early_loads(kernel))}
-    known["prefetch"] = {let.name for let, _ in structure.loads(kernel)}
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
     for name, value in design.decisions:
@@ -164,4 +167,4 @@ def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]
             yield f"{let.name} has {points // spread} elements a thread ({tiles}); {MOST_REGISTERS} is the most"
 
 
-__all__ = ["default_simt", "legal_simt"]
+__all__ = ["default_simt", "draw_simt", "legal_simt"]

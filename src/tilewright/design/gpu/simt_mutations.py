@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mutations import Deepen, OrderTiles, changed
+from tilewright.design.gpu.row_mutations import suggested_rows
 from tilewright.design.mutation import Illegal, Mutation, Named, SetTile, Unroll
 from tilewright.language import ir, structure
 
@@ -118,6 +119,8 @@ def suggested_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[
         yield from _panels(design, engines)
     else:
         yield from _threads(kernel, design)
+        if not any(isinstance(v.expr, ir.Dot) for v in structure.lets(kernel).values()):
+            yield from suggested_rows(kernel, design)
 
 
 def _panels(design: Design, engines: dict[str, Choice]) -> Iterator[Mutation]:

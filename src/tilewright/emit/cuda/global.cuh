@@ -269,19 +269,6 @@ __device__ TILE load(const ENDS& ends, const T* from, const TERM&... term) {
   return y;
 }
 
-// The lines that such a tile lies in, to L2: the thread whose elements begin a line asks for it.
-template <class TILE, int V, class T, class... TERM> __device__ void fetch(const T* from, const TERM&... term) {
-  constexpr int W = width<V, TERM...>(), LINE = 128;
-  const T* base = from + (0 + ... + term.base());
-#pragma unroll
-  for (int f = 0; f < TILE::N; ++f) {
-    if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
-    const T* p = base + (0 + ... + term.template offset<TILE>(f));
-    const bool begins_line = ((unsigned long long)p & (LINE - 1)) < W * sizeof(T);
-    if (begins_line && (true && ... && term.template in<TILE>(f))) asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-  }
-}
-
 // What is stored of a value: a tile's type, or a scalar as a tile without axes.
 template <class X> struct AsTile { typedef Tile<X> type; };
 template <class T, class... A> struct AsTile<Tile<T, A...>> { typedef Tile<T, A...> type; };

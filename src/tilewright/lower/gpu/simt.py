@@ -25,9 +25,7 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
             case ir.Loop():
                 return _loop(stmt, design)
             case ir.Let(name, _, ir.Load(ref)):
-                notes = _access(stmt.notes, ref.buffer, design)
-                ahead = design.number(f"prefetch.{name}", 0)
-                return replace(stmt, notes=ir.with_notes(notes, prefetch=ahead) if ahead else notes)
+                return replace(stmt, notes=_access(stmt.notes, ref.buffer, design))
             case ir.Let(name, _, ir.Dot()):
                 notes = ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}", "fma")))
                 return replace(stmt, notes=ir.with_notes(notes, swap=True) if design.get("swap") else notes)

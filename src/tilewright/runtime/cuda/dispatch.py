@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from tilewright.build.cuda_kernel import CudaBinary, build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.gpu.rows import fixed_dims
 from tilewright.errors import (
     ArgumentError,
     BookWarning,
@@ -30,7 +31,7 @@ from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch, layout_on_gpu
 from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program
 
-_kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int], GpuKernel] = {}
+_kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int, tuple[str, ...]], GpuKernel] = {}
 _chosen: dict[tuple[Any, ...], GpuKernel | None] = {}
 _by_request: dict[tuple[Request, int], GpuKernel] = {}
 _compiling = threading.Lock()
@@ -45,7 +46,9 @@ def bind(
     with driver.inside(device):  # a thread of the caller's may have no context yet
         kernel = chosen_for(program, layouts, sizes, device)
         if kernel is None:
-            kernel = kernel_for(program, layouts, program.significant(sizes), device)
+            fixed = _fixed(program, sizes)
+            known = dict(program.significant(dict(sizes))) | {d: sizes[d] for d in fixed}
+            kernel = kernel_for(program, layouts, tuple(known.items()), device, fixed)
         return kernel.bind(buffers, scalars, sizes)
 
 
@@ -83,15 +86,36 @@ def forget_chosen() -> None:
     _chosen.clear()
 
 
-def kernel_for(program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int) -> GpuKernel:
+MOST_LENGTHS = 32
+"""Lengths of rows that a program gets kernels of their own for; further ones share a kernel that takes any."""
+_lengths: dict[Program, set[tuple[int, ...]]] = {}
+
+
+def _fixed(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Dims whose sizes become a part of the kernel: how long rows are, unless a program meets too many lengths."""
+    dims = _fixed_dims(program)
+    known, now = _lengths.setdefault(program, set()), tuple(sizes[d] for d in dims)
+    if now not in known and len(known) < MOST_LENGTHS:
+        known.add(now)
+    return dims if now in known else ()
+
+
+@lru_cache(maxsize=1024)
+def _fixed_dims(program: Program) -> tuple[str, ...]:
+    return fixed_dims(program.kernel)
+
+
+def kernel_for(
+    program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int, fixed: tuple[str, ...] = ()
+) -> GpuKernel:
     """The kernel for these sizes: the design they call for, compiled once however many sizes share it."""
-    key = (program, layouts, sizes, device)
+    key = (program, layouts, sizes, device, fixed)
     found = _kernels.get(key)
     if found is None:
         with _compiling:
             found = _kernels.get(key)
             if found is None:
-                request = requested(program, layouts, dict(sizes), machine(device))
+                request = requested(program, layouts, dict(sizes), machine(device), fixed=fixed)
                 found = _kernels[key] = loaded(request, device)
     return found
 

@@ -19,6 +19,10 @@ _QUEUED = 8
 """Rounds in flight: enough to hide the host, few enough for the driver's queue of launches."""
 
 
+_PAUSE = 300_000
+"""Cycles of the GPU's clock, about 170 microseconds: longer than any call is in Python."""
+
+
 def compare(
     candidates: Mapping[str, Callable[[], object]],
     *,
@@ -26,11 +30,13 @@ def compare(
     poison: Callable[[], object] | None = None,
     flush: bool = True,
     control: bool = True,
+    pause: bool = False,
 ) -> Comparison:
     """Time `candidates` against each other for `rounds` rounds (at least MIN_ROUNDS).
 
     `poison` is queued before every sample (let it fill the outputs with NaN, so that a kernel which does not write is
-    found by the check afterwards). Raises ArgumentError for no candidate.
+    found by the check afterwards). With `pause` the GPU idles before every sample until the host has surely queued the
+    call, for calls that cost the host more than they cost the GPU. Raises ArgumentError for no candidate.
     """
     if not candidates or CONTROL in candidates:
         raise ArgumentError(f"compare needs at least one candidate, and none may be called {CONTROL!r}")
@@ -42,7 +48,7 @@ def compare(
     turns = rotations(tuple(entries))
     left = max(rounds, MIN_ROUNDS)
     while left > 0:
-        queued = [_round(next(turns), entries, poison, flush) for _ in range(min(left, _QUEUED))]
+        queued = [_round(next(turns), entries, poison, flush, pause) for _ in range(min(left, _QUEUED))]
         left -= len(queued)
         for events in queued:
             for name, (start, stop) in events.items():
@@ -64,6 +70,7 @@ def _round(
     entries: Mapping[str, Callable[[], object]],
     poison: Callable[[], object] | None,
     flush: bool,
+    pause: bool = False,
 ) -> dict[str, tuple[Any, Any]]:
     import torch
 
@@ -73,6 +80,8 @@ def _round(
             poison()
         if flush:
             flush_l2()
+        if pause:
+            torch.cuda._sleep(_PAUSE)
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         entries[name]()
