@@ -11,7 +11,9 @@ import torch
 from tilewright.build.cuda_kernel import CudaBinary
 from tilewright.build.kernel_cache import Request
 from tilewright.build.nvrtc import compile_cuda
+from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.rows import fixed_dims
 from tilewright.emit.cuda_simt import emit_simt
 from tilewright.language.interpreter import bind_sizes
 from tilewright.language.parser import parse
@@ -69,3 +71,32 @@ def run_operator(
     kernel = loaded(requested(Program.of(program), layouts, sizes, machine(0), design, fixed), 0)
     kernel.bind(buffers, {}, sizes)()
     torch.cuda.synchronize()
+
+
+def run_call(call: Any, design: Design | None = None) -> dict[str, torch.Tensor]:
+    """A call of `operator_cases` by a design (the default one): its outputs, poisoned before."""
+    outputs = {}
+    for output, (shape, kind) in call.outputs.items():
+        poison = np.full(shape, -1 if np.dtype(kind).kind == "i" else np.nan, kind)
+        outputs[output] = to_gpu(call.inputs[output] if output in call.operator.updates else poison)
+    tensors = {n: to_gpu(x) for n, x in call.inputs.items() if n not in call.outputs} | outputs
+    kernel, facts, buffers = facts_of(call, tensors)
+    program = Program.of(kernel)
+    layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
+    fixed = (*fixed_dims(kernel), *program.whole)
+    request = requested(program, layouts, facts.sizes, machine(0), design, fixed)
+    loaded(request, 0).bind(buffers, call.scalars, facts.sizes)()
+    torch.cuda.synchronize()
+    return outputs
+
+
+def facts_of(call: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Facts, dict[str, Buffer]]:
+    """The program of a call on tensors, what designs may rely on, and the tensors as kernels take them."""
+    buffers = {n: Buffer.of(x) for n, x in tensors.items()}
+    kernel = call.operator.kernel.trace({n: b.dtype.name for n, b in buffers.items()}, options=call.options)
+    sizes = bind_sizes(kernel, {n: np.empty(x.shape, np.float64) for n, x in tensors.items()}, exact=True)
+    layouts = {n: layout_on_gpu(b) for n, b in buffers.items()}
+    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts.items()}
+    aligned = frozenset(n for n, x in layouts.items() if x.align >= 16)
+    fixed = frozenset((*fixed_dims(kernel), *Program.of(kernel).whole))
+    return kernel, Facts(sizes, unit, machine(0), aligned, fixed), buffers

@@ -14,6 +14,7 @@ from typing import TypeVar
 from tilewright.design.default import unit_axes
 from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
+from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -23,32 +24,37 @@ T = TypeVar("T")
 Decisions = dict[str, Choice]
 
 MOST_THREADS = 1024
+_REGISTERS = 1 << 16
+"""Registers of an SM."""
 _LONG = 1 << 16
 """Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
 
 
-def default_rows(s: Shape) -> Decisions:
+def default_rows(s: Shape) -> Design:
     """The first option of every choice."""
-    return _described(s, _first)
+    return draw_rows(s, _first)
 
 
 def draw_rows(s: Shape, pick: Pick) -> Design:
     """A design of a nest of rows, legal or not."""
-    return Design.of(_described(s, pick) | s.widths())
+    along, decisions = _described(s, pick)
+    return Design.of(decisions | s.widths({*s.whole, *(a.name for a in along)}))
 
 
 def _first(what: str, options: Sequence[T], /) -> T:
     return options[0]
 
 
-def _described(s: Shape, pick: Pick) -> Decisions:
+def _described(s: Shape, pick: Pick) -> tuple[list[ir.Axis], Decisions]:
+    """The axes that rows lie along, and all decisions but the widths of accesses."""
     unit = unit_axes(s.kernel, s.facts)
     walked, across = ([a for a in axes if unit.get(a.name)] for axes in (s.serial, s.parallel))
     if walked and max(unit[a.name] for a in walked) >= max((unit[a.name] for a in across), default=0):
-        return _Walked(s, walked).described(pick)
+        return walked, _Walked(s, walked).described(pick)
     if s.serial and not s.whole:
-        return _columns(s, across, pick)
-    return _flat(s, [] if s.whole else across, pick)
+        return across, _columns(s, across, pick)
+    across = [] if s.whole else across
+    return across, _flat(s, across, pick)
 
 
 # ------------------------------------------------------------------------------------- loops that walk over rows
@@ -84,7 +90,8 @@ class _Walked:
         s, blocks = self.s, pick("split", self._blocks())
         accesses = pick("accesses", _around(8 if blocks > 1 else 1 if self.few else 4, 1, 8))
         share = -(-self.length // blocks)
-        lanes = max(1, min(MOST_THREADS if self.fixed else 256, power(-(-share // (s.run * accesses)))))
+        stays = self.fixed and share <= MOST_THREADS * s.run * 4
+        lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
         threads = max(lanes, pick("threads", (128, 256)) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
@@ -95,7 +102,7 @@ class _Walked:
         found["lanes"] = (*s.whole, *(a.name for a in self.along), *(a.name for a in rest))
         if blocks > 1:
             found |= {f"split.{a.name}": blocks for a in self.along}
-        return found | self._stays(pick, share, threads)
+        return found | self._stays(pick, found)
 
     def _blocks(self) -> tuple[int, ...]:
         """Blocks of a cluster that share a row: several where rows are long and few."""
@@ -103,22 +110,27 @@ class _Walked:
         if most == 1 or not self.s.sums_only(self.along):
             return (1,)
         long = self.length * VECTOR // self.s.run >= _LONG
-        best = most if long and self.rows <= 8 * self.s.facts.machine.cores else 1
+        wanted = power(-(-self.length // (MOST_THREADS * self.s.run * 4)))  # so that each thread holds 64 bytes of it
+        best = most if long and self.rows <= 8 * self.s.facts.machine.cores else min(most, wanted)
         return _around(best, 1, most)
 
-    def _stays(self, pick: Pick, share: int, threads: int) -> Decisions:
-        """What stays in registers, and what is loaded before it is needed."""
-        if not self.fixed or share * 2 > threads * 128:
-            return {}
+    def _stays(self, pick: Pick, walk: Decisions) -> Decisions:
+        """What stays in registers, what is loaded before it is needed, and whether blocks stay."""
         found: Decisions = {}
-        if pick("keep", (True, False)):
-            found |= {f"keep.{name}": True for name, t in twins(self.s.kernel).items() if not t.is_computed}
-        early = early_loads(self.s.kernel)
-        if len(early) > 0 and pick("early", (self.few, not self.few)):
-            found |= {f"early.{name}": True for name in early}
+        keep = {f"keep.{name}": True for name, t in twins(self.s.kernel).items() if not t.is_computed}
+        early = {f"early.{name}": True for name in early_loads(self.s.kernel)}
+        if keep and self._fits(walk | keep) and pick("keep", (True, False)):
+            found |= keep
+        if early and self._fits(walk | found | early) and pick("early", (self.few, not self.few)):
+            found |= early
         if not self.few and pick("persistent", (False, True)):
             found["persistent"] = True
         return found
+
+    def _fits(self, decisions: Decisions) -> bool:
+        """Whether what stays takes no more than a third of a thread's registers."""
+        room = min(255, _REGISTERS // (32 * int(decisions["warps"])))  # type: ignore[arg-type]
+        return self.fixed and held(Rows(self.s.kernel, Design.of(decisions), self.s.facts)) <= room // 3
 
 
 # ------------------------------------------------------------------------------ sums over rows, column by column

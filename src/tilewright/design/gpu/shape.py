@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tilewright.design.default import Facts
@@ -66,10 +67,13 @@ class Shape:
                 return False
         return all(len(loop.axes) == 1 for loop in loops)
 
-    def widths(self) -> dict[str, Choice]:
-        """Accesses as wide as they may be, of every tensor that has a stride of one."""
-        tensors = [p for p in self.kernel.params if self.facts.unit.get(p.name) and p.dims]
-        return {f"vec.{p.name}": max(1, VECTOR // p.dtype.bytes) for p in tensors}
+    def widths(self, axes: Collection[str] | None = None) -> dict[str, Choice]:
+        """Accesses as wide as they may be, of every tensor with a stride of one; along `axes` only, if given."""
+        refs = [ref for _, ref in structure.loads(self.kernel)]
+        refs += [s.ref for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store)]
+        runs = {r.buffer: r.index[d] for r in refs for d in self.facts.unit.get(r.buffer, ()) if d < len(r.index)}
+        wide = [p for p in self.kernel.params if p.name in runs and (axes is None or runs[p.name] in axes)]
+        return {f"vec.{p.name}": max(1, VECTOR // p.dtype.bytes) for p in wide}
 
     @property
     def run(self) -> int:

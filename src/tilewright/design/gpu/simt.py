@@ -33,7 +33,9 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
     found = product(kernel)
     if not isinstance(found, str) and (staged := staged_product(found, facts, _reads_more(kernel, found))):
         return Design.of(staged)
-    decisions = _product(shape) if shape.is_product else _stream(shape) if nest.dots else default_rows(shape)
+    if not nest.dots:
+        return default_rows(shape)
+    decisions = _product(shape) if shape.is_product else _stream(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
     return Design.of(decisions | shape.widths())
 
