@@ -1,0 +1,167 @@
+"""Rows C2 and C4 of the list of capabilities: the operators of a decoder, and their bench beside PyTorch.
+
+Attention's own rows, experts' products and whole models have tests of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "gpu"))
+
+from operator_cases import Draw, draw
+
+from tilewright import operators
+from tilewright.bench.record import newest
+from tilewright.bench.rows_cases import row_cases
+from tilewright.build import nvrtc
+from tilewright.build.cuda_kernel import CudaStages
+from tilewright.build.kernel_cache import Request
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.design.gpu.rows import fixed_dims
+from tilewright.emit.abi import TensorLayout
+from tilewright.language import structure
+from tilewright.language.interpreter import bind_sizes, run
+from tilewright.lower.gpu.stages import lower_gpu
+from tilewright.machines.machine import Machine
+from tilewright.runtime import tolerance
+
+ROOT = Path(__file__).parents[2]
+GPU = Machine.named("h200")
+
+
+def scheduled(call):
+    """A call's program by its default design on an H200, its facts, and operands for the interpreter."""
+    tensors = dict(call.inputs)
+    for name, (shape, kind) in call.outputs.items():
+        poison = np.full(shape, -1 if np.dtype(kind).kind == "i" else np.nan, kind)
+        tensors[name] = np.array(call.inputs[name]) if name in call.operator.updates else poison
+    tensors = {n: x for n, x in tensors.items() if x is not None}
+    kernel = call.operator.kernel.trace({n: dtype_name(x) for n, x in tensors.items()}, options=call.options)
+    whole = {a for let in structure.lets(kernel).values() for a in let.type.axes if a in kernel.dims}
+    sizes = bind_sizes(kernel, tensors)
+    fixed = tuple(d for d in kernel.dims if d in whole or d in fixed_dims(kernel))
+    layouts = tuple(
+        (p.name, TensorLayout((*[None] * (len(p.dims) - 1), 1), 16)) for p in kernel.params if p.dims is not None
+    )
+    unit = {n: (len(x.strides) - 1,) for n, x in layouts}
+    facts = Facts(sizes, unit, GPU, frozenset(unit), frozenset(fixed))
+    request = Request(kernel, default_design(kernel, facts), layouts, tuple((d, sizes[d]) for d in fixed))
+    return request, facts, tensors
+
+
+def dtype_name(x):
+    return {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "int32": "i32", "int64": "i64"}[x.dtype.name]
+
+
+def holds(call):
+    """Its scheduled program means what the operator should, and where NVRTC is, becomes a kernel without spills."""
+    request, facts, tensors = scheduled(call)
+    run(lower_gpu(request.kernel, request.design, facts), tensors, call.scalars)
+    for output, exact in call.expected().items():
+        tolerance.check(output, tensors[output], exact)
+    if nvrtc.missing() is None:
+        report = CudaStages(request, GPU).compiled.report
+        assert (report.spill_stores, report.stack) == (0, 0)
+
+
+# ------------------------------------------------------------------------------------------------- C2
+NORMS, CHOICES = ("rmsnorm", "add_rmsnorm", "layernorm", "softmax"), ("embedding", "argmax", "topk")
+
+
+@pytest.mark.parametrize("element", ["bf16", "f16", "f32"])
+@pytest.mark.parametrize("name", [*NORMS, *CHOICES, "swiglu", "silu", "gelu", "scale_add"])
+def test_C2_operators_of_rows(name, element):
+    holds(draw(name, 5, element))
+
+
+@pytest.mark.parametrize("name", ["matmul", "gate_up", "batched_matmul"])
+@pytest.mark.parametrize("seed", [1, 2, 6])
+def test_C2_products_with_epilogues(name, seed):
+    request, facts, tensors = scheduled(call := draw(name, seed, "bf16"))
+    run(lower_gpu(request.kernel, request.design, facts), tensors, call.scalars)
+    for output, exact in call.expected().items():
+        tolerance.check(output, tensors[output], exact)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
+def test_C2_rope_whole_or_partial_at_any_positions_and_back(partial, positions, inverse):
+    d = Draw(3, "bf16")
+    angle = d.random.standard_normal((9, 2, 16))
+    inputs = {"x": d.normal(2, 5, 4, 2, 16), "cos": np.cos(angle).astype(d.type), "sin": np.sin(angle).astype(d.type)}
+    outputs = {"y": ((2, 5, 4, 2, 16), d.type)}
+    if positions:
+        inputs["positions"] = d.whole(9, 2, 5)
+    if partial:
+        inputs["rest"] = d.normal(2, 5, 4, 24)
+        outputs["rest_y"] = ((2, 5, 4, 24), d.type)
+    from operator_cases import Call
+
+    holds(Call(operators.rope, inputs, outputs, options={"inverse": inverse}))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["rope_cache", "paged_rope_cache"])
+def test_C2_rope_of_fused_queries_and_keys_of_groups_into_the_cache(name, seed):
+    """Queries and fewer keys in one launch, read as views of the fused projection, with norms, written to the cache."""
+    holds(draw(name, seed, "bf16"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_C2_attention_ragged_paged_causal_windowed(name, seed):
+    request, facts, tensors = scheduled(call := draw(name, seed, "bf16"))
+    run(lower_gpu(request.kernel, request.design, facts), tensors, call.scalars)
+    for output, exact in call.expected().items():
+        tolerance.check(output, tensors[output], exact)
+
+
+def test_C2_rope_interleaved_is_the_same_program_on_other_strides():
+    import tilewright as tw
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2, 3, 4, 16), np.float32)
+    angle = random.standard_normal((3, 16))
+    angle[:, 1::2] = angle[:, ::2]  # both of a pair turn by one angle
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    y = tw.ops.rope(x, cos, sin, interleaved=True)
+    crossed = np.stack([-x[..., 1::2], x[..., ::2]], -1).reshape(x.shape)
+    np.testing.assert_allclose(y, x * cos[None, :, None] + crossed * sin[None, :, None], rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- C4
+def measured():
+    """Results of the newest committed run of `tilewright bench rows`; ArgumentError where there is none."""
+    found = newest(ROOT / "benchmarks" / "results", "rows-gpu")
+    return list(max(found, key=lambda f: f[1]["date"])[1]["results"])
+
+
+def test_C4_every_row_operator_was_timed_beside_torch_compile_and_the_copy_of_a_tensor():
+    found = {(r.family, r.name): r for r in measured()}
+    assert set(found) == {(c.family, c.name) for c in row_cases()}
+    for r in found.values():
+        assert r.error is None, f"{r.name}: {r.error}"
+        assert {"us", "peer_us", "eager_us", "gbs", "of_copy", "ratio", "eager_ratio", "noise"} <= set(r.metrics)
+        samples = r.raw["samples_ns"]
+        assert samples["tilewright"] and samples["torch.compile"] and samples["torch"]
+
+
+def test_C4_every_recorded_design_is_legal_today():
+    from tilewright.design.legality import legal
+
+    cases = {(c.family, c.name): c for c in row_cases()}
+    for r in measured():
+        case = cases[r.family, r.name]
+        kernel = case.traced()
+        unit = {p.name: (len(p.dims) - 1,) for p in kernel.params if p.dims}
+        whole = {a for let in structure.lets(kernel).values() for a in let.type.axes if a in kernel.dims}
+        facts = Facts(dict(case.sizes), unit, GPU, frozenset(unit), frozenset((*fixed_dims(kernel), *whole)))
+        decisions = {n: tuple(v) if isinstance(v, list) else v for n, v in r.raw["design"].items()}
+        assert legal(kernel, Design.of(decisions), facts) == [], r.name
