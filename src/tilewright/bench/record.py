@@ -34,7 +34,7 @@ PACKAGES = (
     "nvidia-cuda-nvrtc", "nvidia-cublas",
 )  # fmt: skip
 
-COMMANDS = {"gpu": "gemm"}
+COMMANDS = {"gpu": "gemm", "rows-gpu": "rows"}
 """The bench that writes results files of a kind, where it is called otherwise."""
 
 

@@ -14,7 +14,7 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "serve": "serve"}
+KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "rows": "rows-gpu", "serve": "serve"}
 """The benches that have tables, each between markers of its own, and the kind of their results files."""
 
 
@@ -94,6 +94,14 @@ _GPU_RATIOS: tuple[Column, ...] = (
 )
 _GPU_RATES = (*_GPU_TIMES, ("TFLOP/s", _number("tflops")), *_GPU_RATIOS)
 _GPU_READS = (*_GPU_TIMES, ("of reading", _percent("bandwidth")), *_GPU_RATIOS)
+_GPU_ROWS: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("torch.compile", _number("peer_us", 1)),
+    ("eager", _number("eager_us", 1)),
+    ("of copying", _percent("of_copy")),
+    ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
+    ("ratio to torch.compile", _ratio),
+)
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
     Table("Matrix products, bf16", ("matmul_bf16",), _RATES, geomean=True),
@@ -215,6 +223,11 @@ TABLES = (
         ),
         kind="serve",
     ),
+    Table("Row operators, bf16", ("gpu_rows",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table("Gradients of row operators, bf16", ("gpu_rows_backward",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table("One token, or sixteen", ("gpu_rows_few",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table("Very long rows", ("gpu_rows_long",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table("Other types, odd lengths, unaligned rows", ("gpu_rows_odd",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
     Table(
