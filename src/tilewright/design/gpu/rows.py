@@ -18,7 +18,7 @@ from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
-from tilewright.language import ir
+from tilewright.language import ir, structure
 
 T = TypeVar("T")
 Decisions = dict[str, Choice]
@@ -159,10 +159,12 @@ def _columns(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
 def _flat(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     """A piece of a row, or some whole rows, for each block: nothing passes from one thread to another."""
     length = max([s.size(a) for a in along] + [s.facts.sizes.get(d, 1) for d in s.whole], default=1)
-    many = s.count * length > 4 * s.facts.machine.cores * s.run * 256
-    threads = pick("threads", _around(64 if s.whole and many and not s.serial else 128, 64, 512))
+    threads = pick("threads", _around(128, 64, 512))
     lanes = max(1, min(threads, power(-(-length // s.run))))
-    accesses = pick("accesses", _around(1 if along or not many or s.serial else 4, 1, 8))
+    rows, points = {*s.whole, *(a.name for a in along)}, s.count if along else s.count * length
+    inputs = sum(bool(rows & set(let.type.axes)) for let, _ in structure.loads(s.kernel))
+    many = points > 8 * s.facts.machine.cores * s.run * threads  # where one input has too little in flight for a thread
+    accesses = pick("accesses", _around(2 if many and inputs == 1 else 1, 1, 8))
     found: Decisions = {"warps": max(1, threads // 32)}
     for axis in along:
         found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * accesses)
