@@ -39,12 +39,12 @@ template <class X, class S> struct Picked {
 template <class X, class S> __device__ inline Picked<X, S> picked(const X& index, S stride) { return {index, stride}; }
 
 // How the caches treat an access.
-enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, EVICT_FIRST, EVICT_LAST, AHEAD };
+enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, HINT_FIRST, HINT_LAST, AHEAD };
 
 // Sixteen bytes that nobody writes to, past L1, with a word to L2 on how long to keep them.
 template <Cache C> __device__ inline void read_hinted(uint4& w, const void* p) {
   i64 policy;
-  if constexpr (C == EVICT_FIRST) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  if constexpr (C == HINT_FIRST) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   else asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
       : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
@@ -62,7 +62,7 @@ template <Cache C, int BYTES> struct Reader {
     // ptxas moves a weak load to where its result is used, which for this one is behind a barrier; never a strong one.
     if constexpr (BYTES == 16 && C == AHEAD)
       asm volatile("ld.relaxed.cta.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w) : "l"(p) : "memory");
-    else if constexpr (BYTES == 16 && (C == EVICT_FIRST || C == EVICT_LAST)) read_hinted<C>(w, p);
+    else if constexpr (BYTES == 16 && (C == HINT_FIRST || C == HINT_LAST)) read_hinted<C>(w, p);
     else if constexpr (C == READ_ONLY || C == AHEAD) w = __ldg((const W*)p);
     else if constexpr (C == STREAM) w = __ldcs((const W*)p);
     else if constexpr (C == L2_ONLY) w = __ldcg((const W*)p);
@@ -174,7 +174,7 @@ __device__ inline void write_wide(void* p, uint4 w) {
 template <class W> __device__ inline void write_wide(void* p, W w) { *(W*)p = w; }
 
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
-  if constexpr (C == EVICT_FIRST && sizeof(W) == 16) write_hinted(p, w);
+  if constexpr (C == HINT_FIRST && sizeof(W) == 16) write_hinted(p, w);
   else if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
   else write_wide(p, w);
