@@ -206,7 +206,7 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _load(model: str | None, mode: Mode | None) -> LLM:
+def _load(model: str | None, mode: Mode | None = None) -> LLM:
     from tilewright.engine.llm import LLM
 
     return LLM(model, max_batch=1, mode=mode and mode.value)
