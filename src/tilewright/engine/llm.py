@@ -218,8 +218,9 @@ def _learner(mode: str | None) -> Learner | None:
     if mode not in MODES:
         raise ArgumentError(f"mode={mode!r} is unknown; it is one of {', '.join(MODES)}")
     os.environ["TILEWRIGHT_MODE"] = mode
-    from tilewright.runtime import learner
+    from tilewright.runtime import form, learner
 
+    form.forget()  # calls that were bound in another mode
     if mode == "learn":
         return learner.start()
     learner.stop()
