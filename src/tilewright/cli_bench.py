@@ -139,7 +139,7 @@ def bench_serve(
         str | None,
         typer.Option(
             help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic, "
-            "serve_learn."
+            "serve_learn, serve_dispatch."
         ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
@@ -148,7 +148,7 @@ def bench_serve(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a trace of lengths with a heavy tail: beside padding, and beside torch.compile."""
+    """Serve a trace of lengths with a heavy tail: beside padding, torch.compile, and what was not learned."""
     from tilewright.bench import console
     from tilewright.bench.cpu import run_jobs
     from tilewright.bench.serve import ServeRequest, serve_jobs
@@ -158,6 +158,16 @@ def bench_serve(
     machine = Machine.detect()
     jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
     _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
+
+
+@app.command()
+def served() -> None:
+    """Draw the newest served trace of each machine, with each swap marked, into docs/figures/."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.serve_figure import write_served
+
+    for figure in write_served(source_root(Path.cwd())):
+        typer.echo(f"wrote {figure}", err=True)
 
 
 @app.command()

@@ -62,6 +62,10 @@ def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
 
+def _added(key: str) -> Callable[[Metrics], str]:
+    return lambda m: f"+{m[key]:,.0f} ns"
+
+
 @dataclass(frozen=True)
 class Table:
     """One table: the families whose results it holds, its columns after `case` and `threads`, and its bench."""
@@ -228,6 +232,17 @@ TABLES = (
     Table("One token, or sixteen", ("gpu_rows_few",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Very long rows", ("gpu_rows_long",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Other types, odd lengths, unaligned rows", ("gpu_rows_odd",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table(
+        "What a call from Python adds to the bare entry of its kernel",
+        ("serve_dispatch",),
+        (
+            ("bare entry, ns", _number("bare_ns")),
+            ("bound launch", _added("bound_ns")),
+            ("`ops.linear(out=)`", _added("known_ns")),
+            ("`ops.linear`, a new result", _added("new_ns")),
+        ),
+        kind="serve",
+    ),
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
     Table(

@@ -162,6 +162,13 @@ def serve_learn(threads: int, names: Sequence[str], quick: bool) -> Iterator[Res
     yield from learn_results(threads, quick)
 
 
+def serve_dispatch(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """What a call from Python costs beside its kernel."""
+    from tilewright.bench.serve_dispatch import dispatch_results
+
+    yield from dispatch_results(names, quick)
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
@@ -178,6 +185,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "serve_padding": serve_padding,
     "serve_dynamic": serve_dynamic,
     "serve_learn": serve_learn,
+    "serve_dispatch": serve_dispatch,
 }
 
 

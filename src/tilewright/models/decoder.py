@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum
@@ -19,10 +20,11 @@ from tilewright.models.memory import aligned_empty, aligned_zeros
 from tilewright.models.plan import Array, Plan, Recorder, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
+from tilewright.runtime.modes import compile_seconds
 
 PREFILL_CHUNK = 512  # tokens of one prompt that pass through the layers together
 _SCORE_CHUNK = 128  # tokens whose logits are computed together when all are wanted
-_MAX_PLANS = 64  # bounded: prompts come in any length
+_MAX_PLANS = PREFILL_CHUNK  # one for each length of a chunk: some 4 KB a launch, and a tenth of a millisecond to record
 
 
 class Want(Enum):
@@ -45,6 +47,8 @@ class Decoder:
         self._workspace = Workspace()
         self._plans: OrderedDict[tuple[int, int, int, int, Want], Plan] = OrderedDict()
         self._tables = rope_tables(config.rope, config.head_dim, 0)
+        self.capture_seconds = 0.0
+        """Seconds spent recording passes, without what was compiled for them."""
 
     @classmethod
     def from_folder(cls, folder: str | Path, dtype: str = "auto", operators: Any = None) -> Decoder:
@@ -133,7 +137,9 @@ class Decoder:
         key = (cache.layout, row, batch, tokens, want)
         plan = self._plans.get(key)
         if plan is None:
+            begun, compiling = time.perf_counter(), compile_seconds()
             plan = self._plans[key] = self._record(cache, row, batch, tokens, want)
+            self.capture_seconds += time.perf_counter() - begun - (compile_seconds() - compiling)
             while len(self._plans) > _MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)

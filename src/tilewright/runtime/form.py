@@ -152,7 +152,7 @@ class _Compiled:
         code = builtin.library(call_ir.call_ir(), call_ir.SYMBOLS)
         word, number = ctypes.c_void_p, ctypes.c_int64
         builtin.function(code, "tw_form_constants", word, word, word)(id(None), id(True), id(_ASKS))
-        builtin.function(code, "tw_call_tuples", word)(id(tuple))
+        builtin.function(code, "tw_call_types", word, word)(id(tuple), id(np.ndarray))
         self._teach = builtin.function(code, "tw_form_teach", word, number)
         self._exchange = builtin.function(code, "tw_form_exchange", word, word, word)
         self.context = builtin.function(code, "tw_form_context", number)
