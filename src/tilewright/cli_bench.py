@@ -116,6 +116,10 @@ def bench_rows(
     ] = None,
     device: Annotated[str, typer.Option(help="cuda; for row operators on this host's CPU see bench cpu.")] = "cuda",
     trials: Annotated[int, typer.Option(min=0, help="Trials of each search; 0 for the default design alone.")] = 16,
+    profile: Annotated[
+        bool,
+        typer.Option(help="Time nothing; print torch.profiler's tables, and Nsight Compute's counters if it is here."),
+    ] = False,
     save: Save = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,6 +133,14 @@ def bench_rows(
         raise ArgumentError(f"--device {device}: rows are timed on cuda here; on the CPU by bench cpu --only rows")
     jobs = rows_jobs(RowsRequest(only, trials))
     machine = nvidia.detect()
+    if profile:
+        from tilewright.bench.rows_cases import row_cases
+        from tilewright.bench.rows_profile import profiled
+
+        wanted = {(step.family, step.name) for job in jobs for step in job.steps}
+        for case in (c for c in row_cases() if (c.family, c.name) in wanted):
+            typer.echo(profiled(case))
+        return
     measured = _kept(run_jobs(jobs), machine, "rows-gpu") if save else run_jobs(jobs)
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
 
