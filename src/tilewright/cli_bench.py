@@ -145,6 +145,31 @@ def bench_rows(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
 
 
+@app.command(name="attention")
+def bench_attention(
+    only: Annotated[
+        str | None,
+        typer.Option(help="Cases or families that contain this, or fit it (*, ?). The families: attention_prefill."),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each search; 1: the default design alone.")] = 16,
+    device: Annotated[str, typer.Option(help="Where it runs: cuda.")] = "cuda",
+    save: Save = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for attention on this host's GPU and time it against cuDNN; exit with 1 if a floor is missed."""
+    from tilewright.bench import console
+    from tilewright.bench.attention_jobs import AttentionRequest, attention_jobs
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.machines import nvidia
+
+    if device != "cuda":
+        raise ArgumentError(f"--device {device}: attention is timed beside cuDNN; take cuda, or `bench cpu`")
+    jobs = attention_jobs(AttentionRequest(only, trials))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+
+
 @app.command(name="serve")
 def bench_serve(
     only: Annotated[

@@ -106,6 +106,14 @@ _GPU_ROWS: tuple[Column, ...] = (
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to torch.compile", _ratio),
 )
+_ATTENTION: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("cuDNN", _number("peer_us", 1)),
+    ("TFLOP/s", _number("tflops")),
+    ("of cuDNN", _number("peer_tflops")),
+    ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
+    ("ratio to cuDNN", _ratio),
+)
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
     Table("Matrix products, bf16", ("matmul_bf16",), _RATES, geomean=True),
@@ -252,6 +260,7 @@ TABLES = (
         geomean=True,
         kind="gemm",
     ),
+    Table("Attention of whole prompts, against cuDNN", ("attention_prefill",), _ATTENTION, geomean=True, kind="gemm"),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
         "Host time of a call from Python",

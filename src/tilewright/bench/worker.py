@@ -116,6 +116,16 @@ def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[
     yield from measure_gemm([c for c in gemm_cases() if (c.family, c.name) in wanted], Effort(trials))
 
 
+def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
+    """Attention on the GPU, searched and timed beside cuDNN; `cases` are [family, name]."""
+    from tilewright.bench.attention import measure_attention
+    from tilewright.bench.attention_cases import attention_cases
+    from tilewright.bench.gemm import Effort
+
+    wanted = {(family, name) for family, name in cases}
+    yield from measure_attention([c for c in attention_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
+
+
 def gemm_launch(threads: int) -> Iterator[Result]:
     """Host time of a dispatched call."""
     from tilewright.bench.gemm_launch import measure_launch
@@ -178,6 +188,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "design_model": design_model,
     "design_race": design_race,
     "design_agree": design_agree,
+    "attention": attention,
     "gemm": gemm,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
