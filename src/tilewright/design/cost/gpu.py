@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.cost.gpu_epilogue import Tile, epilogue, stores
 from tilewright.design.cost.gpu_nests import estimate_nests
 from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
@@ -44,6 +45,7 @@ class Product:
     columns_from: str
     down: int  # blocks of a cluster along the rows; they share what is read for the columns
     across: int  # and along the columns
+    axes: tuple[str, str] = ("", "")  # of rows and of columns
 
     @property
     def cluster(self) -> int:
@@ -84,7 +86,7 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
     tm, tn = -(-rows // quantum) * quantum, -(-tiles[1] // 8) * 8
     math_cycles = 2.0 * tm * tn * tiles[2] / flops_per_cycle
     read = (tm / quantum) * (quantum + tn) * tiles[2] * itemsize / _SHARED_BYTES if atom == "wgmma" else 0.0
-    return joined(math_cycles, read)
+    return max(math_cycles, read)
 
 
 def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
@@ -115,13 +117,15 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     loaded, compulsory = _loaded_once(products), float(bytes_of(kernel, facts.sizes))
     l2, memory = loaded / (active * per_sm), compulsory / min(rates.read, active * per_sm)
     fill = rates.latency_s + _step_bytes(products) / per_sm + rates.drain_s
-    join, results = _join(products, design, rates), _results(program, first, design, facts, rounds, resident)
+    join, (behind, results) = _join(products, design, rates), _after(program, first, design, facts, rounds, resident)
     packs = _packs(program, design, facts)
     peak = machine.cores * flops_per_cycle(machine, atom) * rates.clock
     roof = Roofline(sum(p.flops for p in products), compulsory, peak, rates.read)
     waves = Waves(first.blocks, machine.cores * resident)
     overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s"))
-    alone: tuple[Term, ...] = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
+    alone: tuple[Term, ...] = (
+        Term("epilogue", behind, "s"), Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"),
+    )  # fmt: skip
     if usage is not None and usage.spills:
         alone = (*alone, Term("spills", _spilled(usage, first.steps * rounds, rates), "s"))
     terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping, *alone)
@@ -182,18 +186,25 @@ def usable(cores: int, cluster: int) -> int:
     return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
 
 
-def _results(program: Program, p: Product, design: Design, facts: Facts, rounds: int, resident: int) -> float:
-    """Seconds of storing tiles from registers where nothing runs beside it.
+def _after(
+    program: Program, p: Product, design: Design, facts: Facts, rounds: int, resident: int
+) -> tuple[float, float]:
+    """Seconds behind the main loop where nothing runs beside it: what is computed there, and the stores.
 
-    The copy engine makes nobody wait, and of several blocks on an SM another one multiplies meanwhile.
+    Of several blocks on an SM another one multiplies meanwhile; the parts of a split sum have a share each.
     """
-    if design.get("persistent") and any(how == "tma" for _, how in design.prefixed("store")):
-        return 0.0
-    rates = rates_of(facts.machine)
-    (m, n, _), (tm, tn, _) = p.sizes, p.tiles
-    slower = rates.narrow_stores if any(_row_bytes(program, facts, t) % 4 for t in _stored(program)) else 1.0
-    waits = rounds if resident == 1 else 1
-    return waits * slower * min(tm, m) * min(tn, n) * p.itemsize / rates.store_bytes_per_s / p.split
+    tile, rates = _tile_of(program, p, design, facts), rates_of(facts.machine)
+    engine = any(how == "tma" for _, how in design.prefixed("store"))
+    waits = (rounds if resident == 1 else 1) / p.split
+    blocks = min(facts.machine.cores, p.blocks)
+    return waits * epilogue(program, tile, rates), waits * stores(tile, blocks, engine, rates)
+
+
+def _tile_of(program: Program, p: Product, design: Design, facts: Facts) -> Tile:
+    """The tile of a result, as its epilogue meets it."""
+    extents = {a: min(t, n) for a, t, n in zip(p.axes, p.tiles[:2], p.sizes[:2], strict=True)}
+    odd = any(_row_bytes(program, facts, t) % 4 for t in _stored(program))
+    return Tile(extents, p.itemsize, odd, bool(design.get("swap")))
 
 
 def _stored(program: Program) -> list[str]:
@@ -235,7 +246,7 @@ def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Pro
         (sizes[0], sizes[1], sizes[2]), (tiles[0], tiles[1], tiles[2]),
         math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
         max(1, design.number(f"split.{dot.axis}", 1)), *((dot.b, dot.a) if design.get("swap") else (dot.a, dot.b)),
-        max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)),
+        max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)), (m, n),
     )  # fmt: skip
 
 

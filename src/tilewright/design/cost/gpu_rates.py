@@ -31,8 +31,7 @@ class GpuRates:
     tensor_burst: float = 0.865  # share of the stated tensor rate that lasts for `burst_s`
     tensor_sustained: float = 0.76  # and after that, on random data, when power is what bounds
     burst_s: float = 6.6e-4
-    store_bytes_per_s: float = 33e9  # that an SM stores from the registers of the matrix unit, eight rows at a time
-    narrow_stores: float = 10.0  # how much longer that takes element by element
+    partial_stores_per_s: float = 55e9  # requests of all SMs that leave words written in part, which L2 reads first
     ragged_copy: float = 0.84  # share of `copy` that packing rows reaches which start nowhere in particular
     cluster_wait_s: float = 0.07e-6  # until whoever joins the parts of a sum knows that they are there
     grid_wait_s: float = 1.3e-6
