@@ -29,7 +29,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
 
-_SHARED_BYTES, _REGISTERS = 128.0, 168
+_SHARED_BYTES, _REGISTERS, _OTHERS = 128.0, 168, 64
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,18 @@ class Product:
     columns_from: str
     down: int  # blocks of a cluster along the rows; they share what is read for the columns
     across: int  # and along the columns
-    axes: tuple[str, str] = ("", "")  # of rows and of columns
+    axes: tuple[str, str]  # of rows and of columns
+    joined_in_cluster: bool
 
     @property
     def cluster(self) -> int:
         """Blocks of a cluster."""
         return self.down * self.across
+
+    @property
+    def together(self) -> int:
+        """Blocks that lie close: those of a cluster, and those that join parts of a sum there."""
+        return self.cluster * (self.split if self.joined_in_cluster else 1)
 
     @property
     def flops(self) -> float:
@@ -102,8 +108,9 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
     machine, first = facts.machine, products[0]
     ring = max(1, design.number("stages", 4)) * _step_bytes(products)
-    resident = _resident(design, facts, atom, ring, usage)
-    cores = usable(machine.cores, first.cluster)
+    sums = sum(math.prod(p.tiles[:2]) for p in products) // 128 * (2 if first.split > 1 else 1)
+    resident = _resident(design, facts, atom, ring, sums // max(1, design.number("warpgroups", 2)), usage)
+    cores = usable(machine.cores, first.together)
     active, rounds = min(cores, first.blocks), -(-first.blocks // cores)
     # What is in flight bounds an SM: bytes of its rings over the latency; one stage is being multiplied.
     stages = max(1, design.number("stages", 4))
@@ -115,8 +122,9 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     coupled = 1.0 + rates.cluster_coupling * max(0, first.cluster - 2)
     tensor = powered(first.steps * step / rates.clock * rounds * coupled, rates)
     loaded, compulsory = _loaded_once(products), float(bytes_of(kernel, facts.sizes))
-    l2, memory = loaded / (active * per_sm), compulsory / min(rates.read, active * per_sm)
     fill = rates.latency_s + _step_bytes(products) / per_sm + rates.drain_s
+    l2 = loaded / (active * per_sm)
+    memory = _memory(compulsory, first.blocks, cores, resident, per_sm, rates.read, fill)
     join, (behind, results) = _join(products, design, rates), _after(program, first, design, facts, rounds, resident)
     packs = _packs(program, design, facts)
     peak = machine.cores * flops_per_cycle(machine, atom) * rates.clock
@@ -132,6 +140,19 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     counts = (*_bytes(compulsory, loaded), *_shape(waves, resident, roof))
     seconds = rates.launch_s + fill + joined(memory, l2, tensor) + sum(t.value for t in alone)
     return Estimate(seconds, largest(terms), (*terms, *counts))
+
+
+def _memory(
+    moved: float, blocks: int, cores: int, resident: int, per_sm: float, read: float, fill: float
+) -> float:
+    """Seconds of main memory: whole waves of blocks, and a last one whose few SMs draw less, and wait anew."""
+    waves, rest = divmod(blocks, cores * resident)
+    each = moved / blocks
+    whole = waves * cores * resident * each / min(read, cores * per_sm)
+    if not rest:
+        return whole
+    last = min(rest, cores) * per_sm
+    return whole + rest * each / min(read, last) + (fill if waves and last < read else 0.0)
 
 
 def _inside(program: Program, dots: list[ir.Let]) -> bool:
@@ -154,15 +175,20 @@ def _spilled(usage: Usage, steps: int, rates: GpuRates) -> float:
     return usage.threads * usage.spills * steps / (_SHARED_BYTES * rates.clock)
 
 
-def _resident(design: Design, facts: Facts, atom: str, ring: int, usage: Usage | None) -> int:
+def _resident(
+    design: Design, facts: Facts, atom: str, ring: int, accumulators: int, usage: Usage | None
+) -> int:
     """Blocks that an SM holds at once: one where each stays until all tiles are done."""
     if design.get("persistent"):
         return 1
     if usage is not None:
         return max(1, usage.resident(facts.machine))
     groups = max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1))
-    threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
-    registers = _REGISTERS if atom == "wgmma" else 128
+    if design.get("producer") == "warp":  # registers are what is needed, and not dealt out again
+        threads, registers = 128 * groups + 32, min(255, accumulators + _OTHERS)
+    else:
+        threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
+        registers = _REGISTERS if atom == "wgmma" else 128
     return max(1, blocks_per_sm(limits_of(facts.machine), threads, registers, ring))
 
 
@@ -226,8 +252,7 @@ def _packs(program: Program, design: Design, facts: Facts) -> float:
     for name, _ in design.prefixed("pack"):
         p = program.kernel.param(name)
         count = math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims or ())
-        share = rates.ragged_copy if _row_bytes(program, facts, name) % 16 else 1.0
-        seconds += alone + 2 * count * p.dtype.bytes / (share * rates.copy)
+        seconds += alone + 2 * count * p.dtype.bytes / rates.copy
     return seconds
 
 
@@ -247,6 +272,7 @@ def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Pro
         math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
         max(1, design.number(f"split.{dot.axis}", 1)), *((dot.b, dot.a) if design.get("swap") else (dot.a, dot.b)),
         max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)), (m, n),
+        _how(design) == "cluster",
     )  # fmt: skip
 
 
@@ -273,13 +299,17 @@ def _loaded_once(products: list[Product]) -> float:
     return sum(found.values())
 
 
+def _how(design: Design) -> str:
+    return next((str(v) for _, v in design.prefixed("how")), "two_pass")
+
+
 def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     """Parts of a split sum: in a cluster each block joins its share of the columns, else the last block all of them."""
     p = products[0]
     if p.split == 1:
         return 0.0
     part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
-    how = next((str(v) for _, v in design.prefixed("how")), "two_pass")
+    how = _how(design)
     if how == "atomic":
         return part / rates.grid_join_bytes_per_s
     if how == "cluster":
