@@ -1,11 +1,11 @@
 """What follows the products of a tile on a GPU: loads, functions of elements, and stores by the matrix unit's layout.
 
-    seconds = rounds * (latency of loads + |instructions, special functions, requests to L1|)
+    seconds = rounds * (latency of loads + |instructions, special functions, requests to L1|) + stores
 
-Nothing is fitted but the last rate. An SM issues 128 lanes a cycle and 16 of the special unit, L1 takes one line a cycle.
-A warp's accumulators lie eight rows by eight columns: a request for pairs of neighbours, or for the eight rows of a
-column, touches lines with 16 bytes each; one for single elements of eight rows only 8 of them, and leaves words that are
-written in part, which L2 has to read before it writes.
+Nothing is fitted but `partial_stores_per_s`. An SM issues 128 lanes a cycle and 16 of the special unit, and L1 takes
+one line a cycle. A warp's accumulators lie eight rows by eight columns: a request for pairs of neighbours, or for the
+eight rows of a column, touches lines with 16 bytes each. One for single elements touches them with 8, and leaves words
+that are written in part, which L2 has to read before it writes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def epilogue(program: Program, tile: Tile, rates: GpuRates) -> float:
 
 
 def stores(tile: Tile, blocks: int, by_engine: bool, rates: GpuRates) -> float:
-    """Seconds in which `blocks` SMs at once store a tile each; by the copy engine only what it takes to hand it over."""
+    """Seconds in which `blocks` SMs at once store a tile each; `by_engine`: only until the copy engine has it."""
     points = math.prod(tile.extents.values())
     if by_engine:
         return points * tile.itemsize / _SHARED_BYTES / rates.clock

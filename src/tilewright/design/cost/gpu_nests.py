@@ -1,9 +1,10 @@
 """The analytical model of everything that is no plain product on NVIDIA GPUs: rows, gathers, attention.
 
-    seconds = launch + fill + |memory, L2, arithmetic of all waves|
+    seconds = launch + fill + |memory, L2, arithmetic, turns of all waves|
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
-serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing.
+serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
+it loads and stores, however little that is: many small ones take turns on the places that the SMs have.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 from tilewright.design.cost.gpu_rates import flops_per_cycle, has_wgmma, joined, powered, rates_of
+from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
@@ -20,6 +22,9 @@ from tilewright.design.cost.work import bytes_of, flops_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir, structure
+from tilewright.machines.machine import Machine
+
+_REGISTERS = 43  # of a thread that moves 16 bytes at a time and masks edges
 
 
 @dataclass(frozen=True)
@@ -44,16 +49,27 @@ def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
     busy = flops / (peak * machine.cores * waves.efficiency)
     arithmetic = busy if atom == "fma" else powered(busy, rates)
     memory, l2 = moved / min(rates.copy, active * per_sm), loaded / (active * per_sm)
-    overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"))
-    terms = (Term("launch", rates.launch_s, "s"), Term("fill", rates.latency_s + rates.drain_s, "s"), *overlapping)
+    fill = rates.latency_s + rates.drain_s
+    turns = fill * max(0.0, blocks / (machine.cores * _resident(design, machine)) - 1)
+    overlapping = (
+        Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"),
+        Term("turns", turns, "s"),
+    )  # fmt: skip
+    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping)
     roof = Roofline(flops, moved, peak * machine.cores, rates.read)
     counts = (
         Term("memory bytes", moved, "byte"), Term("L2 bytes", loaded, "byte"), Term("blocks", blocks, "1"),
         Term("waves", waves.count, "1"), Term("wave efficiency", waves.efficiency, "1"),
         Term("intensity", roof.intensity, "flop/byte"), Term("roofline", roof.seconds, "s at least"),
     )  # fmt: skip
-    seconds = rates.launch_s + rates.latency_s + rates.drain_s + joined(memory, l2, arithmetic)
+    seconds = rates.launch_s + fill + joined(*(t.value for t in overlapping))
     return Estimate(seconds, largest(terms), (*terms, *counts))
+
+
+def _resident(design: Design, machine: Machine) -> int:
+    """Blocks that an SM holds at once, by their threads."""
+    threads = 32 * max(1, design.number("warps", 4))
+    return max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS, 0))
 
 
 def visited(program: Program, design: Design, facts: Facts) -> float:
