@@ -1,8 +1,8 @@
-"""All layers of a Llama decoder for a token of each sequence, as a tile program; a chip has its share of heads and rows.
+"""All layers of a Llama decoder for a token of each sequence, as a tile program; a chip has a share of heads and rows.
 
 The new tokens' queries, keys and values go to `qn`, `kn` and `vn`, not to the cache: the cache is read only, so its
-loads may run ahead. A head is two halves of E, which is how rotary positions pair its elements. All sequences (B) are as
-long as each other, and share each tile of weights.
+loads may run ahead. A head is two halves of E, which is how rotary positions pair its elements. All sequences (B) are
+as long as each other, and share each tile of weights.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ kernel decoder(
   wq1: bf16[L, H, G, E, C], wq2: bf16[L, H, G, E, C], wk1: bf16[L, H, E, C], wk2: bf16[L, H, E, C],
   wv: bf16[L, H, D, C], kc1: bf16[L, B, H, T, E], kc2: bf16[L, B, H, T, E], vc: bf16[L, B, H, T, D],
   wo: bf16[L, C, H, G, D], w1: bf16[L, F, C], w3: bf16[L, F, C], w2: bf16[L, C, F],
-  qn1: bf16[L, B, H, G, E], qn2: bf16[L, B, H, G, E], kn1: bf16[L, B, H, E], kn2: bf16[L, B, H, E], vn: bf16[L, B, H, D],
-  on: f32[L, B, H, G, D], eps: f32, scale: f32, y: bf16[B, C]
+  qn1: bf16[L, B, H, G, E], qn2: bf16[L, B, H, G, E], kn1: bf16[L, B, H, E], kn2: bf16[L, B, H, E],
+  vn: bf16[L, B, H, D], on: f32[L, B, H, G, D], eps: f32, scale: f32, y: bf16[B, C]
 ) {
   x0 = load x[B, C] : bf16[B, C]
   h = cast x0 : f32[B, C]
@@ -142,9 +142,9 @@ def decoder_program() -> ir.Kernel:
 
 def sizes(model: Decoder, chips: int, context: int, layers: int | None = None, batch: int = 1) -> dict[str, int]:
     """Sizes of one chip's share of `batch` sequences: heads first, then the query heads that share one; MLP rows."""
-    heads = -(-model.kv_heads // chips)
-    queries = min(model.heads // model.kv_heads, -(-model.heads // chips))
+    share = model.share(chips)
     return {
-        "L": model.layers if layers is None else layers, "B": batch, "C": model.hidden, "F": -(-model.intermediate // chips),
-        "H": heads, "G": queries, "D": model.head_dim, "E": model.head_dim // 2, "T": context,
+        "L": model.layers if layers is None else layers, "B": batch, "C": model.hidden, "F": share.intermediate,
+        "H": share.kv_heads, "G": share.heads // share.kv_heads, "D": model.head_dim, "E": model.head_dim // 2,
+        "T": context,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Decoding a token of each sequence on dataflow chips: kernel by kernel, one kernel a layer, and one kernel for all layers."""
+"""Decoding a token of each sequence on dataflow chips: kernel by kernel, a kernel a layer, one for all layers."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from tilewright.simulate.decoder import Decoder
 
 KERNELS = 10
 """Kernels of a decoder layer where each operator is one: about what GPUs launch."""
-OUTSIDE = 2
-"""Kernels of a token outside the layers: the embedding and the head."""
+OUTSIDE = 3
+"""Kernels of a token outside the layers: the embedding, the head, and the choice of the token (Gandhi et al., 2026)."""
 SYNC = looping.sync_of(2.12, 32, 1 / 774 / 32)
-"""Seconds of a kernel call: t_sync = 1.2 t_layer of the published example, t_layer by the roofline of 8 sockets."""
+"""Seconds of a kernel call, not published: t_sync = 1.2 t_layer of the paper's example, t_layer by its roofline."""
 LINK = Link(bandwidth=200e9, alpha=1e-6, base=2e-6)
 """Sockets to sockets: assumed, not published."""
 
+FACTS = (
+    f"{KERNELS} kernels a decoder layer where each operator is one, and four kernels a token with kernel looping: the "
+    "embedding, all layers, the head, the choice of the token (Gandhi et al., MLSys 2026)",
+    "T_loop = L t_layer + t_sync (Koeplinger et al., arXiv 2410.23668)",
+)
 ASSUMPTIONS = (
-    "memory moves at its peak while it is asked; the clock, lanes, ports and latency are those of the machine's notes",
+    "memory moves at its peak while it is asked",
     "sequences are as long as each other; every chip holds its share of heads and of the MLP's rows; weights and cache "
     "lie in HBM",
     "the output projection is computed by lanes and reduction trees, everything else that multiplies as a product",
     "the looped kernel holds each weight tile in memory units twice, so that loads run one layer ahead",
-    "an all-reduce is the best of ring, tree and one-shot; it stops the layer, but not the loads that run ahead",
-    "kernel by kernel: loads and compute overlap within a kernel, not between kernels; "
-    f"{KERNELS} kernels a layer, the embedding and the head",
-    "calls of the layers wait for each other, each for one t_sync; embedding and head are queued beside them and cost "
-    "none, as in T_loop = L t_layer + t_sync",
+    "an all-reduce is the best of ring, tree and one-shot; it stops the layer, but not the loads that run ahead (it is "
+    "published to stream beside the product before it; how much of it is hidden is not)",
+    "kernel by kernel: loads and compute overlap within a kernel, not between kernels",
+    "calls of the layers wait for each other, each for one t_sync; those outside the layers are queued beside them and "
+    "cost none, as in the published formula",
 )
 
 
