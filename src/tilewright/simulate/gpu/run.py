@@ -152,8 +152,8 @@ def _model_step(job: Job, model: Decoder) -> Simulation:
     peak = job.machine.peak(job.dtype or "bf16")
     used = made.total()["flops"] / made.seconds / peak if peak else None
     grown = None if link is None or step.tokens > 1 else _scaling(job, model, step, link)
-    bars = Series("seconds", tuple(p.name for p in parts), tuple(p.seconds for p in parts))
-    chart = Chart(f"{job.program} on {job.machine.name}: a step", "operator", "seconds", (bars,), kind="bar")
+    bars = Series("us", tuple(p.name for p in parts), tuple(1e6 * p.seconds for p in parts))
+    chart = Chart(f"{job.program} on {job.machine.name}: a step", "", "us", (bars,), kind="bar")
     return Simulation(
         job.program, job.machine.name, _sizes(job, step), made.seconds, None, used, parts,
         tuple(_row(op, job) for op in ops), _step_numbers(job, model, made, grown),
