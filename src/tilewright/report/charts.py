@@ -56,7 +56,8 @@ def drawn(chart: Chart) -> bytes:
     if chart.log_y:
         axes.set_yscale("log")
     if len(chart.series) > 1 or len({s.group for s in chart.spans if s.group}) > 1:
-        beside = {} if chart.kind == "line" else {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        within = chart.kind == "line" and len(chart.series) <= 4
+        beside = {} if within else {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         axes.legend(fontsize=8, frameon=False, labelcolor=INK, **beside)
     return png(figure)
 
