@@ -11,7 +11,7 @@ from tilewright.simulate.dataflow.schedule import Schedule, simulate
 from tilewright.simulate.simulation import Chart, Span
 
 FIRINGS, FEW, MANY_STAGES = 12, 3, 20
-"""Firings of each stage that are drawn, FEW of many stages: they show how a pipeline fills, and later ones look alike."""
+"""Firings of each stage that are drawn, FEW of many stages: they show how a pipeline fills; later ones look alike."""
 
 
 def gantt(schedule: Schedule, title: str, firings: int | None = None) -> Chart:

@@ -152,10 +152,10 @@ class Timing:
     def stage(self, role: ir.Role, spans: list[Span]) -> Stage:
         """A role as a stage; one with loops inside holds memory for all that they move, from its start."""
         inner = spans[0].schedule
-        hold = max(s.memory_cycles for s in spans) * self.copies
-        times = tuple(max(s.cycles, hold) for s in spans)
+        hold = tuple(s.memory_cycles * self.copies for s in spans)
+        times = tuple(max(s.cycles, held) for s, held in zip(spans, hold, strict=True))
         latency = self.array.latency if is_access(role, frozenset(self.tensors)) else 0
-        resource = "memory" if hold else None
+        resource = "memory" if any(hold) else None
         return Stage(role.name, times, latency, resource, hold, None if inner is None else inner.pipeline)
 
 

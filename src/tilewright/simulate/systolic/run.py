@@ -33,8 +33,8 @@ def simulate(job: Job) -> Simulation:
     """A product, or a chain of them, on an array; ArgumentError for options that it does not know."""
     if job.program in DECODERS:
         raise ArgumentError(
-            f"an array multiplies matrices, and {job.program} is a whole model; take --machine sn40l or h200 for it, or "
-            f"its products one after the other: simulate matmul M=64 --set layers=4096x4096,4096x14336"
+            f"an array multiplies matrices, and {job.program} is a whole model; take --machine sn40l or h200 for it, "
+            f"or its products one after the other: simulate matmul M=64 --set layers=4096x4096,4096x14336"
         )
     _check_options(job.options)
     if job.chips != 1:
