@@ -11,10 +11,8 @@ from tilewright.simulate.simulation import Job, Simulation
 from tilewright.simulate.sweep import each, numbers
 
 
-def job(
-    program: str, machine: str = "h200", sizes: dict[str, int] | None = None, chips: int = 1, **options: str
-) -> Job:
-    return Job(program, Machine.named(machine), sizes or {}, chips=chips, options=options)
+def job(program: str, machine: str = "h200", sizes: dict[str, int] | None = None, chips: int = 1, **said: str) -> Job:
+    return Job(program, Machine.named(machine), sizes or {}, chips=chips, options=said)
 
 
 def swept(*args, **options) -> Simulation:

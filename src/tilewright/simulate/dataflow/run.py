@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.errors import ArgumentError
-from tilewright.language import ir
 from tilewright.lower.dataflow.fit import check_fit
 from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.runtime.compiled import dtypes_of
-from tilewright.runtime.subject import program_named
+from tilewright.runtime.subject import Subject, named, program_named
 from tilewright.simulate.chips import plan
 from tilewright.simulate.chips.collectives import Link
 from tilewright.simulate.chips.published import PUBLISHED, PUBLISHED_BYTES, roofline
@@ -20,6 +19,7 @@ from tilewright.simulate.dataflow import decoding
 from tilewright.simulate.dataflow.gantt import gantt
 from tilewright.simulate.dataflow.place import default_dataflow
 from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.dataflow.values import quick, verified
 from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.simulation import Job, Part, Simulation, Value, notes_of
 
@@ -34,43 +34,59 @@ def simulate(job: Job) -> Simulation:
     array = DataflowArray.of(job.machine)
     if job.program in DECODERS:
         return _model(job, DECODERS[job.program], array)
-    if job.options:
-        raise ArgumentError(f"{job.program} takes no --set here, but {', '.join(job.options)} was given; drop it")
+    wanted = _wanted(job)
     if job.chips != 1:
         raise ArgumentError(f"--chips {job.chips}: operators run on one chip; models ({', '.join(DECODERS)}) on many")
-    return _operator(job, array)
+    return _operator(job, array, wanted)
 
 
 # ------------------------------------------------------------------------------------------- operators
-def _operator(job: Job, array: DataflowArray) -> Simulation:
-    program = _traced(job)
-    missing = [d for d in program.dims if d not in job.sizes]
-    if missing:
-        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
-    design = default_dataflow(program, job.sizes, array)
-    lowered = lower_dataflow(program, design, array.name)
+def _wanted(job: Job) -> str:
+    """Whether values are wanted: yes, no, or auto."""
+    for name, value in job.options.items():
+        if name != "values":
+            raise ArgumentError(f"{job.program} takes --set values=yes|no|auto here, not {name}; drop it")
+        if value not in ("yes", "no", "auto"):
+            raise ArgumentError(f"values={value}: takes yes, no or auto")
+    return job.options.get("values", "auto")
+
+
+def _operator(job: Job, array: DataflowArray, wanted: str) -> Simulation:
+    subject = _subject(job)
+    design = default_dataflow(subject.kernel, job.sizes, array)
+    lowered = lower_dataflow(subject.kernel, design, array.name)
     fit = check_fit(lowered, job.sizes, array)
-    span = Timing(lowered, job.sizes, array).whole()
+    timing = Timing(lowered, job.sizes, array)
+    span = timing.whole()
+    run = wanted == "yes" or (wanted == "auto" and quick(timing, span.flops))
+    if run:
+        verified(subject, timing)
     seconds, memory = span.cycles / array.clock_hz, min(span.memory_cycles, span.cycles) / array.clock_hz
     peak = 2 * array.macs_per_cycle * array.compute_units
     numbers: list[tuple[str, Value, str]] = [
         ("compute units", fit.compute_units(), ""), ("memory units", fit.memory_units(array), ""),
         ("copies", fit.copies, ""), ("design", design.to_json(), ""),
+        ("values", "computed in the order of the schedule, and right" if run else "not computed", ""),
     ]  # fmt: skip
+    facts, assumed = notes_of(job.machine)
     return Simulation(
         job.program, array.name, tuple(job.sizes.items()), seconds, span.cycles,
         min(1.0, span.flops / (span.cycles * peak)) if span.cycles else None,
         (Part("main memory", memory), Part("stages beyond memory", seconds - memory)),
         numbers=(*numbers, *_schedule_numbers(span)),
-        assumptions=("loops whose bounds are data are counted in full", *notes_of(job.machine)[1]),
-        facts=notes_of(job.machine)[0],
+        assumptions=("loops whose bounds are data are counted in full", *assumed), facts=facts,
         charts=() if span.schedule is None else (gantt(span.schedule, f"{job.program} on {array.name}"),),
     )  # fmt: skip
 
 
-def _traced(job: Job) -> ir.Kernel:
+def _subject(job: Job) -> Subject:
+    """The program at its sizes; ArgumentError where sizes are missing, unknown or 0."""
     program = program_named(job.program)
-    return program.trace(dtypes_of(program, job.dtype or "bf16"))
+    dtypes = dtypes_of(program, job.dtype or "bf16")
+    missing = [d for d in program.trace(dtypes).dims if d not in job.sizes]
+    if missing:
+        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
+    return Subject.of(named(job.program), job.sizes, dtypes, machine=job.machine, threads=1)
 
 
 def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
