@@ -1,7 +1,7 @@
 """The rates of an NVIDIA GPU that no data sheet states: as its description has them measured, else those of an H200.
 
 An H200 is what this project measured kernels on; its numbers stand in where a machine's own are unknown, those that
-depend on a clock as cycles. How they were found: `docs/notes/0002-cost-model.md`.
+depend on a clock as cycles. How they were found: `docs/notes/0014-simulated-machines.md`.
 """
 
 from __future__ import annotations
