@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.cost.gpu_product import size_of
 from tilewright.design.cost.gpu_rates import flops_per_cycle, has_wgmma, joined, powered, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program
@@ -80,7 +81,7 @@ def visited(program: Program, design: Design, facts: Facts) -> float:
     for axis in (a for loop in _loops(program) if not loop.parallel for a in loop.axes):
         own = _position(program, axis.stop) if isinstance(axis.stop, str) else None
         if own is not None:
-            whole, rows, tile = _size(program, facts, axis.name), _size(program, facts, own), _tile(design, own)
+            whole, rows, tile = size_of(program, facts, axis.name), size_of(program, facts, own), _tile(design, own)
             return max(0.0, min(1.0, (whole - max(0, rows - tile) / 2) / whole)) if whole else 1.0
     return 1.0
 
@@ -102,12 +103,12 @@ def _position(program: Program, name: str) -> str | None:
 def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, share: float) -> Grid:
     """A block for each tile, and what it loads and stores: elements of its tiles, other axes in full."""
     tiles = {a.name: 1 if a.each else _tile(design, a.name) for a in nest.loop.axes}
-    sizes = {a.name: _size(program, facts, a.name) for a in nest.loop.axes}
+    sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
     total = 0.0
     for ref, value in _accesses(nest):
         axes = program.values[value].type.axes if value in program.values else ()
-        extents = [min(tiles[a], sizes[a]) if a in tiles else _size(program, facts, a) for a in axes]
+        extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
         total += walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
     return Grid(blocks, total)
@@ -125,12 +126,6 @@ def _atom(program: Program, design: Design, facts: Facts) -> str:
     if not any(isinstance(let.expr, ir.Dot) for let in program.values.values()):
         return "fma"
     return next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
-
-
-def _size(program: Program, facts: Facts, axis: str) -> int:
-    while axis in program.axes:
-        axis = program.axes[axis].over
-    return facts.sizes.get(axis, 1)
 
 
 def _tile(design: Design, axis: str) -> int:

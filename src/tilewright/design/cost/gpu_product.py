@@ -68,12 +68,12 @@ def product_of(program: Program, design: Design, facts: Facts, let: ir.Let) -> P
     m, n = rows[0] if rows else let.type.axes[0], columns[0] if columns else let.type.axes[-1]
     if design.get("swap"):
         m, n = n, m
-    sizes = tuple(_size(program, facts, a) for a in (m, n, dot.axis))
+    sizes = tuple(size_of(program, facts, a) for a in (m, n, dot.axis))
     tiles = tuple(_tile(program, design, facts, a, d) for a, d in ((m, 128), (n, 128), (dot.axis, 64)))
     each = [a for nest in program.nests for a in nest.loop.axes if a.each]
     return Product(
         (sizes[0], sizes[1], sizes[2]), (tiles[0], tiles[1], tiles[2]),
-        math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
+        math.prod(size_of(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
         max(1, design.number(f"split.{dot.axis}", 1)), *((dot.b, dot.a) if design.get("swap") else (dot.a, dot.b)),
         max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)), (m, n),
         how_joined(design) == "cluster",
@@ -85,7 +85,8 @@ def how_joined(design: Design) -> str:
     return next((str(v) for _, v in design.prefixed("how")), "two_pass")
 
 
-def _size(program: Program, facts: Facts, axis: str) -> int:
+def size_of(program: Program, facts: Facts, axis: str) -> int:
+    """Points of an axis, or of the axis that it runs over, or of a dimension; 1 where it is not known."""
     while axis in program.axes:
         axis = program.axes[axis].over
     return facts.sizes.get(axis, 1)
@@ -93,7 +94,7 @@ def _size(program: Program, facts: Facts, axis: str) -> int:
 
 def _tile(program: Program, design: Design, facts: Facts, axis: str, default: int) -> int:
     if axis not in program.axes:
-        return _size(program, facts, axis)
+        return size_of(program, facts, axis)
     return max(1, design.number(f"tile.{axis}", default))
 
 
@@ -117,4 +118,4 @@ def loaded_once(products: list[Product]) -> float:
     return sum(found.values())
 
 
-__all__ = ["Product", "how_joined", "loaded_once", "product_of", "step_bytes"]
+__all__ = ["Product", "how_joined", "loaded_once", "product_of", "size_of", "step_bytes"]

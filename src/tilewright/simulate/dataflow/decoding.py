@@ -12,7 +12,7 @@ from tilewright.simulate.chips.collectives import Link
 from tilewright.simulate.dataflow.decoder import REDUCED, decoder_program, sizes
 from tilewright.simulate.dataflow.place import with_units
 from tilewright.simulate.dataflow.schedule import Schedule
-from tilewright.simulate.dataflow.timing import Span, Timing
+from tilewright.simulate.dataflow.timing import Piece, Timing
 from tilewright.simulate.decoder import Decoder
 
 KERNELS = 10
@@ -104,7 +104,7 @@ def _head(model: Decoder, array: DataflowArray, chips: int, batch: int) -> tuple
 
 def _layers(
     model: Decoder, array: DataflowArray, chips: int, context: int, batch: int, layers: int, reduce: float
-) -> Span:  # fmt: skip
+) -> Piece:  # fmt: skip
     program, shares = decoder_program(), sizes(model, chips, context, layers, batch)
     design = with_units(program, shares, array, {})
     lowered = lower_dataflow(program, design, array.name)

@@ -24,7 +24,7 @@ from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.simulation import Job, Part, Simulation, Value, notes_of
 
 if TYPE_CHECKING:
-    from tilewright.simulate.dataflow.timing import Span
+    from tilewright.simulate.dataflow.timing import Piece
 
 MODEL_OPTIONS = {"context": "4096", "batch": "1", "sync_us": "", "alpha_us": "", "link_GBps": ""}
 
@@ -89,7 +89,7 @@ def _subject(job: Job) -> Subject:
     return Subject.of(named(job.program), job.sizes, dtypes, machine=job.machine, threads=1)
 
 
-def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
+def _schedule_numbers(span: Piece) -> list[tuple[str, Value, str]]:
     if span.schedule is None:
         return []
     found: list[tuple[str, Value, str]] = [
