@@ -294,9 +294,8 @@ class Values:
         """A value into the registers of a buffer: all of them, or the piece that it covers."""
         for axis, (parent, number) in self.pieces.items():
             if axis in type_.axes and parent in self.registers[buffer]:
-                self.out.line(
-                    f"tw::put_piece<axis::{axis_name(axis)}, axis::{axis_name(parent)}>({cname(buffer)}, {value}, {number});"
-                )
+                pieces = f"axis::{axis_name(axis)}, axis::{axis_name(parent)}"
+                self.out.line(f"tw::put_piece<{pieces}>({cname(buffer)}, {value}, {number});")
                 return
         self.out.line(f"{cname(buffer)} = {value};")
 
