@@ -57,11 +57,13 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[tuple[int, int, int, str]]:
         many = columns >= _LONG // 2 and rows >= _LONG // 4
         yield from [*three, *two] if many else [*two, *three]
         yield 128, 2, 192, ways[0]
+    yield from ((128, 2, 128, f"{way}{turns}") for turns in ("", _TOGETHER) for way in ways)
     for tile, groups in ((128, 2), (64, 1)):
         for count in (128, 112, 96, 80, 64, 32):
             yield from ((tile, groups, count, way) for way in ways)
 
 
+_TOGETHER = ", together"  # warpgroups that take no turns
 _NARROW, _LONG = 64, 4096
 """Columns of sums, and of scores, that count as narrow, and as long."""
 
@@ -74,9 +76,9 @@ def _base(c: Chain, rows: int, groups: int, columns: int) -> dict[str, Choice]:
 def _extras(c: Chain, groups: int, way: str) -> dict[str, Choice]:
     """Products that lag, turns, results by the copy engine; rows with many columns first."""
     decisions: dict[str, Choice] = {"overlap": True}
-    if way == "draw":
+    if way.startswith("draw"):
         decisions |= {"persistent": True, "drawn": True, "stages.item": 2}
-    if groups > 1:
+    if groups > 1 and not way.endswith(_TOGETHER):
         decisions["schedule"] = "pingpong"
     if c.step.stop is not None:
         decisions["grid.descending"] = True
