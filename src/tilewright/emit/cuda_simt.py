@@ -98,8 +98,9 @@ class _Program:
                 self.out.line(values.part(name))
         if self.blocks > 1:
             self.out.line("const int rank = (int)tw::cluster_rank();")
+            self.out.line("__shared__ tw::Meeting meeting;")
+            self.out.line("meeting.begin();")
             self.out.line("int turn = 0;")
-            self.out.line("tw::cluster_arrive();")
         of_cluster = f" / {self.blocks}" if self.blocks > 1 else ""
         if not self.persistent:
             self._tile(f"(int)blockIdx.x{of_cluster}", values)

@@ -260,7 +260,7 @@ class Values:
         if self._bits(axis):
             self.out.line(f"tw::join<axis::{axis_name(axis)}>({op}, {name}, {self.team});")
         if self._shared:
-            self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, turn);")
+            self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, meeting, turn);")
 
     # -------------------------------------------------------------------------------------------------- memory
     def _load(self, ref: ir.Ref, let: ir.Let) -> str:
