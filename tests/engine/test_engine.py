@@ -129,7 +129,7 @@ def test_a_failed_step_ends_what_it_ran_and_nothing_else(llm, monkeypatch):
     wanted = alone(llm, PROMPTS[0], params)
     broken = llm.engine.add(PROMPTS[0], params)
     with monkeypatch.context() as patch:
-        patch.setattr(llm.decoder, "prefill", lambda *_: 1 / 0)
+        patch.setattr(llm.decoder, "ready", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             llm.engine.step()
     assert broken.finish_reason == "abort"

@@ -32,9 +32,11 @@ class LLM:
     dtype: "auto" (as stored), "bf16", "f16" or "f32": what weights, activations and the KV cache are kept in.
     max_batch: how many requests run at once; more wait.
     max_context: most tokens of a prompt and its completion together; the model's own context if None.
+    device: "cpu", "cuda", or "cuda:N" for GPU number N: where weights and KV cache lie and every kernel runs.
 
     Raises ModelError (UnsupportedModel, WeightsError) for a folder that cannot be used, ContextError for a
-    `max_context` beyond the model's, DTypeError for a dtype that models do not run in.
+    `max_context` beyond the model's, DTypeError for a dtype that models do not run in, MachineError where there is no
+    such GPU, OutOfDeviceMemory where it is too small.
     """
 
     def __init__(
@@ -44,12 +46,13 @@ class LLM:
         dtype: str = "auto",
         max_batch: int = 8,
         max_context: int | None = None,
+        device: str = "cpu",
         operators: Any = None,
     ) -> None:
         if type(max_batch) is not int or max_batch < 1:
             raise ArgumentError(f"max_batch is {max_batch!r}; it must be an integer of at least 1")
         self.folder = find_model(model)
-        self.decoder = Decoder.from_folder(self.folder, dtype, operators)
+        self.decoder = Decoder.from_folder(self.folder, dtype, operators, device)
         self.config = self.decoder.config
         self.context = _context(max_context, self.config.context)
         has_tokenizer = (self.folder / "tokenizer.json").is_file()
