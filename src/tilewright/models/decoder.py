@@ -159,10 +159,20 @@ class Decoder:
         key = (cache.layout, row, batch, tokens, want)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._record(cache, row, batch, tokens, want)
+            plan = self._plans[key] = self._recorded(cache, row, batch, tokens, want)
             while len(self._plans) > _MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
+        return plan
+
+    def _recorded(self, cache: KVCache, row: int, batch: int, tokens: int, want: Want) -> Plan:
+        """As `_record`, with what its launches need compiled side by side where that takes long."""
+        recording = self.memory.recording()
+        if recording is None:
+            return self._record(cache, row, batch, tokens, want)
+        with import_module("tilewright.ops").using(recording):
+            plan = self._record(cache, row, batch, tokens, want)
+        recording.settle()
         return plan
 
     def _record(self, cache: KVCache, row: int, batch: int, tokens: int, want: Want) -> Plan:

@@ -92,6 +92,10 @@ class Memory(Protocol):
         """Copy an array to another one of its shape."""
         ...
 
+    def recording(self) -> Any:
+        """A backend of `tilewright.ops` that binds what it is given when it is settled; None to bind at once."""
+        ...
+
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
         ...
@@ -144,6 +148,9 @@ class Host:
     def copy(self, target: Array, source: Array) -> None:
         """Copy an array to another one of its shape."""
         target[...] = source
+
+    def recording(self) -> None:
+        """Launches are bound at once."""
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Run launches, in order."""

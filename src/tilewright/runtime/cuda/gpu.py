@@ -21,6 +21,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver, streams
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation
+from tilewright.runtime.cuda.recording import Recording
 
 Launch = Callable[[], object]
 
@@ -112,6 +113,10 @@ class Gpu:
         return Mailbox(self, arrays)
 
     # --------------------------------------------------------------------------------------------- running
+    def recording(self) -> Recording:
+        """What stands in for kernels while a pass is recorded."""
+        return Recording(self.device)
+
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
         self._begin()
