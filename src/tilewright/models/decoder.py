@@ -150,7 +150,7 @@ class Decoder:
 
     def _rope_tables(self, tokens: int) -> tuple[Array, Array]:
         cos, sin = rope_tables(self.config.rope, self.config.head_dim, tokens)
-        return self.memory.holding(cos), self.memory.holding(sin)
+        return self.memory.sealed(self.memory.holding(cos)), self.memory.sealed(self.memory.holding(sin))
 
     # ---------------------------------------------------------------------------------------- recording
 

@@ -76,6 +76,10 @@ class Memory(Protocol):
         """An array with these values; `values` itself where it can be used as it is."""
         ...
 
+    def sealed(self, array: Array) -> Array:
+        """The same array, which nobody writes to from now on."""
+        ...
+
     def reuse(self, array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of another shape and type in the first bytes of a contiguous one."""
         ...
@@ -130,6 +134,10 @@ class Host:
     def holding(self, values: npt.NDArray[Any]) -> Array:
         """`values` itself."""
         return values
+
+    def sealed(self, array: Array) -> Array:
+        """The array itself."""
+        return array
 
     def reuse(self, array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of another shape and type in the first bytes of a contiguous one."""

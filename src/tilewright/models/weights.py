@@ -219,7 +219,7 @@ class RemoteReader(_Reader):
         for name, shape in parts:
             self._memory.put(out[first : first + shape[0]], self._values(name, shape))
             first += shape[0]
-        return out
+        return self._memory.sealed(out)
 
     def _values(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """The tensor as it lies in its file, or a converted copy."""

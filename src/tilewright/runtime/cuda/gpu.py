@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -63,6 +64,11 @@ class Gpu:
         made = self.empty(values.shape, values.dtype)
         self.put(made, values)
         return made
+
+    def sealed(self, array: DeviceArray) -> DeviceArray:
+        """The same array, which nobody writes to from now on: kernels may read it before their turn comes."""
+        self.wait()
+        return DeviceArray(replace(array.tilewright_buffer, writable=False))
 
     def reuse(self, array: DeviceArray, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """An array of another shape and type in the first bytes of a contiguous one."""

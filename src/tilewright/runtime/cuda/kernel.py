@@ -199,13 +199,17 @@ def _byte_stride(buffer: Buffer, dim: int, width: int) -> int:
 
 
 def layout_on_gpu(buffer: Buffer) -> TensorLayout:
-    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides."""
+    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides.
+
+    What cannot be written to is constant: torch's tensors never are.
+    """
     unit = next((d for d in reversed(range(len(buffer.shape))) if buffer.strides[d] == 1), None)
     step = buffer.pointer | _WIDEST
     for d, (size, stride) in enumerate(zip(buffer.shape, buffer.strides, strict=True)):
         if size > 1 and d != unit:
             step |= abs(stride) * buffer.dtype.bytes
-    return TensorLayout(tuple(1 if d == unit else None for d in range(len(buffer.shape))), step & -step)
+    strides = tuple(1 if d == unit else None for d in range(len(buffer.shape)))
+    return TensorLayout(strides, step & -step, not buffer.writable)
 
 
 def _scalar_bits(p: ir.Param, value: float | int) -> int:
