@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from tilewright.models.weights import LayerWeights, Weights, load_weights
 
 PREFILL_CHUNK = 512  # tokens of one prompt that pass through the layers together
 _SCORE_CHUNK = 128  # tokens whose logits are computed together when all are wanted
+Recorded = TypeVar("Recorded")
 _MAX_PLANS = 64  # bounded: prompts come in any length
 
 
@@ -134,7 +135,7 @@ class Decoder:
     def _head(self, hidden: Array) -> npt.NDArray[Any]:
         """f32[tokens, vocab] logits of hidden states."""
         run = Recorder(self._operators, self._workspace, self._dtype)
-        logits = run.linear("logits", hidden, self.weights.head, dtype=np.float32)
+        logits = self._bound(lambda: run.linear("logits", hidden, self.weights.head, dtype=np.float32))
         self.memory.run(run.launches)
         return self.memory.read(logits)
 
@@ -159,21 +160,22 @@ class Decoder:
         key = (cache.layout, row, batch, tokens, want)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._recorded(cache, row, batch, tokens, want)
+            plan = self._plans[key] = self._bound(lambda: self._record(cache, row, batch, tokens, want))
             while len(self._plans) > _MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
         return plan
 
-    def _recorded(self, cache: KVCache, row: int, batch: int, tokens: int, want: Want) -> Plan:
-        """As `_record`, with what its launches need compiled side by side where that takes long."""
+    def _bound(self, record: Callable[[], Recorded]) -> Recorded:
+        """What `record` gives, with its launches bound; what they need is compiled side by side where that takes long."""
         recording = self.memory.recording()
         if recording is None:
-            return self._record(cache, row, batch, tokens, want)
+            return record()
         with import_module("tilewright.ops").using(recording):
-            plan = self._record(cache, row, batch, tokens, want)
+            recorded = record()
         recording.settle()
-        return plan
+        self.memory.wait()  # scratch memory of the launches is being cleared
+        return recorded
 
     def _record(self, cache: KVCache, row: int, batch: int, tokens: int, want: Want) -> Plan:
         """The decoder, from token ids to logits."""
