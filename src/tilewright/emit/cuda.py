@@ -14,7 +14,20 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-_HEADERS = ("types", "chain", "tile", "map", "global", "mbarrier", "tma", "wgmma", "approx", "shared", "cluster", "grid")
+_HEADERS = (
+    "types",
+    "chain",
+    "tile",
+    "map",
+    "global",
+    "mbarrier",
+    "tma",
+    "wgmma",
+    "approx",
+    "shared",
+    "cluster",
+    "grid",
+)
 
 
 def emit_cuda(

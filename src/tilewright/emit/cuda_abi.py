@@ -160,4 +160,14 @@ def argument_bytes(maps: int, words: int) -> int:
     return -(-size // align) * align
 
 
-__all__ = ["MAP_BYTES", "CudaModule", "Grid", "Scratch", "TensorMap", "Words", "args_struct", "argument_bytes", "overlaps"]
+__all__ = [
+    "MAP_BYTES",
+    "CudaModule",
+    "Grid",
+    "Scratch",
+    "TensorMap",
+    "Words",
+    "args_struct",
+    "argument_bytes",
+    "overlaps",
+]

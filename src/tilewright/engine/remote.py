@@ -122,7 +122,9 @@ class RemoteSteps:
             self._passes[key] = _Pass(plan, decoder.memory.replayed(plan.launches), mailbox)
         return self._passes[key]
 
-    def _choose(self, plan: Plan, requests: Sequence[Request], places: Sequence[int] | npt.NDArray[np.int32], batch: int) -> None:
+    def _choose(
+        self, plan: Plan, requests: Sequence[Request], places: Sequence[int] | npt.NDArray[np.int32], batch: int
+    ) -> None:
         """How each request chooses, for the pass to read; rows of none are greedy."""
         assert plan.choice is not None
         temperatures, seeds = np.zeros(batch, np.float32), np.zeros(batch, np.int32)

@@ -38,9 +38,7 @@ class Want(Enum):
 class Decoder:
     """A model ready to run, in the memory that its weights lie in. `operators` is `tilewright.ops` but for tests."""
 
-    def __init__(
-        self, config: ModelConfig, weights: Weights, operators: Any = None, memory: Memory = HOST
-    ) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, operators: Any = None, memory: Memory = HOST) -> None:
         self.config = config
         self.weights = weights
         self.memory = memory

@@ -147,7 +147,9 @@ class Recorder:
         rows, vocab = logits.shape
         parts = _parts(vocab)
         split = logits.reshape(rows, parts, vocab // parts)
-        scores, found = (self._take(f"best_{n}", rows, parts, dtype=t) for n, t in (("score", np.float32), ("id", np.int32)))
+        scores, found = (
+            self._take(f"best_{n}", rows, parts, dtype=t) for n, t in (("score", np.float32), ("id", np.int32))
+        )
         keys = (choice.temperatures, choice.seeds, choice.places)
         self._bind("sample_parts", (scores, found), split, *keys)
         self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)

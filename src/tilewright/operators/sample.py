@@ -14,7 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.language import Tensor, coord, each, f32, full, i32, i64, kernel, log, parallel, size, tiles, where, zeros
+from tilewright.language import (
+    Tensor,
+    coord,
+    each,
+    f32,
+    full,
+    i32,
+    i64,
+    kernel,
+    log,
+    parallel,
+    size,
+    tiles,
+    where,
+    zeros,
+)
 from tilewright.operators.operator import Array64, Exact, operator, wide
 
 _NOWHERE = 2**31 - 1
@@ -57,9 +72,7 @@ def _scores(logits: Any, temperatures: Any, seeds: Any, places: Any) -> tuple[Ar
     return scaled + np.where(hot, noise, 0.0), np.abs(scaled) + np.where(hot, np.abs(noise) + 1.0, 0.0)
 
 
-def reference_sample_parts(
-    logits: Any, temperatures: Any, seeds: Any, places: Any
-) -> dict[str, Exact]:
+def reference_sample_parts(logits: Any, temperatures: Any, seeds: Any, places: Any) -> dict[str, Exact]:
     """score[b, c] = the largest of x / t + g in part c; token[b, c] = where it is, the first of equals."""
     scores, sizes = _scores(logits, temperatures, seeds, places)
     best = np.argmax(scores, axis=-1)
@@ -73,14 +86,14 @@ def reference_sample_parts(
 @kernel
 def sample_parts(
     logits: Tensor["B", "C", "D"],
-    temperatures: Tensor["B"],
-    seeds: Tensor["B"],
-    places: Tensor["B"],
-    score: Tensor["B", "C"],
-    token: Tensor["B", "C"],
+    temperatures: Tensor["B"].of("f32"),
+    seeds: Tensor["B"].of("i32"),
+    places: Tensor["B"].of("i32"),
+    score: Tensor["B", "C"].of("f32"),
+    token: Tensor["B", "C"].of("i32"),
 ):
     for b, c in parallel(each("B"), each("C")):
-        heat = temperatures[b].to(f32)
+        heat = temperatures[b]
         noise = where(heat > 0.0, 1.0, 0.0)
         cool = 1.0 / where(heat > 0.0, heat, 1.0)
         first = coord(c) * size("D")
@@ -100,9 +113,7 @@ def sample_parts(
         token[b, c] = found
 
 
-def reference_sample_join(
-    score: Any, token: Any, place: Any, length: Any
-) -> dict[str, Exact]:
+def reference_sample_join(score: Any, token: Any, place: Any, length: Any) -> dict[str, Exact]:
     """chosen[b] = the token of the best part, the first of equals; peak[b] its score; place and length one further."""
     scores = wide(score)
     best = np.argmax(scores, axis=-1)[:, None]
@@ -114,24 +125,22 @@ def reference_sample_join(
     }
 
 
-@operator(
-    reference_sample_join, writes=("chosen", "peak", "place", "length"), updates=("place", "length")
-)
+@operator(reference_sample_join, writes=("chosen", "peak", "place", "length"), updates=("place", "length"))
 @kernel
 def sample_join(
-    score: Tensor["B", "C"],
-    token: Tensor["B", "C"],
-    chosen: Tensor["B"],
-    peak: Tensor["B"],
-    place: Tensor["B"],
-    length: Tensor["B"],
+    score: Tensor["B", "C"].of("f32"),
+    token: Tensor["B", "C"].of("i32"),
+    chosen: Tensor["B"].of("i32"),
+    peak: Tensor["B"].of("f32"),
+    place: Tensor["B"].of("i32"),
+    length: Tensor["B"].of("i32"),
 ):
     for b in parallel(each("B")):
         next_place, next_length = place[b] + 1, length[b] + 1
         top = full(value=-math.inf, dtype=f32)
         found = zeros(dtype=i32)
         for c in tiles("C"):
-            v = score[b, c].to(f32)
+            v = score[b, c]
             largest = v.max(c)
             here = where(v == largest, token[b, c], _NOWHERE).min(c)
             found.update(where(largest > top, here, found))

@@ -38,7 +38,9 @@ def sample_parts(
     second, token = given.output(second, logits, (batch, parts), i32, name="out[1]", dtypes=(i32,))
     if 0 in x.shape:
         return Bound((), (first, second))
-    return Bound((bind(operators.sample_parts, {"logits": x, **keys, "score": score, "token": token}),), (first, second))
+    return Bound(
+        (bind(operators.sample_parts, {"logits": x, **keys, "score": score, "token": token}),), (first, second)
+    )
 
 
 @op

@@ -183,9 +183,7 @@ class Mailbox:
     def _slot(self) -> tuple[Any, list[npt.NDArray[Any]]]:
         cu = driver.driver()
         driver.use(self._gpu.device)
-        event = driver.checked(
-            cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING), "making an event"
-        )
+        event = driver.checked(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING), "making an event")
         return event, [_pinned(a.shape, a.dtype) for a in self._arrays]
 
     def post(self) -> Letter:

@@ -45,7 +45,7 @@ class Recording:
         program, sizes = described(operator, buffers, options)
         dispatch.device_of(program.kernel.name, buffers)
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-        request = dispatch.request_for(program, layouts, program.significant(sizes), self._device, architecture(program))
+        request = dispatch.request_for(program, layouts, known_to(program, sizes), self._device, architecture(program))
         noted = Later(program, buffers, scalars, sizes, request)
         self.launches.append(noted)
         return noted
@@ -58,14 +58,20 @@ class Recording:
 
 
 def architecture(program: Program) -> tuple[str, ...]:
-    """Dims of a program that a model fixes once and for all: what its products sum over.
+    """Dims of a program that a model fixes once and for all: how many its products sum, and for how many columns.
 
     A kernel that knows them may split a sum where SMs would idle; under pinned numerics none does.
     """
     if knobs().numerics == "pinned":
         return ()
     found = product(program.kernel)
-    return () if isinstance(found, str) else (found.k.over,)
+    return () if isinstance(found, str) else (found.k.over, found.n.over)
 
 
-__all__ = ["Later", "Recording", "architecture"]
+def known_to(program: Program, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    """Sizes as far as designs tell them apart; those that become a part of a kernel as they are."""
+    exact = architecture(program)
+    return tuple((d, sizes[d] if d in exact else n) for d, n in program.significant(sizes))
+
+
+__all__ = ["Later", "Recording", "architecture", "known_to"]
