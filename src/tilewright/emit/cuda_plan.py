@@ -126,7 +126,7 @@ class Plan:
     def early(self) -> frozenset[str]:
         """Constant tensors that the copy engine may read before the kernel before this one has ended.
 
-        Blocks that stay, and blocks that share what they read, begin as their neighbours allow: they read nothing early.
+        Blocks that stay, and those that share what they read, begin as their neighbours allow: they read nothing early.
         """
         if self.spread or any(isinstance(s, ir.Loop) and ir.note(s.notes, "persistent") for s in self.statements):
             return frozenset()

@@ -165,7 +165,7 @@ class Decoder:
         return plan
 
     def _bound(self, record: Callable[[], Recorded]) -> Recorded:
-        """What `record` gives, with its launches bound; what they need is compiled side by side where that takes long."""
+        """What `record` gives, with its launches bound; kernels are compiled side by side where that takes long."""
         recording = self.memory.recording()
         if recording is None:
             return record()

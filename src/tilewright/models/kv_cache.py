@@ -7,6 +7,7 @@ conversations hold. Growing moves memory: `layout` then changes, and whoever bou
 from __future__ import annotations
 
 from itertools import count
+
 import numpy as np
 import numpy.typing as npt
 

@@ -7,8 +7,8 @@ contents of memory: token ids, positions, lengths, the cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,8 @@ class Recorder:
     ) -> tuple[Array, Array]:
         """`(rmsnorm(x + residual), x + residual)`."""
         out = (self._take(roles[0], *x.shape), self._take(roles[1], *x.shape))
-        return self._bind("add_rmsnorm", out, x, residual, weight, eps)
+        self._bind("add_rmsnorm", out, x, residual, weight, eps)
+        return out
 
     def linear(self, role: str, x: Array, weight: Array, bias: Array | None = None, dtype: Any = None) -> Array:
         """`x weight^T + bias`, stored as `dtype` (the model's own if None)."""
@@ -127,7 +128,7 @@ class Recorder:
         heads = qkv.shape[1] // head_dim - 2 * kv_heads
         split = qkv.reshape(batch, tokens, -1, head_dim)
         ends = (0, heads, heads + kv_heads, heads + 2 * kv_heads)
-        parts = [split[:, :, start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        parts = [split[:, :, start:end] for start, end in pairwise(ends)]
         out = self._take(role, batch, heads, tokens, head_dim)
         place = out.transpose(0, 2, 1, 3)
         self._bind(

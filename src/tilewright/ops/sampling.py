@@ -21,7 +21,8 @@ def sample_parts(
     """The best token of each part of the vocabulary: logits[B, C, D] -> (scores f32 [B, C], tokens i32 [B, C]).
 
     Token c D + d of sequence b scores logits[b, c, d] at temperatures[b] (f32) 0, and is drawn from the softmax of
-    logits / temperature above 0, by seeds[b] (i32) and places[b] (i32, where the last token stands). NaN counts as +inf.
+    logits / temperature above 0, by seeds[b] (i32) and places[b] (i32, where the last token stands). NaN counts as
+    +inf.
     """
     given = Operands("sample_parts")
     x = given.take("logits", logits)

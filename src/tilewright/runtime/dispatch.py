@@ -331,5 +331,6 @@ os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = [
     "MOST_KERNELS", "TABLE", "Dispatched", "Kernel", "Launch", "Layouts", "Origin", "Program",
-    "bind", "compiled", "described", "facts_of", "forget_chosen", "kernels", "layout_of", "machine", "requested", "whole_dims",
+    "bind", "compiled", "described", "facts_of", "forget_chosen", "kernels", "layout_of", "machine", "requested",
+    "whole_dims",
 ]  # fmt: skip

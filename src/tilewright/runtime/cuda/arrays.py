@@ -1,4 +1,4 @@
-"""Arrays on a GPU: strided views with as much of NumPy's interface as models use. Their elements stay where they are."""
+"""Arrays on a GPU: strided views with as much of NumPy's interface as models use; the elements stay where they are."""
 
 from __future__ import annotations
 
