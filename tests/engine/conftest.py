@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 import plain_operators
-from far_memory import FarMemory
+from far_memory import far_llm
 from model_folders import make_model, make_tokenizer
 
 from tilewright.engine.llm import LLM
@@ -35,9 +35,3 @@ def llm(request, folder, monkeypatch):
     if request.param == "remote":
         return far_llm(folder, monkeypatch)
     return LLM(folder, max_batch=4, operators=plain_operators if request.param == "plain" else None)
-
-
-def far_llm(folder, monkeypatch, **options):
-    """The model where a GPU would run it: tokens are chosen and fed back out of the host's sight."""
-    monkeypatch.setattr("tilewright.models.decoder.memory_of", lambda device: FarMemory())
-    return LLM(folder, **{"max_batch": 4, **options})

@@ -73,3 +73,11 @@ class FarMemory(Host):
 
     def mailbox(self, arrays):
         return super().mailbox([a.values for a in arrays])
+
+
+def far_llm(folder, monkeypatch, **options):
+    """The model where a GPU would run it: tokens are chosen and fed back out of the host's sight."""
+    from tilewright.engine.llm import LLM
+
+    monkeypatch.setattr("tilewright.models.decoder.memory_of", lambda device: FarMemory())
+    return LLM(folder, **{"max_batch": 4, **options})
