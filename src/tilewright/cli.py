@@ -189,7 +189,7 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _load(model: str | None, device: str) -> LLM:
+def _load(model: str | None, device: str = "cpu") -> LLM:
     from tilewright.engine.llm import LLM
 
     return LLM(model, max_batch=1, device=device)
