@@ -70,18 +70,26 @@ def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], dev
 
 
 def _from_the_book(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
-    known = machine(device)
-    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
-    if record is None:
+    request = booked(program, layouts, sizes, device)
+    if request is None:
         return None
     with _compiling:
         try:
-            return loaded(requested(program, layouts, sizes, known, record.design, tuple(sizes)), device)
+            return loaded(request, device)
         except (IllegalDesign, CompileError, LaunchError) as error:
             warnings.warn(
                 f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3
             )
             return None
+
+
+def booked(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> Request | None:
+    """What has to be built for the design that the book holds for these very sizes; None where it has none."""
+    known = machine(device)
+    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
+    if record is None:
+        return None
+    return requested(program, layouts, sizes, known, record.design, tuple(sizes))
 
 
 def forget_chosen() -> None:
@@ -202,6 +210,7 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
 
 __all__ = [
     "bind",
+    "booked",
     "chosen_for",
     "device_of",
     "facts_of",

@@ -45,7 +45,10 @@ class Recording:
         program, sizes = described(operator, buffers, options)
         dispatch.device_of(program.kernel.name, buffers)
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-        request = dispatch.request_for(program, layouts, known_to(program, sizes), self._device, architecture(program))
+        request = dispatch.booked(program, layouts, sizes, self._device)
+        if request is None:
+            known, fixed = known_to(program, sizes), architecture(program)
+            request = dispatch.request_for(program, layouts, known, self._device, fixed)
         noted = Later(program, buffers, scalars, sizes, request)
         self.launches.append(noted)
         return noted
