@@ -25,6 +25,8 @@ def test_the_likeliest_token_of_each_part_is_the_first_of_equals(memory, steps, 
         x[...] = memory.random.integers(-2, 2, (b, c, d))
     seeds, places = (memory.random.integers(0, PRIME, b).astype(I32) for _ in range(2))
     parts(x, np.zeros(b, F32), seeds, places).check(memory, steps)
+    outputs = {"score": ((b, c), F32), "token": ((b, c), I32)}
+    Case(operators.sample_parts, {"logits": x}, outputs).check(memory, steps)
 
 
 @thorough

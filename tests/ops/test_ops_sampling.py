@@ -26,6 +26,9 @@ def chosen(x, places, *given):
 def test_greedy_takes_the_first_of_the_largest():
     x = np.random.default_rng(0).integers(-3, 4, (5, 8, 31)).astype(np.float32)
     places = np.arange(5, dtype=np.int32)
+    for given in (keys(5), ()):
+        tokens, *_ = chosen(x, places.copy(), *given)
+        np.testing.assert_array_equal(tokens, x.reshape(5, -1).argmax(1))
     tokens, peaks, places, lengths = chosen(x, places, *keys(5))
     np.testing.assert_array_equal(tokens, x.reshape(5, -1).argmax(1))
     np.testing.assert_array_equal(peaks, x.reshape(5, -1).max(1))
@@ -49,5 +52,7 @@ def test_wrong_operands():
         ops.sample_parts(x, np.zeros(2, np.float32), np.zeros(2, np.int64), np.zeros(2, np.int32))
     with pytest.raises(ArgumentError, match="B is that of logits"):
         ops.sample_parts(x, *keys(3))
+    with pytest.raises(ArgumentError, match="places is missing; give temperatures, seeds and places, or none of them"):
+        ops.sample_parts(x, *keys(2)[:2])
     with pytest.raises(ArgumentError, match="does not fit \\[B, C, D\\]"):
         ops.sample_parts(x[0], *keys(4))

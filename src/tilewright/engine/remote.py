@@ -47,7 +47,7 @@ class RemoteSteps:
 
     def __init__(self, decoder: Decoder, cache: KVCache) -> None:
         self._decoder, self._cache = decoder, cache
-        self._passes: dict[tuple[int, int], _Pass] = {}
+        self._passes: dict[tuple[int, int, Want], _Pass] = {}
         self._flight: _Flight | None = None
         self.thrown_away = 0  # steps that were run for nothing
 
@@ -58,7 +58,7 @@ class RemoteSteps:
         if not completes:
             decoder.prefill(self._cache, request.row, ids, Want.CACHE)
             return
-        plan = decoder.ready(self._cache, request.row, ids, Want.TOKEN)
+        plan = decoder.ready(self._cache, request.row, ids, _want([request]))
         assert plan.choice is not None
         place = int(self._cache.lengths[request.row]) + len(ids) - 1
         self._choose(plan, [request], [place], 1)
@@ -84,7 +84,7 @@ class RemoteSteps:
         """A step from what the host knows: last tokens, lengths, how each request chooses."""
         decoder, cache, batch = self._decoder, self._cache, bucket(len(requests), self._cache.max_rows)
         decoder.reserve(cache, batch, max(lengths) + 1)
-        done = self._pass(batch)
+        done = self._pass(batch, _want(requests))
         ids = np.zeros(batch, np.int32)
         ids[: len(requests)] = [r.output_ids[-1] for r in requests]
         # Rows beyond the batch write behind what they hold, and look at one key: nobody reads the outcome.
@@ -110,13 +110,13 @@ class RemoteSteps:
             return False
         return int(self._cache.lengths[:rows].max()) + 2 <= self._cache.capacity
 
-    def _pass(self, batch: int) -> _Pass:
+    def _pass(self, batch: int, want: Want) -> _Pass:
         """The pass for a batch, captured when it is first wanted, and again when the cache has moved."""
-        key = (self._cache.layout, batch)
+        key = (self._cache.layout, batch, want)
         if key not in self._passes:
             self._passes = {k: p for k, p in self._passes.items() if k[0] == self._cache.layout}
             decoder = self._decoder
-            plan = decoder.plan(self._cache, 0, batch, 1, Want.TOKEN)
+            plan = decoder.plan(self._cache, 0, batch, 1, want)
             assert plan.choice is not None
             mailbox = decoder.memory.mailbox([plan.choice.tokens, plan.choice.peaks])
             self._passes[key] = _Pass(plan, decoder.memory.replayed(plan.launches), mailbox)
@@ -156,6 +156,11 @@ class RemoteSteps:
                 raise ModelError(f"the model gave logit {peaks[n]} for token {tokens[n]}; its weights are damaged")
             else:
                 request.accept_token(int(tokens[n]))
+
+
+def _want(requests: Sequence[Request]) -> Want:
+    """Whether any of these requests draws its tokens."""
+    return Want.BEST if all(r.params.greedy for r in requests) else Want.DRAWN
 
 
 def bucket(batch: int, most: int) -> int:

@@ -31,7 +31,8 @@ class Want(Enum):
 
     CACHE = "cache"  # only the keys and values: an inner chunk of a prompt
     LAST = "last"  # logits after the last token of each sequence
-    TOKEN = "token"  # those, and the next token of each sequence, chosen where the model runs
+    BEST = "best"  # those, and the likeliest token of each sequence, chosen where the model runs
+    DRAWN = "drawn"  # the same, of sequences some of which draw at a temperature
     HIDDEN = "hidden"  # the normalised hidden state of every token
 
 
@@ -183,7 +184,9 @@ class Decoder:
         ids, positions, lengths = (
             self.memory.zeros(shape, np.int32) for shape in ((batch * tokens,), (batch, tokens), (batch,))
         )
-        last_row = want in (Want.LAST, Want.TOKEN) and tokens > 1  # then the last layer's work is for one token only
+        last_row = (
+            want not in (Want.CACHE, Want.HIDDEN) and tokens > 1
+        )  # then the last layer's work is for one token only
 
         x = run.embedding("x0", ids, w.embedding)
         h = run.rmsnorm("h", x, w.layers[0].input_norm, eps)
@@ -203,9 +206,9 @@ class Decoder:
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
         choice = None
-        if want is Want.TOKEN:
+        if want in (Want.BEST, Want.DRAWN):
             choice = self._choice(ids, positions, lengths) if tokens == 1 else self._choice()
-            run.sample(output, choice)
+            run.sample(output, choice, want is Want.DRAWN)
         return Plan(ids, positions, lengths, output, tuple(run.launches), self.memory, choice)
 
     def _choice(self, *state: Array) -> Choice:

@@ -143,15 +143,18 @@ class Recorder:
         self._bind("attention", out.transpose(0, 2, 1, 3), q, *cache, causal=True, window=window, lengths=lengths)
         return out.reshape(batch * tokens, heads * head_dim)
 
-    def sample(self, logits: Array, choice: Choice) -> None:
-        """The next token of each row of f32 `logits`, in two passes: over parts of the vocabulary, and over those."""
+    def sample(self, logits: Array, choice: Choice, drawn: bool) -> None:
+        """The next token of each row of f32 `logits`, in two passes: over parts of the vocabulary, and over those.
+
+        `drawn`: at the temperatures of `choice`; else the likeliest.
+        """
         rows, vocab = logits.shape
         parts = _parts(vocab)
         split = logits.reshape(rows, parts, vocab // parts)
         scores, found = (
             self._take(f"best_{n}", rows, parts, dtype=t) for n, t in (("score", np.float32), ("id", np.int32))
         )
-        keys = (choice.temperatures, choice.seeds, choice.places)
+        keys = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
         self._bind("sample_parts", (scores, found), split, *keys)
         self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)
 

@@ -72,9 +72,23 @@ def _scores(logits: Any, temperatures: Any, seeds: Any, places: Any) -> tuple[Ar
     return scaled + np.where(hot, noise, 0.0), np.abs(scaled) + np.where(hot, np.abs(noise) + 1.0, 0.0)
 
 
-def reference_sample_parts(logits: Any, temperatures: Any, seeds: Any, places: Any) -> dict[str, Exact]:
-    """score[b, c] = the largest of x / t + g in part c; token[b, c] = where it is, the first of equals."""
-    scores, sizes = _scores(logits, temperatures, seeds, places)
+def _warmed(v: Any, heat: Any, share: Any) -> Any:
+    """v / heat with Gumbel's noise, from uniform `share`, inside a kernel; v itself at heat 0."""
+    noise = where(heat > 0.0, 1.0, 0.0)
+    cool = 1.0 / where(heat > 0.0, heat, 1.0)
+    return v * cool + noise * (0.0 - log(0.0 - log(share)))
+
+
+def reference_sample_parts(
+    logits: Any, temperatures: Any = None, seeds: Any = None, places: Any = None
+) -> dict[str, Exact]:
+    """score[b, c] = the largest of x / t + g in part c; token[b, c] = where it is, the first of equals.
+
+    Without temperatures all are 0: the likeliest token is taken.
+    """
+    cold = np.zeros(len(logits), np.int32)
+    given = (temperatures, seeds, places) if temperatures is not None else (cold, cold, cold)
+    scores, sizes = _scores(logits, *given)
     best = np.argmax(scores, axis=-1)
     pick = best[..., None]
     value, magnitude = (np.take_along_axis(a, pick, -1)[..., 0] for a in (scores, sizes))
@@ -86,25 +100,22 @@ def reference_sample_parts(logits: Any, temperatures: Any, seeds: Any, places: A
 @kernel
 def sample_parts(
     logits: Tensor["B", "C", "D"],
-    temperatures: Tensor["B"].of("f32"),
-    seeds: Tensor["B"].of("i32"),
-    places: Tensor["B"].of("i32"),
     score: Tensor["B", "C"].of("f32"),
     token: Tensor["B", "C"].of("i32"),
+    temperatures: Tensor["B"].of("f32") = None,
+    seeds: Tensor["B"].of("i32") = None,
+    places: Tensor["B"].of("i32") = None,
 ):
     for b, c in parallel(each("B"), each("C")):
-        heat = temperatures[b]
-        noise = where(heat > 0.0, 1.0, 0.0)
-        cool = 1.0 / where(heat > 0.0, heat, 1.0)
         first = coord(c) * size("D")
         top = full(value=-math.inf, dtype=f32)
         found = zeros(dtype=i32)
         for d in tiles("D"):
             v = logits[b, c, d].to(f32)
             v = where(v >= -math.inf, v, math.inf)
-            drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first)
-            share = (drawn.to(f32) + 0.5) * 2.0**-23
-            v = v * cool + noise * (0.0 - log(0.0 - log(share)))
+            if temperatures is not None:
+                drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first)
+                v = _warmed(v, temperatures[b], (drawn.to(f32) + 0.5) * 2.0**-23)
             largest = v.max(d)
             here = where(v == largest, (coord(d) + first).to(i32), _NOWHERE).min(d)
             found.update(where(largest > top, here, found))

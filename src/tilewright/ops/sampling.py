@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 from tilewright import operators
+from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import f32, i32
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import Operands
+from tilewright.runtime.buffer import Buffer
 
 
 @op
 def sample_parts(
     logits: Tensor,
-    temperatures: Tensor,
-    seeds: Tensor,
-    places: Tensor,
+    temperatures: Tensor | None = None,
+    seeds: Tensor | None = None,
+    places: Tensor | None = None,
     *,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> Bound[tuple[Tensor, Tensor]]:
     """The best token of each part of the vocabulary: logits[B, C, D] -> (scores f32 [B, C], tokens i32 [B, C]).
 
     Token c D + d of sequence b scores logits[b, c, d] at temperatures[b] (f32) 0, and is drawn from the softmax of
-    logits / temperature above 0, by seeds[b] (i32) and places[b] (i32, where the last token stands). NaN counts as
-    +inf.
+    logits / temperature above 0, by seeds[b] (i32) and places[b] (i32, where the last token stands). All three are
+    given, or none: then every temperature is 0. NaN counts as +inf.
     """
     given = Operands("sample_parts")
     x = given.take("logits", logits)
     given.fit("logits", x, ("B", "C", "D"))
     batch, parts, _ = x.shape
     why = "B is that of logits"
-    keys = {
-        "temperatures": given.expect("temperatures", temperatures, (batch,), (f32,), why),
-        "seeds": given.expect("seeds", seeds, (batch,), (i32,), why),
-        "places": given.expect("places", places, (batch,), (i32,), why),
-    }
+    drawn = {"temperatures": (temperatures, f32), "seeds": (seeds, i32), "places": (places, i32)}
+    if len({value is None for value, _ in drawn.values()}) > 1:
+        missing = next(name for name, (value, _) in drawn.items() if value is None)
+        raise ArgumentError(f"sample_parts: {missing} is missing; give temperatures, seeds and places, or none of them")
+    keys: dict[str, Buffer] = {}
+    for name, (value, kind) in drawn.items():
+        keys |= given.maybe(name, value, (batch,), (kind,), why)
     first, second = out or (None, None)
     first, score = given.output(first, logits, (batch, parts), f32, name="out[0]", dtypes=(f32,))
     second, token = given.output(second, logits, (batch, parts), i32, name="out[1]", dtypes=(i32,))
