@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from tilewright.models.decoder import Decoder, Want
 from tilewright.models.kv_cache import KVCache
 from tilewright.models.memory import Launch, Letter, Mailbox
 from tilewright.models.plan import Plan
+
+
+Values = npt.NDArray[Any]
 
 
 @dataclass
@@ -65,8 +69,8 @@ class RemoteSteps:
         decoder.memory.put(plan.choice.places, [place])
         plan.run()
         self._cache.lengths[request.row] += len(ids)
-        letter = decoder.memory.mailbox([plan.choice.tokens, plan.choice.peaks]).post()
-        self._accept([request], letter, plan)
+        tokens, peaks = (decoder.memory.read(x) for x in (plan.choice.tokens, plan.choice.peaks))
+        self._accept([request], tokens, peaks, plan)
 
     def decode(self, requests: Sequence[Request]) -> None:
         """One more token for each of `requests`, which hold rows 0, 1, ..."""
@@ -77,7 +81,8 @@ class RemoteSteps:
             flight = self._begin(requests, lengths)
         self._flight = self._go_on(flight) if self._may_go_on(requests) else None
         self._cache.lengths[: len(requests)] += 1
-        self._accept(requests, flight.letter, flight.done.plan)
+        tokens, peaks = flight.letter.read()
+        self._accept(requests, tokens, peaks, flight.done.plan)
 
     # ------------------------------------------------------------------------------------------ steps
     def _begin(self, requests: Sequence[Request], lengths: tuple[int, ...]) -> _Flight:
@@ -141,9 +146,8 @@ class RemoteSteps:
             self.thrown_away += 1
 
     # ---------------------------------------------------------------------------------------- outcomes
-    def _accept(self, requests: Sequence[Request], letter: Letter, plan: Plan) -> None:
+    def _accept(self, requests: Sequence[Request], tokens: Values, peaks: Values, plan: Plan) -> None:
         """Give each request its token, or the logits where it has to look at them itself."""
-        tokens, peaks = letter.read()
         rows = None
         if any(r.needs_logits for r in requests):
             assert plan.output is not None

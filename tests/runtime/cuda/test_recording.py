@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import bf16, f32
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch
+from tilewright.runtime.cuda import dispatch, driver
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.recording import Recording
 
@@ -22,6 +24,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.m
 def device(monkeypatch):
     """An H200 that is described, and not there."""
     monkeypatch.setattr(dispatch, "machine", lambda _: Machine.named("h200"))
+    monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
     monkeypatch.setattr(dispatch, "_requests", {})
     monkeypatch.setattr(dispatch, "_by_request", {})
 

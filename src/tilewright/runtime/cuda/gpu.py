@@ -37,10 +37,10 @@ class Gpu:
         """MachineError where there is no driver, no GPU of that number, or one older than Ampere."""
         self.device = device
         self.machine = dispatch.machine(device)
-        driver.use(device)
         cu = driver.driver()
-        flags = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
-        self._stream = driver.checked(cu.cuStreamCreate(flags), f"making a stream on GPU {device}")
+        with driver.inside(device):
+            flags = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
+            self.stream = driver.checked(cu.cuStreamCreate(flags), f"making a stream on GPU {device}")
 
     @property
     def name(self) -> str:
@@ -81,10 +81,9 @@ class Gpu:
         source = np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(array.dtype, copy=False), array.shape))
         _flat(array)
         if source.nbytes:
-            self._begin()
-            copy = driver.driver().cuMemcpyHtoDAsync
-            pointer = array.tilewright_buffer.pointer
-            driver.checked(copy(pointer, source.ctypes.data, source.nbytes, self._stream), "copying to a GPU")
+            copy, pointer = driver.driver().cuMemcpyHtoDAsync, array.tilewright_buffer.pointer
+            with driver.inside(self.device):
+                driver.checked(copy(pointer, source.ctypes.data, source.nbytes, self.stream), "copying to a GPU")
             if source.nbytes > 1 << 16:  # smaller ones the driver has taken over when it returns
                 self.wait()
 
@@ -93,10 +92,9 @@ class Gpu:
         out = np.empty(array.shape, array.dtype)
         _flat(array)
         if out.nbytes:
-            self._begin()
-            copy = driver.driver().cuMemcpyDtoHAsync
-            pointer = array.tilewright_buffer.pointer
-            driver.checked(copy(out.ctypes.data, pointer, out.nbytes, self._stream), "copying from a GPU")
+            copy, pointer = driver.driver().cuMemcpyDtoHAsync, array.tilewright_buffer.pointer
+            with driver.inside(self.device):
+                driver.checked(copy(out.ctypes.data, pointer, out.nbytes, self.stream), "copying from a GPU")
         self.wait()
         return out
 
@@ -111,8 +109,8 @@ class Gpu:
         box.srcDevice, box.srcPitch = source.tilewright_buffer.pointer, source_pitch
         box.dstDevice, box.dstPitch = target.tilewright_buffer.pointer, pitch
         box.WidthInBytes, box.Height = run, rows
-        self._begin()
-        driver.checked(cu.cuMemcpy2DAsync(box, self._stream), "copying on a GPU")
+        with driver.inside(self.device):
+            driver.checked(cu.cuMemcpy2DAsync(box, self.stream), "copying on a GPU")
 
     def mailbox(self, arrays: Sequence[DeviceArray]) -> Mailbox:
         """A way for small arrays to the host that nobody waits for until the values are wanted."""
@@ -125,8 +123,7 @@ class Gpu:
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
-        self._begin()
-        with streams.on(int(self._stream)):
+        with driver.inside(self.device), streams.on(int(self.stream)):
             for launch in launches:
                 launch()
 
@@ -135,22 +132,20 @@ class Gpu:
         self.wait()  # scratch memory of the launches may still be being cleared
         cu = driver.driver()
         mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        driver.checked(cu.cuStreamBeginCapture(self._stream, mode), "starting to capture a graph")
-        try:
-            self.run(launches)
-        except BaseException:
-            cu.cuStreamEndCapture(self._stream)  # whatever it says: what went wrong is on its way up
-            raise
-        graph = driver.checked(cu.cuStreamEndCapture(self._stream), "capturing a graph")
-        return Graph(self, graph, launches)
+        with driver.inside(self.device):
+            driver.checked(cu.cuStreamBeginCapture(self.stream, mode), "starting to capture a graph")
+            try:
+                self.run(launches)
+            except BaseException:
+                cu.cuStreamEndCapture(self.stream)  # whatever it says: what went wrong is on its way up
+                raise
+            graph = driver.checked(cu.cuStreamEndCapture(self.stream), "capturing a graph")
+            return Graph(self, graph, launches)
 
     def wait(self) -> None:
         """Return once everything queued has run."""
-        driver.use(self.device)
-        driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
-
-    def _begin(self) -> None:
-        driver.use(self.device)
+        with driver.inside(self.device):
+            driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
 
 
 class Graph:
@@ -163,8 +158,8 @@ class Graph:
         cu.cuGraphDestroy(graph)
 
     def __call__(self) -> None:
-        driver.use(self._gpu.device)
-        driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu._stream), "launching a graph")
+        with driver.inside(self._gpu.device):
+            driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu.stream), "launching a graph")
 
     def __del__(self) -> None:
         if hasattr(self, "_exec"):
@@ -182,33 +177,34 @@ class Mailbox:
 
     def _slot(self) -> tuple[Any, list[npt.NDArray[Any]]]:
         cu = driver.driver()
-        driver.use(self._gpu.device)
-        event = driver.checked(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING), "making an event")
-        return event, [_pinned(a.shape, a.dtype) for a in self._arrays]
+        with driver.inside(self._gpu.device):
+            event = driver.checked(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING), "making an event")
+            return event, [_pinned(a.shape, a.dtype) for a in self._arrays]
 
     def post(self) -> Letter:
         """Queue copies of what the arrays will hold at this point; at most four letters may be unread."""
         cu, (event, places) = driver.driver(), next(self._slots)
-        self._gpu._begin()
-        for array, place in zip(self._arrays, places, strict=True):
-            pointer = array.tilewright_buffer.pointer
-            copy = cu.cuMemcpyDtoHAsync(place.ctypes.data, pointer, place.nbytes, self._gpu._stream)
-            driver.checked(copy, "copying from a GPU")
-        driver.checked(cu.cuEventRecord(event, self._gpu._stream), "recording an event")
-        return Letter(event, places)
+        with driver.inside(self._gpu.device):
+            for array, place in zip(self._arrays, places, strict=True):
+                pointer = array.tilewright_buffer.pointer
+                copy = cu.cuMemcpyDtoHAsync(place.ctypes.data, pointer, place.nbytes, self._gpu.stream)
+                driver.checked(copy, "copying from a GPU")
+            driver.checked(cu.cuEventRecord(event, self._gpu.stream), "recording an event")
+        return Letter(self._gpu.device, event, places)
 
 
 class Letter:
     """Values on their way to the host."""
 
-    __slots__ = ("_event", "_places")
+    __slots__ = ("_device", "_event", "_places")
 
-    def __init__(self, event: Any, places: list[npt.NDArray[Any]]) -> None:
-        self._event, self._places = event, places
+    def __init__(self, device: int, event: Any, places: list[npt.NDArray[Any]]) -> None:
+        self._device, self._event, self._places = device, event, places
 
     def read(self) -> list[npt.NDArray[Any]]:
         """The values, once they have come; in memory that a later letter uses again."""
-        driver.checked(driver.driver().cuEventSynchronize(self._event), "waiting for a GPU")
+        with driver.inside(self._device):
+            driver.checked(driver.driver().cuEventSynchronize(self._event), "waiting for a GPU")
         return self._places
 
 

@@ -17,9 +17,9 @@ class Allocation:
     def __init__(self, size: int, device: int) -> None:
         """At least `size` bytes, aligned to 256; OutOfDeviceMemory where there is no room."""
         self.pointer, self.device, self.bytes = 0, device, max(size, 1)
-        driver.use(device)
         cu = driver.driver()
-        status, pointer = cu.cuMemAlloc(self.bytes)
+        with driver.inside(device):
+            status, pointer = cu.cuMemAlloc(self.bytes)
         if status == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise OutOfDeviceMemory(
                 f"GPU {device} has {free_bytes(device) / 2**20:.0f} MiB left and {self.bytes / 2**20:.0f} MiB more are "
@@ -33,14 +33,14 @@ class Allocation:
 
     def __del__(self) -> None:
         if self.pointer and not sys.is_finalizing():
-            driver.use(self.device)
-            driver.driver().cuMemFree(self.pointer)
+            with driver.inside(self.device):
+                driver.driver().cuMemFree(self.pointer)
 
 
 def free_bytes(device: int) -> int:
     """Bytes that are free on a device now."""
-    driver.use(device)
-    free, _ = driver.checked(driver.driver().cuMemGetInfo(), f"asking GPU {device} for its free memory")
+    with driver.inside(device):
+        free, _ = driver.checked(driver.driver().cuMemGetInfo(), f"asking GPU {device} for its free memory")
     return int(free)
 
 
@@ -55,7 +55,8 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
             raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
     made = Allocation(size, device)
     if zeroed:
-        driver.checked(driver.driver().cuMemsetD8(made.pointer, 0, made.bytes), "clearing scratch memory")
+        with driver.inside(device):
+            driver.checked(driver.driver().cuMemsetD8(made.pointer, 0, made.bytes), "clearing scratch memory")
     return made
 
 

@@ -10,7 +10,7 @@ from tilewright.build.kernel_cache import Request
 from tilewright.design.gpu.product import product
 from tilewright.knobs import knobs
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch
+from tilewright.runtime.cuda import dispatch, driver
 from tilewright.runtime.cuda.kernel import layout_on_gpu
 from tilewright.runtime.dispatch import Program, described
 
@@ -56,8 +56,9 @@ class Recording:
     def settle(self) -> None:
         """Compile what no cache knows, in threads, and bind every launch."""
         kernels = dispatch.load_many([n.request for n in self.launches], self._device)
-        for noted, kernel in zip(self.launches, kernels, strict=True):
-            noted.launch = kernel.bind(noted.buffers, noted.scalars, noted.sizes)
+        with driver.inside(self._device):
+            for noted, kernel in zip(self.launches, kernels, strict=True):
+                noted.launch = kernel.bind(noted.buffers, noted.scalars, noted.sizes)
 
 
 def architecture(program: Program) -> tuple[str, ...]:
