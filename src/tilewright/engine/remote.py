@@ -23,7 +23,6 @@ from tilewright.models.kv_cache import KVCache
 from tilewright.models.memory import Launch, Letter, Mailbox
 from tilewright.models.plan import Plan
 
-
 Values = npt.NDArray[Any]
 
 
