@@ -49,7 +49,7 @@ def bind(
     with driver.inside(device):  # a thread of the caller's may have no context yet
         kernel = chosen_for(program, layouts, sizes, device)
         if kernel is None:
-            fixed = _fixed(program, sizes)
+            fixed = fixed_of(program, sizes)
             known = dict(program.significant(dict(sizes))) | {d: sizes[d] for d in fixed}
             kernel = kernel_for(program, layouts, tuple(known.items()), device, fixed)
         return kernel.bind(buffers, scalars, sizes)
@@ -102,7 +102,7 @@ MOST_LENGTHS = 32
 _lengths: dict[Program, set[tuple[int, ...]]] = {}
 
 
-def _fixed(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
+def fixed_of(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
     """Dims whose sizes become a part of the kernel: how long rows are, unless a program meets too many lengths."""
     dims = _fixed_dims(program)
     known, now = _lengths.setdefault(program, set()), tuple(sizes[d] for d in dims)
@@ -214,6 +214,7 @@ __all__ = [
     "chosen_for",
     "device_of",
     "facts_of",
+    "fixed_of",
     "forget_chosen",
     "kernel_for",
     "layout_on_gpu",

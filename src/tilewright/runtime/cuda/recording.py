@@ -47,7 +47,8 @@ class Recording:
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
         request = dispatch.booked(program, layouts, sizes, self._device)
         if request is None:
-            known, fixed = known_to(program, sizes), architecture(program)
+            fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
+            known = tuple((d, sizes[d] if d in fixed else n) for d, n in program.significant(sizes))
             request = dispatch.request_for(program, layouts, known, self._device, fixed)
         noted = Later(program, buffers, scalars, sizes, request)
         self.launches.append(noted)
@@ -72,10 +73,4 @@ def architecture(program: Program) -> tuple[str, ...]:
     return () if isinstance(found, str) else (found.k.over, found.n.over)
 
 
-def known_to(program: Program, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    """Sizes as far as designs tell them apart; those that become a part of a kernel as they are."""
-    exact = architecture(program)
-    return tuple((d, sizes[d] if d in exact else n) for d, n in program.significant(sizes))
-
-
-__all__ = ["Later", "Recording", "architecture", "known_to"]
+__all__ = ["Later", "Recording", "architecture"]
