@@ -1,6 +1,8 @@
 """Errors of the cost model on the products that were measured on a GPU.
 
 python benchmarks/gpu_model.py [benchmarks/results/gpu-h200-2026-11-24.json] [--machine h200] [--rows]
+python benchmarks/gpu_model.py --held-out    # rates fitted to three quarters of the shapes, judged on the rest
+python benchmarks/gpu_model.py --fit         # rates fitted to all of them, as a machine's description gives them
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from tilewright.bench.gpu_model import errors, measured
+from tilewright.bench.gpu_fit import fitted, held_out, rounded
+from tilewright.bench.gpu_model import LADDER, errors, measured
 from tilewright.machines.machine import Machine
 
 _RESULTS = Path(__file__).parent / "results" / "gpu-h200-2026-11-24.json"
@@ -21,8 +24,18 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=_RESULTS)
     parser.add_argument("--machine", default="h200")
     parser.add_argument("--rows", action="store_true", help="each design as well")
+    parser.add_argument("--held-out", action="store_true", help="errors on shapes that no rate was fitted to")
+    parser.add_argument("--fit", action="store_true", help="the rates that fit best")
     args = parser.parse_args()
-    rows = measured(json.loads(args.results.read_text()), Machine.named(args.machine))
+    machine = Machine.named(args.machine)
+    rows = measured(json.loads(args.results.read_text()), machine)
+    if args.fit or args.held_out:
+        judged = [r for r in rows if r.case.family != LADDER]
+        if args.fit:
+            print(json.dumps(rounded(fitted(judged, machine)), indent=2))
+        for family, (count, error) in held_out(judged, machine).items() if args.held_out else ():
+            print(f"| {family} | {count} | {error:.1%} |")
+        return
     for r in rows if args.rows else ():
         off = r.predicted / r.seconds - 1
         print(f"{r.name:50} {r.seconds * 1e6:10.2f} us, predicted {r.predicted * 1e6:10.2f} ({off:+.1%})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -138,8 +139,19 @@ def test_generate_json(run, model):
     assert len(found["token_ids"]) == 5 and found["finish_reason"] == "length"
     assert found["timings"]["first_token"] > 0
     assert found["kernels"]["embedding"] == 5
+    assert set(found["phases"]) == {"load", "compile", "search", "capture", "first_token"}
     _, out, _ = run("generate", "abc", "--model", model, "--max-tokens", "5", "--seed", "3", "--json")
     assert json.loads(out)["token_ids"] == found["token_ids"]
+
+
+def test_a_mode_is_that_of_the_process(run, model, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_MODE", "learn")
+    code, out, _ = run("generate", "abc", "--model", model, "--max-tokens", "2", "--mode", "generic", "--json")
+    assert code == 0
+    assert len(json.loads(out)["token_ids"]) == 2
+    assert os.environ["TILEWRIGHT_MODE"] == "generic"
+    code, _, error = run("generate", "abc", "--model", model, "--mode", "quick")
+    assert code == 2 and "generic" in error
 
 
 def test_options_of_the_model_hold_unless_the_command_line_says_otherwise(model):

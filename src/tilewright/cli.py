@@ -54,6 +54,23 @@ Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or c
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
+class Mode(StrEnum):
+    """What may happen beside the program; see TILEWRIGHT_MODE."""
+
+    LEARN = "learn"
+    FROZEN = "frozen"
+    GENERIC = "generic"
+
+
+KernelMode = Annotated[
+    Mode | None,
+    typer.Option(
+        help="learn: better kernels are designed meanwhile and swapped in; frozen: what was learned, and no compile, "
+        "search or write; generic: generic kernels only. Default: TILEWRIGHT_MODE, and nothing is learned."
+    ),
+]
+
+
 class Stage(StrEnum):
     """What `show` can show, in the order in which a program passes the stages."""
 
@@ -103,12 +120,13 @@ def generate(
     stop: Stop = None,
     device: Device = "cpu",
     threads: Threads = None,
+    mode: KernelMode = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
     text = _prompt(prompt)
     with _kernels_counted(threads, device) as kernels:
-        llm = _load(model, device)
+        llm = _load(model, device, mode)
         params = _params(
             llm,
             max_tokens=max_tokens,
@@ -122,7 +140,8 @@ def generate(
         with llm.stream(text, params) as stream:
             if as_json:
                 completion = _exhaust(stream)
-                typer.echo(json.dumps({**asdict(completion), "prompt": text, "kernels": dict(kernels)}))
+                told = {"prompt": text, "kernels": dict(kernels), "phases": llm.phases().to_dict()}
+                typer.echo(json.dumps({**asdict(completion), **told}))
                 return
             if sys.stdout.isatty():
                 typer.secho(text, nl=False, bold=True)
@@ -144,10 +163,11 @@ def chat(
     stop: Stop = None,
     device: Device = "cpu",
     threads: Threads = None,
+    mode: KernelMode = None,
 ) -> None:
     """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
     with _kernels_counted(threads, device) as kernels:
-        llm = _load(model, device)
+        llm = _load(model, device, mode)
         params = _params(
             llm,
             max_tokens=max_tokens,
@@ -189,10 +209,10 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _load(model: str | None, device: str = "cpu") -> LLM:
+def _load(model: str | None, device: str = "cpu", mode: Mode | None = None) -> LLM:
     from tilewright.engine.llm import LLM
 
-    return LLM(model, max_batch=1, device=device)
+    return LLM(model, max_batch=1, device=device, mode=mode and mode.value)
 
 
 def _params(llm: LLM, **options: Any) -> SamplingParams:

@@ -85,8 +85,8 @@ def bench_gemm(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Cases or families that contain this, or fit it (*, ?). The families: gemm_small, gemm_large, "
-            "gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
+            help="Cases or families that contain one of these, or fit it (*, ?); commas between them. "
+            "The families: gemm_small, gemm_large, gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
@@ -116,6 +116,10 @@ def bench_rows(
     ] = None,
     device: Annotated[str, typer.Option(help="cuda; for row operators on this host's CPU see bench cpu.")] = "cuda",
     trials: Annotated[int, typer.Option(min=0, help="Trials of each search; 0 for the default design alone.")] = 16,
+    profile: Annotated[
+        bool,
+        typer.Option(help="Time nothing; print torch.profiler's tables, and Nsight Compute's counters if it is here."),
+    ] = False,
     save: Save = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,6 +133,14 @@ def bench_rows(
         raise ArgumentError(f"--device {device}: rows are timed on cuda here; on the CPU by bench cpu --only rows")
     jobs = rows_jobs(RowsRequest(only, trials))
     machine = nvidia.detect()
+    if profile:
+        from tilewright.bench.rows_cases import row_cases
+        from tilewright.bench.rows_profile import profiled
+
+        wanted = {(step.family, step.name) for job in jobs for step in job.steps}
+        for case in (c for c in row_cases() if (c.family, c.name) in wanted):
+            typer.echo(profiled(case))
+        return
     measured = _kept(run_jobs(jobs), machine, "rows-gpu") if save else run_jobs(jobs)
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
 
@@ -162,13 +174,38 @@ def bench_llm(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "llm", save, as_json)
 
 
+@app.command(name="attention")
+def bench_attention(
+    only: Annotated[
+        str | None,
+        typer.Option(help="Cases or families that contain this, or fit it (*, ?). The families: attention_prefill."),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each search; 1: the default design alone.")] = 16,
+    device: Annotated[str, typer.Option(help="Where it runs: cuda.")] = "cuda",
+    save: Save = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for attention on this host's GPU and time it against cuDNN; exit with 1 if a floor is missed."""
+    from tilewright.bench import console
+    from tilewright.bench.attention_jobs import AttentionRequest, attention_jobs
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.machines import nvidia
+
+    if device != "cuda":
+        raise ArgumentError(f"--device {device}: attention is timed beside cuDNN; take cuda, or `bench cpu`")
+    jobs = attention_jobs(AttentionRequest(only, trials))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+
+
 @app.command(name="serve")
 def bench_serve(
     only: Annotated[
         str | None,
         typer.Option(
             help="Cases or families that contain this, or fit it (*, ?). The families: serve_padding, serve_dynamic, "
-            "serve_learn."
+            "serve_learn, serve_dispatch."
         ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
@@ -177,7 +214,7 @@ def bench_serve(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a trace of lengths with a heavy tail: beside padding, and beside torch.compile."""
+    """Serve a trace of lengths with a heavy tail: beside padding, torch.compile, and what was not learned."""
     from tilewright.bench import console
     from tilewright.bench.cpu import run_jobs
     from tilewright.bench.serve import ServeRequest, serve_jobs
@@ -187,6 +224,16 @@ def bench_serve(
     machine = Machine.detect()
     jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
     _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
+
+
+@app.command()
+def served() -> None:
+    """Draw the newest served trace of each machine, with each swap marked, into docs/figures/."""
+    from tilewright.bench.cpu import source_root
+    from tilewright.bench.serve_figure import write_served
+
+    for figure in write_served(source_root(Path.cwd())):
+        typer.echo(f"wrote {figure}", err=True)
 
 
 @app.command()

@@ -23,7 +23,11 @@ def simulate(
     machine: Annotated[
         str, typer.Option(help="tpu-v1, sn40l, systolic:32x32:ws, h100, ..., or a .json description.")
     ] = "tpu-v1",
-    chips: Annotated[int, typer.Option(help="How many of them.", min=1)] = 1,
+    chips: Annotated[int, typer.Option(help="How many of them share a model.", min=1)] = 1,
+    batch: Annotated[
+        str | None, typer.Option(help="Sequences of a model, rows of an operator; a list sweeps: 1,8,64.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Tokens that a model looks back on; a list sweeps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Element type. Default: what the machine multiplies.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of what only one kind has.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the charts to this HTML file.")] = None,
@@ -35,7 +39,8 @@ def simulate(
     from tilewright.simulate.simulation import Job
 
     numbers = {name: _count(name, value) for name, value in _pairs(sizes or [], "a size").items()}
-    options = _pairs(settings or [], "--set")
+    swept = {name: value for name, value in (("batch", batch), ("context", context)) if value is not None}
+    options = {**_pairs(settings or [], "--set"), **swept}
     told = run(Job(program, Machine.named(machine), numbers, dtype, chips, options))
     if plot is not None:
         from tilewright.report.charts import write_page
@@ -75,6 +80,7 @@ def described(told: Simulation) -> str:
     lines += [f"  {part.seconds / told.seconds:6.1%}  {part.name}" for part in told.parts if part.seconds > 0]
     lines += [f"  {name}: {_shown(value)} {unit}".rstrip() for name, value, unit in told.numbers]
     lines += [line for layer in told.layers for line in _layer(layer)]
+    lines += [f"  published: {text}" for text in told.facts]
     return "\n".join([*lines, *(f"  assumed: {text}" for text in told.assumptions)])
 
 

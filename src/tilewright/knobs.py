@@ -164,10 +164,12 @@ def knobs() -> Knobs:
     """The settings that the environment holds now; an unset or empty variable takes its default.
 
     Raises KnobError, naming the variable, its value and the values allowed. A repeated call with an
-    unchanged environment costs a few microseconds.
+    unchanged environment costs about half a microsecond.
     """
-    found = os.environ.get
-    return _parse(tuple(found(v) for v in VARIABLES))
+    held = getattr(os.environ, "_data", None)  # os.environ itself encodes each name and decodes each value it finds
+    if held is None:
+        return _parse(tuple([os.environ.get(v) for v in VARIABLES]))
+    return _parse_held(tuple([held.get(v) for v in _HELD_VARIABLES]))
 
 
 def knob_docs() -> dict[str, str]:
@@ -178,7 +180,16 @@ def knob_docs() -> dict[str, str]:
 def reset_knobs() -> None:
     """Forget parsed settings and the default cache folder (for a program that changes HOME or XDG_CACHE_HOME)."""
     default_cache_dir.cache_clear()
+    _parse_held.cache_clear()
     _parse.cache_clear()
+
+
+_HELD_VARIABLES: tuple[Any, ...] = VARIABLES if os.name == "nt" else tuple(os.fsencode(v) for v in VARIABLES)
+
+
+@lru_cache(maxsize=16)
+def _parse_held(held: tuple[Any, ...]) -> Knobs:
+    return _parse(tuple([None if value is None else os.fsdecode(value) for value in held]))
 
 
 @lru_cache(maxsize=16)

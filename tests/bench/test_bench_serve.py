@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilewright.bench import serve_dynamic, serve_padding
+from tilewright.bench import serve_dispatch, serve_dynamic, serve_padding
 from tilewright.bench.serve import FAMILIES, ServeRequest, serve_jobs
 from tilewright.bench.serve_block import HEAD, HEADS, HIDDEN, KV_HEADS, Layer
 from tilewright.bench.worker import JOBS
@@ -60,3 +60,13 @@ def test_our_side_of_the_contest_counts_what_it_compiled():
     assert found["shapes"] <= 6
     assert found["compiles"] >= 0
     assert found["seconds"] * 1e3 >= sum(found["request_ms"]) * 0.99
+
+
+def test_what_a_call_costs_is_told_for_both_libraries(monkeypatch):
+    monkeypatch.setattr(serve_dispatch, "CALLS", 20)
+    found = list(serve_dispatch.dispatch_results(serve_dispatch.NAMES, quick=True))
+    assert [r.name for r in found] == list(serve_dispatch.NAMES)
+    for result in found:
+        assert set(result.metrics) == {"bare_ns", "bound_ns", "known_ns", "new_ns"}
+        assert result.metrics["bare_ns"] > 0
+        assert all(len(samples) == 8 for samples in result.raw["samples_ns"].values())

@@ -44,8 +44,9 @@ def test_mean_error_without_correction_is_at_most_12_percent(found, family):
     assert found[family].model.mean_error <= 0.12
 
 
-def test_mean_error_corrected_by_other_shapes_is_at_most_6_percent(found):
-    assert found["all"].corrected.mean_error <= 0.06
+@pytest.mark.parametrize("family", ["gemm_small", "gemm_large", "gemm_odd", "gemm_fused", "all"])
+def test_mean_error_corrected_by_other_shapes_is_at_most_6_percent(found, family):
+    assert found[family].corrected.mean_error <= 0.06
 
 
 def test_kernels_that_are_slow_on_purpose_are_in_no_mean(found):
@@ -53,9 +54,9 @@ def test_kernels_that_are_slow_on_purpose_are_in_no_mean(found):
 
 
 def test_the_judge_sees_a_wrong_model(rows):
-    """Twice the launch time is seen."""
+    """Five microseconds more for a launch are seen."""
     h200 = Machine.named("h200")
-    ceilings = {**dict(h200.ceilings), "launch_s": 9.6e-6}
+    ceilings = {**dict(h200.ceilings), "launch_s": dict(h200.ceilings)["launch_s"] + 5e-6}
     slow = Machine.from_dict({**h200.to_dict(), "ceilings": ceilings})
     worse = measured(json.loads(RESULTS.read_text()), slow)
-    assert [w.predicted - r.predicted for w, r in zip(worse, rows, strict=True)] == pytest.approx([4.8e-6] * len(rows))
+    assert [w.predicted - r.predicted for w, r in zip(worse, rows, strict=True)] == pytest.approx([5e-6] * len(rows))

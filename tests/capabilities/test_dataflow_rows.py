@@ -115,7 +115,7 @@ def test_D7_looped_decode_reaches_90_percent_of_peak_bandwidth(sockets, tokens):
     assert 0.9 <= looped.bandwidth_share <= 1
     assert 0.9 * tokens <= 1 / looped.seconds <= model.token_bytes(4096) ** -1 * sockets * 1.6e12
     assert looped.seconds < layered.seconds < kernels.seconds
-    assert (looped.calls, kernels.calls) == (3, 322)
+    assert (looped.calls, kernels.calls) == (4, 323)  # 320 and 4 in the paper, which counts layers alone on a GPU
     assert any("queued" in a for a in ASSUMPTIONS)
 
 
@@ -129,8 +129,11 @@ PROGRAMS = {
     "softmax": ("softmax", {"M": 21, "D": 33}),
     "matmul": ("matmul", {"M": 21, "N": 19, "K": 35}),
     "attention": ("attention", {"B": 1, "H": 2, "G": 2, "S": 5, "T": 23, "D": 8, "E": 8}),
-    "decoder layers": (None, {"L": 2, "C": 24, "F": 20, "H": 2, "G": 2, "D": 8, "E": 4, "T": 11}),
-}
+    "decoder layers": (None, {"L": 2, "B": 1, "C": 24, "F": 20, "H": 2, "G": 2, "D": 8, "E": 4, "T": 11}),
+    "decoder layers, three sequences": (
+        None, {"L": 2, "B": 3, "C": 24, "F": 20, "H": 2, "G": 2, "D": 8, "E": 4, "T": 11},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -165,3 +165,28 @@ def test_C4_every_recorded_design_is_legal_today():
         facts = Facts(dict(case.sizes), unit, GPU, frozenset(unit), frozenset((*fixed_dims(kernel), *whole)))
         decisions = {n: tuple(v) if isinstance(v, list) else v for n, v in r.raw["design"].items()}
         assert legal(kernel, Design.of(decisions), facts) == [], r.name
+
+
+NCU = """#!/bin/sh
+echo "==PROF== Connected"
+echo '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+echo '"0","rmsnorm","gpu__time_duration.sum","us","33.1"'
+echo '"0","rmsnorm","dram__bytes_read.sum","Mbyte","67.1"'
+"""
+
+
+def test_C4_counters_of_nsight_compute_are_read_where_it_is(tmp_path, monkeypatch):
+    from tilewright.bench.rows_profile import counters, nsight
+    from tilewright.errors import MachineError
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert nsight() is None
+    with pytest.raises(MachineError, match="not on the path"):
+        counters(["true"], "rmsnorm")
+    tool = tmp_path / "ncu"
+    tool.write_text(NCU.replace("#!/bin/sh", "#!/bin/sh\nPATH=/bin:/usr/bin"))
+    tool.chmod(0o755)
+    assert counters(["true"], "rmsnorm") == {"time": "33.1 us", "read from memory": "67.1 Mbyte"}
+    tool.write_text("#!/bin/sh\necho '==ERROR== no permission'\n")
+    with pytest.raises(MachineError, match="counted nothing"):
+        counters(["true"], "rmsnorm")

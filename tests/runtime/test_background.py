@@ -76,3 +76,25 @@ def test_a_child_that_is_stopped_while_it_works_says_so(tmp_path):
     child.stop()
     waiting.join(10.0)
     assert [type(e) for e in said] == [ChildDied]
+
+
+def test_a_job_that_gets_no_processor_is_waited_for_and_not_for_ever(tmp_path):
+    """Low priority on a busy machine is no fault of a design; a job that is stuck without working ends all the same."""
+    child = Child("sleeper", {}, tmp_path, memory_limit=1 << 30, environment={"PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        assert child.ask({"sleep": 0.4}, 0.2) == {}
+        with pytest.raises(ChildDied, match=r"did not end within 0\.1 s"):
+            child.ask({"sleep": 60.0}, 0.1)
+    finally:
+        child.stop()
+
+
+def test_the_background_stays_in_the_session_of_its_program(tmp_path):
+    """Linux weighs sessions against each other first: in one of its own, low priority would mean nothing."""
+    child = Child("sleeper", {}, tmp_path, memory_limit=1 << 30, environment={"PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        child.ask({}, 10.0)
+        assert os.getsid(child.pid) == os.getsid(0)
+        assert os.getpgid(child.pid) != os.getpgid(0)  # ctrl-C reaches the program only
+    finally:
+        child.stop()

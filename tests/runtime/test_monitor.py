@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from tilewright.runtime.buckets import Range, Shape
-from tilewright.runtime.monitor import Monitor
+from tilewright.runtime.monitor import Monitor, Tally
 
 
 def shape(n: int) -> Shape:
@@ -38,3 +38,11 @@ def test_looking_counts_nothing_and_a_reset_starts_from_nothing():
     assert monitor.counts() == {}
     monitor.counter(shape(1)).add()
     assert monitor.counts() == {shape(1): 1}
+
+
+def test_a_tally_keeps_the_quickest_of_its_timed_calls():
+    tally = Tally()
+    for seconds in (3.0, 2.0, 5.0):
+        tally.add()
+        tally.took(seconds)
+    assert (tally.seconds, tally.total) == (2.0, 6.0)

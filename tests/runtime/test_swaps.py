@@ -22,7 +22,8 @@ from tilewright.runtime.table import Special, Table
 from tilewright.runtime.trigger import Trigger
 
 KILLS = int(os.environ.get("KILLS", "4"))
-"""How often the background is killed; KILLS=200 is the long form of the test."""
+SEED = int(os.environ.get("KILLS_SEED", "7"))
+"""How often the background is killed, and a seed of the moments; KILLS=200 is the long form of the test."""
 
 
 pytestmark = pytest.mark.usefixtures("table")
@@ -179,7 +180,7 @@ def test_the_background_is_killed_at_random_moments_and_callers_notice_nothing(t
     x, w, exact = operands(5)
     ops.linear(x, w)
     (slot,) = table.slots()
-    process, chance = BackgroundProcess(Budget(share=1.0)), random.Random(7)
+    process, chance = BackgroundProcess(Budget(share=1.0)), random.Random(SEED)
     job = {"job": "design", **job_of(slot), "trials": 4, "seconds": 60.0, "seed": 0}
     killed = 0
     try:

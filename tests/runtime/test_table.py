@@ -17,7 +17,7 @@ def slot(n: int, calls: int = 0, saves: float = 0.0) -> Slot:
         kernel = SimpleNamespace(design=SimpleNamespace(hash=f"design {n}"))
         made.swap(Special(kernel, (), 1.0, 1.0 + saves), "specialised", "for the test")
     for _ in range(calls):
-        made.counter((("M", n), ("K", 8))).add()
+        made.tally((("M", n), ("K", 8))).add()
     return made
 
 
@@ -52,22 +52,22 @@ def test_hits_are_the_calls_since_the_swap_and_savings_follow():
     kernel = SimpleNamespace(design=SimpleNamespace(hash="found"))
     seen.swap(Special(kernel, (), 1.0, 3.0), "specialised", "why")
     for _ in range(5):
-        seen.counter((("M", 3), ("K", 8))).add()
+        seen.tally((("M", 3), ("K", 8))).add()
     row = seen.row()
     assert (row.calls, row.hits, row.misses, row.swaps, row.design) == (9, 5, 4, 1, "found")
     assert row.saved_seconds == 10.0
     seen.swap(None, "rolled back", "wrong")
-    seen.counter(()).add()
+    seen.tally(()).add()
     assert (seen.row().hits, seen.row().misses, seen.row().swaps) == (5, 5, 2)
 
 
 def test_exact_sizes_are_told_apart_as_far_as_a_slot_has_room():
     seen = slot(1)
     for n in range(3 * MOST_SIZES):
-        seen.counter((("M", n),)).add()
+        seen.tally((("M", n),)).add()
     assert seen.calls == 3 * MOST_SIZES
     assert len(seen.met) == MOST_SIZES
-    seen.counter((("M", 5),)).add()
+    seen.tally((("M", 5),)).add()
     assert seen.common == (("M", 5),)
 
 
@@ -80,3 +80,17 @@ def test_why_finds_the_slots_that_sizes_fit(sizes, found):
         table.add(slot(n, calls=1))
     assert len(table.why("op", **sizes)) == found
     assert table.why("another", **sizes) == ()
+
+
+def test_the_seconds_of_its_calls_are_known_from_those_that_were_timed():
+    seen = slot(1)
+    for rows, calls in ((2, 10), (3, 1), (4, 9)):
+        for _ in range(calls):
+            seen.tally((("M", rows),)).add()
+    assert seen.seconds == 0.0
+    seen.tally((("M", 2),)).took(1.0)
+    seen.tally((("M", 4),)).took(2.0)
+    assert seen.seconds == (10 * 1.0 + 9 * 2.0) * 20 / 19
+    assert seen.common == (("M", 4),)  # fewer calls, more time
+    seen.swap(None, "rolled back", "for the test")
+    assert seen.seconds == 0.0

@@ -77,11 +77,22 @@ def _choice(value: Any) -> Choice:
 
 
 def _row(case: GemmCase, name: str, design: Design, seconds: float, machine: Machine) -> Measured:
-    kernel = _kernel(case.epilogue)
-    unit = {p.name: (len(p.dims) - 1,) for p in kernel.params if p.dims}
-    facts = Facts({"M": case.m, "N": case.n, "K": case.k}, unit, machine)
+    kernel, facts = _facts(case, machine)
     found = estimate(kernel, design, facts)
     return Measured(case, name, design, features(kernel, design, facts, found), found.seconds, seconds)
+
+
+def predicted(row: Measured, machine: Machine) -> float:
+    """Seconds of the row's design by the model of another machine, or of the same one with other rates."""
+    kernel, facts = _facts(row.case, machine)
+    return estimate(kernel, row.design, facts).seconds
+
+
+def _facts(case: GemmCase, machine: Machine) -> tuple[ir.Kernel, Facts]:
+    """The program of a case, and what is known of its operands: rows side by side."""
+    kernel = _kernel(case.epilogue)
+    unit = {p.name: (len(p.dims) - 1,) for p in kernel.params if p.dims}
+    return kernel, Facts({"M": case.m, "N": case.n, "K": case.k}, unit, machine)
 
 
 @cache
@@ -125,4 +136,4 @@ def _errors(family: str, pairs: Sequence[tuple[Measured, float]]) -> Errors:
     return Errors(family, accuracy([r.predicted for r, _ in pairs], seconds), accuracy([c for _, c in pairs], seconds))
 
 
-__all__ = ["LADDER", "Errors", "Measured", "errors", "measured"]
+__all__ = ["LADDER", "Errors", "Measured", "errors", "measured", "predicted"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.bench import serve_dynamic, serve_learn, serve_padding
+from tilewright.bench import serve_dispatch, serve_dynamic, serve_learn, serve_padding
 from tilewright.bench.cases import matches
 from tilewright.bench.plan import Job, Step
 from tilewright.errors import ArgumentError
 
-FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY, serve_learn.FAMILY)
-_PASSES, _CONTEST, _LEARNING = 35.0, 45.0, 250.0  # seconds: a comparison, the contestants once, all of learning
+FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY, serve_learn.FAMILY, serve_dispatch.FAMILY)
+_PASSES, _CONTEST, _LEARNING, _CALLS = 35.0, 45.0, 230.0, 5.0
+"""Seconds: a comparison, the contestants once, all of learning, the calls of a library."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def serve_jobs(request: ServeRequest) -> list[Job]:
         (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
         (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
         (serve_learn.FAMILY, (serve_learn.NAME,), _LEARNING),
+        (serve_dispatch.FAMILY, serve_dispatch.NAMES, _CALLS),
     )
     jobs = []
     for family, names, seconds in parts:

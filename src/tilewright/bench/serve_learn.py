@@ -20,7 +20,12 @@ from tilewright.runtime.measure import paired_ratio
 
 FAMILY, NAME = "serve_learn", "2,000 requests, a model of 2 layers of 256, bf16"
 SHAPE = Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096)
-LEARN_SECONDS, PINNED_SECONDS, PINNED_REQUESTS = 75.0, 30.0, 300
+LEARN_SECONDS, PINNED_SECONDS, PINNED_REQUESTS = 95.0, 45.0, 300
+PASSES = 2
+"""Of the trace: the first meets each length for the first time, and records how it is passed through the model."""
+
+TRIALS, COST = 9, 0.25
+"""Of a search; and the seconds that one has to pay back: few, as minutes of a trace stand for hours of traffic."""
 
 
 def learn_results(threads: int, quick: bool) -> Iterator[Result]:
@@ -31,12 +36,12 @@ def learn_results(threads: int, quick: bool) -> Iterator[Result]:
         (place / "model").mkdir()
         write_checkpoint(place / "model", SHAPE)
         cold = _side(place, "free", "generic", requests)
-        learning = _side(place, "free", "learn", requests, limit=limit, count=400, trials=10)
+        learning = _side(place, "free", "learn", requests, limit=limit, trials=TRIALS, cost=COST)
         frozen, generic, written = [], [], 0
         for _ in range(turns):  # in turns: the machine's mood meets both
-            generic.append(_side(place, "free", "generic", requests))
+            generic.append(_side(place, "free", "generic", requests, passes=PASSES))
             before = _files(place / "free")
-            frozen.append(_side(place, "free", "frozen", requests))
+            frozen.append(_side(place, "free", "frozen", requests, passes=PASSES))
             written += len(before ^ _files(place / "free"))
         pinned = _pinned(place)
     values = {**_speed(generic, frozen), **_calm(generic, learning), **_counts(cold, learning, frozen)}
@@ -50,7 +55,7 @@ def _pinned(place: Path) -> dict[str, float]:
     task = {"requests": PINNED_REQUESTS}
     before = _side(place, "pinned", "generic", **task)
     while_, after = (
-        _side(place, "pinned", "learn", **task, limit=PINNED_SECONDS, count=50, trials=4),
+        _side(place, "pinned", "learn", **task, limit=PINNED_SECONDS, trials=TRIALS, cost=COST / 10),
         _side(place, "pinned", "frozen", **task),
     )
     hashes = {p["hash"] for side in (before, while_, after) for p in (*side["learning"], *side["passes"])}
@@ -77,19 +82,19 @@ def _files(folder: Path) -> set[tuple[str, int, int]]:
     return {(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
 
 
-def _nanoseconds(sides: list[dict[str, Any]]) -> list[float]:
+def _microseconds(sides: list[dict[str, Any]]) -> list[float]:
     """Of each request, the least of the passes: what it takes when nothing disturbs it."""
-    return [min(ns) for ns in zip(*(p["ns"] for side in sides for p in side["passes"]), strict=True)]
+    return [min(us) for us in zip(*(p["us"] for side in sides for p in side["passes"]), strict=True)]
 
 
 def _speed(generic: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
-    tokens, plain, learned = sum(generic[0]["tokens"]), _nanoseconds(generic), _nanoseconds(frozen)
+    tokens, plain, learned = sum(generic[0]["tokens"]), _microseconds(generic), _microseconds(frozen)
     blocks = range(0, len(plain), max(len(plain) // 40, 1))  # requests are short: ratios of blocks, for their interval
     step = max(len(plain) // 40, 1)
     ratio = paired_ratio([sum(plain[i : i + step]) for i in blocks], [sum(learned[i : i + step]) for i in blocks])
     return {
-        "us": sum(learned) / tokens / 1e3,
-        "peer_us": sum(plain) / tokens / 1e3,
+        "us": sum(learned) / tokens,
+        "peer_us": sum(plain) / tokens,
         "ratio": ratio.median,
         "ratio_low": ratio.low,
         "ratio_high": ratio.high,
@@ -98,16 +103,16 @@ def _speed(generic: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[
 
 def _calm(generic: list[dict[str, Any]], learning: dict[str, Any]) -> dict[str, float]:
     """Latencies while learning beside generic ones; a stall is what a request took beyond its least generic time."""
-    least, passes = _nanoseconds(generic), learning["learning"]
-    stalls = [max(ns - low for ns, low in zip(p["ns"], least, strict=True)) for p in passes]
-    calm = [max(ns - low for ns, low in zip(p["ns"], least, strict=True)) for s in generic for p in s["passes"]]
-    p99 = statistics.median(_p99(p["ns"]) for s in generic for p in s["passes"])
+    least, passes = _microseconds(generic), learning["learning"]
+    stalls = [max(us - low for us, low in zip(p["us"], least, strict=True)) for p in passes]
+    calm = [max(us - low for us, low in zip(p["us"], least, strict=True)) for s in generic for p in s["passes"]]
+    p99 = statistics.median(_p99(p["us"]) for s in generic for p in s["passes"])
     return {
-        "generic_p99_ms": p99 / 1e6,
-        "learning_p99_ms": _p99([ns for p in passes for ns in p["ns"]]) / 1e6,
-        "stall_ms": max(stalls) / 1e6,
-        "generic_stall_ms": max(calm) / 1e6,
-        "slowest_ms": max(ns for p in passes for ns in p["ns"]) / 1e6,
+        "generic_p99_ms": p99 / 1e3,
+        "learning_p99_ms": _p99([us for p in passes for us in p["us"]]) / 1e3,
+        "stall_ms": max(stalls) / 1e3,
+        "generic_stall_ms": max(calm) / 1e3,
+        "slowest_ms": max(us for p in passes for us in p["us"]) / 1e3,
     }
 
 

@@ -30,18 +30,17 @@ CONTEXT = 2304
 
 @dataclass(frozen=True)
 class Task:
-    """What to serve: `requests` of the trace, `passes` times; where the mode learns, until nothing is left to learn.
+    """What to serve: `requests` of the trace, `passes` times; where the mode learns, first for `limit` seconds more.
 
-    `count` calls trigger a search, or `cost` seconds that pay back; `trials` are those of a search. Learning ends after
-    `limit` seconds.
+    A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`.
     """
 
     folder: str
     requests: int
     passes: int
-    count: int | None = None
     cost: float = 30.0
     trials: int = 10
+    search_seconds: float = 30.0
     limit: float = 0.0
 
 
@@ -56,15 +55,15 @@ class Server:
         self.prompts = [random.integers(0, vocabulary, r.prompt).tolist() for r in served_trace(task.requests).requests]
 
     def serve(self) -> dict[str, Any]:
-        """One pass over the trace: when each request was answered, in which nanoseconds; and a hash of all logits."""
-        digest, took, ended = hashlib.sha256(), [], []
+        """One pass over the trace: microseconds of each request, when it began and ended, and a hash of all logits."""
+        digest, took, began = hashlib.sha256(), [], time.time()
         for ids in self.prompts:
             begun = time.perf_counter_ns()
             logits = self._answer(ids)
-            took.append(time.perf_counter_ns() - begun)
-            ended.append(round(time.time(), 3))
+            took.append((time.perf_counter_ns() - begun + 500) // 1000)
             digest.update(logits.tobytes())
-        return {"ns": took, "ended": ended, "hash": digest.hexdigest()}
+        ended = round(time.time(), 3)
+        return {"us": took, "began": round(began, 3), "ended": ended, "hash": digest.hexdigest()}
 
     def _answer(self, ids: Sequence[int]) -> Any:
         """Logits after a prompt."""
@@ -81,6 +80,7 @@ def serve(task: Task) -> dict[str, Any]:
     begun = time.perf_counter()
     server = Server(task)
     loaded = time.perf_counter() - begun
+    began = time.time()
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
     done = len(events())
     passes = [server.serve() for _ in range(task.passes)]
@@ -88,6 +88,7 @@ def serve(task: Task) -> dict[str, Any]:
     return {
         "load_s": loaded,
         "tokens": [len(p) for p in server.prompts],
+        "began": round(began, 3),
         "learning": learning,
         "passes": passes,
         "events": [{"at": e.at, "kind": e.kind, "shape": str(e.shape), "detail": e.detail} for e in events()],
@@ -101,14 +102,12 @@ def serve(task: Task) -> dict[str, Any]:
 
 
 def _learned(server: Server, task: Task) -> list[dict[str, Any]]:
-    """Serve on and on until the learner has nothing left to do, or its time is over; the learner is stopped then."""
-    trigger = Trigger(count=task.count, payback=1.0, cost=task.cost)
-    budget = Budget(trials=task.trials, share=1.0, job_seconds=60.0)
+    """Serve on and on until the time to learn is over; the learner is stopped then."""
+    trigger = Trigger(count=None, payback=1.0, cost=task.cost)
+    budget = Budget(trials=task.trials, share=1.0, job_seconds=task.search_seconds)
     at_work, until, found = learner.start(trigger=trigger, budget=budget), time.monotonic() + task.limit, []
     while time.monotonic() < until:
         found.append(server.serve())
-        if at_work.wait_idle(0.0):
-            break
     at_work.stop()
     return found
 

@@ -76,6 +76,10 @@ def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
 
+def _added(key: str) -> Callable[[Metrics], str]:
+    return lambda m: f"+{m[key]:,.0f} ns"
+
+
 @dataclass(frozen=True)
 class Table:
     """One table: the families whose results it holds, its columns after `case` and `threads`, and its bench."""
@@ -115,6 +119,14 @@ _GPU_ROWS: tuple[Column, ...] = (
     ("of copying", _percent("of_copy")),
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to torch.compile", _ratio),
+)
+_ATTENTION: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("cuDNN", _number("peer_us", 1)),
+    ("TFLOP/s", _number("tflops")),
+    ("of cuDNN", _number("peer_tflops")),
+    ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
+    ("ratio to cuDNN", _ratio),
 )
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
@@ -263,6 +275,17 @@ TABLES = (
         kind="llm",
     ),
     Table("Waiting for the first token on a GPU", ("llm_start",), (("seconds", _number("s", 2)),), kind="llm"),
+    Table(
+        "What a call from Python adds to the bare entry of its kernel",
+        ("serve_dispatch",),
+        (
+            ("bare entry, ns", _number("bare_ns")),
+            ("bound launch", _added("bound_ns")),
+            ("`ops.linear(out=)`", _added("known_ns")),
+            ("`ops.linear`, a new result", _added("new_ns")),
+        ),
+        kind="serve",
+    ),
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
     Table(
@@ -272,6 +295,7 @@ TABLES = (
         geomean=True,
         kind="gemm",
     ),
+    Table("Attention of whole prompts, against cuDNN", ("attention_prefill",), _ATTENTION, geomean=True, kind="gemm"),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
         "Host time of a call from Python",

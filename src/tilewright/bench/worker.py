@@ -116,6 +116,16 @@ def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[
     yield from measure_gemm([c for c in gemm_cases() if (c.family, c.name) in wanted], Effort(trials))
 
 
+def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
+    """Attention on the GPU, searched and timed beside cuDNN; `cases` are [family, name]."""
+    from tilewright.bench.attention import measure_attention
+    from tilewright.bench.attention_cases import attention_cases
+    from tilewright.bench.gemm import Effort
+
+    wanted = {(family, name) for family, name in cases}
+    yield from measure_attention([c for c in attention_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
+
+
 def gemm_launch(threads: int) -> Iterator[Result]:
     """Host time of a dispatched call."""
     from tilewright.bench.gemm_launch import measure_launch
@@ -176,6 +186,13 @@ def llm_start(threads: int, folder: str, model: str, shape: dict[str, int]) -> I
     yield from first_token(folder, model)
 
 
+def serve_dispatch(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """What a call from Python costs beside its kernel."""
+    from tilewright.bench.serve_dispatch import dispatch_results
+
+    yield from dispatch_results(names, quick)
+
+
 JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "operators": operators,
     "decoder": decoder,
@@ -185,6 +202,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "design_model": design_model,
     "design_race": design_race,
     "design_agree": design_agree,
+    "attention": attention,
     "gemm": gemm,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
@@ -194,6 +212,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "serve_padding": serve_padding,
     "serve_dynamic": serve_dynamic,
     "serve_learn": serve_learn,
+    "serve_dispatch": serve_dispatch,
 }
 
 

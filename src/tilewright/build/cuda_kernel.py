@@ -23,16 +23,14 @@ from tilewright.build.ptxas import Report
 from tilewright.build.stages import save_artefacts
 from tilewright.build.usage import usage_of, usage_text
 from tilewright.design.cost.usage import Usage
-from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.gpu.built import refused
-from tilewright.design.gpu.packing import ALIGNED, as_packed, packed, without_packs
+from tilewright.design.gpu.packing import ALIGNED, as_packed, copy_design, copy_program, packed, without_packs
 from tilewright.design.legality import check
 from tilewright.emit.abi import Extent, Reserve, TensorLayout
 from tilewright.emit.cuda_abi import CudaModule, Grid, Scratch, TensorMap
 from tilewright.errors import ArgumentError, CompileError, IllegalDesign, TilewrightError
 from tilewright.language import ir
-from tilewright.language.parser import parse
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
 
@@ -157,21 +155,10 @@ def pack_requests(request: Request, machine: Machine) -> Iterator[tuple[str, Req
     for tensor in packed(request.design):
         param, layout = request.kernel.param(tensor), dict(request.layouts)[tensor]
         assert param.dims is not None
-        program = parse(_COPIES[len(param.dims)].replace("DTYPE", param.dtype.name))
+        program = copy_program(len(param.dims), param.dtype.name)
         to = packed_layouts(request)[tensor]
         bare = Request(program, Design(), (("x", layout), ("y", to)), ())
-        facts = replace(bare.facts(machine), sizes={"B": 8, "R": 4096, "C": 4096})  # one copy serves all sizes
-        yield tensor, replace(bare, design=default_design(program, facts))
-
-
-_COPIES = {
-    2: """kernel pack(x: DTYPE[R, C], y: DTYPE[R, C]) {
-  for r in R, c in C parallel { v = load x[r, c] : DTYPE[r, c] store y[r, c] = v }
-}""",
-    3: """kernel pack(x: DTYPE[B, R, C], y: DTYPE[B, R, C]) {
-  for each b in B, r in R, c in C parallel { v = load x[b, r, c] : DTYPE[r, c] store y[b, r, c] = v }
-}""",
-}
+        yield tensor, replace(bare, design=copy_design(program, bare.facts(machine)))
 
 
 def packed_layouts(request: Request) -> dict[str, TensorLayout]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tilewright.language.ir import Kernel
 
 POOL, ENTRY, THREADS, WORKSPACE = range(4)
-_FIRST = 4
+FIRST = 4
+"""Where the words of tensors begin; those of sizes follow them, then scalars."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Reserve:
 
 def tensor_word(kernel: Kernel, name: str) -> int:
     """Index of the pointer word of a tensor; its strides follow."""
-    at = _FIRST
+    at = FIRST
     for p in kernel.params:
         if p.dims is None:
             continue
@@ -68,16 +69,16 @@ def tensor_word(kernel: Kernel, name: str) -> int:
 def dim_word(kernel: Kernel, name: str) -> int:
     """Index of the word that holds a symbolic size."""
     tensors = sum(1 + len(p.dims) for p in kernel.params if p.dims is not None)
-    return _FIRST + tensors + kernel.dims.index(name)
+    return FIRST + tensors + kernel.dims.index(name)
 
 
 def scalar_word(kernel: Kernel, name: str) -> int:
     """Index of the word that holds a scalar parameter."""
     scalars = [p.name for p in kernel.params if p.dims is None]
     tensors = sum(1 + len(p.dims) for p in kernel.params if p.dims is not None)
-    return _FIRST + tensors + len(kernel.dims) + scalars.index(name)
+    return FIRST + tensors + len(kernel.dims) + scalars.index(name)
 
 
 def word_count(kernel: Kernel) -> int:
     """Number of words of a call."""
-    return _FIRST + len(kernel.dims) + sum(1 if p.dims is None else 1 + len(p.dims) for p in kernel.params)
+    return FIRST + len(kernel.dims) + sum(1 if p.dims is None else 1 + len(p.dims) for p in kernel.params)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import CudaModule, args_struct, overlaps
+from tilewright.emit.cuda_chain import ChainText, is_chain
+from tilewright.emit.cuda_chain_values import chain_layouts
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
@@ -14,9 +16,10 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
+_CHAIN_HEADERS = ("reduce", "chain")
 _HEADERS = (
     "types",
-    "chain",
+    "follow",
     "tile",
     "map",
     "global",
@@ -48,6 +51,7 @@ class _Module:
         self.kernel, self.machine, self.text = kernel, machine, Text()
         self.plan = Plan(kernel, layouts, sizes)
         self.entry = f"{kernel.name}_{ir.note(kernel.notes, 'design', 'plain')}"
+        self.chained = is_chain(kernel)
         self.grid_loop = next(s for s in kernel.body if isinstance(s, ir.Loop))
 
     def module(self) -> CudaModule:
@@ -73,10 +77,15 @@ class _Module:
         """Comment, headers, and the parameter."""
         line = self.text.line
         line(f"// {self.kernel.name} for {self.machine.name}, design {ir.note(self.kernel.notes, 'design')}")
-        for name in _HEADERS:
+        for name in (*_HEADERS, *(_CHAIN_HEADERS if self.chained else ())):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
         line("")
+        if self.chained:
+            with self.text.block("namespace axis"):
+                for row in chain_layouts(self.plan).declare():
+                    line(row)
+            line("")
         for row in args_struct(len(self.plan.maps), self.plan.words.count).splitlines():
             line(row)
         line("")
@@ -175,6 +184,9 @@ class _Module:
 
     def path(self, team: Team) -> None:
         """The statements of a role."""
+        if self.chained:
+            ChainText(self.plan, team, self.text).write()
+            return
         rings = [s for s in self.plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "stages")]
         if rings:
             self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")

@@ -9,7 +9,7 @@ from tilewright.language import ir
 _HINTS = {"evict_first": "EVICT_FIRST", "evict_last": "EVICT_LAST"}
 
 
-def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str) -> None:
+def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot") -> None:
     """`copy ring <- tensor`: a box for each panel, and for each 256 rows."""
     ring, near, far = plan.ring_of(copy)
     box_map = plan.copies[copy]
@@ -17,7 +17,7 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str) -> None:
     blocks, height = number(copy, "multicast", 1), plan.box_rows(copy)
     share = ring.rows // blocks
     hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
-    place = f"{cname(ring.alloc.name)} + slot.index * {ring.slot_bytes}"
+    place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}" if ring.slots > 1 else cname(ring.alloc.name)
     first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
     for panel in range(ring.panels):
         for row in range(0, share, height):
@@ -26,7 +26,7 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str) -> None:
                 shift += f" + {multicast_rank(plan, copy)} * {share * ring.pitch}"
             at = _coordinates(plan, far, near, panel * ring.wide, f"{first}{f' + {row}' if row else ''}")
             call = f"load_box_to_all({multicast_mask(plan, copy)}, " if blocks > 1 else "load_box("
-            text.line(f"{call}{place}{shift}, {map_}, {full}[slot.index], {hint}, {at});")
+            text.line(f"{call}{place}{shift}, {map_}, {full}[{slot}.index], {hint}, {at});")
 
 
 def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
@@ -45,11 +45,16 @@ def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
 def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, inner: int, row: str) -> str:
     """Where a box begins, innermost dimension first."""
     dims = plan.dims_of(far, near)
-    starts = [str(i) if isinstance(i := far.index[d], int) else cname(i) for d in dims]
+    starts = [_start(plan, far.index[d]) for d in dims]
     starts[0] += f" + {inner}" if inner else ""
     if len(near.index) > 1:
         starts[1] += row
     return ", ".join(starts)
+
+
+def _start(plan: Plan, index: ir.Index) -> str:
+    """C++ of the first position of an index: that of the tile of an axis, none of a whole dimension."""
+    return str(index) if isinstance(index, int) else "0" if index in plan.kernel.dims else cname(index)
 
 
 def multicast_rank(plan: Plan, copy: ir.Copy) -> str:

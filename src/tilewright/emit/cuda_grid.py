@@ -43,11 +43,18 @@ def items(plan: Plan, text: Text, loop: ir.Loop) -> str:
     """C++ of the loop over this block's items; one item, unless blocks stay."""
     total = " * ".join(_count(a) for a in loop.axes) + (f" * {_grid_splits(plan)}" if _grid_splits(plan) > 1 else "")
     block = f"blockIdx.x / {plan.cluster}" if plan.cluster > 1 else "blockIdx.x"
+    if ir.note(loop.notes, "drawn"):
+        return f"for (int item = {block}; item < {total};)"
     if not ir.note(loop.notes, "persistent"):
         text.line(f"const int item = {block};")
         return ""
     stride = f"gridDim.x / {plan.cluster}" if plan.cluster > 1 else "gridDim.x"
     return f"for (int item = {block}; item < {total}; item += {stride})"
+
+
+def item_count(loop: ir.Loop) -> str:
+    """C++ of how many items a grid without splits has."""
+    return " * ".join(_count(a) for a in loop.axes)
 
 
 def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
@@ -83,3 +90,19 @@ def _row_order(plan: Plan, text: Text, axes: list[ir.Axis], inside: str) -> None
         place = f"({inside}){inner}" + (f" % {_count(a)}" if n else "")
         text.line(f"const int {cname(a.name)} = {place} * {plan.extent(a.name)};")
         inner += f" / {_count(a)}"
+
+
+def chain_positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
+    """The item of a chain: single positions are heads, each with its tiles of rows; heads may walk together."""
+    row, each = loop.axes[-1], loop.axes[:-1]
+    tiles, order = _count(row), str(ir.note(loop.notes, "order", "row"))
+    if order == "grouped" and each:
+        heads = " * ".join(_count(a) for a in each)
+        text.line(f"const Tile2 at = grouped_order<{number(loop, 'group', 8)}>(item, {heads}, {tiles});")
+        head, nth = "at.i", "at.j"
+    else:
+        head, nth = f"item / {tiles}", f"item % {tiles}"
+    if ir.note(loop.notes, "descending"):
+        nth = f"({tiles} - 1 - {nth})"
+    text.line(f"const int {cname(row.name)} = ({nth}) * {plan.extent(row.name)};")
+    _row_order(plan, text, list(each), head)

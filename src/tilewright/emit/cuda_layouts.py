@@ -98,7 +98,15 @@ class Layouts:
 
     def declare(self) -> list[str]:
         """The C++ types of the axes."""
-        return [f"struct {a} : {d.cpp} {{}};" for a, d in self.of.items()]
+        return [f"struct {axis_name(a)} : {d.cpp} {{}};" for a, d in self.of.items()]
+
+
+_MEMBERS = frozenset({"N", "INNER", "RUN", "LO", "BITS", "WARPS", "WARP_STRIDE", "at", "base"})
+
+
+def axis_name(axis: str) -> str:
+    """The C++ name of an axis' distribution: not that of one of its members."""
+    return f"{axis}_" if axis in _MEMBERS else axis
 
 
 def _kind(dist: Dist) -> int:
@@ -154,4 +162,4 @@ def _meetings(kernel: ir.Kernel) -> dict[str, set[str]]:
     return meets
 
 
-__all__ = ["AccCols", "AccRows", "Dist", "Layouts", "Spread", "Wish", "spread"]
+__all__ = ["AccCols", "AccRows", "Dist", "Layouts", "Spread", "Wish", "axis_name", "spread"]

@@ -273,7 +273,8 @@ class Plan:
                 extents = [Extent(self.root(str(d)), self._grid_step(str(d))) for d in alloc.dims]
                 extents += [Extent(self.root(a)) for a in each]
                 found.append(Scratch(Reserve(name, 4 * self.splits, tuple(extents))))
-        if found:
+        drawn = any(isinstance(s, ir.Loop) and ir.note(s.notes, "drawn") for s in self.statements)
+        if found or drawn:
             found.append(Scratch(Reserve("tickets", 4, (Extent(TICKETS),)), zeroed=True))
         return tuple(found)
 

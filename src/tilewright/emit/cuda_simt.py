@@ -18,7 +18,7 @@ from tilewright.language.accumulate import uses
 from tilewright.language.printer import head
 from tilewright.machines.machine import Machine
 
-_HEADERS = ("chain", "layout", "tile", "map", "global", "reduce")
+_HEADERS = ("follow", "layout", "tile", "map", "global", "reduce")
 
 
 def emit_simt(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tilewright.emit.cuda_layouts import AccRows, Layouts
+from tilewright.emit.cuda_layouts import AccRows, Layouts, axis_name
 from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
@@ -136,14 +136,14 @@ class Values:
         """The C++ type of a value."""
         if not type_.axes:
             return ctype(type_.dtype)
-        axes = ", ".join(f"axis::{a}" for a in self.layouts.order(type_.axes))
+        axes = ", ".join(f"axis::{axis_name(a)}" for a in self.layouts.order(type_.axes))
         return f"tw::Tile<{ctype(type_.dtype)}, {axes}>"
 
     def part(self, axis: str) -> str:
         """The declaration of the `tw::Part` that an axis with values on it needs, its tile being in scope."""
         now, dist = self.scope[axis], self.layouts.of[axis]
         edge = 0 if now.size == dist.points else now.grain
-        return f"const tw::Part<axis::{axis}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
+        return f"const tw::Part<axis::{axis_name(axis)}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
 
     def condition(self, cond: str, axis: str) -> str:
         """Whether this is the first (last) tile of an axis."""
@@ -258,7 +258,7 @@ class Values:
 
     def _joined(self, axis: str, op: str, name: str) -> None:
         if self._bits(axis):
-            self.out.line(f"tw::join<axis::{axis}>({op}, {name}, {self.team});")
+            self.out.line(f"tw::join<axis::{axis_name(axis)}>({op}, {name}, {self.team});")
         if self._shared:
             self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, turn);")
 
@@ -286,14 +286,17 @@ class Values:
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():
             if axis in type_.axes and parent in self.registers[ref.buffer]:
-                return f"tw::piece<{self.tile(type_)}, axis::{axis}, axis::{parent}>({cname(ref.buffer)}, {number})"
+                pieces = f"axis::{axis_name(axis)}, axis::{axis_name(parent)}"
+                return f"tw::piece<{self.tile(type_)}, {pieces}>({cname(ref.buffer)}, {number})"
         return cname(ref.buffer)
 
     def _keep(self, buffer: str, value: str, type_: ir.TileType) -> None:
         """A value into the registers of a buffer: all of them, or the piece that it covers."""
         for axis, (parent, number) in self.pieces.items():
             if axis in type_.axes and parent in self.registers[buffer]:
-                self.out.line(f"tw::put_piece<axis::{axis}, axis::{parent}>({cname(buffer)}, {value}, {number});")
+                self.out.line(
+                    f"tw::put_piece<axis::{axis_name(axis)}, axis::{axis_name(parent)}>({cname(buffer)}, {value}, {number});"
+                )
                 return
         self.out.line(f"{cname(buffer)} = {value};")
 

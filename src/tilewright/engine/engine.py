@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +18,11 @@ from tilewright.engine.text import TextStream
 from tilewright.errors import ArgumentError, ContextError
 from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
 from tilewright.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tilewright.runtime.learner import Learner
+
+_STEPS = 256  # of which the slowest hundredth is told to what learns
 
 
 class Engine:
@@ -34,6 +41,11 @@ class Engine:
         self._lock = threading.RLock()
         self._stepping = False
         self._leaving: list[Request] = []  # aborted in the middle of a step
+        self._steps: deque[float] = deque(maxlen=_STEPS)  # seconds of the latest
+        self.learner: Learner | None = None
+        """Told how busy the engine is, so that it makes way; None where nothing is to be learned."""
+        self.first_token: float | None = None
+        """Seconds from the first request to its first token."""
 
     def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
         """Queue a prompt. ContextError if it is empty or leaves no room, ArgumentError for ids out of range."""
@@ -52,7 +64,7 @@ class Engine:
     def step(self) -> None:
         """Advance every request that the scheduler picks by one chunk of its prompt, or by one token."""
         with self._lock:
-            self._stepping = True
+            self._stepping, begun = True, time.perf_counter()
             try:
                 step = self.scheduler.schedule()
                 self._run(step)
@@ -62,6 +74,9 @@ class Engine:
                 raise
             finally:
                 self._stepping = False
+            self._steps.append(time.perf_counter() - begun)
+            if self.learner is not None:
+                self._ask_for_room(self.learner)
 
     def abort(self, request: Request) -> None:
         """Stop a request that is still under way; its completion keeps what it has."""
@@ -71,6 +86,11 @@ class Engine:
             elif not request.finished:
                 request.finish("abort")
                 self._remove(request)
+
+    def _ask_for_room(self, learner: Learner) -> None:
+        """Tell what learns in this process how many requests wait, and how long the slowest steps take."""
+        p99 = None if learner.budget.p99 is None else sorted(self._steps)[int(0.99 * (len(self._steps) - 1))]
+        learner.pressure(len(self.scheduler.waiting), p99)
 
     def _request(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
         ends = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else frozenset(self.eos_ids))
@@ -122,6 +142,8 @@ class Engine:
             if not request.finished:
                 request.finish("abort")
         ran = {*step.decode, *(chunk.request for chunk in step.prefill), *leaving}
+        if self.first_token is None:
+            self.first_token = next((r.first_token - r.created for r in ran if r.first_token), None)
         for request in sorted((r for r in ran if r.finished), key=lambda r: -r.row):
             self._remove(request)
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.engine.engine import Engine, check_prompt
+from tilewright.engine.phases import Phases
 from tilewright.engine.request import Completion, Request
 from tilewright.engine.sampling import SamplingParams
 from tilewright.errors import ArgumentError, ContextError, ModelError, SamplingError
+from tilewright.knobs import MODES
 from tilewright.models.chat import Message
 from tilewright.models.config import read_json
 from tilewright.models.decoder import Decoder
 from tilewright.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tilewright.runtime.learner import Learner
 
 Prompt = str | Sequence[int]
 Prompts = Prompt | Sequence[str] | Sequence[Sequence[int]]
@@ -33,6 +40,9 @@ class LLM:
     max_batch: how many requests run at once; more wait.
     max_context: most tokens of a prompt and its completion together; the model's own context if None.
     device: "cpu", "cuda", or "cuda:N" for GPU number N: where weights and KV cache lie and every kernel runs.
+    mode: "learn" has better kernels designed beside the program, for shapes that it meets often, and swaps them in;
+        "frozen" uses what was learned and compiles, searches and writes nothing; "generic" uses generic kernels only.
+        It is the TILEWRIGHT_MODE of the process from now on. None leaves that alone, and starts nothing that learns.
 
     Raises ModelError (UnsupportedModel, WeightsError) for a folder that cannot be used, ContextError for a
     `max_context` beyond the model's, DTypeError for a dtype that models do not run in, MachineError where there is no
@@ -47,10 +57,13 @@ class LLM:
         max_batch: int = 8,
         max_context: int | None = None,
         device: str = "cpu",
+        mode: str | None = None,
         operators: Any = None,
     ) -> None:
+        begun = time.perf_counter()
         if type(max_batch) is not int or max_batch < 1:
             raise ArgumentError(f"max_batch is {max_batch!r}; it must be an integer of at least 1")
+        learner = _learner(mode)
         self.folder = find_model(model)
         self.decoder = Decoder.from_folder(self.folder, dtype, operators, device)
         self.config = self.decoder.config
@@ -59,6 +72,17 @@ class LLM:
         self._tokenizer = Tokenizer.from_folder(self.folder) if has_tokenizer else None
         self.default_params = _default_params(self.folder)
         self.engine = Engine(self.decoder, self._tokenizer, max_batch, self.context)
+        self.engine.learner = learner
+        self._load_seconds = time.perf_counter() - begun
+
+    def phases(self) -> Phases:
+        """Seconds spent so far in loading, compiling, searching, capturing, and until the first token."""
+        from tilewright.runtime import learner, modes
+
+        at_work = learner.current()
+        searched = 0.0 if at_work is None else at_work.status().seconds
+        captured, first = self.decoder.capture_seconds, self.engine.first_token
+        return Phases(self._load_seconds, modes.compile_seconds(), searched, captured, first)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -188,6 +212,22 @@ def find_model(model: str | Path | None) -> Path:
         f"{path}: no such folder; give the folder of a Hugging Face model (download one with "
         "`hf download NAME --local-dir FOLDER`)"
     )
+
+
+def _learner(mode: str | None) -> Learner | None:
+    """Make `mode` that of the process; what learns in it from now on, if anything does."""
+    if mode is None:
+        return None
+    if mode not in MODES:
+        raise ArgumentError(f"mode={mode!r} is unknown; it is one of {', '.join(MODES)}")
+    os.environ["TILEWRIGHT_MODE"] = mode
+    from tilewright.runtime import form, learner
+
+    form.forget()  # calls that were bound in another mode
+    if mode == "learn":
+        return learner.start()
+    learner.stop()
+    return None
 
 
 def _context(wanted: int | None, limit: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
@@ -22,7 +23,7 @@ class DType:
     def __repr__(self) -> str:
         return self.name
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Bytes of storage for one element (a bool takes one)."""
         return max(1, self.bits // 8)

@@ -52,8 +52,18 @@ _TABLE = (
         "warpgroups, warps, lanes, copies of a pipeline stage",
     ),
     NoteKey("order", ("Loop",), ("row", "grouped", "hilbert"), "the order in which tiles are dealt out"),
+    NoteKey(
+        "drawn", ("Loop",), ("bool",), "a worker draws its next tile when it is free, instead of having them dealt"
+    ),
+    NoteKey("descending", ("Loop",), ("bool",), "tiles of the last axis are dealt out from its end"),
     NoteKey("group", ("Loop",), ("int>0",), "rows of tiles that a grouped order walks together"),
     NoteKey("persistent", ("Loop",), ("bool",), "as many workers as the machine holds; each takes tile after tile"),
+    NoteKey(
+        "free",
+        ("Loop", "Map"),
+        ("names", "bool"),
+        "on a loop, the positions between which its masks hold everywhere; on a select, that it is such a mask",
+    ),
     NoteKey("unroll", ("Loop",), ("int>0",), "iterations written out in one pass; the remainder runs one by one"),
     NoteKey(
         "lanes",
@@ -107,6 +117,7 @@ _TABLE = (
     NoteKey(
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"
     ),
+    NoteKey("behind", ("Dot",), ("int>0",), "iterations that it lags: issued after the first products of the next one"),
     NoteKey("direction", ("Copy", "Loop"), ("push", "pull"), "who moves partial data: its owner, or who needs it"),
     # ---------------------------------------------------------------------- arithmetic and reductions
     NoteKey(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -19,11 +20,12 @@ from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_
 from tilewright.models.plan import Choice, Plan, Recorder, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
+from tilewright.runtime.modes import compile_seconds
 
 PREFILL_CHUNK = 512  # tokens of one prompt that pass through the layers together
 _SCORE_CHUNK = 128  # tokens whose logits are computed together when all are wanted
 Recorded = TypeVar("Recorded")
-_MAX_PLANS = 64  # bounded: prompts come in any length
+_MAX_PLANS = PREFILL_CHUNK  # one for each length of a chunk: some 4 KB a launch, and a tenth of a millisecond to record
 
 
 class Want(Enum):
@@ -49,6 +51,8 @@ class Decoder:
         self._workspace = Workspace(memory)
         self._plans: OrderedDict[tuple[int, int, int, int, Want], Plan] = OrderedDict()
         self._tables = self._rope_tables(0)
+        self.capture_seconds = 0.0
+        """Seconds spent recording passes, without what was compiled for them."""
 
     @classmethod
     def from_folder(
@@ -159,7 +163,9 @@ class Decoder:
         key = (cache.layout, row, batch, tokens, want)
         plan = self._plans.get(key)
         if plan is None:
+            begun, compiling = time.perf_counter(), compile_seconds()
             plan = self._plans[key] = self._bound(lambda: self._record(cache, row, batch, tokens, want))
+            self.capture_seconds += time.perf_counter() - begun - (compile_seconds() - compiling)
             while len(self._plans) > _MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)

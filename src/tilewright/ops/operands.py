@@ -110,7 +110,9 @@ class Operands:
         """ArgumentError unless each element of `buffer` may be written and is written once."""
         if not buffer.writable:
             self.refuse(name, buffer, "is read-only; pass a writable copy")
-        if any(n > 1 and stride == 0 for n, stride in zip(buffer.shape, buffer.strides, strict=True)):
+        if 0 in buffer.strides and any(
+            n > 1 and not step for n, step in zip(buffer.shape, buffer.strides, strict=True)
+        ):
             self.refuse(name, buffer, "has a broadcast dimension (stride 0); pass one with memory for each element")
 
     def refuse(self, name: str, buffer: Buffer, what: str) -> NoReturn:
@@ -120,7 +122,9 @@ class Operands:
     def fit(self, name: str, buffer: Buffer, sizes: Sizes, why: str = "") -> None:
         """ArgumentError unless `buffer` has the shape `sizes`."""
         shape = buffer.shape
-        if len(shape) == len(sizes) and all(isinstance(n, str) or n == m for n, m in zip(sizes, shape, strict=True)):
+        if shape == sizes or (
+            len(shape) == len(sizes) and all(isinstance(n, str) or n == m for n, m in zip(sizes, shape, strict=True))
+        ):
             return
         wanted = ", ".join(map(str, sizes))
         self.refuse(name, buffer, f"does not fit [{wanted}]{f' ({why})' if why else ''}; reshape or slice it so")

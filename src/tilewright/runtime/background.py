@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tilewright.errors import ArgumentError
+from tilewright.runtime import pool
 from tilewright.runtime.child import Child
 from tilewright.runtime.trigger import Clock
 
@@ -30,7 +31,8 @@ _START_SECONDS = 30.0
 class Budget:
     """What background work may take: `trials` a search, a `share` of a core's time, `seconds_an_hour` at work.
 
-    `memory` bounds, in bytes, what its process may add to what it starts with; `job_seconds` one search at full share.
+    `memory` bounds, in bytes, what its process may add to what it starts with. One search tries designs for
+    `job_seconds` at full share, and decides then.
     It pauses while more than `queue` requests wait, or while the 99th percentile of latency is over `p99` seconds.
     """
 
@@ -38,7 +40,7 @@ class Budget:
     share: float = 0.5
     seconds_an_hour: float = 600.0
     memory: int = 2 << 30
-    job_seconds: float = 120.0
+    job_seconds: float = 60.0
     queue: int = 4
     p99: float | None = None
 
@@ -117,6 +119,7 @@ class BackgroundProcess:
             "gate": str(self.gate.path),
             "share": budget.share,
             "memory": budget.memory,
+            "threads": pool.available_threads(),
         }
         environment = {"DEBUG": "0", "OPENBLAS_NUM_THREADS": "1", "TILEWRIGHT_MODE": "learn"}
         self._child = Child(_MODULE, setup, self._folder, memory_limit=budget.memory, environment=environment)
@@ -127,8 +130,8 @@ class BackgroundProcess:
         return self._child.pid
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a job, within `job_seconds` at the share of time that the process may take."""
-        return self._child.ask(job, _START_SECONDS + self._budget.job_seconds / self._budget.share)
+        """The answer to a job; a job that takes three times `job_seconds` at the share of time it may take hangs."""
+        return self._child.ask(job, _START_SECONDS + 3.0 * self._budget.job_seconds / self._budget.share)
 
     def stop(self) -> None:
         """Kill the process; its files go too."""

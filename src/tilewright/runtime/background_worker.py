@@ -16,6 +16,7 @@ from tilewright.build.kernel_cache import build
 from tilewright.design.design import Design
 from tilewright.design.trial import Budget, Progress
 from tilewright.language.parser import parse
+from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime import child, designer, dispatch
 from tilewright.runtime.background import Gate, Pace
@@ -24,6 +25,8 @@ from tilewright.runtime.subject import Subject
 from tilewright.runtime.trial import TrialRunner
 
 _LOWEST = 19
+_FINAL_SECONDS = 0.1  # of a finalist: the program waits for what is faster, not for what is fastest by a hair
+_PATIENCE = 2.0  # times the seconds of a search, after which it is cut off and not only ended
 
 
 class Paused(KeyboardInterrupt):
@@ -36,7 +39,8 @@ def subject_of(job: dict[str, Any]) -> Subject:
     operator = OPERATORS[job["operator"]] if job["operator"] is not None else None
     options = tuple((str(name), value) for name, value in job["options"])
     sizes = {d: int(n) for d, n in job["sizes"]}
-    return Subject(program, operator, options, sizes, dict(job["unit"]), dispatch.machine(), int(job["threads"]))
+    known = Machine.from_dict(job["machine"])
+    return Subject(program, operator, options, sizes, dict(job["unit"]), known, int(job["threads"]))
 
 
 class Worker:
@@ -54,21 +58,24 @@ class Worker:
     def _setup(self, job: dict[str, Any]) -> dict[str, Any]:
         with suppress(OSError):
             os.nice(_LOWEST)  # what it starts inherits this
+        _leave_cores_to(job["threads"])
         child.bound_memory(job["memory"])
         self._gate, self._share = Gate(Path(job["gate"])), job["share"]
         return {"status": "ok"}
 
     def _design(self, job: dict[str, Any]) -> dict[str, Any]:
         subject, pace, begun = subject_of(job), Pace(self._share), time.monotonic()
+        room = Budget(trials=job["trials"], seconds=job["seconds"] / self._share)
 
         def between(_: Progress) -> None:
             pace.rest()
-            if self._gate.closed or time.monotonic() - begun > job["seconds"] / self._share:
+            if self._gate.closed or time.monotonic() - begun > _PATIENCE * job["seconds"] / self._share:
                 raise Paused
 
         found = designer.search_for(
-            subject, budget=Budget(trials=job["trials"]), numerics=job["numerics"], seed=job["seed"], progress=between
-        )
+            subject, budget=room, numerics=job["numerics"], seed=job["seed"], progress=between,
+            final_seconds=_FINAL_SECONDS,
+        )  # fmt: skip
         pace.rest()
         paused = found.result is not None and found.result.stopped == "interrupted"
         counts = {"seconds": pace.worked, "trials": found.trials, "compiles": found.compiles}
@@ -86,6 +93,13 @@ class Worker:
             open_book().quarantine(subject.key(numerics=job["numerics"]), design, outcome.status, outcome.reason)
         seconds = time.monotonic() - begun
         return {"status": "wrong" if wrong else "right", "reason": outcome.reason, "seconds": seconds}
+
+
+def _leave_cores_to(threads: int) -> None:
+    """Stay on the last cores, where the program's threads leave some free and these are enough to try kernels on."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-max(threads, len(cores) - threads) :])
 
 
 if __name__ == "__main__":

@@ -83,8 +83,17 @@ def roles(kernel: ir.Kernel) -> Roles:
 
 def place_of(kernel: ir.Kernel, sizes: Mapping[str, int], whole: Collection[str] = ()) -> Place:
     """The sizes that share a kernel with these; dims that values lie along as a `whole` are a part of it."""
-    ranged = {roles(kernel).batch, *LENGTH} - {*whole}
-    return tuple((d, range_of(n) if d in ranged else n) for d, n in sizes.items())
+    return placed(sizes, ranged_dims(kernel, whole))
+
+
+def ranged_dims(kernel: ir.Kernel, whole: Collection[str] = ()) -> frozenset[str]:
+    """Dims of which a place holds ranges."""
+    return frozenset(d for d in (roles(kernel).batch, *LENGTH) if d is not None and d not in whole)
+
+
+def placed(sizes: Mapping[str, int], ranged: Collection[str]) -> Place:
+    """As `place_of`, where it is known which dims are `ranged`."""
+    return tuple([(d, range_of(n) if d in ranged else n) for d, n in sizes.items()])
 
 
 def nearest_of(place: Place, sizes: Mapping[str, int], known: Collection[Exact]) -> list[Exact]:
@@ -106,5 +115,5 @@ def shape_of(kernel: ir.Kernel, sizes: Mapping[str, int], device: str = "cpu") -
 
 __all__ = [
     "BATCH", "EDGES", "LENGTH", "Exact", "Place", "Range", "Roles", "Shape",
-    "nearest_of", "place_of", "range_of", "roles", "shape_of",
+    "nearest_of", "place_of", "placed", "range_of", "ranged_dims", "roles", "shape_of",
 ]  # fmt: skip

@@ -68,13 +68,16 @@ class Buffer:
     @property
     def span(self) -> tuple[int, int]:
         """Addresses of the first byte and of the byte after the last one that the elements touch."""
-        if 0 in self.shape:
-            return self.pointer, self.pointer
         low = high = self.pointer
         width = self.dtype.bytes
         for size, stride in zip(self.shape, self.strides, strict=True):
-            reach = (size - 1) * stride * width
-            low, high = (low + reach, high) if reach < 0 else (low, high + reach)
+            if size > 1:
+                if stride > 0:
+                    high += (size - 1) * stride * width
+                else:
+                    low += (size - 1) * stride * width
+            elif not size:
+                return self.pointer, self.pointer
         return low, high + width
 
     def same_place(self, other: Buffer) -> bool:

@@ -48,9 +48,11 @@ declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
 
 @tuple_type = internal global ptr null
+@array_type = internal global ptr null
 
-define i32 @tw_call_tuples(ptr %type) {
-  store ptr %type, ptr @tuple_type
+define i32 @tw_call_types(ptr %tuple, ptr %array) {
+  store ptr %tuple, ptr @tuple_type
+  store ptr %array, ptr @array_type
   ret i32 1
 }
 

@@ -7,6 +7,7 @@ Each becomes a `ChildDied` with a status and a reason; the child is then gone, a
 from __future__ import annotations
 
 import json
+import math
 import os
 import selectors
 import signal
@@ -23,7 +24,10 @@ from tilewright.runtime import fault
 
 POLL_SECONDS = 0.02
 START_SECONDS = 60.0
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+STARVED = 4.0
+"""So many times its time a job may take that gets less than half of it as time of a processor."""
+
+_PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 Explain = Callable[[fault.Fault], str]
 
@@ -112,7 +116,9 @@ class Child:
                 stderr=log,
                 env=self._environment,
                 pass_fds=(write_end,),
-                start_new_session=True,  # ctrl-C is for the parent, which decides
+                # Ctrl-C is for the parent, which decides. A session of its own would keep it away too, but Linux
+                # shares cores out between sessions, whatever the priority of the processes in them.
+                process_group=0,
             )
         os.close(write_end)
         self._faults, self._pending, self._base = os.fdopen(read_end, "rb"), b"", 0
@@ -135,26 +141,39 @@ class Child:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        deadline = time.monotonic() + seconds
+        begun, worked = time.monotonic(), self._processor_seconds()
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._pending:
-                if ready.select(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
+                if ready.select(POLL_SECONDS):
                     more = os.read(process.stdout.fileno(), 1 << 16)
                     if not more:
                         raise self._death()
                     self._pending += more
                     continue
-                self._watch(deadline, seconds)
+                self._watch(begun, worked, seconds)
         line, _, self._pending = self._pending.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _watch(self, deadline: float, seconds: float) -> None:
+    def _watch(self, begun: float, worked: float, seconds: float) -> None:
+        """ChildDied where a job takes too much. Time counts while the process has a processor: it may have to wait."""
         if self._base and self._memory() - self._base > self._limit:
             raise ChildDied("memory", f"it took more than {self._limit >> 20} MiB of memory and was killed")
-        if time.monotonic() > deadline:
+        taken = time.monotonic() - begun
+        starved = self._processor_seconds() - worked < seconds / 2 and taken < STARVED * seconds
+        if taken > seconds and not starved:
             raise ChildDied("hang", f"it did not end within {seconds:.1f} s and was killed")
+
+    def _processor_seconds(self) -> float:
+        """That the process has used so far; infinite where the system does not say."""
+        assert self._process is not None
+        try:
+            _, _, rest = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")
+            user, system = rest.split()[11:13]
+            return (int(user) + int(system)) / _TICKS
+        except (OSError, ValueError):
+            return math.inf
 
     def _memory(self) -> int:
         """Bytes that the process holds; 0 where the system does not say."""

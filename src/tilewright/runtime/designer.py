@@ -27,7 +27,7 @@ from tilewright.runtime.budget import parse_budget, parse_objective
 from tilewright.runtime.chosen import open_book
 from tilewright.runtime.measure import last_level_cache_bytes
 from tilewright.runtime.subject import Subject
-from tilewright.runtime.trial import TrialRunner
+from tilewright.runtime.trial import FINAL_SECONDS, TrialRunner
 from tilewright.runtime.work import work_of
 
 FAILURES = frozenset({"wrong", "crash", "hang", "memory", "compile"})
@@ -143,10 +143,14 @@ def search_for(
     seed: int = 0,
     book: Book | None = None,
     progress: Callable[[Progress], None] | None = None,
+    final_seconds: float = FINAL_SECONDS,
 ) -> Designed:
-    """As `search`, of a subject that was put together already: the design of least latency."""
+    """As `search`, of a subject that was put together already: the design of least latency.
+
+    `final_seconds`: how long each finalist is timed before it is decided; in less time more designs tie.
+    """
     goal = parse_objective("latency", None)
-    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed)
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, final_seconds)
     known = task.book.get(task.key)
     if known is not None:
         return Designed(known, subject.options, "book")
@@ -186,13 +190,14 @@ class _Task:
     book: Book
     goal: Objective
     seed: int
+    final_seconds: float = FINAL_SECONDS
 
     def run(self, room: Budget, strategy: str, progress: Callable[[Progress], None] | None, again: bool) -> Designed:
         """Search, keep what was found, and give it."""
         from tilewright.design.search import search as explore
 
         begun = time.monotonic()
-        with TrialRunner(self.subject, seed=self.seed) as runner:
+        with TrialRunner(self.subject, seed=self.seed, final_seconds=self.final_seconds) as runner:
             if not again and (record := retrust(self.key, self.book, self.subject, runner, self.seed)) is not None:
                 self._keep(record)
                 return self._designed(record, "hint", runner, begun, None)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tilewright.build.kernel_cache import Request, build
@@ -15,11 +15,12 @@ from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import MachineError
-from tilewright.knobs import knobs
+from tilewright.knobs import Knobs, knobs
 from tilewright.language import ir, structure
+from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
 from tilewright.runtime import debug, modes, pool
-from tilewright.runtime.buckets import Exact, nearest_of, place_of, shape_of
+from tilewright.runtime.buckets import Exact, nearest_of, placed, ranged_dims, shape_of
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
 from tilewright.runtime.monitor import MONITOR
@@ -46,11 +47,11 @@ def bind(
         from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
 
         return gpu.bind(program, buffers, scalars, sizes)
-    layouts = tuple((n, layout_of(b)) for n, b in buffers.items())
-    best = tuple((n, layout_of(b, pointer=0)) for n, b in buffers.items())  # where memory lies is no part of a shape
-    slot = _slot(Origin(program, best, operator, tuple(sorted(options.items()))), sizes)
-    launch = _dispatched(slot, layouts, buffers, scalars, sizes)
-    return launch if knobs().debug < 2 else debug.timed(launch, buffers, sizes)
+    layouts, best = _layouts(buffers)
+    settings = knobs()
+    slot = _slot(Origin(program, best, operator, tuple(sorted(options.items()))), sizes, settings)
+    launch = _dispatched(slot, layouts, buffers, scalars, sizes, settings.numerics)
+    return launch if settings.debug < 2 else debug.timed(launch, buffers, sizes)
 
 
 def described(
@@ -75,6 +76,16 @@ class Program:
     def of(cls, kernel: ir.Kernel) -> Program:
         """The program of a trace."""
         return cls(kernel, whole_dims(kernel), _multiplications(kernel))
+
+    @cached_property
+    def ranged(self) -> frozenset[str]:
+        """Dims of which a slot holds ranges."""
+        return ranged_dims(self.kernel, self.whole)
+
+    @cached_property
+    def text(self) -> str:
+        """The program as another process can read it."""
+        return show(self.kernel)
 
     def significant(self, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
         """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
@@ -111,12 +122,12 @@ class Origin:
         return requested(self.program, self.layouts, sizes, machine(), design)
 
 
-def _slot(origin: Origin, sizes: dict[str, int]) -> Slot:
+def _slot(origin: Origin, sizes: dict[str, int], settings: Knobs) -> Slot:
     """The slot of a call: that of its very sizes where the book has a design for them, else of their ranges."""
-    program, settings = origin.program, knobs()
+    program = origin.program
     exact = tuple(sizes.items())
     listed = _listed_sizes(program)
-    place = exact if exact in listed else place_of(program.kernel, sizes, program.whole)
+    place = exact if exact in listed else placed(sizes, program.ranged)
     key = (program, origin.layouts, place, settings.mode == "generic", settings.numerics, pool.available_threads())
     slot = TABLE.get(key)
     if slot is None:
@@ -166,10 +177,12 @@ def _dispatched(
     buffers: Mapping[str, Buffer],
     scalars: Mapping[str, float | int],
     sizes: dict[str, int],
+    numerics: str,
 ) -> Dispatched:
     """A launch that follows its slot; one whose operands lie less well than they could takes no kernel that minds."""
-    origin, strict = replace(slot.origin, layouts=layouts), layouts != slot.origin.layouts
-    pinned = origin.request(sizes).design if knobs().numerics == "pinned" else None
+    strict = layouts != slot.origin.layouts
+    origin = replace(slot.origin, layouts=layouts) if strict else slot.origin
+    pinned = origin.request(sizes).design if numerics == "pinned" else None
     how = Dispatch(slot, partial(origin.generic, sizes), sizes, pinned)
     special = slot.special
     kernel = how.kernel(special, strict)
@@ -240,7 +253,7 @@ def compiled(program: Program, request: Request, known: Machine | None = None) -
     _ask_for_tiles(request.design)
     known = known or machine()
     binary = build(request, known, debug.observer(known))
-    modes.count(compiled=binary.seconds > 0)
+    modes.count(binary.seconds)
     name, entry = request.kernel.name, PROTOTYPE(binary.address)
     return Kernel(name, request.kernel, request.design, binary, program.multiplications, entry)
 
@@ -289,18 +302,37 @@ def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def layout_of(buffer: Buffer, pointer: int | None = None) -> abi.TensorLayout:
-    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on.
+def layout_of(buffer: Buffer) -> abi.TensorLayout:
+    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on."""
+    unit, step = _steps(buffer)
+    return _layout(len(buffer.shape), unit, 64 if (step | buffer.pointer) % 64 == 0 else 1)
 
-    As if the buffer began at `pointer`, where that is given.
-    """
-    step = buffer.pointer if pointer is None else pointer
-    for size, stride in zip(buffer.shape, buffer.strides, strict=True):
-        if size > 1 and stride != 1:
-            step |= stride * buffer.dtype.bytes
-    align = 64 if step % 64 == 0 else 1
-    unit = next((d for d in reversed(range(len(buffer.shape))) if buffer.strides[d] == 1), None)
-    return abi.TensorLayout(tuple(1 if d == unit else None for d in range(len(buffer.shape))), align)
+
+def _layouts(buffers: Mapping[str, Buffer]) -> tuple[Layouts, Layouts]:
+    """How operands lie, and how they would if each began at a cache line: where memory lies is no part of a shape."""
+    found, best = [], []
+    for name, buffer in buffers.items():
+        unit, step = _steps(buffer)
+        rank, align = len(buffer.shape), 64 if step % 64 == 0 else 1
+        best.append((name, _layout(rank, unit, align)))
+        found.append(best[-1] if buffer.pointer % 64 == 0 or align == 1 else (name, _layout(rank, unit, 1)))
+    return tuple(found), tuple(best)
+
+
+def _steps(buffer: Buffer) -> tuple[int | None, int]:
+    """The last dimension with stride one; and all steps to other rows in bytes, or-ed: their common alignment."""
+    unit, step, width = None, 0, buffer.dtype.bytes
+    for dim, (size, stride) in enumerate(zip(buffer.shape, buffer.strides, strict=True)):
+        if stride == 1:
+            unit = dim
+        elif size > 1:
+            step |= stride * width
+    return unit, step
+
+
+@lru_cache(maxsize=1024)
+def _layout(rank: int, unit: int | None, align: int) -> abi.TensorLayout:
+    return abi.TensorLayout(tuple(1 if d == unit else None for d in range(rank)), align)
 
 
 # ------------------------------------------------------------------------------------------ calls

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import TilewrightError
-from tilewright.runtime import builtin, call_ir, form_ir
+from tilewright.runtime import form_ir
 
 _LINE = 64
 _CPU = -1
@@ -149,10 +149,12 @@ class _Compiled:
     """The code of `call_ir`, and what it has been taught."""
 
     def __init__(self) -> None:
+        from tilewright.runtime import builtin, call_ir  # with the first call, and LLVM with them
+
         code = builtin.library(call_ir.call_ir(), call_ir.SYMBOLS)
         word, number = ctypes.c_void_p, ctypes.c_int64
         builtin.function(code, "tw_form_constants", word, word, word)(id(None), id(True), id(_ASKS))
-        builtin.function(code, "tw_call_tuples", word)(id(tuple))
+        builtin.function(code, "tw_call_types", word, word)(id(tuple), id(np.ndarray))
         self._teach = builtin.function(code, "tw_form_teach", word, number)
         self._exchange = builtin.function(code, "tw_form_exchange", word, word, word)
         self.context = builtin.function(code, "tw_form_context", number)
@@ -174,6 +176,8 @@ class _Compiled:
 def _compile(args: tuple[Any, ...], kwargs: dict[str, Any], known: dict[Any, Any]) -> Any:
     """The first call of a process: what serves all calls from now on is compiled, or left to Python."""
     global called, _code
+    from tilewright.runtime import builtin
+
     if builtin.possible():
         try:
             _code = _Compiled()

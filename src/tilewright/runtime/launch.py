@@ -6,7 +6,8 @@ import ctypes
 import math
 import struct
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,9 @@ from tilewright.emit import abi
 from tilewright.language import ir
 from tilewright.runtime import pool
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.monitor import Counter
+from tilewright.runtime.host_record import HostCall
+from tilewright.runtime.monitor import SAMPLE, Counter
+from tilewright.runtime.record import Part
 from tilewright.runtime.table import Slot, Special
 
 PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -42,22 +45,20 @@ class Kernel:
 
     def bind(self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]) -> Launch:
         """A launch on these operands."""
-        program = self.program
-        words = np.zeros(abi.word_count(program), np.int64)
-        for p in program.params:
-            if p.dims is None:
-                words[abi.scalar_word(program, p.name)] = _scalar_bits(p, scalars[p.name])
-                continue
-            buffer, at = buffers[p.name], abi.tensor_word(program, p.name)
-            words[at] = buffer.pointer
-            words[at + 1 : at + 1 + len(buffer.strides)] = buffer.strides
-        for dim in program.dims:
-            words[abi.dim_word(program, dim)] = sizes[dim]
+        given = [0] * abi.FIRST
+        for p in self.program.params:
+            if p.dims is not None:
+                buffer = buffers[p.name]
+                given.append(buffer.pointer)
+                given += buffer.strides
+        given += [sizes[dim] for dim in self.program.dims]
+        given += [_scalar_bits(p, scalars[p.name]) for p in self.program.params if p.dims is None]
+        words = np.array(given, np.int64)
         return Launch(self, words, self.place(words, self.work(buffers, sizes), sizes), buffers)
 
     def work(self, buffers: Mapping[str, Buffer], sizes: Mapping[str, int]) -> float:
         """Seconds that a call may take one thread, roughly: it decides how many are worth calling."""
-        work = sum(b.size * b.dtype.bytes for b in buffers.values()) / _BYTES_A_SECOND
+        work = sum([math.prod(b.shape) * b.dtype.bytes for b in buffers.values()]) / _BYTES_A_SECOND
         for dims in self.flops_of:
             work += 2.0 * math.prod([sizes[d] for d in dims]) / _FLOPS_A_SECOND
         return work
@@ -68,7 +69,7 @@ class Kernel:
         words[abi.POOL], words[abi.ENTRY] = (0, 0) if team is None else (team.context_address, team.entry_address)
         threads = 1 if team is None else team.threads
         words[abi.THREADS] = threads
-        return sum(r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace)
+        return sum([r.bytes(sizes) * (threads if r.per_thread else 1) for r in self.binary.workspace])
 
     def _team(self, work: float) -> pool.Pool | None:
         """The pool, where there is enough to do; of no more threads than the design says it pays to use."""
@@ -93,7 +94,7 @@ class Launch:
         self.kernel = kernel
         self.words = words  # see emit.abi
         self.operands = operands  # whose owners keep their memory alive
-        self._address = words.ctypes.data
+        self._address: int = words.__array_interface__["data"][0]
         self._entry = kernel.entry
         self._room = room
 
@@ -159,7 +160,7 @@ class Dispatched(Launch):
     What a call uses is one tuple, made anew at a swap: calls under way on other threads keep their own, whole.
     """
 
-    __slots__ = ("_add", "_add_shape", "_dispatch", "_now", "_slot", "_strict", "_work")
+    __slots__ = ("_add", "_add_shape", "_dispatch", "_now", "_strict", "_work", "shape", "slot", "tally")
 
     def __init__(
         self,
@@ -171,36 +172,67 @@ class Dispatched(Launch):
         strict: bool = False,
     ) -> None:
         super().__init__(launch.kernel, launch.words, launch.room, launch.operands)
-        self._dispatch, self._slot, self._work = dispatch, dispatch.slot, work
+        self._dispatch, self.slot, self._work = dispatch, dispatch.slot, work
         self._strict = strict
         self._now = (special, launch.kernel.entry, self._address, self._room, self.words, self.kernel)
-        self._add_shape, self._add = shape.add, dispatch.slot.counter(tuple(dispatch.sizes.items())).add
+        self.tally = dispatch.slot.tally(tuple(dispatch.sizes.items()))
+        self.shape, self._add_shape, self._add = shape, shape.add, self.tally.add
 
     def __call__(self) -> None:
         self._add_shape()
-        self._add()
+        if self._add() & SAMPLE == 1:
+            begun = time.perf_counter()
+            self._run()
+            self.tally.took(time.perf_counter() - begun)
+            return
         now = self._now
-        if now[0] is not self._slot.special:
+        if now[0] is not self.slot.special:
             now = self._adopt()
         if now[3]:
             _run_in_arena(now[1], now[4], now[3])
         else:
             now[1](now[2])
 
-    def detached(self) -> Launch:
+    def detached(self) -> Dispatched:
         """The same launch with words of its own, which keeps no operand alive. It cannot come to rely on alignment."""
         bare = Launch(self.kernel, self.words.copy(), self._room, {})
         own = Dispatched.__new__(Dispatched)
         Launch.__init__(own, bare.kernel, bare.words, bare.room, {})
-        own._dispatch, own._slot, own._work = self._dispatch, self._slot, self._work
+        own._dispatch, own.slot, own._work = self._dispatch, self.slot, self._work
         own._strict = self._strict or not self.relies_on_alignment
         own._now = (self._now[0], self._entry, own._address, own._room, own.words, own.kernel)
-        own._add_shape, own._add = self._add_shape, self._add
+        own.tally, own.shape, own._add_shape, own._add = self.tally, self.shape, self._add_shape, self._add
         return own
+
+    def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Part]:
+        """What compiled code needs to run it on other pointers; the record takes over, and its words with it."""
+        return [HostCall(self).part(sources)]
+
+    def settled(self) -> tuple[Kernel, int]:
+        """The kernel that the slot now says, placed in these very words, and its bytes of workspace."""
+        kernel = self._dispatch.kernel(self.slot.special, self._strict)
+        return kernel, kernel.place(self.words, self._work, self._dispatch.sizes)
+
+    def run_by(self, kernel: Kernel, room: int) -> None:
+        """Run a settled kernel; the call is counted already."""
+        if room:
+            _run_in_arena(kernel.entry, self.words, room)
+        else:
+            kernel.entry(self._address)
+
+    def _run(self) -> None:
+        """A call that is counted already."""
+        now = self._now
+        if now[0] is not self.slot.special:
+            now = self._adopt()
+        if now[3]:
+            _run_in_arena(now[1], now[4], now[3])
+        else:
+            now[1](now[2])
 
     def _adopt(self) -> tuple[Special | None, Any, int, int, np.ndarray, Kernel]:
         """Make ready for the kernel that the slot now says."""
-        special = self._slot.special
+        special = self.slot.special
         kernel, words = self._dispatch.kernel(special, self._strict), self.words.copy()
         room = kernel.place(words, self._work, self._dispatch.sizes)
         now = (special, kernel.entry, words.ctypes.data, room, words, kernel)

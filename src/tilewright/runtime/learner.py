@@ -6,6 +6,7 @@ searches in another process, and only loads what is finished. `step` is one roun
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -14,18 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.design.book.record import Record
-from tilewright.design.cost import estimate
 from tilewright.errors import TilewrightError
 from tilewright.knobs import knobs
-from tilewright.language.printer import show
 from tilewright.operators import OPERATORS
 from tilewright.runtime import dispatch, modes, pool, promotion
 from tilewright.runtime.background import Background, BackgroundProcess, Budget, Spent
+from tilewright.runtime.bounded import Bounded
 from tilewright.runtime.child import ChildDied, ChildError
 from tilewright.runtime.events import tell
 from tilewright.runtime.shadow import Shadow
 from tilewright.runtime.table import Slot, Table
-from tilewright.runtime.trigger import Clock, Evidence, Trigger, Watch
+from tilewright.runtime.trigger import MOST_FIRED, Clock, Evidence, Trigger, Watch
 
 POLL_SECONDS = 0.1
 MOST_DEATHS = 2
@@ -66,8 +66,7 @@ class Learner:
         self._watch, self._spent, self._shadow = Watch(trigger, clock), Spent(clock), Shadow()
         self._background = background(budget) if self.active else None
         self._queue: list[Slot] = []
-        self._deaths: dict[Hashable, int] = {}
-        self._estimates: dict[Hashable, float] = {}
+        self._deaths: Bounded[Hashable, int] = Bounded(MOST_FIRED)
         self._wake, self._ended, self._busy = threading.Event(), False, False
         self._searches = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
@@ -153,11 +152,12 @@ class Learner:
         if not self.active or self._ended:
             return False
         over, found = self._watch.tick(), False
+        self._queue = [s for s in self._queue if self.table.get(s.key) is s]  # the others were evicted
         for slot in self.table.slots():
             if slot.state != "generic":
                 continue
             calls = slot.calls
-            seconds = self._seconds_of(slot) if calls else 0.0
+            seconds = slot.seconds / calls if calls else 0.0
             reason = self._watch.fires(slot.key, Evidence(calls, seconds, SAVING * seconds), over)
             if reason is not None:
                 slot.state, slot.reason, found = "queued", reason, True
@@ -166,10 +166,10 @@ class Learner:
         return found
 
     def _next(self) -> Slot | None:
-        """The queued slot whose calls took the most time, as far as the model knows; queues are short."""
+        """The queued slot whose calls took the most time, those that failed before last; queues are short."""
         if not self._queue:
             return None
-        best = max(self._queue, key=lambda s: (s.calls * self._seconds_of(s), s.calls))
+        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), s.seconds, s.calls))
         self._queue.remove(best)
         self._busy = True
         return best
@@ -253,18 +253,6 @@ class Learner:
         self._seconds += seconds
         self._spent.add(seconds)
 
-    def _seconds_of(self, slot: Slot) -> float:
-        """Seconds of a generic call by the cost model, at the sizes that are met most often."""
-        found = self._estimates.get(slot.key)
-        if found is None and not slot.common:  # not called yet
-            return 0.0
-        if found is None:
-            sizes = dict(slot.common)
-            facts = dispatch.facts_of(slot.origin.layouts, sizes, dispatch.machine())
-            design = slot.origin.request(sizes).design
-            found = self._estimates[slot.key] = estimate(slot.origin.program.kernel, design, facts).seconds
-        return found
-
     def _state(self) -> str:
         if self._ended or not self.active:
             return "stopped"
@@ -283,7 +271,8 @@ def job_of(slot: Slot) -> dict[str, Any] | None:
         return None
     known = OPERATORS.get(origin.operator.name) is origin.operator if hasattr(origin.operator, "name") else False
     return {
-        "kernel": show(origin.program.kernel),
+        "kernel": origin.program.text,
+        "machine": dispatch.machine().to_dict(),
         "operator": origin.operator.name if known else None,
         "options": [list(pair) for pair in origin.options],
         "sizes": [list(pair) for pair in slot.common],
@@ -311,6 +300,7 @@ def start(*, trigger: Trigger | None = None, budget: Budget | None = None) -> Le
     global _current
     with _starting:
         if _current is None:
+            atexit.register(stop)  # the background process leaves no files behind
             _current = Learner(dispatch.TABLE, trigger or Trigger(), budget or Budget()).start()
         return _current
 
@@ -320,6 +310,7 @@ def stop() -> None:
     global _current
     with _starting:
         ending, _current = _current, None
+    atexit.unregister(stop)
     if ending is not None:
         ending.stop()
 

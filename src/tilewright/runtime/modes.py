@@ -17,13 +17,15 @@ from tilewright.runtime.monitor import Counter
 
 @dataclass(frozen=True)
 class Counts:
-    """Kernels that this process compiled, found on disk, and compiled although it is frozen."""
+    """Kernels that this process compiled, found on disk, and compiled although it is frozen; seconds of compiling."""
 
     compiles: int
     loads: int
     frozen_compiles: int
+    compile_seconds: float = 0.0
 
 
+_seconds: list[float] = []  # appended to by several threads
 _compiles, _loads, _frozen = Counter(), Counter(), Counter()
 
 
@@ -32,9 +34,12 @@ def may_learn() -> bool:
     return knobs().mode == "learn"
 
 
-def count(compiled: bool) -> None:
-    """Note a kernel that was `compiled`, or found on disk."""
+def count(seconds: float) -> None:
+    """Note a kernel that took so long to compile, or 0 for one that was found on disk."""
+    compiled = seconds > 0
     (_compiles if compiled else _loads).add()
+    if compiled:
+        _seconds.append(seconds)
     if compiled and knobs().mode == "frozen" and not _frozen.add():
         warnings.warn(
             "TILEWRIGHT_MODE=frozen, but a kernel that is needed is not in the cache folder; it was compiled and not "
@@ -46,7 +51,12 @@ def count(compiled: bool) -> None:
 
 def counts() -> Counts:
     """What was counted so far in this process."""
-    return Counts(_compiles.value, _loads.value, _frozen.value)
+    return Counts(_compiles.value, _loads.value, _frozen.value, compile_seconds())
 
 
-__all__ = ["Counts", "count", "counts", "may_learn"]
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling kernels, on whatever thread."""
+    return sum(_seconds)
+
+
+__all__ = ["Counts", "compile_seconds", "count", "counts", "may_learn"]

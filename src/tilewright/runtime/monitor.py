@@ -5,26 +5,53 @@ A counter is an `itertools.count`, whose `next` is one step of the interpreter: 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable
 
 from tilewright.runtime.buckets import Shape
 
+SAMPLE = 31
+"""Of each so many calls and one more of the same sizes the second is timed: the first of all may meet cold memory."""
+
 
 class Counter:
-    """Counts how often `add` was called; `add` is bound once and costs what a call of a C function costs."""
+    """Counts how often `add` was called; `add` is bound once and costs what a call of a C function costs.
 
-    __slots__ = ("_count", "add")
+    Compiled code counts in `words`.
+    """
+
+    __slots__ = ("_count", "add", "words")
 
     def __init__(self) -> None:
-        self._count = itertools.count()
+        self._count, self.words = itertools.count(), ctypes.c_int64()
         self.add: Callable[[], int] = self._count.__next__
 
     @property
     def value(self) -> int:
         """How often so far."""
-        return int(repr(self._count)[6:-1])  # "count(5)": what the next call would get
+        return int(repr(self._count)[6:-1]) + self.words.value  # "count(5)": what the next call would get
+
+
+class Tally(Counter):
+    """Counts calls, and keeps what the quickest of those that were timed took: a sample of them is."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+        """Of a call; 0 before one was timed."""
+
+    def took(self, seconds: float) -> None:
+        """Note a call that was timed. What else runs on a machine only ever adds to it, so that the least counts."""
+        self.seconds = min(seconds, self.seconds or seconds)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all its calls, as far as is known."""
+        return self.value * self.seconds
 
 
 class Monitor:
@@ -59,4 +86,4 @@ class Monitor:
 MONITOR = Monitor()
 """The monitor of this process."""
 
-__all__ = ["MONITOR", "Counter", "Monitor"]
+__all__ = ["MONITOR", "SAMPLE", "Counter", "Monitor", "Tally"]

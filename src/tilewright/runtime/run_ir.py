@@ -138,9 +138,20 @@ define internal i64 @bound(ptr %s, ptr %what, i64 %which) alwaysinline {
   ret i64 %sum
 }
 
-; A new torch tensor, noted with its address.
+; A new array or tensor of torch, noted with its address.
 define internal i1 @own(ptr %s, ptr %x) {
   %t = alloca [48 x i8], align 8
+  %type_at = getelementptr i8, ptr %x, i64 8
+  %type = load ptr, ptr %type_at
+  %array_type = load ptr, ptr @array_type
+  %is_array = icmp eq ptr %type, %array_type
+  br i1 %is_array, label %array, label %tensor
+array:
+  %memory_at = getelementptr i8, ptr %x, i64 16
+  %memory = load i64, ptr %memory_at
+  %known = call i1 @note(ptr %s, ptr %x, i64 %memory)
+  ret i1 %known
+tensor:
   %reader = load ptr, ptr @read_tensor
   %status = call i32 %reader(ptr %x, ptr %t)
   %answered = icmp eq i32 %status, 0

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
+from tilewright.runtime.bounded import Bounded
 from tilewright.runtime.table import Slot
 
 ROUNDS = 2
 """How often a kernel is checked after it was promoted, each time on operands of another seed."""
+
+
+MOST = 4096
+"""Kernels whose checks are remembered: more than a table holds."""
 
 
 class Shadow:
@@ -15,7 +20,7 @@ class Shadow:
 
     def __init__(self, rounds: int = ROUNDS) -> None:
         self._rounds = rounds
-        self._checks: dict[tuple[Hashable, str], int] = {}
+        self._checks: Bounded[tuple[Hashable, str], int] = Bounded(MOST)
 
     def next(self, slots: Iterable[Slot]) -> tuple[Slot, int] | None:
         """A slot whose kernel is due, and a seed that no search and no earlier check used; None if none is due."""

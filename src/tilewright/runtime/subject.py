@@ -176,6 +176,12 @@ def named(text: str) -> Operator | TileProgram:
     return found
 
 
+def program_named(text: str) -> TileProgram:
+    """The tile program of the operator called `text`, or of the one that `file.py:name` defines, as `named`."""
+    found = named(text)
+    return found.kernel if isinstance(found, Operator) else found
+
+
 def _executed(path: Path) -> Any:
     """The module that a file makes."""
     if not path.is_file():

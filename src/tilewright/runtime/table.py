@@ -6,6 +6,7 @@ the boundary of a call. A call under way keeps the kernel that it began with, an
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright.runtime.buckets import Exact, Place, Range, Shape
 from tilewright.runtime.events import tell
-from tilewright.runtime.monitor import Counter
+from tilewright.runtime.monitor import Tally
 
 if TYPE_CHECKING:
     from tilewright.runtime.launch import Kernel
@@ -68,18 +69,20 @@ class Slot:
     state: str = "generic"
     reason: str = "not called often enough yet"
     swaps: int = 0
+    version: ctypes.c_int64 = field(default_factory=ctypes.c_int64)
+    """Another number after each swap, for compiled code to look at."""
     fixed: bool = False
     """Whether the book, and no search of this process, chose its kernel."""
-    _sizes: dict[Exact, Counter] = field(default_factory=dict)
-    _others: Counter = field(default_factory=Counter)
+    _sizes: dict[Exact, Tally] = field(default_factory=dict)
+    _others: Tally = field(default_factory=Tally)
     _hits: int = 0  # of special kernels before this one
     _from: int = 0  # calls when the special one in use came
 
-    def counter(self, sizes: Exact) -> Counter:
+    def tally(self, sizes: Exact) -> Tally:
         """What counts the calls of these exact sizes."""
         found = self._sizes.get(sizes)
         if found is None:
-            found = self._sizes.setdefault(sizes, Counter()) if len(self._sizes) < MOST_SIZES else self._others
+            found = self._sizes.setdefault(sizes, Tally()) if len(self._sizes) < MOST_SIZES else self._others
         return found
 
     @property
@@ -99,9 +102,16 @@ class Slot:
         return 0.0 if s is None else self.hits * (s.generic_seconds - s.seconds)
 
     @property
+    def seconds(self) -> float:
+        """Seconds of all calls so far, by the sizes whose calls were timed; 0 before any was."""
+        known = [t for t in [*self._sizes.values(), self._others] if t.seconds]
+        calls = sum(t.value for t in known)
+        return sum(t.total for t in known) * self.calls / calls if calls else 0.0
+
+    @property
     def common(self) -> Exact:
-        """The exact sizes that were called most often; () before the first call is bound."""
-        return max(self.met, key=lambda s: self._sizes[s].value, default=())
+        """The exact sizes whose calls took the most time, or are the most; () before the first call is bound."""
+        return max(self.met, key=lambda s: (self._sizes[s].total, self._sizes[s].value), default=())
 
     @property
     def met(self) -> tuple[Exact, ...]:
@@ -113,6 +123,9 @@ class Slot:
         calls = self.calls
         self._hits, self._from = self.hits, calls
         self.special = special
+        self.version.value += 1
+        for tally in [*self._sizes.values(), self._others]:
+            tally.seconds = 0.0  # what was timed is the kernel before
         self.swaps += 1
         self.state, self.reason = state, reason
 

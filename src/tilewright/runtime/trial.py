@@ -61,8 +61,9 @@ class TrialRunner:
     """An `Evaluator` of designs of one operator at fixed sizes; a context manager, because it owns processes.
 
     `seconds_limit` is what one run of a candidate on all checks may take, and HANG_TIMES what the first took that was
-    right; `memory_limit` what it may add to the memory of its process (MEMORY_LIMIT). `compiled` counts compilations,
-    `tried` candidates. Raises MachineError for a machine whose kernels this host cannot execute.
+    right; `memory_limit` what it may add to the memory of its process (MEMORY_LIMIT). `final_seconds` are those of each
+    design in a round of the finals. `compiled` counts compilations, `tried` candidates. Raises MachineError for a
+    machine whose kernels this host cannot execute.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class TrialRunner:
         options: Mapping[str, Any] | None = None,
         present: Collection[str] = (),
         unit: Mapping[str, int] | None = None,
+        final_seconds: float = FINAL_SECONDS,
     ) -> None:
         if isinstance(operator, Subject):
             self.subject = operator
@@ -90,6 +92,7 @@ class TrialRunner:
         self.subject.check_runnable()
         self.tried = 0
         self._compilations: list[Design] = []  # appended to by several threads
+        self._final_seconds = final_seconds
         self.noise_class = self.cache = ""
         self._limit = seconds_limit
         self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
@@ -122,7 +125,7 @@ class TrialRunner:
         texts = [d.to_json() for d in designs]
         rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
         try:
-            seen = self._measure(texts, seconds=FINAL_SECONDS * len(designs), rounds=rounds)
+            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
             return [_by_itself(d, alone[d], alone[designs[0]]) for d in designs]

@@ -9,8 +9,12 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from tilewright.errors import ArgumentError
+from tilewright.runtime.bounded import Bounded
 
 Clock = Callable[[], float]
+
+MOST_FIRED = 4096
+"""Keys that are remembered to have fired: more than a table holds."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,11 @@ class Trigger:
 
 @dataclass
 class Watch:
-    """A trigger at work: it fires once for each key, and never again for the same."""
+    """A trigger at work: it fires once for each key; again only if MOST_FIRED others fired after it."""
 
     trigger: Trigger
     clock: Clock
-    _fired: set[Hashable] = field(default_factory=set)
+    _fired: Bounded[Hashable, bool] = field(default_factory=lambda: Bounded(MOST_FIRED))
     _since: float | None = None
 
     def tick(self) -> bool:
@@ -80,7 +84,7 @@ class Watch:
             return None
         reason = self.trigger.reason(evidence, interval_over)
         if reason is not None:
-            self._fired.add(key)
+            self._fired[key] = True
         return reason
 
 

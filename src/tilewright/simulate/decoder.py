@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.errors import ArgumentError
 
@@ -42,6 +42,19 @@ class Decoder:
     def parameters(self) -> int:
         """Weights of all matrices and norms."""
         return self.layers * self.layer_weights + self.head_weights + (0 if self.tied else self.vocab * self.hidden)
+
+    def share(self, chips: int) -> Decoder:
+        """What each of `chips` chips holds under tensor parallelism.
+
+        Heads of keys and values are dealt first; beyond them, the query heads that share one, and copies of the cache.
+        Rows of the MLP and of the vocabulary are dealt too, rounded up. ArgumentError for no chips.
+        """
+        if chips < 1:
+            raise ArgumentError(f"chips={chips}: a model lies on 1 or more")
+        kv = -(-self.kv_heads // chips)
+        group = min(self.heads // self.kv_heads, -(-self.heads // chips))
+        inner, vocab = -(-self.intermediate // chips), -(-self.vocab // chips)
+        return replace(self, heads=kv * group, kv_heads=kv, intermediate=inner, vocab=vocab)
 
     def cache_bytes(self, context: int) -> int:
         """Keys and values of one sequence in one layer."""

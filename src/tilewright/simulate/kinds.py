@@ -1,4 +1,4 @@
-"""Which module simulates which kind of machine; each is imported when it is asked for."""
+"""Which module simulates which kind of machine, imported when it is asked for; a sweep asks for each of its points."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from tilewright.errors import ArgumentError
 from tilewright.simulate.simulation import Job, Simulation
+from tilewright.simulate.sweep import each, swept
 
 SIMULATORS: dict[str, str] = {
     "systolic": "tilewright.simulate.systolic.run",
@@ -26,7 +27,16 @@ class Simulator(Protocol):
 
 
 def simulate(job: Job) -> Simulation:
-    """The job on the simulator of its machine's kind; ArgumentError where there is none."""
+    """The job on the simulator of its machine's kind, or a sweep of it over lists of batches and contexts.
+
+    ArgumentError where there is no such simulator.
+    """
+    simulator, jobs = _simulator(job), each(job)
+    made = [simulator.simulate(one) for one in jobs]
+    return made[0] if len(made) == 1 else swept(job, jobs, made)
+
+
+def _simulator(job: Job) -> Simulator:
     name = SIMULATORS.get(job.machine.kind)
     if name is None or not _exists(name):
         those = ", ".join(kind for kind, module in SIMULATORS.items() if _exists(module))
@@ -34,7 +44,7 @@ def simulate(job: Job) -> Simulation:
             f"{job.machine.name} is of kind {job.machine.kind}, which no simulator runs ({those} are); "
             f"run and time its kernels with `tilewright design` and `tilewright bench`"
         )
-    return cast(Simulator, import_module(name)).simulate(job)
+    return cast(Simulator, import_module(name))
 
 
 def _exists(module: str) -> bool:

@@ -76,7 +76,8 @@ class Simulation:
 
     `utilisation` is the share (0 to 1) of the peak of the compute units that was used; None where there is no peak.
     `parts` add up to `seconds`. `layers` are simulations of the program's pieces, `numbers` anything else that is
-    worth knowing (name, value, unit), `assumptions` what the model takes for granted, as sentences.
+    worth knowing (name, value, unit), `assumptions` what the model takes for granted, and `facts` what it takes from
+    publications and measurements, as sentences.
     """
 
     program: str
@@ -90,6 +91,7 @@ class Simulation:
     numbers: tuple[tuple[str, Value, str], ...] = ()
     assumptions: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
+    facts: tuple[str, ...] = ()
 
     def number(self, name: str) -> Value:
         """The number called `name`; KeyError if there is none."""
@@ -103,5 +105,12 @@ class Simulation:
             "parts": [{"name": p.name, "seconds": p.seconds, "cycles": p.cycles} for p in self.parts],
             "layers": [layer.to_json() for layer in self.layers],
             "numbers": {name: {"value": value, "unit": unit} for name, value, unit in self.numbers},
-            "assumptions": list(self.assumptions),
+            "assumptions": list(self.assumptions), "facts": list(self.facts),
         }  # fmt: skip
+
+
+def notes_of(machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(facts, assumptions) among the notes of a machine's description; those that are assumed say so."""
+    mark = "Assumed: "
+    assumed = tuple(note.removeprefix(mark) for note in machine.notes if note.startswith(mark))
+    return tuple(note for note in machine.notes if not note.startswith(mark)), assumed

@@ -402,6 +402,23 @@ def test_frozen_mode_reads_and_writes_nothing(path: Path, monkeypatch):
     assert not (path.parent / "no").exists()
 
 
+def test_frozen_mode_writes_no_index_of_a_log_that_a_kill_left_behind(path: Path, monkeypatch):
+    pid = os.fork()
+    if not pid:
+        Book.open(path).put(record(key(M=1)))
+        os._exit(0)  # as a kill: the log stays, and with it its index
+    os.waitpid(pid, 0)
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()}
+    assert f"{path.name}-shm" in before
+    monkeypatch.setenv("TILEWRIGHT_MODE", "frozen")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        book = Book.open(path)
+        assert book.get(key(M=1)) == record(key(M=1))
+        book.close()
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.parent.iterdir()} == before
+
+
 # --------------------------------------------------------------------------------------- network file systems
 def journal(path: Path) -> str:
     return "wal" if path.read_bytes()[18:20] == b"\2\2" else "rollback"

@@ -134,3 +134,34 @@ def test_a_design_without_the_matrix_unit_takes_the_other_lowering():
     plain = Design.of({"tile.m": 64, "tile.n": 64, "tile.k": 8, "lanes": ("n", "m"), "warps": 8, "atom.dot0": "fma"})
     scheduled = lower_gpu(kernel, plain, facts(kernel))
     assert not any(isinstance(s, ir.Role) for s in ir.walk(scheduled.body))
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "two tiles a warpgroup", "engine stores, half rows", "cluster of rows", "swapped"]
+)
+def test_what_is_read_beside_the_sums_may_come_first(name):
+    kernel = traced("epilogue")
+    known = facts(kernel)
+    decisions = {**DESIGNS[name], "tile.n": min(DESIGNS[name]["tile.n"], 192)}
+    chosen = design(kernel, decisions).with_(early__residual=True)
+    assert legal(kernel, chosen, known) == []
+    scheduled = lower_gpu(kernel, chosen, known)
+    assert verify(scheduled) == []
+    lines = [x.strip() for x in show(scheduled).splitlines()]
+    first, main = (next(n for n, x in enumerate(lines) if x.startswith(s)) for s in ("residual0_early =", "for k in"))
+    assert first < main
+    assert (result(scheduled, known.sizes, kernel) == result(kernel, known.sizes, kernel)).all()
+
+
+def test_what_comes_first_needs_registers_and_one_whole_sum():
+    kernel = traced("epilogue")
+    known = facts(kernel)
+    wide = design(kernel, {**DESIGNS["two tiles a warpgroup"], "tile.n": 256, "tile.m": 128}).with_(
+        early__residual=True
+    )
+    assert legal(kernel, wide, known) == []
+    three = {**DESIGNS["three warpgroups"], "tile.n": 192, "stages": 3}
+    for decisions, word in ((DESIGNS["two passes"], "whole sum"), (three, "registers")):
+        found = legal(kernel, design(kernel, decisions).with_(early__residual=True), known)
+        assert len(found) == 1 and word in str(found[0])
+    assert "drop it" in str(legal(kernel, design(kernel, DESIGNS["plain"]).with_(early__bias=True), known)[0])

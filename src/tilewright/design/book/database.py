@@ -32,6 +32,21 @@ _ATTEMPTS = 4
 _FIXED = "mode=ro&immutable=1"
 
 
+def _read_only(path: Path) -> str:
+    """How SQLite is to open a book that is only read: such that it writes nothing, the index of its log included.
+
+    A log that has lost its index cannot be read so: SQLite then makes one, which is no loss to anybody.
+    """
+    log, index = (path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))
+    if not _has_log(path):
+        return "mode=ro"
+    if not filesystem.is_local(path):
+        return _FIXED
+    if index.exists():
+        return "mode=ro&readonly_shm=1"
+    return "mode=ro" if log.exists() else _FIXED
+
+
 class Database:
     """A book's file, or memory where `path` is None; safe with threads, forks and any number of processes."""
 
@@ -132,8 +147,7 @@ class Database:
 
     def _open_file(self, path: Path) -> sqlite3.Connection:
         if self.readonly:
-            shared_log = _has_log(path) and not filesystem.is_local(path)
-            return self._checked(path, connect(path, self.patience, _FIXED if shared_log else "mode=ro"))
+            return self._checked(path, connect(path, self.patience, _read_only(path)))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             return self._checked(path, connect(path, self.patience))

@@ -1,21 +1,24 @@
 """The analytical model of tiled products on NVIDIA GPUs.
 
-    seconds = launch + fill + |memory, L2, tensor cores of all waves| + results + joining of splits + packs
+    seconds = launch + fill + |memory, L2, tensor cores of all waves| + epilogue + results + joining of splits + packs
 
 What overlaps is joined by a norm of the fourth power: streams that are nearly as long as each other disturb each other.
 
 Read from plain decisions, each with a default: `tile.AXIS`, `stages`, `cluster` or `cluster.AXIS`, `split.AXIS`,
-`atom.DOT`, `warpgroups`, `persistent`. Programs without dots cost their bytes. Not modelled: bank conflicts of a
-swizzle that is wrong (see `gpu_memory`), order of tiles in L2, work behind a product in its epilogue, kernels without
-the matrix unit beyond their bytes and operations. Rates that no data sheet states: `gpu_rates`.
+`atom.DOT`, `warpgroups`, `producer`, `persistent`, `store`, `pack`. Programs without dots: `gpu_nests`. Left out: bank
+conflicts of a wrong swizzle (see `gpu_memory`), order of tiles in L2, kernels without the matrix unit beyond their
+bytes and operations. Rates that no data sheet states: `gpu_rates`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
+from tilewright.design.cost.gpu_epilogue import Tile, epilogue, stores
 from tilewright.design.cost.gpu_nests import estimate_nests
+from tilewright.design.cost.gpu_product import Product, how_joined, loaded_once, product_of, step_bytes
 from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program, program_of
@@ -26,50 +29,12 @@ from tilewright.design.cost.waves import Waves
 from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.packing import copy_design, copy_program
 from tilewright.language import ir
+from tilewright.machines.machine import Machine
 
-_SHARED_BYTES, _REGISTERS = 128.0, 168
-
-
-@dataclass(frozen=True)
-class Product:
-    """One dot at its sizes: rows, columns, depth; the points of each that a block covers; copies of it (`batch`)."""
-
-    sizes: tuple[int, int, int]
-    tiles: tuple[int, int, int]
-    batch: int
-    itemsize: int
-    split: int
-    rows_from: str  # what is multiplied, by name
-    columns_from: str
-    down: int  # blocks of a cluster along the rows; they share what is read for the columns
-    across: int  # and along the columns
-
-    @property
-    def cluster(self) -> int:
-        """Blocks of a cluster."""
-        return self.down * self.across
-
-    @property
-    def flops(self) -> float:
-        """Two operations for each product."""
-        return 2.0 * math.prod(self.sizes) * self.batch
-
-    @property
-    def blocks(self) -> int:
-        """Tiles of the result, times the parts of the sum."""
-        (m, n, _), (tm, tn, _) = self.sizes, self.tiles
-        return -(-m // tm) * -(-n // tn) * self.batch * self.split
-
-    @property
-    def steps(self) -> int:
-        """Steps of the main loop of one block."""
-        return -(-self.sizes[2] // (self.tiles[2] * self.split))
-
-    @property
-    def result_bytes(self) -> float:
-        """Bytes of an f32 result."""
-        return 4.0 * self.sizes[0] * self.sizes[1] * self.batch
+_SHARED_BYTES = 128.0
+_REGISTERS, _OTHERS = 168, 64  # of a thread: where groups deal them out, and beside the sums where they do not
 
 
 def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: int, atom: str) -> float:
@@ -84,7 +49,7 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
     tm, tn = -(-rows // quantum) * quantum, -(-tiles[1] // 8) * 8
     math_cycles = 2.0 * tm * tn * tiles[2] / flops_per_cycle
     read = (tm / quantum) * (quantum + tn) * tiles[2] * itemsize / _SHARED_BYTES if atom == "wgmma" else 0.0
-    return joined(math_cycles, read)
+    return max(math_cycles, read)
 
 
 def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
@@ -96,38 +61,91 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
     if not dots or _inside(program, dots):
         return estimate_nests(program, design, facts)
-    products = [_product(program, design, facts, let) for let in dots]
+    products = [product_of(program, design, facts, let) for let in dots]
     atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
-    machine, first = facts.machine, products[0]
-    ring = max(1, design.number("stages", 4)) * _step_bytes(products)
-    resident = _resident(design, facts, atom, ring, usage)
-    cores = usable(machine.cores, first.cluster)
-    active, rounds = min(cores, first.blocks), -(-first.blocks // cores)
-    # What is in flight bounds an SM: bytes of its rings over the latency; one stage is being multiplied.
+    use = _use(products, design, facts, atom, usage)
+    moved = float(bytes_of(kernel, facts.sizes))
+    overlapping = _overlapping(products, use, moved, facts.machine, atom)
+    alone = _alone(program, products, design, facts, use)
+    if usage is not None and usage.spills:
+        alone = (*alone, Term("spills", _spilled(usage, products[0].steps * use.rounds, rates), "s"))
+    peak = facts.machine.cores * flops_per_cycle(facts.machine, atom) * rates.clock
+    roof = Roofline(sum(p.flops for p in products), moved, peak, rates.read)
+    counts = (*_bytes(moved, loaded_once(products)), *_shape(use, facts.machine, roof))
+    terms = (Term("launch", rates.launch_s, "s"), *overlapping, *alone)
+    seconds = rates.launch_s + joined(*(t.value for t in overlapping)) + sum(t.value for t in alone)
+    return Estimate(seconds, largest(terms), (*terms, *counts))
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How blocks lie on the SMs that their clusters can fill: at once, and one round after the other.
+
+    `per_sm` is what an SM draws (bytes/s), `fill` the seconds until its first step and after its last.
+    """
+
+    blocks: int
+    cores: int
+    resident: int
+    per_sm: float
+    fill: float
+
+    @property
+    def active(self) -> int:
+        """SMs with a block."""
+        return min(self.cores, self.blocks)
+
+    @property
+    def rounds(self) -> int:
+        """Blocks of the SM that has most."""
+        return -(-self.blocks // self.cores)
+
+
+def _use(products: list[Product], design: Design, facts: Facts, atom: str, usage: Usage | None) -> _Use:
+    first, rates, step = products[0], rates_of(facts.machine), step_bytes(products)
     stages = max(1, design.number("stages", 4))
-    flying = ring * max(1, stages - 1) // stages
-    per_sm = min(
-        rates.l2_bytes_per_cycle * rates.clock, min(flying * resident, rates.in_flight_bytes) / rates.latency_s
-    )
+    sums = sum(math.prod(p.tiles[:2]) for p in products) // 128 * (2 if first.split > 1 else 1)
+    resident = _resident(design, facts, atom, stages * step, sums // max(1, design.number("warpgroups", 2)), usage)
+    # What is in flight bounds an SM: bytes of its rings over the latency; one stage is being multiplied.
+    flying = min(step * max(1, stages - 1) * resident, rates.in_flight_bytes)
+    per_sm = min(rates.l2_bytes_per_cycle * rates.clock, flying / rates.latency_s)
+    fill = rates.latency_s + step / per_sm + rates.drain_s
+    return _Use(first.blocks, usable(facts.machine.cores, first.together), resident, per_sm, fill)
+
+
+def _overlapping(
+    products: list[Product], use: _Use, moved: float, machine: Machine, atom: str
+) -> tuple[Term, ...]:  # fmt: skip
+    """What runs side by side: main memory, L2, and the matrix unit of the SM that has most to do."""
+    rates, first = rates_of(machine), products[0]
     step = sum(issue_cycles(p.tiles, flops_per_cycle(machine, atom), p.itemsize, atom) for p in products)
     coupled = 1.0 + rates.cluster_coupling * max(0, first.cluster - 2)
-    tensor = powered(first.steps * step / rates.clock * rounds * coupled, rates)
-    loaded, compulsory = _loaded_once(products), float(bytes_of(kernel, facts.sizes))
-    l2, memory = loaded / (active * per_sm), compulsory / min(rates.read, active * per_sm)
-    fill = rates.latency_s + _step_bytes(products) / per_sm + rates.drain_s
-    join, results = _join(products, design, rates), _results(program, first, design, facts, rounds, resident)
-    packs = _packs(program, design, facts)
-    peak = machine.cores * flops_per_cycle(machine, atom) * rates.clock
-    roof = Roofline(sum(p.flops for p in products), compulsory, peak, rates.read)
-    waves = Waves(first.blocks, machine.cores * resident)
-    overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s"))
-    alone: tuple[Term, ...] = (Term("results", results, "s"), Term("join", join, "s"), Term("packs", packs, "s"))
-    if usage is not None and usage.spills:
-        alone = (*alone, Term("spills", _spilled(usage, first.steps * rounds, rates), "s"))
-    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping, *alone)
-    counts = (*_bytes(compulsory, loaded), *_shape(waves, resident, roof))
-    seconds = rates.launch_s + fill + joined(memory, l2, tensor) + sum(t.value for t in alone)
-    return Estimate(seconds, largest(terms), (*terms, *counts))
+    tensor = powered(first.steps * step / rates.clock * use.rounds * coupled, rates)
+    l2 = loaded_once(products) / (use.active * use.per_sm)
+    return Term("memory", _memory(moved, use, rates.read), "s"), Term("L2", l2, "s"), Term("tensor", tensor, "s")
+
+
+def _memory(moved: float, use: _Use, read: float) -> float:
+    """Seconds of main memory: whole waves of blocks, and a last one whose few SMs draw less, and wait anew."""
+    waves, rest = divmod(use.blocks, use.cores * use.resident)
+    each = moved / use.blocks
+    whole = waves * use.cores * use.resident * each / min(read, use.cores * use.per_sm)
+    if not rest:
+        return whole
+    last = min(rest, use.cores) * use.per_sm
+    return whole + rest * each / min(read, last) + (use.fill if waves and last < read else 0.0)
+
+
+def _alone(
+    program: Program, products: list[Product], design: Design, facts: Facts, use: _Use
+) -> tuple[Term, ...]:  # fmt: skip
+    """What nothing runs beside."""
+    rates, first = rates_of(facts.machine), products[0]
+    behind, results = _after(program, first, design, facts, use)
+    return (
+        Term("fill", use.fill, "s"), Term("epilogue", behind, "s"), Term("results", results, "s"),
+        Term("join", _join(products, design, rates), "s"), Term("packs", _packs(program, design, facts), "s"),
+    )  # fmt: skip
 
 
 def _inside(program: Program, dots: list[ir.Let]) -> bool:
@@ -136,29 +154,23 @@ def _inside(program: Program, dots: list[ir.Let]) -> bool:
     return any(axis not in own for let in dots for axis in let.type.axes)
 
 
-def _step_bytes(products: list[Product]) -> int:
-    """Bytes of operands that one step brings in; what several dots multiply comes once."""
-    tiles: dict[str, int] = {}
-    for p in products:
-        tiles |= {p.rows_from: p.tiles[0] * p.tiles[2] * p.itemsize}
-        tiles |= {p.columns_from: p.tiles[1] * p.tiles[2] * p.itemsize}
-    return sum(tiles.values())
-
-
 def _spilled(usage: Usage, steps: int, rates: GpuRates) -> float:
     """Seconds for local memory, in L1, as if all of it stood in the main loop: where it stands is not known."""
     return usage.threads * usage.spills * steps / (_SHARED_BYTES * rates.clock)
 
 
-def _resident(design: Design, facts: Facts, atom: str, ring: int, usage: Usage | None) -> int:
+def _resident(design: Design, facts: Facts, atom: str, ring: int, accumulators: int, usage: Usage | None) -> int:
     """Blocks that an SM holds at once: one where each stays until all tiles are done."""
     if design.get("persistent"):
         return 1
     if usage is not None:
         return max(1, usage.resident(facts.machine))
     groups = max(1, design.number("warpgroups", 2 if atom == "wgmma" else 1))
-    threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
-    registers = _REGISTERS if atom == "wgmma" else 128
+    if design.get("producer") == "warp":  # registers are what is needed, and not dealt out again
+        threads, registers = 128 * groups + 32, min(255, accumulators + _OTHERS)
+    else:
+        threads = 128 * (groups + (atom == "wgmma"))  # wgmma has a group that copies
+        registers = _REGISTERS if atom == "wgmma" else 128
     return max(1, blocks_per_sm(limits_of(facts.machine), threads, registers, ring))
 
 
@@ -166,12 +178,13 @@ def _bytes(compulsory: float, loaded: float) -> tuple[Term, ...]:
     return Term("memory bytes", compulsory, "byte"), Term("L2 bytes", loaded, "byte")
 
 
-def _shape(waves: Waves, resident: int, roof: Roofline) -> tuple[Term, ...]:
+def _shape(use: _Use, machine: Machine, roof: Roofline) -> tuple[Term, ...]:
+    waves = Waves(use.blocks, machine.cores * use.resident)
     return (
         Term("blocks", waves.blocks, "1"),
         Term("waves", waves.count, "1"),
         Term("wave efficiency", waves.efficiency, "1"),
-        Term("blocks per SM", resident, "1"),
+        Term("blocks per SM", use.resident, "1"),
         Term("intensity", roof.intensity, "flop/byte"),
         Term("roofline", roof.seconds, "s at least"),
     )
@@ -182,22 +195,24 @@ def usable(cores: int, cluster: int) -> int:
     return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
 
 
-def _results(program: Program, p: Product, design: Design, facts: Facts, rounds: int, resident: int) -> float:
-    """Seconds of storing tiles from registers where nothing runs beside it.
+def _after(program: Program, p: Product, design: Design, facts: Facts, use: _Use) -> tuple[float, float]:
+    """Seconds behind the main loop where nothing runs beside it: what is computed there, and the stores.
 
-    The copy engine makes nobody wait, and of several blocks on an SM another one multiplies meanwhile.
+    Of several blocks on an SM another one multiplies meanwhile; the parts of a split sum have a share each.
     """
-    if design.get("persistent") and any(how == "tma" for _, how in design.prefixed("store")):
-        return 0.0
-    rates = rates_of(facts.machine)
-    (m, n, _), (tm, tn, _) = p.sizes, p.tiles
-    slower = rates.narrow_stores if any(_row_bytes(program, facts, t) % 4 for t in _stored(program)) else 1.0
-    waits = rounds if resident == 1 else 1
-    return waits * slower * min(tm, m) * min(tn, n) * p.itemsize / rates.store_bytes_per_s / p.split
+    tile, rates = _tile_of(program, p, design, facts), rates_of(facts.machine)
+    engine = any(how == "tma" for _, how in design.prefixed("store"))
+    waits = (use.rounds if use.resident == 1 else 1) / p.split
+    stored = stores(tile, min(facts.machine.cores, p.blocks), engine, rates)
+    return waits * epilogue(program, tile, rates), waits * stored
 
 
-def _stored(program: Program) -> list[str]:
-    return [s.ref.buffer for s in ir.walk(program.kernel.body) if isinstance(s, ir.Store)]
+def _tile_of(program: Program, p: Product, design: Design, facts: Facts) -> Tile:
+    """The tile of a result, as its epilogue meets it."""
+    extents = {a: min(t, n) for a, t, n in zip(p.axes, p.tiles[:2], p.sizes[:2], strict=True)}
+    stored = [s.ref.buffer for s in ir.walk(program.kernel.body) if isinstance(s, ir.Store)]
+    odd = any(_row_bytes(program, facts, t) % 4 for t in stored)
+    return Tile(extents, p.itemsize, odd, bool(design.get("swap")))
 
 
 def _row_bytes(program: Program, facts: Facts, tensor: str) -> int:
@@ -208,58 +223,24 @@ def _row_bytes(program: Program, facts: Facts, tensor: str) -> int:
 
 
 def _packs(program: Program, design: Design, facts: Facts) -> float:
-    """Copies of operands that come first: each a kernel, its bytes read and written."""
-    rates = rates_of(facts.machine)
-    alone = rates.next_launch_s + rates.latency_s + rates.drain_s
-    seconds = 0.0
+    """Copies of operands that come first: each is a kernel, by the model of its own program."""
+    rates, seconds = rates_of(facts.machine), 0.0
     for name, _ in design.prefixed("pack"):
-        p = program.kernel.param(name)
-        count = math.prod(facts.sizes.get(d, 1) if isinstance(d, str) else d for d in p.dims or ())
-        share = rates.ragged_copy if _row_bytes(program, facts, name) % 16 else 1.0
-        seconds += alone + 2 * count * p.dtype.bytes / (share * rates.copy)
+        param = program.kernel.param(name)
+        extents = [facts.sizes.get(d, 1) if isinstance(d, str) else d for d in param.dims or ()]
+        copy, made = _copy(len(extents), param.dtype.name, facts.machine)
+        known = replace(made[1], sizes=dict(zip("BRC"[-len(extents) :], extents, strict=True)))
+        found = estimate_nests(program_of(copy), made[0], known)
+        seconds += found.seconds - found.value("launch") + rates.next_launch_s
     return seconds
 
 
-def _product(program: Program, design: Design, facts: Facts, let: ir.Let) -> Product:
-    assert isinstance(let.expr, ir.Dot)
-    dot = let.expr
-    rows = [a for a in program.values[dot.a].type.axes if a != dot.axis]
-    columns = [a for a in let.type.axes if a not in rows]
-    m, n = rows[0] if rows else let.type.axes[0], columns[0] if columns else let.type.axes[-1]
-    if design.get("swap"):
-        m, n = n, m
-    sizes = tuple(_size(program, facts, a) for a in (m, n, dot.axis))
-    tiles = tuple(_tile(program, design, facts, a, d) for a, d in ((m, 128), (n, 128), (dot.axis, 64)))
-    each = [a for nest in program.nests for a in nest.loop.axes if a.each]
-    return Product(
-        (sizes[0], sizes[1], sizes[2]), (tiles[0], tiles[1], tiles[2]),
-        math.prod(_size(program, facts, a.name) for a in each), program.values[dot.a].type.dtype.bytes,
-        max(1, design.number(f"split.{dot.axis}", 1)), *((dot.b, dot.a) if design.get("swap") else (dot.a, dot.b)),
-        max(1, design.number(f"cluster.{m}", 1)), max(1, design.number(f"cluster.{n}", 1)),
-    )  # fmt: skip
-
-
-def _size(program: Program, facts: Facts, axis: str) -> int:
-    while axis in program.axes:
-        axis = program.axes[axis].over
-    return facts.sizes.get(axis, 1)
-
-
-def _tile(program: Program, design: Design, facts: Facts, axis: str, default: int) -> int:
-    if axis not in program.axes:
-        return _size(program, facts, axis)
-    return max(1, design.number(f"tile.{axis}", default))
-
-
-def _loaded_once(products: list[Product]) -> float:
-    """Bytes of operands that all blocks take from L2; what a cluster shares comes once for all its blocks."""
-    found: dict[str, float] = {}
-    for p in products:
-        (m, n, k), (tm, tn, _) = p.sizes, p.tiles
-        down, across = -(-m // tm), -(-n // tn)
-        found |= {p.rows_from: float(p.batch * k * p.itemsize * m * across / p.across)}
-        found |= {p.columns_from: float(p.batch * k * p.itemsize * n * down / p.down)}
-    return sum(found.values())
+@cache
+def _copy(dims: int, dtype: str, machine: Machine) -> tuple[ir.Kernel, tuple[Design, Facts]]:
+    """The program that packs such tensors, with its design and what is known of its operands."""
+    copy, unit = copy_program(dims, dtype), dict.fromkeys(("x", "y"), (dims - 1,))
+    facts = Facts({}, unit, machine, frozenset("y"))
+    return copy, (copy_design(copy, facts), facts)
 
 
 def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
@@ -268,7 +249,7 @@ def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     if p.split == 1:
         return 0.0
     part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
-    how = next((str(v) for _, v in design.prefixed("how")), "two_pass")
+    how = how_joined(design)
     if how == "atomic":
         return part / rates.grid_join_bytes_per_s
     if how == "cluster":

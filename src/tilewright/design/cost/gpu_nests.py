@@ -1,9 +1,10 @@
 """The analytical model of everything that is no plain product on NVIDIA GPUs: rows, gathers, attention.
 
-    seconds = launch + fill + |memory, L2, arithmetic of all waves|
+    seconds = launch + fill + |memory, L2, arithmetic, turns of all waves|
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
-serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing.
+serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
+it loads and stores, however little that is: many small ones take turns on the places that the SMs have.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.cost.gpu_product import size_of
 from tilewright.design.cost.gpu_rates import flops_per_cycle, has_wgmma, joined, powered, rates_of
+from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
@@ -20,6 +23,9 @@ from tilewright.design.cost.work import bytes_of, flops_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir, structure
+from tilewright.machines.machine import Machine
+
+_REGISTERS = 43  # of a thread that moves 16 bytes at a time and masks edges
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,27 @@ def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
     busy = flops / (peak * machine.cores * waves.efficiency)
     arithmetic = busy if atom == "fma" else powered(busy, rates)
     memory, l2 = moved / min(rates.copy, active * per_sm), loaded / (active * per_sm)
-    overlapping = (Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"))
-    terms = (Term("launch", rates.launch_s, "s"), Term("fill", rates.latency_s + rates.drain_s, "s"), *overlapping)
+    fill = rates.latency_s + rates.drain_s
+    turns = fill * max(0.0, blocks / (machine.cores * _resident(design, machine)) - 1)
+    overlapping = (
+        Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"),
+        Term("turns", turns, "s"),
+    )  # fmt: skip
+    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping)
     roof = Roofline(flops, moved, peak * machine.cores, rates.read)
     counts = (
         Term("memory bytes", moved, "byte"), Term("L2 bytes", loaded, "byte"), Term("blocks", blocks, "1"),
         Term("waves", waves.count, "1"), Term("wave efficiency", waves.efficiency, "1"),
         Term("intensity", roof.intensity, "flop/byte"), Term("roofline", roof.seconds, "s at least"),
     )  # fmt: skip
-    seconds = rates.launch_s + rates.latency_s + rates.drain_s + joined(memory, l2, arithmetic)
+    seconds = rates.launch_s + fill + joined(*(t.value for t in overlapping))
     return Estimate(seconds, largest(terms), (*terms, *counts))
+
+
+def _resident(design: Design, machine: Machine) -> int:
+    """Blocks that an SM holds at once, by their threads."""
+    threads = 32 * max(1, design.number("warps", 4))
+    return max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS, 0))
 
 
 def visited(program: Program, design: Design, facts: Facts) -> float:
@@ -64,7 +81,7 @@ def visited(program: Program, design: Design, facts: Facts) -> float:
     for axis in (a for loop in _loops(program) if not loop.parallel for a in loop.axes):
         own = _position(program, axis.stop) if isinstance(axis.stop, str) else None
         if own is not None:
-            whole, rows, tile = _size(program, facts, axis.name), _size(program, facts, own), _tile(design, own)
+            whole, rows, tile = size_of(program, facts, axis.name), size_of(program, facts, own), _tile(design, own)
             return max(0.0, min(1.0, (whole - max(0, rows - tile) / 2) / whole)) if whole else 1.0
     return 1.0
 
@@ -86,12 +103,12 @@ def _position(program: Program, name: str) -> str | None:
 def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, share: float) -> Grid:
     """A block for each tile, and what it loads and stores: elements of its tiles, other axes in full."""
     tiles = {a.name: 1 if a.each else _tile(design, a.name) for a in nest.loop.axes}
-    sizes = {a.name: _size(program, facts, a.name) for a in nest.loop.axes}
+    sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
     total = 0.0
     for ref, value in _accesses(nest):
         axes = program.values[value].type.axes if value in program.values else ()
-        extents = [min(tiles[a], sizes[a]) if a in tiles else _size(program, facts, a) for a in axes]
+        extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
         total += walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
     return Grid(blocks, total)
@@ -109,12 +126,6 @@ def _atom(program: Program, design: Design, facts: Facts) -> str:
     if not any(isinstance(let.expr, ir.Dot) for let in program.values.values()):
         return "fma"
     return next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
-
-
-def _size(program: Program, facts: Facts, axis: str) -> int:
-    while axis in program.axes:
-        axis = program.axes[axis].over
-    return facts.sizes.get(axis, 1)
 
 
 def _tile(design: Design, axis: str) -> int:

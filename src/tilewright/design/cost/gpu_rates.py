@@ -1,7 +1,7 @@
 """The rates of an NVIDIA GPU that no data sheet states: as its description has them measured, else those of an H200.
 
 An H200 is what this project measured kernels on; its numbers stand in where a machine's own are unknown, those that
-depend on a clock as cycles. How they were found: `docs/notes/0002-cost-model.md`.
+depend on a clock as cycles. How they were found: `docs/notes/0014-simulated-machines.md`.
 """
 
 from __future__ import annotations
@@ -21,24 +21,22 @@ class GpuRates:
     clock: float
     read: float
     copy: float
-    launch_s: float = 4.8e-6  # a kernel alone, from event to event around the replay of its graph, without any work
+    launch_s: float = 4.2e-6  # a kernel alone, from event to event around the replay of its graph, without any work
     next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph; not measured by itself
     sync_s: float = 10e-6  # until the host has seen that a step is done and has started the next; not measured
-    latency_s: float = 0.62e-6  # from asking memory to having it, the translation of a cold address included
-    drain_s: float = 0.68e-6  # the last results from registers to memory, where nothing overlaps them
-    l2_bytes_per_cycle: float = 58.0  # that L2 delivers to an SM with all of them asking
+    latency_s: float = 0.68e-6  # from asking memory to having it, the translation of a cold address included
+    drain_s: float = 1.11e-6  # the last results from registers to memory, where nothing overlaps them
+    l2_bytes_per_cycle: float = 52.6  # that L2 delivers to an SM with all of them asking
     in_flight_bytes: float = 200e3  # that an SM can have under way
-    tensor_burst: float = 0.865  # share of the stated tensor rate that lasts for `burst_s`
-    tensor_sustained: float = 0.76  # and after that, on random data, when power is what bounds
+    tensor_burst: float = 0.855  # share of the stated tensor rate that lasts for `burst_s`
+    tensor_sustained: float = 0.737  # and after that, on random data, when power is what bounds
     burst_s: float = 6.6e-4
-    store_bytes_per_s: float = 33e9  # that an SM stores from the registers of the matrix unit, eight rows at a time
-    narrow_stores: float = 10.0  # how much longer that takes element by element
-    ragged_copy: float = 0.84  # share of `copy` that packing rows reaches which start nowhere in particular
-    cluster_wait_s: float = 0.07e-6  # until whoever joins the parts of a sum knows that they are there
-    grid_wait_s: float = 1.3e-6
-    join_bytes_per_s: float = 31e9  # of f32 parts that one block takes in from its cluster
-    grid_join_bytes_per_s: float = 48e9  # and from L2
-    cluster_coupling: float = 0.012  # share of its time that a block waits for each further block of its cluster
+    partial_stores_per_s: float = 57.1e9  # requests of all SMs that leave words written in part, which L2 reads first
+    cluster_wait_s: float = 0.046e-6  # until whoever joins the parts of a sum knows that they are there
+    grid_wait_s: float = 1.4e-6
+    join_bytes_per_s: float = 42.1e9  # of f32 parts that one block takes in from its cluster
+    grid_join_bytes_per_s: float = 54.1e9  # and from L2
+    cluster_coupling: float = 0.0139  # share of its time that a block waits for each further block of its cluster
 
 
 _KNOWN = frozenset(f.name for f in fields(GpuRates)) - {"clock", "read", "copy"}

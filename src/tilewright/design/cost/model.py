@@ -17,7 +17,7 @@ _COUNTS = (
     "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
     "instructions", "imbalance", "phases",
 )  # fmt: skip
-_GPU_TIMES = ("launch", "fill", "memory", "L2", "tensor", "results", "join", "packs")
+_GPU_TIMES = ("launch", "fill", "memory", "L2", "tensor", "epilogue", "results", "join", "packs")
 _GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "intensity")
 _GPU_KINDS = ("tile", "cluster", "split", "pack")
 _GPU_PLAIN = ("stages", "warpgroups", "warps", "persistent", "swap", "inflight")

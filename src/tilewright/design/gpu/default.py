@@ -24,6 +24,7 @@ _ALONE, _IDLE = 0.6, 0.4
 _MEET, _TICKET = 1.2e-6, 2.2e-6  # seconds until parts of a sum have met: in a cluster, in memory
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
+_SURE = 1.03  # what a split has to be better by
 _MMA = 0.8  # share of its peak that the matrix unit keeps up
 
 _SHAPES = (
@@ -95,7 +96,9 @@ class _Candidate:
     def _order(self, p: Product, facts: Facts) -> dict[str, Choice]:
         """Blocks that stay, in groups that share operands in L2, in pairs that share what they read."""
         decisions: dict[str, Choice] = {"persistent": True, "grid.order": "grouped", "grid.group": 8}
-        axis, size = (p.m, self.rows) if self.columns >= self.rows else (p.n, self.columns)
+        # The wider operand is the one to share, but for tiles of 128 rows: there blocks that share weights are faster.
+        wide = self.rows > self.columns and (self.rows > 128 or len(p.dots) > 1)
+        axis, size = (p.n, self.columns) if wide else (p.m, self.rows)
         count = -(-p.size(axis, facts) // size)
         if self.tiles > facts.machine.cores // 2 and (count % 2 == 0 or count > 8):
             decisions[f"cluster.{axis.name}"] = 2
@@ -209,4 +212,4 @@ def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int
     join = 2 * _TICKET + parts * 12.0 * rows * columns * waves * 1e-11
     if rows == 64 * groups and waves == 1:  # blocks of a cluster join their parts, if that is quicker
         join = min(join, _join(p, rows, columns, parts)[0])
-    return waves * (each + _WAVE) + join
+    return (waves * (each + _WAVE) + join) * _SURE

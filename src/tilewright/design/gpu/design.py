@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.chain import chain
+from tilewright.design.gpu.chain_design import default_chain, draw_chain
 from tilewright.design.gpu.default import default_product
 from tilewright.design.gpu.draw import draw_product
-from tilewright.design.gpu.legality import legal_gpu
+from tilewright.design.gpu.legality import is_for_matrix_unit, legal_gpu
 from tilewright.design.gpu.packing import (
     as_packed,
     legal_packs,
@@ -33,6 +35,10 @@ def default_gpu(kernel: ir.Kernel, facts: Facts) -> Design:
             design = with_packs(default_product(found, as_packed(kernel, facts, packs)), packs)
             if not legal_with_packs(kernel, design, facts):
                 return design
+    elif not isinstance(chained := chain(kernel), str):
+        found_chain = default_chain(kernel, chained, facts)
+        if found_chain is not None:
+            return found_chain
     from tilewright.design.gpu.simt import default_simt
 
     return default_simt(kernel, facts)
@@ -44,6 +50,9 @@ def draw_gpu(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
     if isinstance(found, str):
         from tilewright.design.gpu.simt import draw_simt
 
+        chained = chain(kernel)
+        if not isinstance(chained, str) and is_for_matrix_unit(default_gpu(kernel, facts)):
+            return draw_chain(chained, facts, pick)
         return draw_simt(kernel, facts, pick)
     packs = worth_packing(found, facts)
     return with_packs(draw_product(found, as_packed(kernel, facts, packs), pick), packs)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.chain import chain
 from tilewright.design.gpu.product import Operand, product
 from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
 from tilewright.design.legality import Reason, Rule
@@ -42,6 +43,10 @@ def legal_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
 
         return legal_simt(kernel, design, facts)
     found = product(kernel)
+    if isinstance(found, str) and not isinstance(chained := chain(kernel), str):
+        from tilewright.design.gpu.chain_legality import legal_chain
+
+        return legal_chain(kernel, chained, design, facts)
     if isinstance(found, str):
         return [Reason("product", f"atom=wgmma: {found}; take mma or fma", "the matrix unit adds up plain products")]
     r = Resources(found, design, facts)

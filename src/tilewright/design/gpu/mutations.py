@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.chain import chain
 from tilewright.design.gpu.default import deepest_ring, shapes
 from tilewright.design.gpu.product import Product, product
 from tilewright.design.gpu.resources import Resources
@@ -235,7 +236,13 @@ def changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Il
 def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation that a program suggests, with the matrix unit or without, legal or not, in a fixed order."""
     found = product(kernel)
-    if isinstance(found, str) or not any(atom == "wgmma" for _, atom in design.prefixed("atom")):
+    on_unit = any(atom == "wgmma" for _, atom in design.prefixed("atom"))
+    if on_unit and isinstance(found, str) and not isinstance(chained := chain(kernel), str):
+        from tilewright.design.gpu.chain_mutations import suggested_chain
+
+        yield from suggested_chain(chained, design, facts)
+        return
+    if isinstance(found, str) or not on_unit:
         from tilewright.design.gpu.simt_mutations import suggested_simt
 
         yield from suggested_simt(kernel, design, facts)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 
-from tilewright.design.default import Facts
+from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Product
 from tilewright.design.legality import Reason
 from tilewright.language import ir
+from tilewright.language.parser import parse
 
 ALIGNED = 128
 """Bytes that rows of a packed operand start at multiples of."""
@@ -52,6 +54,27 @@ def unit_of(kernel: ir.Kernel, facts: Facts, tensor: str) -> tuple[int, ...]:
     return facts.unit.get(tensor, ())[-1:] or (len(dims) - 1,)
 
 
+@cache
+def copy_program(dims: int, dtype: str) -> ir.Kernel:
+    """The program that packs a tensor x of two or three dimensions into y."""
+    return parse(_COPIES[dims].replace("DTYPE", dtype))
+
+
+def copy_design(program: ir.Kernel, facts: Facts) -> Design:
+    """Its design: one serves all sizes, so that it is made for middling ones."""
+    return default_design(program, replace(facts, sizes={"B": 8, "R": 4096, "C": 4096}))
+
+
+_COPIES = {
+    2: """kernel pack(x: DTYPE[R, C], y: DTYPE[R, C]) {
+  for r in R, c in C parallel { v = load x[r, c] : DTYPE[r, c] store y[r, c] = v }
+}""",
+    3: """kernel pack(x: DTYPE[B, R, C], y: DTYPE[B, R, C]) {
+  for each b in B, r in R, c in C parallel { v = load x[b, r, c] : DTYPE[r, c] store y[b, r, c] = v }
+}""",
+}
+
+
 def worth_packing(product: Product, facts: Facts) -> tuple[str, ...]:
     """Operands of a product that the copy engine cannot read as they lie."""
     wanted = [o.tensor for o in product.operands if o.tensor not in facts.aligned or not facts.unit.get(o.tensor)]
@@ -78,4 +101,7 @@ def _broken(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         yield "pack: only wgmma needs aligned rows; drop it, or take wgmma"
 
 
-__all__ = ["ALIGNED", "as_packed", "legal_packs", "packed", "unit_of", "with_packs", "without_packs", "worth_packing"]
+__all__ = [
+    "ALIGNED", "as_packed", "copy_design", "copy_program", "legal_packs", "packed", "unit_of", "with_packs",
+    "without_packs", "worth_packing",
+]  # fmt: skip

@@ -16,9 +16,15 @@ __device__ inline float inverse(float x) {
   return y;
 }
 
+struct ApproxExp2 {
+  __device__ float operator()(float x) const { return power_of_2(x); }
+};
 // The rounding of the argument in base 2 is that of the argument itself: a relative error of |x| 2^-24 beside the unit's.
 struct ApproxExp {
   __device__ float operator()(float x) const { return power_of_2(1.44269504f * x); }
+};
+struct ApproxDiv {
+  __device__ float operator()(float x, float y) const { return x * inverse(y); }
 };
 
 struct ApproxSigmoid {

@@ -62,4 +62,12 @@ __device__ inline Tile2 hilbert_order(int item, int rows, int columns) {
   }
 }
 
+// The next of `items` for the block that asks: those after the first of each block, in order. The ticket is left at 0 by
+// the last one that asks in vain.
+__device__ inline int draw(unsigned* ticket, int items) {
+  const unsigned drawn = atomicAdd(ticket, 1u);
+  if (drawn == unsigned(items) - 1) *ticket = 0;
+  return int(gridDim.x + drawn);
+}
+
 }  // namespace tw

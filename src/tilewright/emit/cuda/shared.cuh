@@ -22,6 +22,18 @@ __device__ inline void store_rows(unsigned char* tile, const float (&v)[COLUMNS 
   }
 }
 
+// PANELS neighbouring ones, 64 rows each, as the copy engine takes them one by one.
+template <class T, int COLUMNS, int PANELS, int N>
+__device__ inline void store_panels(unsigned char* tile, const float (&v)[N], int thread) {
+#pragma unroll
+  for (int p = 0; p < PANELS; ++p) {
+    float part[COLUMNS / 2];
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 2; ++i) part[i] = v[p * (COLUMNS / 2) + i];
+    store_rows<T, COLUMNS>(tile + p * 64 * 2 * COLUMNS, part, thread);
+  }
+}
+
 // The same turned over: 64 columns by N rows of memory, from accumulators whose columns are those rows.
 template <class T, int N>
 __device__ inline void store_columns(unsigned char* tile, const float (&v)[N / 2], int thread) {

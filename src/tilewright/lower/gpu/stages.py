@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.gpu.chain import chain
 from tilewright.language import ir
 from tilewright.lower.gpu.annotate import annotate
 from tilewright.lower.gpu.pipeline import pipeline
@@ -30,6 +31,10 @@ def lower_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
         from tilewright.lower.gpu.simt import lower_simt
 
         return lower_simt(kernel, design, facts)
+    if not isinstance(chain(kernel), str):
+        from tilewright.lower.gpu.chain import lower_chain
+
+        return lower_chain(kernel, design, facts)
     for _name, stage in STAGES:
         kernel = stage(kernel, design, facts)
     return kernel

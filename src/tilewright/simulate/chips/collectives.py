@@ -111,6 +111,13 @@ def seconds(algorithm: str, chips: int, size: float, link: Link) -> float:
     return link.base + count * link.alpha + moved * size / link.bandwidth
 
 
+def all_gather_seconds(chips: int, size: float, link: Link) -> float:
+    """Seconds of a ring in which every chip gets the parts of all others, `size` bytes together."""
+    if chips == 1:
+        return 0.0
+    return link.base + (chips - 1) * link.alpha + (chips - 1) / chips * size / link.bandwidth
+
+
 def best(chips: int, size: float, link: Link) -> tuple[str, float]:
     """The algorithm that takes least, and its seconds."""
     return min(((a, seconds(a, chips, size, link)) for a in ALGORITHMS), key=lambda found: found[1])

@@ -21,20 +21,25 @@ class Stage:
 
     `latency` passes after a firing's `time` before its result is there; the next firing does not wait for it (a
     memory that answers late but takes requests at once). A stage with a `resource` holds it for the first `hold` of
-    each firing, and stages that share one take turns. `inner` is the pipeline inside the stage, for pictures.
+    each firing (one time, or one for each), and stages that share one take turns. `inner` is the pipeline inside the
+    stage, for pictures.
     """
 
     name: str
     times: tuple[Time, ...]
     latency: Time = 0
     resource: str | None = None
-    hold: Time = 0
+    hold: Time | tuple[Time, ...] = 0
     inner: Pipeline | None = None
 
     @property
     def firings(self) -> int:
         """How often it fires."""
         return len(self.times)
+
+    def held(self, firing: int) -> Time:
+        """How long a firing holds the resource."""
+        return self.hold[firing] if isinstance(self.hold, tuple) else self.hold
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Pipeline:
         if not self.stages:
             raise ArgumentError("a pipeline has at least one stage")
         for stage in self.stages:
-            if min((*stage.times, stage.latency, stage.hold)) < 0:
+            if min((*stage.times, stage.latency, *map(stage.held, range(stage.firings)))) < 0:
                 raise ArgumentError(f"stage {stage.name} takes a negative time; times and latencies are 0 or more")
         for channel in self.channels:
             self._check(channel)
@@ -111,7 +116,10 @@ def undrained(outer: Pipeline, at: int, inner: Pipeline) -> Pipeline:
     after:   A tiles -> B tiles -> dot -> store, in which an A tile lasts as long as its B tiles
     """
     trips = outer.stages[at].firings
-    grown = tuple(replace(s, times=s.times * trips) for s in inner.stages)
+    grown = tuple(
+        replace(s, times=s.times * trips, hold=s.hold * trips if isinstance(s.hold, tuple) else s.hold)
+        for s in inner.stages
+    )
     last = len(grown) - 1
 
     def moved(channel: Channel, end: int) -> Channel:

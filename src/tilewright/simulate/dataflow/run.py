@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tilewright.errors import ArgumentError
-from tilewright.language import ir
 from tilewright.lower.dataflow.fit import check_fit
 from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
+from tilewright.runtime.compiled import dtypes_of
+from tilewright.runtime.subject import Subject, named, program_named
 from tilewright.simulate.chips import plan
 from tilewright.simulate.chips.collectives import Link
 from tilewright.simulate.chips.published import PUBLISHED, PUBLISHED_BYTES, roofline
+from tilewright.simulate.chips.scaling import scaling
 from tilewright.simulate.dataflow import decoding
 from tilewright.simulate.dataflow.gantt import gantt
 from tilewright.simulate.dataflow.place import default_dataflow
 from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.dataflow.values import quick, verified
 from tilewright.simulate.decoder import DECODERS, Decoder
-from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+from tilewright.simulate.simulation import Job, Part, Simulation, Value, notes_of
 
 if TYPE_CHECKING:
-    from tilewright.simulate.dataflow.timing import Span
+    from tilewright.simulate.dataflow.timing import Piece
 
 MODEL_OPTIONS = {"context": "4096", "batch": "1", "sync_us": "", "alpha_us": "", "link_GBps": ""}
-COUNTS = (1, 2, 4, 8, 16)
-PAPER_COUNTS = (*COUNTS, 64, 256, 1024, 4096)
 
 
 def simulate(job: Job) -> Simulation:
@@ -32,49 +34,62 @@ def simulate(job: Job) -> Simulation:
     array = DataflowArray.of(job.machine)
     if job.program in DECODERS:
         return _model(job, DECODERS[job.program], array)
-    if job.options:
-        raise ArgumentError(f"{job.program} takes no --set here, but {', '.join(job.options)} was given; drop it")
+    wanted = _wanted(job)
     if job.chips != 1:
         raise ArgumentError(f"--chips {job.chips}: operators run on one chip; models ({', '.join(DECODERS)}) on many")
-    return _operator(job, array)
+    return _operator(job, array, wanted)
 
 
 # ------------------------------------------------------------------------------------------- operators
-def _operator(job: Job, array: DataflowArray) -> Simulation:
-    program = _traced(job)
-    missing = [d for d in program.dims if d not in job.sizes]
-    if missing:
-        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
-    design = default_dataflow(program, job.sizes, array)
-    lowered = lower_dataflow(program, design, array.name)
+def _wanted(job: Job) -> str:
+    """Whether values are wanted: yes, no, or auto."""
+    for name, value in job.options.items():
+        if name != "values":
+            raise ArgumentError(f"{job.program} takes --set values=yes|no|auto here, not {name}; drop it")
+        if value not in ("yes", "no", "auto"):
+            raise ArgumentError(f"values={value}: takes yes, no or auto")
+    return job.options.get("values", "auto")
+
+
+def _operator(job: Job, array: DataflowArray, wanted: str) -> Simulation:
+    subject = _subject(job)
+    design = default_dataflow(subject.kernel, job.sizes, array)
+    lowered = lower_dataflow(subject.kernel, design, array.name)
     fit = check_fit(lowered, job.sizes, array)
-    span = Timing(lowered, job.sizes, array).whole()
+    timing = Timing(lowered, job.sizes, array)
+    span = timing.whole()
+    run = wanted == "yes" or (wanted == "auto" and quick(timing, span.flops))
+    if run:
+        verified(subject, timing)
     seconds, memory = span.cycles / array.clock_hz, min(span.memory_cycles, span.cycles) / array.clock_hz
     peak = 2 * array.macs_per_cycle * array.compute_units
     numbers: list[tuple[str, Value, str]] = [
         ("compute units", fit.compute_units(), ""), ("memory units", fit.memory_units(array), ""),
         ("copies", fit.copies, ""), ("design", design.to_json(), ""),
+        ("values", "computed in the order of the schedule, and right" if run else "not computed", ""),
     ]  # fmt: skip
+    facts, assumed = notes_of(job.machine)
     return Simulation(
         job.program, array.name, tuple(job.sizes.items()), seconds, span.cycles,
         min(1.0, span.flops / (span.cycles * peak)) if span.cycles else None,
         (Part("main memory", memory), Part("stages beyond memory", seconds - memory)),
         numbers=(*numbers, *_schedule_numbers(span)),
-        assumptions=("loops whose bounds are data are counted in full", *job.machine.notes),
+        assumptions=("loops whose bounds are data are counted in full", *assumed), facts=facts,
         charts=() if span.schedule is None else (gantt(span.schedule, f"{job.program} on {array.name}"),),
     )  # fmt: skip
 
 
-def _traced(job: Job) -> ir.Kernel:
-    from tilewright.runtime.compiled import dtypes_of
-    from tilewright.runtime.subject import named
+def _subject(job: Job) -> Subject:
+    """The program at its sizes; ArgumentError where sizes are missing, unknown or 0."""
+    program = program_named(job.program)
+    dtypes = dtypes_of(program, job.dtype or "bf16")
+    missing = [d for d in program.trace(dtypes).dims if d not in job.sizes]
+    if missing:
+        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
+    return Subject.of(named(job.program), job.sizes, dtypes, machine=job.machine, threads=1)
 
-    found: Any = named(job.program)
-    kernel = getattr(found, "kernel", found)
-    return cast(ir.Kernel, kernel.trace(dtypes_of(kernel, job.dtype or "bf16")))
 
-
-def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
+def _schedule_numbers(span: Piece) -> list[tuple[str, Value, str]]:
     if span.schedule is None:
         return []
     found: list[tuple[str, Value, str]] = [
@@ -88,33 +103,52 @@ def _schedule_numbers(span: Span) -> list[tuple[str, Value, str]]:
 
 
 # ---------------------------------------------------------------------------------------------- models
+@dataclass(frozen=True)
+class _Settings:
+    """What a model's job asks for."""
+
+    context: int
+    batch: int
+    link: Link
+    sync: float
+
+
 def _model(job: Job, model: Decoder, array: DataflowArray) -> Simulation:
-    context, batch, link, sync = _options(job)
-    found = decoding.decode(model, array, job.chips, context=context, link=link, sync=sync)
+    asked = _settings(job)
+    found = decoding.decode(
+        model, array, job.chips, context=asked.context, batch=asked.batch, link=asked.link, sync=asked.sync
+    )
     looped = found.way("looped")
-    chip = plan.Chip(dict(job.machine.peaks).get("bf16", 0.0), array.bandwidth, array.memory_bytes, sync)
-    sweeps = {p: plan.sweep(model, chip, link, p, COUNTS, batch=batch, context=context, kernels=0) for p in plan.PLANS}
-    numbers = [*_way_numbers(found), *_roofs(model, array, job.chips, context)]
-    for name in plan.PLANS:
-        paper = plan.sweep(model, chip, link, name, PAPER_COUNTS, batch=batch, context=context, kernels=0)
-        numbers.append((f"{name} parallel gains little beyond", plan.stops_at(paper), "chips"))
-    charts = [_stacked(name, splits) for name, splits in sweeps.items()]
+    chip = plan.Chip(job.machine.peak("bf16") or 0.0, array.bandwidth, array.memory_bytes, asked.sync)
+    grown = scaling(model, chip, asked.link, batch=asked.batch, context=asked.context, kernels=0)
+    charts = grown.charts()
     if found.schedule is not None:
         charts.append(gantt(found.schedule, f"{job.program}: layers in one kernel"))
+    rate: tuple[str, Value, str] = ("tokens per second", asked.batch / looped.seconds, "1/s")
+    roofs = _roofs(model, array, job.chips, asked)
     return Simulation(
-        job.program, array.name, (("chips", job.chips), ("context", context)), looped.seconds,
-        parts=_parts(looped), layers=tuple(_way(w, array) for w in found.ways), numbers=tuple(numbers),
-        assumptions=(*decoding.ASSUMPTIONS, f"a kernel call takes {sync * 1e6:.1f} us; a link moves "
-                     f"{link.bandwidth / 1e9:.0f} GB/s, {link.alpha * 1e6:.1f} us a step", *job.machine.notes),
-        charts=tuple(charts),
+        job.program, array.name, (("chips", job.chips), ("batch", asked.batch), ("context", asked.context)),
+        looped.seconds, parts=_parts(looped), layers=tuple(_way(w, array, asked.batch) for w in found.ways),
+        numbers=(rate, *_way_numbers(found, asked.batch), *roofs, *grown.numbers()),
+        assumptions=_assumptions(job, asked), charts=tuple(charts),
+        facts=(*notes_of(job.machine)[0], *decoding.FACTS),
     )  # fmt: skip
 
 
-def _options(job: Job) -> tuple[int, int, Link, float]:
+def _assumptions(job: Job, asked: _Settings) -> tuple[str, ...]:
+    costs = (
+        f"a kernel call takes {asked.sync * 1e6:.1f} us; a link moves {asked.link.bandwidth / 1e9:.0f} GB/s, "
+        f"{asked.link.alpha * 1e6:.1f} us a step"
+    )
+    return (*decoding.ASSUMPTIONS, costs, *notes_of(job.machine)[1])
+
+
+def _settings(job: Job) -> _Settings:
     unknown = sorted(set(job.options) - set(MODEL_OPTIONS))
     if unknown or job.sizes:
         wrong = ", ".join([*unknown, *job.sizes])
-        raise ArgumentError(f"{job.program} does not take {wrong}; it takes --set {', '.join(MODEL_OPTIONS)}")
+        known = ", ".join(n for n in MODEL_OPTIONS if n not in ("batch", "context"))
+        raise ArgumentError(f"{job.program} does not take {wrong}; it takes --batch, --context, and --set {known}")
     try:
         given = {n: float(v) for n, v in {**MODEL_OPTIONS, **job.options}.items() if v}
     except ValueError as error:
@@ -124,13 +158,18 @@ def _options(job: Job) -> tuple[int, int, Link, float]:
     sync = given.get("sync_us", decoding.SYNC * 1e6) / 1e6
     if min(given["context"], given["batch"]) < 1 or sync < 0:
         raise ArgumentError("context and batch are 1 or more, sync_us 0 or more")
-    return int(given["context"]), int(given["batch"]), link, sync
+    model = DECODERS[job.program]
+    if given["context"] > model.context:
+        raise ArgumentError(
+            f"context={given['context']:.0f}: {job.program} holds {model.context} tokens; ask for fewer"
+        )
+    return _Settings(int(given["context"]), int(given["batch"]), link, sync)
 
 
-def _way(way: decoding.Way, array: DataflowArray) -> Simulation:
+def _way(way: decoding.Way, array: DataflowArray, batch: int) -> Simulation:
     """One way as a row of the comparison."""
     numbers: tuple[tuple[str, Value, str], ...] = (
-        ("tokens", 1 / way.seconds, "tok/s"), ("kernel calls", way.calls, "a token"),
+        ("tokens per second", batch / way.seconds, "1/s"), ("kernel calls", way.calls, "a step"),
         ("of peak bandwidth", way.bandwidth_share, ""),
     )  # fmt: skip
     return Simulation(way.name, array.name, (), way.seconds, parts=_parts(way), numbers=numbers)
@@ -141,30 +180,22 @@ def _parts(way: decoding.Way) -> tuple[Part, ...]:
     return Part("main memory", way.memory), Part("kernel calls", way.sync), Part("fill, all-reduce, compute", rest)
 
 
-def _way_numbers(found: decoding.Decoding) -> list[tuple[str, Value, str]]:
+def _way_numbers(found: decoding.Decoding, batch: int) -> list[tuple[str, Value, str]]:
     looped = found.way("looped")
     numbers: list[tuple[str, Value, str]] = []
     for way in found.ways:
-        numbers.append((f"{way.name}", round(1 / way.seconds, 1), "tok/s"))
+        numbers.append((f"{way.name}", round(batch / way.seconds, 1), "tok/s"))
         numbers.append((f"{way.name}: of peak bandwidth", round(way.bandwidth_share, 4), ""))
-        numbers.append((f"{way.name}: calls", way.calls, "a token"))
+        numbers.append((f"{way.name}: calls", way.calls, "a step"))
         if way is not looped:
             numbers.append((f"looped against {way.name}", round(way.seconds / looped.seconds, 2), "times"))
     return [*numbers, ("all-reduce", found.all_reduce * 1e6, "us")]
 
 
-def _roofs(model: Decoder, array: DataflowArray, chips: int, context: int) -> list[tuple[str, Value, str]]:
-    own = roofline(model.token_bytes(context), chips * array.bandwidth)
+def _roofs(model: Decoder, array: DataflowArray, chips: int, asked: _Settings) -> list[tuple[str, Value, str]]:
+    own = asked.batch * roofline(model.token_bytes(asked.context, asked.batch), chips * array.bandwidth)
     roofs: list[tuple[str, Value, str]] = [("roofline of this system", round(own, 1), "tok/s")]
-    if model == DECODERS["llama-3.1-8b"]:
+    if model == DECODERS["llama-3.1-8b"] and (asked.batch, asked.context) == (1, 4096):
         roofs += [(f"published roofline, {p.system}", round(roofline(PUBLISHED_BYTES, p.bandwidth)), "tok/s")
                   for p in PUBLISHED]  # fmt: skip
     return roofs
-
-
-def _stacked(name: str, splits: list[plan.Split]) -> Chart:
-    """Where the time of a step goes as chips grow."""
-    x = tuple(str(s.chips) for s in splits)
-    parts = {"GEMM": "gemm", "attention": "attention", "all-reduce": "all_reduce", "sync": "sync"}
-    series = tuple(Series(label, x, tuple(1e6 * getattr(s, part) for s in splits)) for label, part in parts.items())
-    return Chart(f"{name} parallel: one step of decoding", "chips", "us", series, kind="stacked")

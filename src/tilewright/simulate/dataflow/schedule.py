@@ -138,8 +138,8 @@ class _Run:
         self.start[j].append(now)
         self.finish[j].append(over)
         if stage.resource is not None:
-            self.held[stage.resource] = now + stage.hold
-            heapq.heappush(self.events, now + stage.hold)
+            self.held[stage.resource] = now + stage.held(firing)
+            heapq.heappush(self.events, self.held[stage.resource])
         heapq.heappush(self.events, self.free[j])
         if over == now:
             self.done[j] += 1

@@ -15,7 +15,7 @@ Lengths = dict[str, int]
 
 
 @dataclass(frozen=True)
-class Span:
+class Piece:
     """Cycles of a piece of a program, the bytes and flops that it takes, and its pipeline where it is one."""
 
     cycles: float
@@ -45,9 +45,9 @@ class Timing:
         self.types = {name: let.type for name, let in structure.lets(kernel).items()}
         self.axes = structure.axes(kernel)
         self.copies = 1
-        self._known: dict[tuple[int, tuple[tuple[str, int], ...]], Span] = {}
+        self._known: dict[tuple[int, tuple[tuple[str, int], ...]], Piece] = {}
 
-    def whole(self) -> Span:
+    def whole(self) -> Piece:
         """The time of the program: its loops one after the other."""
         return self.block(self.kernel.body, {}, 1)
 
@@ -74,14 +74,14 @@ class Timing:
         return [min(step, whole - at) for at in range(0, whole, step)]
 
     # ---------------------------------------------------------------------------------------- blocks
-    def block(self, body: tuple[ir.Stmt, ...], lengths: Lengths, units: int) -> Span:
+    def block(self, body: tuple[ir.Stmt, ...], lengths: Lengths, units: int) -> Piece:
         """Statements in order; where they are roles, a pipeline that fires once."""
         if any(isinstance(s, ir.Role) for s in body):
             return self.pipeline("program", body, [lengths])
         own = self.work(body, lengths, units)
         inner = [self.loop(s, lengths) for s in body if isinstance(s, ir.Loop)]
         nested = [s.schedule for s in inner if s.schedule is not None]
-        return Span(
+        return Piece(
             max(own.compute, own.port, own.memory) + sum(s.cycles for s in inner),
             own.memory + sum(s.memory_cycles for s in inner),
             own.flops + sum(s.flops for s in inner),
@@ -94,14 +94,14 @@ class Timing:
             body, lambda d: self.extent(d, lengths), self.tensors, self.buffers, self.types, self.array, units
         )  # fmt: skip
 
-    def loop(self, loop: ir.Loop, lengths: Lengths) -> Span:
+    def loop(self, loop: ir.Loop, lengths: Lengths) -> Piece:
         """A loop: a pipeline of its roles, copies at once, or one iteration after the other."""
         key = (id(loop), tuple(sorted(lengths.items())))
         if key not in self._known:
             self._known[key] = self._loop(loop, lengths)
         return self._known[key]
 
-    def _loop(self, loop: ir.Loop, lengths: Lengths) -> Span:
+    def _loop(self, loop: ir.Loop, lengths: Lengths) -> Piece:
         trips = self.trips(loop, lengths)
         if any(isinstance(s, ir.Role) for s in loop.body):
             return self.pipeline(loop.axes[-1].name, loop.body, trips)
@@ -110,17 +110,17 @@ class Timing:
         spans = [self.block(loop.body, each, 1) for each in trips]
         self.copies = 1 if spatial else self.copies
         memory, flops = sum(s.memory_cycles for s in spans), sum(s.flops for s in spans)
-        slowest = max(spans, key=lambda s: s.cycles, default=Span(0))
+        slowest = max(spans, key=lambda s: s.cycles, default=Piece(0))
         cycles = max(slowest.cycles, memory) if spatial else sum(s.cycles for s in spans)
-        return Span(cycles, memory, flops, slowest.schedule)
+        return Piece(cycles, memory, flops, slowest.schedule)
 
     # -------------------------------------------------------------------------------------- pipelines
-    def pipeline(self, name: str, body: tuple[ir.Stmt, ...], trips: list[Lengths]) -> Span:
+    def pipeline(self, name: str, body: tuple[ir.Stmt, ...], trips: list[Lengths]) -> Piece:
         """The roles of a body as stages that fire once for each trip."""
         roles = [s for s in body if isinstance(s, ir.Role)]
         if not trips:
-            return Span(0)
-        known: dict[tuple[int, tuple[tuple[str, int], ...]], Span] = {}
+            return Piece(0)
+        known: dict[tuple[int, tuple[tuple[str, int], ...]], Piece] = {}
         stages, memory, flops = [], 0.0, 0.0
         for n, role in enumerate(roles):
             spans = []
@@ -132,16 +132,16 @@ class Timing:
             stages.append(self.stage(role, spans))
         pipeline = Pipeline(tuple(stages), tuple(channels(body, frozenset(self.tensors))), name)
         schedule = simulate(pipeline)
-        return Span(schedule.makespan, memory, flops, schedule)
+        return Piece(schedule.makespan, memory, flops, schedule)
 
-    def role(self, role: ir.Role, lengths: Lengths) -> Span:
+    def role(self, role: ir.Role, lengths: Lengths) -> Piece:
         """One firing of a stage."""
         units = ir.note(role.notes, "units", 1)
         assert isinstance(units, int)
         span = self.block(role.body, lengths, units)
         extra = sum(self.extra.get(s.name, 0) for s in role.body if isinstance(s, ir.Let))
         wait = self.array.latency if self.waits(role) else 0
-        return Span(span.cycles + extra + wait, span.memory_cycles, span.flops, span.schedule)
+        return Piece(span.cycles + extra + wait, span.memory_cycles, span.flops, span.schedule)
 
     def waits(self, role: ir.Role) -> bool:
         """Whether a stage loads from main memory and computes: nothing runs ahead of its loads."""
@@ -149,13 +149,13 @@ class Timing:
                     for s in role.body)  # fmt: skip
         return loads and not is_access(role, frozenset(self.tensors))
 
-    def stage(self, role: ir.Role, spans: list[Span]) -> Stage:
+    def stage(self, role: ir.Role, spans: list[Piece]) -> Stage:
         """A role as a stage; one with loops inside holds memory for all that they move, from its start."""
         inner = spans[0].schedule
-        hold = max(s.memory_cycles for s in spans) * self.copies
-        times = tuple(max(s.cycles, hold) for s in spans)
+        hold = tuple(s.memory_cycles * self.copies for s in spans)
+        times = tuple(max(s.cycles, held) for s, held in zip(spans, hold, strict=True))
         latency = self.array.latency if is_access(role, frozenset(self.tensors)) else 0
-        resource = "memory" if hold else None
+        resource = "memory" if any(hold) else None
         return Stage(role.name, times, latency, resource, hold, None if inner is None else inner.pipeline)
 
 

@@ -1,20 +1,28 @@
-"""`tilewright simulate` for NVIDIA GPUs: steps of models by name, sweeps over batch and context, single operators."""
+"""`tilewright simulate` for NVIDIA GPUs: steps of models by name on one or more of them, and single operators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import product
 
+from tilewright.design.cost.gpu_rates import rates_of
 from tilewright.errors import ArgumentError
+from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime.compiled import check_sizes, dtypes_of
+from tilewright.runtime.subject import program_named
+from tilewright.simulate.chips.collectives import Link
+from tilewright.simulate.chips.plan import Chip
+from tilewright.simulate.chips.scaling import Scaling, scaling
 from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.gpu.calls import Call, Step, calls
-from tilewright.simulate.gpu.step import LAUNCHES, Timed, step_seconds, timed
-from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation
+from tilewright.simulate.gpu.parallel import collective_seconds, link_of
+from tilewright.simulate.gpu.step import LAUNCHES, Timed, call_timed, step_seconds, timed
+from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+from tilewright.simulate.sweep import numbers
 
-OPTIONS = ("batch", "context", "phase", "tokens", "launch")
+OPTIONS = ("batch", "context", "phase", "tokens", "launch", "all_reduce_us")
 PHASES = ("decode", "prefill")
 ASSUMPTIONS = (
     "Each operator runs under its default design, with its operands not in L2.",
@@ -22,35 +30,49 @@ ASSUMPTIONS = (
     "Products were compared with measurements on an H200; attention, row operators and launches in a graph were not.",
     "In a graph a kernel starts 2 us after the one before it, and the host waits 10 us for a token: not measured.",
 )
+PARALLEL = (
+    "Several GPUs are tensor parallel: heads, rows of the MLP and of the vocabulary are dealt, other operators are "
+    "repeated.",
+    "Collectives are rings that nothing overlaps, at the latency and bandwidth measured on 8 H200s (calls from the "
+    "host; in a graph they take less: --set all_reduce_us=15), scaled by the GPU's own NVLink.",
+)
+KERNELS = 8
+"""Kernels of a layer, as `calls` counts them."""
 
 
 def simulate(job: Job) -> Simulation:
-    """A model's step, a sweep of steps (lists in `batch` and `context`), or one operator at `job.sizes`.
+    """A model's step, or one operator at `job.sizes`.
 
-    Options: `batch` (1), `context` (1024), `phase` (decode, or prefill: a prompt of `tokens`, all of the context
-    unless given), `launch` (graph, alone). ArgumentError for what is unknown or impossible.
+    Options of models: `batch` (1), `context` (1024), `phase` (decode, or prefill: a prompt of `tokens`, all of the
+    context unless given), `launch` (graph, alone), `all_reduce_us` (latency over 8 GPUs). ArgumentError for what is
+    unknown or impossible.
     """
     _refuse(job)
-    if job.program in OPERATORS:
-        return _operator(job)
-    if job.program not in DECODERS:
-        raise ArgumentError(_unknown("program", job.program, (*DECODERS, *OPERATORS)))
-    model = DECODERS[job.program]
-    steps = [_step(job, model, b, c) for b, c in product(_numbers(job, "batch", 1), _numbers(job, "context", 1024))]
-    made = [_model_step(job, model, s) for s in steps]
-    return made[0] if len(made) == 1 else _sweep(job, steps, made)
+    return _model_step(job, DECODERS[job.program]) if job.program in DECODERS else _operator(job)
 
 
 def _refuse(job: Job) -> None:
+    if job.program not in DECODERS:
+        _refuse_operator(job)
+        return
+    if job.sizes:
+        raise ArgumentError(f"{job.program} takes no sizes ({', '.join(job.sizes)}); give --batch and --context")
     for name in job.options:
         if name not in OPTIONS:
             raise ArgumentError(_unknown("option", name, OPTIONS))
-    if job.chips != 1:
-        raise ArgumentError(f"chips={job.chips}: this model is of one GPU; leave --chips out")
     if job.options.get("phase", "decode") not in PHASES:
         raise ArgumentError(_unknown("phase", job.options["phase"], PHASES))
     if job.options.get("launch", "graph") not in LAUNCHES:
         raise ArgumentError(_unknown("launch", job.options["launch"], LAUNCHES))
+
+
+def _refuse_operator(job: Job) -> None:
+    if job.program not in OPERATORS and ":" not in job.program:
+        raise ArgumentError(_unknown("program", job.program, (*DECODERS, *OPERATORS)))
+    if job.options:
+        raise ArgumentError(f"{', '.join(job.options)}: for models ({', '.join(DECODERS)}) only; drop it")
+    if job.chips != 1:
+        raise ArgumentError(f"--chips {job.chips}: an operator runs on one GPU; models ({', '.join(DECODERS)}) on many")
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
@@ -58,25 +80,22 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     return f"no {what} {name!r} is known for GPUs; use {' or '.join(near)}"
 
 
-def _numbers(job: Job, name: str, default: int) -> list[int]:
-    text = job.options.get(name, str(default))
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1:
-        raise ArgumentError(f"{name}={text!r} is no list of numbers from 1 on; write {name}=1,8,64")
-    return found
+def _number(job: Job, name: str, default: int) -> int:
+    found = numbers(name, job.options.get(name, str(default)))
+    if len(found) > 1:
+        raise ArgumentError(f"{name}={job.options[name]}: one number; lists are for batch and context")
+    return found[0]
 
 
-def _step(job: Job, model: Decoder, batch: int, context: int) -> Step:
+def _step(job: Job, model: Decoder) -> Step:
+    batch, context = _number(job, "batch", 1), _number(job, "context", 1024)
     if context > model.context:
         raise ArgumentError(f"context={context}: {job.program} holds {model.context} tokens; ask for fewer")
     if job.options.get("phase") != "prefill":
         if "tokens" in job.options:
             raise ArgumentError("tokens is of a prompt; add phase=prefill")
         return Step(batch, 1, context)
-    tokens = _numbers(job, "tokens", context)[0]
+    tokens = _number(job, "tokens", context)
     if batch != 1 or tokens > context:
         raise ArgumentError(
             f"prompts pass one by one, within their context: batch={batch}, tokens={tokens}; set batch=1"
@@ -84,35 +103,85 @@ def _step(job: Job, model: Decoder, batch: int, context: int) -> Step:
     return Step(batch, tokens, context)
 
 
+def _link(job: Job) -> Link | None:
+    """How the GPUs of a job reach each other; None for one GPU that has no link."""
+    given = job.options.get("all_reduce_us")
+    try:
+        latency = None if given is None else float(given) * 1e-6
+    except ValueError:
+        raise ArgumentError(f"all_reduce_us={given!r} is no number; write microseconds: all_reduce_us=15") from None
+    if latency is not None and latency < 0:
+        raise ArgumentError(f"all_reduce_us={given}: give 0 or more")
+    if job.chips == 1 and "link_bytes_per_s" not in dict(job.machine.limits):
+        return None
+    return link_of(job.machine, latency)
+
+
 # ------------------------------------------------------------------------------------------------- one step
-def _model_step(job: Job, model: Decoder, step: Step) -> Simulation:
-    ops = [timed(call, job.machine) for call in calls(model, step, job.dtype or "bf16")]
-    work, launches, wait = step_seconds(ops, job.machine, job.options.get("launch", "graph"))
-    seconds = work + launches + wait
+@dataclass(frozen=True)
+class _Made:
+    """A step with its times: of one GPU's operators, and of what the GPUs tell each other."""
+
+    step: Step
+    ops: list[Timed]
+    launches: float
+    wait: float
+    collectives: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(op.total for op in self.ops) + self.launches + self.wait + self.collectives
+
+    def total(self) -> dict[str, float]:
+        """Operations, bytes and seconds at least, of all calls on one GPU."""
+        return {
+            "flops": sum(op.call.count * op.work.flops for op in self.ops),
+            "bytes": sum(op.call.count * float(op.work.bytes) for op in self.ops),
+            "least": sum(op.call.count * op.roofline for op in self.ops),
+        }
+
+
+def _model_step(job: Job, model: Decoder) -> Simulation:
+    step, link, share = _step(job, model), _link(job), model.share(job.chips)
+    ops = [timed(call, job.machine) for call in calls(share, step, job.dtype or "bf16")]
+    _, launches, wait = step_seconds(ops, job.machine, job.options.get("launch", "graph"))
+    told = 0.0 if link is None else collective_seconds(model, step, job.chips, link)
+    made = _Made(step, ops, launches, wait, told)
     parts = (*_parts(ops), Part("launches", launches), Part("synchronisation", wait))
-    flops, moved = (sum(op.call.count * n for op, n in zip(ops, of, strict=True)) for of in _totals(ops))
-    new = step.batch * step.tokens
-    least = sum(op.call.count * op.roofline for op in ops)
-    numbers = (
-        ("tokens per second", new / seconds, "1/s"), ("seconds per token and sequence", seconds / step.tokens, "s"),
-        ("kernels", sum(op.call.count for op in ops), "1"), ("operations", flops, "flop"), ("bytes", moved, "byte"),
-        ("bandwidth", moved / seconds, "byte/s"), ("roofline", least, "s at least"),
-        ("share of the roofline", least / seconds, "1"), ("weights", 2.0 * model.parameters, "byte"),
-        *_memory(job, model, step),
-    )  # fmt: skip
-    sizes = (("batch", step.batch), ("tokens", step.tokens), ("context", step.context))
-    bars = Series("seconds", tuple(p.name for p in parts), tuple(p.seconds for p in parts))
-    chart = Chart(f"{job.program} on {job.machine.name}: a step", "operator", "seconds", (bars,), kind="bar")
-    layers = tuple(_row(op, job) for op in ops)
+    parts = (*parts, Part("collectives", told)) if job.chips > 1 else parts
     peak = job.machine.peak(job.dtype or "bf16")
-    used = flops / seconds / peak if peak else None
+    used = made.total()["flops"] / made.seconds / peak if peak else None
+    grown = None if link is None or step.tokens > 1 else _scaling(job, model, step, link)
+    bars = Series("us", tuple(p.name for p in parts), tuple(1e6 * p.seconds for p in parts))
+    chart = Chart(f"{job.program} on {job.machine.name}: a step", "", "us", (bars,), kind="bar")
     return Simulation(
-        job.program, job.machine.name, sizes, seconds, None, used, parts, layers, numbers, ASSUMPTIONS, (chart,)
-    )
+        job.program, job.machine.name, _sizes(job, step), made.seconds, None, used, parts,
+        tuple(_row(op, job) for op in ops), _step_numbers(job, model, made, grown),
+        (*ASSUMPTIONS, *(PARALLEL if job.chips > 1 else ())),
+        (chart, *(grown.charts() if grown is not None and job.chips > 1 else ())),
+    )  # fmt: skip
 
 
-def _totals(ops: Sequence[Timed]) -> tuple[list[float], list[float]]:
-    return [op.work.flops for op in ops], [float(op.work.bytes) for op in ops]
+def _sizes(job: Job, step: Step) -> tuple[tuple[str, int], ...]:
+    sizes = (("batch", step.batch), ("tokens", step.tokens), ("context", step.context))
+    return (("chips", job.chips), *sizes) if job.chips > 1 else sizes
+
+
+def _step_numbers(
+    job: Job, model: Decoder, made: _Made, grown: Scaling | None
+) -> tuple[tuple[str, Value, str], ...]:  # fmt: skip
+    """What is worth knowing of a step; operations, bytes and rooflines are those of each GPU."""
+    step, seconds, total = made.step, made.seconds, made.total()
+    return (
+        ("tokens per second", step.batch * step.tokens / seconds, "1/s"),
+        ("seconds per token and sequence", seconds / step.tokens, "s"),
+        ("kernels", sum(op.call.count for op in made.ops), "1"),
+        ("operations", total["flops"], "flop"), ("bytes", total["bytes"], "byte"),
+        ("bandwidth", total["bytes"] / seconds, "byte/s"), ("roofline", total["least"], "s at least"),
+        ("share of the roofline", total["least"] / seconds, "1"),
+        *_memory(job.machine, model.share(job.chips), step),
+        *(grown.numbers() if grown is not None and job.chips > 1 else ()),
+    )  # fmt: skip
 
 
 def _parts(ops: Sequence[Timed]) -> list[Part]:
@@ -123,12 +192,18 @@ def _parts(ops: Sequence[Timed]) -> list[Part]:
     return [Part(role, seconds) for role, seconds in totals.items()]
 
 
-def _memory(job: Job, model: Decoder, step: Step) -> list[tuple[str, float | bool, str]]:
-    """What weights and cache take, and whether the GPU holds them."""
-    cache = 4.0 * step.batch * step.context * model.layers * model.kv_heads * model.head_dim
-    room = job.machine.memory.bytes
-    fits = room is None or 2.0 * model.parameters + cache <= room
-    return [("keys and values", cache, "byte"), ("fits the memory", fits, "")]
+def _memory(machine: Machine, share: Decoder, step: Step) -> list[tuple[str, Value, str]]:
+    """What weights and cache take of a GPU, and whether it holds them."""
+    weights, cache = 2.0 * share.parameters, float(step.batch * share.layers * share.cache_bytes(step.context))
+    room = machine.memory.bytes
+    fits = room is None or weights + cache <= room
+    return [("weights", weights, "byte"), ("keys and values", cache, "byte"), ("fits the memory", fits, "")]
+
+
+def _scaling(job: Job, model: Decoder, step: Step, link: Link) -> Scaling:
+    rates, room = rates_of(job.machine), float(job.machine.memory.bytes or 0)
+    chip = Chip(job.machine.peak(job.dtype or "bf16") or 1.0, rates.read, room, rates.next_launch_s)
+    return scaling(model, chip, link, batch=step.batch, context=step.context, kernels=KERNELS)
 
 
 def _row(op: Timed, job: Job) -> Simulation:
@@ -142,50 +217,25 @@ def _row(op: Timed, job: Job) -> Simulation:
     )  # fmt: skip
     peak = job.machine.peak(job.dtype or "bf16")
     used = op.work.flops / op.seconds / peak if peak else None
-    parts = (Part(op.bound, op.total),)
     return Simulation(
         f"{op.call.role} ({op.call.operator})", job.machine.name, tuple(op.call.sizes.items()), op.total, None, used,
-        parts, (), numbers,
+        (Part(op.bound, op.total),), (), numbers,
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------- sweeps and operators
-def _sweep(job: Job, steps: Sequence[Step], made: Sequence[Simulation]) -> Simulation:
-    """Each step once; its lines are tokens a second over the batch, one for each context."""
-    rates = [float(m.number("tokens per second")) for m in made]
-    parts = tuple(Part(f"batch {s.batch}, context {s.context}", m.seconds) for s, m in zip(steps, made, strict=True))
-    by_batch = len({s.batch for s in steps}) > 1
-    lines: dict[int, list[tuple[float, float]]] = {}
-    for s, rate in zip(steps, rates, strict=True):
-        key, x = (s.context, s.batch) if by_batch else (s.batch, s.context)
-        lines.setdefault(key, []).append((x, rate))
-    names = ("context", "batch") if by_batch else ("batch", "context")
-    series = tuple(
-        Series(f"{names[0]} {key}", tuple(x for x, _ in points), tuple(y for _, y in points))
-        for key, points in lines.items()
-    )
-    title = f"{job.program} on {job.machine.name}"
-    chart = Chart(title, names[1], "tokens per second", series, log_x=True, log_y=True)
-    numbers = tuple((f"tokens per second, {p.name}", rate, "1/s") for p, rate in zip(parts, rates, strict=True))
-    seconds = sum(p.seconds for p in parts)
-    return Simulation(
-        job.program, job.machine.name, (), seconds, parts=parts, layers=tuple(made), numbers=numbers,
-        assumptions=("The seconds of a sweep are those of each step once.", *ASSUMPTIONS), charts=(chart,),
-    )  # fmt: skip
-
-
+# -------------------------------------------------------------------------------------------------- operators
 def _operator(job: Job) -> Simulation:
-    """One operator by itself: its launch is part of its time."""
-    program = OPERATORS[job.program].kernel
+    """One operator by itself, or a user's program: its launch is part of its time."""
+    program = program_named(job.program)
     dtypes = {n: str(getattr(d, "name", d)) for n, d in dtypes_of(program, job.dtype or "bf16").items()}
-    check_sizes(program.trace(dtypes), dict(job.sizes))
-    op = timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), job.machine)
+    kernel = program.trace(dtypes)
+    check_sizes(kernel, dict(job.sizes))
+    op = call_timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), kernel, job.machine)
     launch = op.estimate.value("launch")
     row = _row(op, job)
-    parts: Mapping[str, float] = {op.bound: op.seconds, "launch": launch}
     return Simulation(
         job.program, job.machine.name, row.sizes, op.estimate.seconds, None, row.utilisation,
-        tuple(Part(n, s) for n, s in parts.items()), (), row.numbers, ASSUMPTIONS,
+        (Part(op.bound, op.seconds), Part("launch", launch)), (), row.numbers, ASSUMPTIONS,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from tilewright.design.cost.term import Estimate, largest
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
+from tilewright.language import ir
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime.work import Work, work_of
@@ -40,8 +41,12 @@ class Timed:
 
 
 def timed(call: Call, machine: Machine) -> Timed:
-    """One call under its default design; operands not in L2."""
-    kernel = OPERATORS[call.operator].kernel.trace(call.dtypes, options=call.options)
+    """One call of an operator under its default design; operands not in L2."""
+    return call_timed(call, OPERATORS[call.operator].kernel.trace(call.dtypes, options=call.options), machine)
+
+
+def call_timed(call: Call, kernel: ir.Kernel, machine: Machine) -> Timed:
+    """One call of any program, as `timed`."""
     tensors = [p for p in kernel.params if p.dims]
     facts = Facts(
         call.sizes, {p.name: (len(p.dims or ()) - 1,) for p in tensors}, machine,
@@ -78,4 +83,4 @@ def step_seconds(ops: Sequence[Timed], machine: Machine, how: str) -> tuple[floa
     return sum(op.total for op in ops), launch_seconds(machine, kernels, how), rates_of(machine).sync_s
 
 
-__all__ = ["LAUNCHES", "Timed", "launch_seconds", "step_seconds", "timed"]
+__all__ = ["LAUNCHES", "Timed", "call_timed", "launch_seconds", "step_seconds", "timed"]

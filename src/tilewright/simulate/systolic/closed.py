@@ -90,7 +90,7 @@ def starts(plan: Plan) -> Iterator[tuple[int, int]]:
     fetch, fetched = plan.fetch_cycles, Fraction(0)
     left: deque[int] = deque(maxlen=plan.fifo)  # when each of the last tiles left the queue
     free = begun = 0
-    for number, (steps, wait) in enumerate(_folds(plan)):
+    for number, (steps, wait) in enumerate(plan.passes()):
         if number:
             fetched = max(fetched, Fraction(left[0] if len(left) == plan.fifo else 0)) + fetch
         ready = math.ceil(fetched)
@@ -103,11 +103,3 @@ def starts(plan: Plan) -> Iterator[tuple[int, int]]:
         # A tile has left once it is in the cells; where outputs stand still, once it has streamed through.
         left.append(begun if shift else free)
         yield begun, steps
-
-
-def _folds(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Steps that stream, and cycles to fill the buffer they stream from, fold by fold."""
-    for steps in plan.blocks:
-        wait = plan.wait_cycles(steps)
-        for number in range(plan.tiles_a_block):
-            yield steps, 0 if number else wait

@@ -5,7 +5,6 @@ It knows nothing of the closed form, which has to agree with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -41,7 +40,7 @@ class Control:
     def run(self) -> list[Times]:
         """Every cycle until the last result is out; the times of all folds."""
         self.fetching = self.plan.fetch_cycles
-        folds = list(self._folds())
+        folds = list(self.plan.passes())
         self.waiting = folds[0][1]
         while len(self.done) < len(folds) or self.streaming or self.draining:
             self._begin(folds)
@@ -52,12 +51,6 @@ class Control:
     def cycles(self) -> int:
         """Cycles that have passed; without overlap as SCALE-Sim counts, from 0."""
         return self.now if self.plan.overlaps else self.now - 1
-
-    def _folds(self) -> Iterator[tuple[int, int]]:
-        for steps in self.plan.blocks:
-            wait = self.plan.wait_cycles(steps)
-            for number in range(self.plan.tiles_a_block):
-                yield steps, 0 if number else wait
 
     def _begin(self, folds: list[tuple[int, int]]) -> None:
         """What can begin in this cycle begins: a stream, the shift of the tile after it, a stream that needs none."""

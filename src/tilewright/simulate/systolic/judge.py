@@ -18,12 +18,12 @@ from tilewright.language.dtypes import dtype as dtype_of
 from tilewright.language.program import TileProgram
 from tilewright.lower.systolic.stages import lower_systolic
 from tilewright.machines.machine import Machine
-from tilewright.operators import Exact, Operator
+from tilewright.operators import Exact
 from tilewright.runtime import tolerance
 from tilewright.runtime.checks import expected
 from tilewright.runtime.compiled import dtypes_of
 from tilewright.runtime.inputs import draw, written
-from tilewright.runtime.subject import Subject, named
+from tilewright.runtime.subject import Subject, named, program_named
 from tilewright.simulate.systolic.closed import closed_form
 from tilewright.simulate.systolic.plan import Plan, plan
 from tilewright.simulate.systolic.stepped import run_stepped
@@ -39,8 +39,7 @@ def subject_on(machine: Machine, program: str, sizes: Mapping[str, int], dtype: 
 
     IllegalDesign for a program that is no product.
     """
-    found = named(program)
-    tile = found.kernel if isinstance(found, Operator) else found
+    found, tile = named(program), program_named(program)
     if isinstance(reason := shape(tile.trace(dtypes_of(tile, "f32"))), str):
         raise IllegalDesign(f"{program} does not run on the array of {machine.name}: {reason}")
     return Subject.of(found, sizes, _dtypes(tile, dtype or machine.atoms[0].dtype), machine=machine, threads=1)

@@ -117,6 +117,13 @@ class Plan:
             return 0
         return math.ceil(streamed * self.sizes[0] * self.itemsize * self.array.stream_byte_cycles)
 
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """For each fold, the steps that stream, and the cycles in which the buffer they stream from is filled first."""
+        for steps in self.blocks:
+            wait = self.wait_cycles(steps)
+            for number in range(self.tiles_a_block):
+                yield steps, 0 if number else wait
+
     @property
     def macs(self) -> int:
         """Multiplications that the product needs."""

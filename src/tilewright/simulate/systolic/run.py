@@ -8,6 +8,7 @@ from dataclasses import replace
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
+from tilewright.simulate.decoder import DECODERS
 from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
 from tilewright.simulate.systolic.closed import Account, account
 from tilewright.simulate.systolic.judge import MOST_STEPPED, planned, stepped_cost, subject_on, verified
@@ -30,9 +31,14 @@ FLOWS = {"ws": "weights stand still", "os": "outputs stand still", "is": "inputs
 
 def simulate(job: Job) -> Simulation:
     """A product, or a chain of them, on an array; ArgumentError for options that it does not know."""
+    if job.program in DECODERS:
+        raise ArgumentError(
+            f"an array multiplies matrices, and {job.program} is a whole model; take --machine sn40l or h200 for it, "
+            f"or its products one after the other: simulate matmul M=64 --set layers=4096x4096,4096x14336"
+        )
     _check_options(job.options)
     if job.chips != 1:
-        raise ArgumentError(f"--chips {job.chips}: one array is simulated; leave it out")
+        raise ArgumentError(f"--chips {job.chips}: one array is simulated; leave it out, or take sn40l or h200")
     if "layers" in job.options:
         return _layers(job)
     return _with_charts(_one(job), job)

@@ -1,0 +1,93 @@
+"""What a call from Python costs beside the bare entry of its kernel: bound before, or known by its form."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright import ops
+from tilewright.bench.result import Result, rounded
+
+FAMILY = "serve_dispatch"
+TORCH, NUMPY = "linear of 1 x 16 by 16 x 16, f32, torch", "linear of 1 x 16 by 16 x 16, f32, NumPy"
+NAMES = (TORCH, NUMPY)
+ROUNDS, CALLS = 41, 4000
+"""Rounds in which each way of calling takes a turn of so many calls."""
+
+Call = Callable[[], object]
+
+
+def dispatch_results(names: Sequence[str], quick: bool) -> Iterator[Result]:
+    """For each of `names`, nanoseconds that each way adds to the bare entry: medians of differences within rounds."""
+    for name in names:
+        ways = _ways(_tensors(name))
+        samples = _timed(ways, ROUNDS // 5 if quick else ROUNDS)
+        bare = samples["bare"]
+        values = {"bare_ns": statistics.median(bare)}
+        for way in ways:
+            if way != "bare":
+                values[f"{way}_ns"] = statistics.median(a - b for a, b in zip(samples[way], bare, strict=True))
+        yield Result(FAMILY, name, 1, rounded(values), {"samples_ns": samples, "calls": CALLS})
+
+
+def _tensors(name: str) -> tuple[Any, Any, Any]:
+    """x[1, 16], w[16, 16] and y[1, 16] of a library."""
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal((1, 16), np.float32), random.standard_normal((16, 16), np.float32)
+    y = np.empty((1, 16), np.float32)
+    if name == NUMPY:
+        return x, w, y
+    import torch
+
+    return torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(y)
+
+
+def _ways(tensors: tuple[Any, Any, Any]) -> dict[str, Call]:
+    """The bare entry; a bound launch; `linear` into the same objects, and with a new result each time."""
+    (x, w, y), linear = tensors, ops.linear
+    launch: Any = linear.bind(x, w, out=y)
+    entry, address = launch.kernel.entry, launch.words.__array_interface__["data"][0]
+    found: dict[str, Call] = {
+        "bare": lambda: entry(address),
+        "bound": launch,
+        "known": lambda: linear(x, w, out=y),
+        "new": lambda: linear(x, w),
+    }
+    for call in found.values():
+        for _ in itertools.repeat(None, 4):
+            call()
+    return found
+
+
+def _timed(ways: dict[str, Call], rounds: int) -> dict[str, list[float]]:
+    """Nanoseconds of a call in each round, the loop around it left out."""
+    samples: dict[str, list[float]] = {way: [] for way in ways}
+    gc.disable()
+    try:
+        for number in range(rounds):
+            order = list(ways)
+            for way in order[number % len(order) :] + order[: number % len(order)]:
+                samples[way].append(round(_of(ways[way]) - _of(_nothing), 1))
+    finally:
+        gc.enable()
+    return samples
+
+
+def _of(call: Call) -> float:
+    begun = time.perf_counter_ns()
+    for _ in itertools.repeat(None, CALLS):
+        call()
+    return (time.perf_counter_ns() - begun) / CALLS
+
+
+def _nothing() -> None:
+    """What a lambda around a call costs by itself."""
+
+
+__all__ = ["FAMILY", "NAMES", "dispatch_results"]

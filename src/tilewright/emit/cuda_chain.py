@@ -1,0 +1,259 @@
+"""Chained products as CUDA C++: one role's path through a scheduled program whose second product is of computed rows.
+
+The statements of a step are written in the order in which they are issued: products of this step, products of the last
+one where those lag (`behind`), what is computed of the scores, and the sums. Steps between the bounds of `free` are
+written without their masks, in a loop of their own.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from tilewright.emit.cuda_chain_body import Body
+from tilewright.emit.cuda_chain_step import Step
+from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
+from tilewright.emit.cuda_copies import copy_in
+from tilewright.emit.cuda_grid import chain_positions, item_count, items
+from tilewright.emit.cuda_plan import Plan, Team, number
+from tilewright.emit.cuda_scope import Scope
+from tilewright.emit.cuda_sync import TURNS
+from tilewright.emit.cuda_text import Text, cname
+from tilewright.emit.cuda_values import Place
+from tilewright.language import ir
+
+PAIR = 256
+"""Threads that meet at a turn: the warpgroup that waits, and the one that lets it pass."""
+
+
+def is_chain(kernel: ir.Kernel) -> bool:
+    """Whether a scheduled program multiplies, on the matrix unit, what it computed of a product."""
+    lets = {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
+    dots = [s for s in lets.values() if isinstance(s.expr, ir.Dot) and ir.note(s.notes, "atom") == "wgmma"]
+    return any(not isinstance(lets[n].expr, ir.Load) for d in dots for n in ir.operands(d.expr))
+
+
+class ChainText:
+    """Writes what the warps of one role execute."""
+
+    def __init__(self, plan: Plan, team: Team, text: Text) -> None:
+        self.plan, self.team, self.text = plan, team, text
+        self.copies = team.name == "producer"
+        self.kernel = plan.kernel
+        self.scope = Scope(self.kernel, plan.sizes)
+        self.values = ChainValues(
+            text, self.scope, chain_layouts(plan), self._places(), rings_of=frozenset(plan.rings), short=self._short()
+        )
+        self.values.begin(self.kernel, plan)
+        self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more
+
+    def _places(self) -> dict[str, Place]:
+        places = {}
+        for p in self.kernel.params:
+            if p.dims is not None:
+                layout = self.plan.layouts[p.name]
+                strides = tuple(
+                    "1" if s == 1 else str(s) if s is not None else f"args.words[{self.plan.words.stride(p.name, d)}]"
+                    for d, s in enumerate(layout.strides)
+                )
+                places[p.name] = Place(cname(p.name), p.dtype, strides, max(layout.align, p.dtype.bytes))
+        return places
+
+    def _short(self) -> bool:
+        """Whether all floats that the program stores have 16 bits, or are read as such."""
+        stored = {s.ref.buffer for s in self.plan.statements if isinstance(s, ir.Store)} & self.plan.tensors
+        stored |= {s.dst.buffer for s in self.plan.statements if isinstance(s, ir.Copy)} & self.plan.tensors
+        return any(self.kernel.param(t).dtype.bits == 16 for t in stored)
+
+    # ------------------------------------------------------------------------------------------- the items
+    def write(self) -> None:
+        """Slots, then every item of the grid that is this block's."""
+        grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
+        stages = number(self.ring, "stages", 1)
+        self.text.line(f"Slot<{stages}> slot;")
+        self.text.line(f"Slot<{number(grid, 'stages', 1)}> own;")
+        if not self.copies:
+            if self.body.behind:
+                self.text.line(f"Slot<{stages}> late;")
+            if self.body.turn:
+                self.text.line(f"if (group == {self.plan.groups - 1}) pass({TURNS}, {PAIR});")
+        with self.text.block(items(self.plan, self.text, grid)):
+            chain_positions(self.plan, self.text, grid)
+            for a in grid.axes:
+                low, high = self.scope.bounds(a)
+                self.scope.enter(a, cname(a.name), low, high)
+            self.item(grid)
+        if self.leaving and not self.copies:
+            self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
+
+    @property
+    def leaving(self) -> bool:
+        return bool(self.plan.leaving)
+
+    @cached_property
+    def ring(self) -> ir.Loop:
+        """The loop over columns."""
+        loops = [s for s in self.plan.statements if isinstance(s, ir.Loop) and not s.parallel]
+        return next(s for s in loops if ir.note(s.notes, "stages"))
+
+    @cached_property
+    def body(self) -> Body:
+        """What a consumer does in a step."""
+        return Body.of(self.ring, self.plan)
+
+    def item(self, grid: ir.Loop) -> None:
+        """One item: what is known of it, its roles, its loop."""
+        wanted = self.values.needed(grid.body, self.copies, self.ring)
+        if not self.copies:
+            self.rows_begin(grid)
+        for stmt in grid.body:
+            match stmt:
+                case ir.Let(name) if name in wanted:
+                    self.values.shared(stmt)
+                case ir.Alloc(name, dtype) if not self.copies and ir.note(stmt.notes, "place") == "register":
+                    type_ = ir.TileType(dtype, self.values.registers[name])
+                    self.text.line(f"{self.values.tile(type_)} {cname(name)};")
+                case ir.Role(name, body) if name == self.team.name:
+                    for s in body:
+                        self.once(s)
+                case ir.Loop() if stmt is self.ring:
+                    if self.copies:
+                        self.fill(stmt)
+                    else:
+                        Step(self, stmt).loop()
+        self.text.line("own.next();")
+
+    def free_still(self) -> None:
+        """Operands that stay are read no more once the last first product is there."""
+        grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
+        for s in ir.walk(grid.body[grid.body.index(self.ring) + 1 :]):
+            if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "guards") is not None:
+                self.text.line(f"if (lane == 0) {cname(s.name)}[own.index].arrive();")
+                self.freed.append(s)
+
+    def rows_begin(self, grid: ir.Loop) -> None:
+        """This warpgroup's rows, and all columns of the sums."""
+        row = self.body.rows.axes[0]
+        at = f"{row.name}_at"
+        mine = " + 64 * group" if self.plan.groups > 1 else ""
+        self.text.line(f"const int {at} = {cname(row.over)}{mine};")
+        low, high = self.scope.bounds(row)
+        self.scope.enter(row, at, low, high)
+        for axis in (row.name, *(a for a in self.values.layouts.of if a in self.kernel.dims)):
+            self.text.line(self.values.part(axis))
+
+    def once(self, stmt: ir.Stmt) -> None:
+        """A statement outside the loop over columns."""
+        match stmt:
+            case ir.Sync(name, action):
+                barrier = cname(name)
+                if ir.note(stmt.notes, "guards") is None:
+                    self.draw(stmt)
+                elif action == "wait":
+                    self.text.line(f"{barrier}[own.index].wait(own.phase{' ^ 1' if self.copies else ''});")
+                elif action == "expect":
+                    self.expect(stmt, "own")
+                elif action == "arrive" and stmt not in self.freed:
+                    self.text.line(f"if (lane == 0) {barrier}[own.index].arrive();")
+            case ir.Copy():
+                copy_in(self.plan, self.text, stmt, self.full, "own")
+            case ir.Loop():
+                self.rows(stmt)
+
+    def draw(self, sync: ir.Sync) -> None:
+        """The number of the next item: drawn by the producer, told to the consumers by a word of shared memory."""
+        line, barrier = self.text.line, cname(sync.name)
+        if self.copies and sync.action == "wait":
+            line(f"{barrier}[own.index].wait(own.phase ^ 1);")
+        elif self.copies:
+            grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
+            tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
+            line(f"flag[own.index] = item = draw({tickets}, {item_count(grid)});")
+            line(f"{barrier}[own.index].arrive();")
+        elif sync.action == "wait":
+            line(f"{barrier}[own.index].wait(own.phase);")
+            line("item = flag[own.index];")
+        else:
+            line("__syncwarp();")
+            line(f"if (lane == 0) {barrier}[own.index].arrive();")
+
+    def rows(self, loop: ir.Loop) -> None:
+        """What is done for the rows before the loop over columns, or after it."""
+        with self.text.block(""):
+            for stmt in loop.body:
+                match stmt:
+                    case ir.Alloc():
+                        self.leave_begin(stmt)
+                    case ir.Store(ref) if ref.buffer in self.plan.leaving:
+                        self.leave(stmt)
+                    case ir.Sync(action="fence"):
+                        self.text.line("fence_shared();")
+                    case ir.Copy():
+                        self.leave_end(stmt)
+                    case ir.Let(expr=ir.Load(ref)) if ref.buffer in self.body.split:
+                        self.values.joined(stmt, self.ring.axes[0].name)
+                    case _:
+                        self.values.statement(stmt)
+
+    # ------------------------------------------------------------------------------------------ the copies
+    def expect(self, sync: ir.Sync, slot: str) -> None:
+        """One arrival, and the bytes of the buffer that the barrier guards."""
+        self.full = cname(sync.name)
+        ring = self.plan.rings[str(ir.note(sync.notes, "guards"))]
+        self.text.line(f"{self.full}[{slot}.index].expect({ring.slot_bytes});")
+
+    def fill(self, loop: ir.Loop) -> None:
+        """The producer's loop over columns."""
+        axis = loop.axes[0]
+        low, high = self.bounds(axis)
+        x, step = cname(axis.name), self.plan.extent(axis.name)
+        role = next(s for s in loop.body if isinstance(s, ir.Role) and s.name == "producer")
+        self.text.line("#pragma unroll 1")
+        with self.text.block(f"for (int {x} = {low}; {x} < {high}; {x} += {step}, slot.next())"):
+            for stmt in role.body:
+                match stmt:
+                    case ir.Sync(name, "wait"):
+                        self.text.line(f"{cname(name)}[slot.index].wait(slot.phase ^ 1);")
+                    case ir.Sync(_, "expect"):
+                        self.expect(stmt, "slot")
+                    case ir.Copy():
+                        copy_in(self.plan, self.text, stmt, self.full)
+
+    def bounds(self, axis: ir.Axis) -> tuple[str, str]:
+        """First position of the loop over columns and the one after its last, as C++."""
+        return self.scope.bounds(axis, {n: cname(n) for n in self.values.types})
+
+    # --------------------------------------------------------------------------------------- what leaves
+    def leave_begin(self, alloc: ir.Alloc) -> None:
+        """This warpgroup's place, once the engine has read what lay there."""
+        ring, name = self.plan.rings[alloc.name], cname(alloc.name)
+        self.text.line(f"unsigned char* const {name}_now = {name} + group * {ring.slot_bytes};")
+        self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
+        self.text.line("meet(2 + group, 128);")
+
+    def leave(self, store: ir.Store) -> None:
+        """Accumulators to shared memory, panel by panel."""
+        ring = self.plan.rings[store.ref.buffer]
+        element = ring.alloc.dtype.name
+        given = f"{cname(store.ref.buffer)}_now, {self.values.name(store.value)}.v, threadIdx.x % 128"
+        self.text.line(f"store_panels<{element}, {ring.wide}, {ring.panels}>({given});")
+
+    def leave_end(self, copy: ir.Copy) -> None:
+        """One thread of the warpgroup hands the panels to the engine."""
+        ring, near, far = self.plan.ring_of(copy)
+        map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
+        self.text.line("meet(2 + group, 128);")
+        with self.text.block("if (threadIdx.x % 128 == 0)"):
+            for panel in range(ring.panels):
+                shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
+                starts = [self.place(far.index[d]) for d in self.plan.dims_of(far, near)]
+                starts[0] += f" + {panel * ring.wide}" if panel else ""
+                at = ", ".join(starts)
+                self.text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
+            self.text.line("commit_stores();")
+
+    def place(self, index: ir.Index) -> str:
+        """C++ of where an index begins."""
+        return str(index) if isinstance(index, int) else self.scope[index].start
+
+
+__all__ = ["ChainText", "is_chain"]

@@ -1,0 +1,38 @@
+"""`tilewright bench attention`: its cases and jobs; what needs the GPU is in tests/gpu."""
+
+import pytest
+
+from tilewright.bench.attention_cases import SHAPES, attention_cases
+from tilewright.bench.attention_jobs import FAMILIES, AttentionRequest, attention_jobs
+from tilewright.bench.table import TABLES
+from tilewright.errors import ArgumentError
+
+
+def test_cases_have_names_of_their_own_and_all_shapes():
+    cases = attention_cases()
+    assert len({c.name for c in cases}) == len(cases)
+    for width in (64, 128):
+        for causal in (False, True):
+            found = {(c.batch, c.length) for c in cases if (c.width, c.causal, c.kv) == (width, causal, c.heads)}
+            assert set(SHAPES) <= found
+    assert any(c.kv < c.heads for c in cases) and {c.width for c in cases} == {64, 96, 128, 256}
+
+
+def test_half_of_the_pairs_are_seen_under_a_causal_mask():
+    full, causal = (next(c for c in attention_cases() if c.causal is kind and c.width == 128) for kind in (False, True))
+    assert full.flops == 4 * 16 * 32 * 512 * 512 * 128 == 2 * causal.flops
+    assert full.bytes == 4 * 2 * 16 * 32 * 512 * 128
+
+
+def test_jobs_hold_every_case_once_and_can_be_chosen():
+    jobs = attention_jobs(AttentionRequest())
+    named = [tuple(c) for job in jobs for c in job.options["cases"]]
+    assert named == [(c.family, c.name) for c in attention_cases()]
+    (job,) = attention_jobs(AttentionRequest("*d256*"))
+    assert len(job.steps) == 2
+    with pytest.raises(ArgumentError, match="attention_prefill"):
+        attention_jobs(AttentionRequest("nothing like it"))
+
+
+def test_its_families_have_a_table():
+    assert {f for t in TABLES for f in t.families} >= set(FAMILIES)
