@@ -145,6 +145,35 @@ def bench_rows(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
 
 
+@app.command(name="llm")
+def bench_llm(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: llm_prefill, llm_decode, "
+            "llm_start."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda; on the cpu whole models are a part of `bench cpu`.")] = "cuda",
+    compiled: Annotated[bool, typer.Option(help="Beside torch.compile too, which takes half a minute a batch.")] = True,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each comparison, at least.")] = 3.0,
+    save: Save = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run whole models on this host's GPU beside transformers, eager and compiled; exit with 1 if a floor is missed."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.bench.llm_cases import LlmRequest, llm_jobs
+    from tilewright.machines import nvidia
+
+    if device != "cuda":
+        raise ArgumentError(f"--device {device}: takes cuda; for the cpu run `tilewright bench cpu --only decoder`")
+    jobs = llm_jobs(LlmRequest(only, compiled, seconds))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "llm") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "llm", save, as_json)
+
+
 @app.command(name="attention")
 def bench_attention(
     only: Annotated[

@@ -78,6 +78,10 @@ class LaunchError(TilewrightError):
     """A GPU, its driver or its memory that refused a kernel."""
 
 
+class OutOfDeviceMemory(LaunchError):
+    """A GPU with too little memory for what was asked of it."""
+
+
 class AccumulatorOverflow(TilewrightError):
     """An integer sum that does not fit the accumulators of a simulated machine: flagged, never wrapped."""
 

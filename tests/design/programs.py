@@ -18,7 +18,11 @@ WHOLE = {"D", "E", "R"}
 def traced(name: str, element: str = "f32", full: bool = False, **options: Any) -> ir.Kernel:
     """The program of an operator, with its optional operands where `full`."""
     signature = operators.OPERATORS[name].kernel.signature
-    tensors = [p.name for p in signature.params if isinstance(p.spec, Tensor) and (full or not p.optional)]
+    tensors = [
+        p.name
+        for p in signature.params
+        if isinstance(p.spec, Tensor) and p.spec.dtype is None and (full or not p.optional)
+    ]
     return operators.OPERATORS[name].kernel.trace(
         {t: "i64" if t in INTEGERS else element for t in tensors}, options=options
     )

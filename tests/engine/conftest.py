@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 import plain_operators
+from far_memory import far_llm
 from model_folders import make_model, make_tokenizer
 
 from tilewright.engine.llm import LLM
@@ -28,7 +29,9 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=["plain", "compiled"])
-def llm(request, folder):
-    """The model on operators in NumPy and on compiled kernels, with room for four requests at once."""
+@pytest.fixture(params=["plain", "compiled", "remote"])
+def llm(request, folder, monkeypatch):
+    """The model on operators in NumPy, on compiled kernels, and in memory that the host does not see; four at once."""
+    if request.param == "remote":
+        return far_llm(folder, monkeypatch)
     return LLM(folder, max_batch=4, operators=plain_operators if request.param == "plain" else None)

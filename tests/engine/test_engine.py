@@ -5,23 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from engine_runs import PROMPTS, alone, run
 
 from tilewright.engine.sampling import SamplingParams
 from tilewright.errors import ArgumentError, ContextError
-
-PROMPTS = [[5, 17, 200, 3, 99], [42], [8, 8, 250, 31, 77, 1, 64, 128], [254, 19], [7] * 30, [60, 61, 62]]
-
-
-def run(engine, requests):
-    while not all(r.finished for r in requests):
-        engine.step()
-        engine.scheduler.check_integrity()
-
-
-def alone(llm, ids, params):
-    request = llm.engine.add(ids, params)
-    run(llm.engine, [request])
-    return request.output_ids
 
 
 @pytest.fixture(params=[0.0, 0.9])
@@ -129,7 +116,7 @@ def test_a_failed_step_ends_what_it_ran_and_nothing_else(llm, monkeypatch):
     wanted = alone(llm, PROMPTS[0], params)
     broken = llm.engine.add(PROMPTS[0], params)
     with monkeypatch.context() as patch:
-        patch.setattr(llm.decoder, "prefill", lambda *_: 1 / 0)
+        patch.setattr(llm.decoder, "ready", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             llm.engine.step()
     assert broken.finish_reason == "abort"

@@ -22,7 +22,8 @@ def traces(operator, element):
     names = [name for name, _ in signature.options]
     for values in itertools.product(*(CHOICES[name] for name in names)):
         for full in (False, True):
-            tensors = [p.name for p in signature.params if isinstance(p.spec, Tensor) and (full or not p.optional)]
+            given = [p for p in signature.params if isinstance(p.spec, Tensor) and p.spec.dtype is None]
+            tensors = [p.name for p in given if full or not p.optional]
             dtypes = {name: "i64" if name in INTEGERS else element for name in tensors}
             yield operator.kernel.trace(dtypes, options=dict(zip(names, values, strict=True)))
 

@@ -14,7 +14,7 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "rows": "rows-gpu", "serve": "serve"}
+KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "rows": "rows-gpu", "llm": "llm", "serve": "serve"}
 """The benches that have tables, each between markers of its own, and the kind of their results files."""
 
 
@@ -56,6 +56,20 @@ def _frozen(m: Metrics) -> str:
 def _pinned(m: Metrics) -> str:
     same = "one hash" if m["pinned_hashes"] == 1 else f"{m['pinned_hashes']:.0f} hashes"
     return f"{same}, {m['pinned_swaps']:.0f} swaps"
+
+
+def _part_of(peer: str) -> Callable[[Metrics], str]:
+    """Our time as a share of a peer's, with its interval; blank where that peer was not timed."""
+
+    def show(m: Metrics) -> str:
+        key = f"of_{peer}"
+        return f"{m[key]:.2f}x [{m[f'{key}_low']:.2f}, {m[f'{key}_high']:.2f}]" if key in m else ""
+
+    return show
+
+
+def _maybe(key: str, places: int) -> Callable[[Metrics], str]:
+    return lambda m: f"{m[key]:,.{places}f}" if key in m else ""
 
 
 def _ladder_share(m: Metrics) -> str:
@@ -240,6 +254,27 @@ TABLES = (
     Table("One token, or sixteen", ("gpu_rows_few",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Very long rows", ("gpu_rows_long",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Other types, odd lengths, unaligned rows", ("gpu_rows_odd",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table(
+        "Decode on a GPU, random bf16 weights: milliseconds a step, and our time as a share of transformers'",
+        ("llm_decode",),
+        (
+            ("ms", lambda m: f"{m['us'] / 1e3:.2f}"),
+            ("tokens/s", _number("tokens_per_s")),
+            ("weights, GB/s", _number("gbs")),
+            ("eager", _maybe("eager_ms", 2)),
+            ("compiled", _maybe("compiled_ms", 2)),
+            ("of eager", _part_of("eager")),
+            ("of compiled", _part_of("compiled")),
+        ),
+        kind="llm",
+    ),
+    Table(
+        "Prefill on a GPU: milliseconds, and our time as a share of transformers'",
+        ("llm_prefill",),
+        (("ms", _number("ms", 2)), ("eager", _number("eager_ms", 2)), ("of eager", _part_of("eager"))),
+        kind="llm",
+    ),
+    Table("Waiting for the first token on a GPU", ("llm_start",), (("seconds", _number("s", 2)),), kind="llm"),
     Table(
         "What a call from Python adds to the bare entry of its kernel",
         ("serve_dispatch",),

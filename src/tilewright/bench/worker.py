@@ -172,6 +172,20 @@ def serve_learn(threads: int, names: Sequence[str], quick: bool) -> Iterator[Res
     yield from learn_results(threads, quick)
 
 
+def llm(threads: int, model: str, batches: Sequence[int], compiled: bool, seconds: float) -> Iterator[Result]:
+    """A whole model on the GPU beside transformers."""
+    from tilewright.bench.llm import llm_results
+
+    yield from llm_results(model, batches, compiled, seconds)
+
+
+def llm_start(threads: int, folder: str, model: str, shape: dict[str, int]) -> Iterator[Result]:
+    """The wait for a first token, from a checkpoint on disk."""
+    from tilewright.bench.llm import first_token
+
+    yield from first_token(folder, model)
+
+
 def serve_dispatch(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
     """What a call from Python costs beside its kernel."""
     from tilewright.bench.serve_dispatch import dispatch_results
@@ -193,6 +207,8 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
     "rows": rows,
+    "llm": llm,
+    "llm_start": llm_start,
     "serve_padding": serve_padding,
     "serve_dynamic": serve_dynamic,
     "serve_learn": serve_learn,

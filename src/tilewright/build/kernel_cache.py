@@ -45,7 +45,7 @@ class Request:
 
     def text(self) -> str:
         """Canonical text of the request: the cache key is made of it."""
-        layouts = {n: [list(x.strides), x.align] for n, x in self.layouts}
+        layouts = {n: [list(x.strides), x.align, *["constant"][: x.constant]] for n, x in self.layouts}
         sizes = json.dumps(dict(self.sizes))
         return "\n".join((show(self.kernel), self.design.to_json(), json.dumps(layouts, sort_keys=True), sizes))
 

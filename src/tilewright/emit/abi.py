@@ -19,11 +19,13 @@ FIRST = 4
 class TensorLayout:
     """What is known of a tensor when its kernel is emitted: strides in elements (None: at run time) and alignment.
 
-    `align` is a number of bytes that the pointer and every stride but a unit one are multiples of.
+    `align` is a number of bytes that the pointer and every stride but a unit one are multiples of. `constant`: nobody
+    writes to it while launches of the kernel are under way (the weights of a model).
     """
 
     strides: tuple[int | None, ...]
     align: int = 1
+    constant: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.emit.abi import TensorLayout
-from tilewright.emit.cuda_abi import CudaModule, args_struct
+from tilewright.emit.cuda_abi import CudaModule, args_struct, overlaps
 from tilewright.emit.cuda_chain import ChainText, is_chain
 from tilewright.emit.cuda_chain_values import chain_layouts
 from tilewright.emit.cuda_grid import grid_of, tile_counts
@@ -17,7 +17,20 @@ from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
 _CHAIN_HEADERS = ("reduce", "chain")
-_HEADERS = ("types", "tile", "map", "global", "mbarrier", "tma", "wgmma", "approx", "shared", "cluster", "grid")
+_HEADERS = (
+    "types",
+    "follow",
+    "tile",
+    "map",
+    "global",
+    "mbarrier",
+    "tma",
+    "wgmma",
+    "approx",
+    "shared",
+    "cluster",
+    "grid",
+)
 
 
 def emit_cuda(
@@ -57,6 +70,7 @@ class _Module:
             plan.maps,
             plan.shared_bytes,
             plan.scratch,
+            overlaps(self.machine),
         )
 
     def head(self) -> None:
@@ -79,17 +93,15 @@ class _Module:
     def prologue(self) -> None:
         """Sizes, tensors, buffers and barriers by name; who am I."""
         plan, line = self.plan, self.text.line
+        line("let_next_start();")
         line("extern __shared__ __align__(1024) unsigned char shared[];")
         for dim in self.kernel.dims:
             if dim not in plan.sizes:
                 line(f"const int {cname(dim)} = int(args.words[{plan.words.dim(dim)}]);")
-        direct = {r.buffer for s in plan.statements for r in _direct(s)}
         for p in self.kernel.params:
-            kind = c_type(p.dtype.name)
             if p.dims is None:
+                kind = c_type(p.dtype.name)
                 line(f"const {kind} {cname(p.name)} = *(const {kind}*)&args.words[{plan.words.scalar(p.name)}];")
-            elif p.name in direct:
-                line(f"{kind}* const {cname(p.name)} = ({kind}*)args.words[{plan.words.tensor(p.name)}];")
         for ring in plan.rings.values():
             dims = ", ".join(map(str, ring.alloc.dims))
             what = f"{ring.alloc.dtype}[{dims}], {ring.slots} x {ring.slot_bytes} bytes"
@@ -101,6 +113,18 @@ class _Module:
         if plan.cluster > 1:
             line("const unsigned rank = cluster_rank();")
         tile_counts(plan, self.text, self.grid_loop)
+        if not plan.early:
+            self.tensors()
+
+    def tensors(self) -> None:
+        """From here on what earlier kernels wrote can be read."""
+        plan, line = self.plan, self.text.line
+        line("wait_for_last();")
+        direct = {r.buffer for s in plan.statements for r in _direct(s)}
+        for p in self.kernel.params:
+            if p.dims is not None and p.name in direct:
+                kind = c_type(p.dtype.name)
+                line(f"{kind}* const {cname(p.name)} = from_here(({kind}*)args.words[{plan.words.tensor(p.name)}]);")
 
     def roles(self) -> None:
         """The producer starts at once; consumers wait until barriers are there."""
@@ -132,6 +156,8 @@ class _Module:
                 line("const Team<128> team{int(threadIdx.x % 128)};")
                 peers(plan, self.text)
                 self.start(spread, wait=True)
+                if plan.early:
+                    self.tensors()
                 self.path(team)
         if spread:
             line("cluster_meet();  // nobody leaves while others may still signal here")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tilewright.emit.abi import Reserve
 from tilewright.language.ir import Kernel
+from tilewright.machines.machine import Machine
 
 MAP_BYTES = 128
 """Bytes of a CUtensorMap, which is also its alignment here."""
@@ -77,7 +78,10 @@ class Scratch:
 
 @dataclass(frozen=True)
 class CudaModule:
-    """The CUDA C++ of one kernel, and all that a launch has to know of it."""
+    """The CUDA C++ of one kernel, and all that a launch has to know of it.
+
+    `pdl`: it waits by itself for the kernel before it, and may be launched while that one still runs.
+    """
 
     source: str
     entry: str
@@ -138,6 +142,11 @@ class Words:
         return self._scalars[name]
 
 
+def overlaps(machine: Machine) -> bool:
+    """Whether a kernel there may begin before the one before it has ended (programmatic dependent launch, sm_90)."""
+    return machine.limit("compute_capability") >= 90
+
+
 def args_struct(maps: int, words: int) -> str:
     """C++ of the kernel's only parameter; `CUtensorMap` is declared in the tile library."""
     first = f"  CUtensorMap maps[{maps}];\n" if maps else ""
@@ -151,4 +160,14 @@ def argument_bytes(maps: int, words: int) -> int:
     return -(-size // align) * align
 
 
-__all__ = ["MAP_BYTES", "CudaModule", "Grid", "Scratch", "TensorMap", "Words", "args_struct", "argument_bytes"]
+__all__ = [
+    "MAP_BYTES",
+    "CudaModule",
+    "Grid",
+    "Scratch",
+    "TensorMap",
+    "Words",
+    "args_struct",
+    "argument_bytes",
+    "overlaps",
+]

@@ -123,6 +123,17 @@ class Plan:
         return math.prod(self.trips(a) for a in self.spread) * (self.splits if together else 1)
 
     @cached_property
+    def early(self) -> frozenset[str]:
+        """Constant tensors that the copy engine may read before the kernel before this one has ended.
+
+        Blocks that stay, and those that share what they read, begin as their neighbours allow: they read nothing early.
+        """
+        if self.spread or any(isinstance(s, ir.Loop) and ir.note(s.notes, "persistent") for s in self.statements):
+            return frozenset()
+        copied = {s.src.buffer for s in self.statements if isinstance(s, ir.Copy) and s.dst.buffer in self.rings}
+        return frozenset(t for t in copied if t in self.layouts and self.layouts[t].constant)
+
+    @cached_property
     def spread(self) -> list[ir.Axis]:
         """Axes along which a cluster's blocks have tiles of their own."""
         found = [

@@ -77,7 +77,7 @@ class Rings:
         at, step = f"{axis.name}_at", axis.step or 1
         values.scope.enter(axis, at, low, high)
         for copy in copies:
-            self._source(values, copy, at)
+            self._source(values, copy, at, axis.name)
         out.line("#pragma unroll")
         with out.block(f"for (int slot = 0; slot < {ahead}; ++slot)"):
             self._send(values, copies, "slot", f"slot * {step}")
@@ -104,8 +104,11 @@ class Rings:
                 kept = next(str(d) for d in dims if d != depth)
                 values.staged[stmt.name] = Staged(f"{cname(stmt.expr.ref.buffer)}[slot]", kept, dims[0] == depth)
 
-    def _source(self, values: Values, copy: ir.Copy, at: str) -> None:
-        """What a panel takes of its tensor, as a function of where the step begins."""
+    def _source(self, values: Values, copy: ir.Copy, at: str, sent: str) -> None:
+        """What a panel takes of its tensor, as a function of where the step of the axis `sent` begins.
+
+        Steps behind the last one are sent too, and then hold nothing: their end is that of the loop.
+        """
         place, scope = self.places[copy.src.buffer], values.scope
         rows, columns = (str(d) for d in copy.dst.index)
         terms, strides = [place.pointer], {}
@@ -118,7 +121,8 @@ class Rings:
                 terms.append(point if stride == "1" else f"{point} * {stride}")
         if strides[columns] != "1":
             raise IllegalDesign(f"engine.{copy.src.buffer}: no dimension of it has stride one; drop the decision")
-        left = [f"{scope[a].stop} - ({scope[a].start})" for a in (rows, columns)]
+        ends = [scope[a].high if a == sent else scope[a].stop for a in (rows, columns)]
+        left = [f"{end} - ({scope[a].start})" for end, a in zip(ends, (rows, columns), strict=True)]
         source = f"tw::Source<{ctype(place.dtype)}>{{{' + '.join(terms)}, {strides[rows]}, {left[0]}, {left[1]}}}"
         values.out.line(f"const auto {cname(copy.src.buffer)}_from = [&](int {at}) {{ return {source}; }};")
 

@@ -175,17 +175,49 @@ class RoleText:
         axis, x = loop.axes[0], cname(loop.axes[0].name)
         begin = "0" if axis.over not in self.plan.axes else cname(axis.over)
         self.first[axis.name] = begin
+        steps = f"{x} += {self.plan.extent(axis.name)}, slot.next()"
+        early = self.copies and bool(self.plan.early)
+        if early:
+            self.early(loop, begin, steps)
         self.text.line("#pragma unroll 1")
-        with self.text.block(
-            f"for (int {x} = {begin}; {x} < {self.stop(axis)}; {x} += {self.plan.extent(axis.name)}, slot.next())"
-        ):
-            self.block(loop.body)
+        with self.text.block(f"for (int {x} = {begin}; {x} < {self.stop(axis)}; {steps})"):
+            if early:
+                self.late(loop)
+            else:
+                self.block(loop.body)
         if self.pending:
             self.text.line("wgmma_wait<0>();")
         self.tiles.hold()
         for sync in self.pending:
             arrive(self.plan, self.text, sync, "slot.previous()")
         self.pending.clear()
+
+    def early(self, loop: ir.Loop, begin: str, steps: str) -> None:
+        """Constant operands fill the ring at once; then this kernel waits for the one before it."""
+        axis, x, slots = loop.axes[0], cname(loop.axes[0].name), ir.note(loop.notes, "stages")
+        whole = f"{begin} + {number(loop, 'stages', 2) * self.plan.extent(axis.name)}"
+        self.text.line(f"const int {x}_late = min({whole}, {self.stop(axis)});")
+        with self.text.block(""):
+            self.text.line(f"Slot<{slots}> slot;")
+            with self.text.block(f"for (int {x} = {begin}; {x} < {x}_late; {steps})"):
+                self.block(tuple(s for s in self.own(loop) if _announces(s) or self.constant(s)))
+        self.text.line("wait_for_last();")
+
+    def late(self, loop: ir.Loop) -> None:
+        """A step of the ring: what came early is there already."""
+        x, own = cname(loop.axes[0].name), self.own(loop)
+        with self.text.block(f"if ({x} >= {x}_late)"):
+            self.block(tuple(s for s in own if not isinstance(s, ir.Copy) or self.constant(s)))
+        self.block(tuple(s for s in own if isinstance(s, ir.Copy) and not self.constant(s)))
+
+    def own(self, loop: ir.Loop) -> list[ir.Stmt]:
+        """The statements of this role in the body of a loop."""
+        bodies = (s.body if isinstance(s, ir.Role) and s.name == self.team.name else (s,) for s in loop.body)
+        return [s for body in bodies for s in body if isinstance(s, (ir.Sync, ir.Copy))]
+
+    def constant(self, stmt: ir.Stmt) -> bool:
+        """Whether it copies what no kernel before this one wrote."""
+        return isinstance(stmt, ir.Copy) and stmt.src.buffer in self.plan.early
 
     def rows(self, loop: ir.Loop) -> None:
         """Row tiles of the atom, dealt to the warpgroups of the role."""
@@ -226,6 +258,10 @@ class RoleText:
                 arrive(self.plan, self.text, sync, "slot.index")
             case "fence":
                 self.text.line("fence_shared();")
+
+
+def _announces(stmt: ir.Stmt) -> bool:
+    return isinstance(stmt, ir.Sync) and stmt.action == "expect"
 
 
 def _gives(stmt: ir.Stmt) -> bool:

@@ -18,7 +18,7 @@ from tilewright.language.accumulate import uses
 from tilewright.language.printer import head
 from tilewright.machines.machine import Machine
 
-_HEADERS = ("layout", "tile", "map", "global", "reduce")
+_HEADERS = ("follow", "layout", "tile", "map", "global", "reduce")
 
 
 def emit_simt(
@@ -65,6 +65,7 @@ class _Program:
             self.threads,
             grid,
             shared_bytes=shared_bytes(self.kernel),
+            pdl=cuda_abi.overlaps(self.machine),
         )
 
     # ---------------------------------------------------------------------------------------------- the parts
@@ -85,6 +86,8 @@ class _Program:
         self.out.line("")
 
     def _body(self) -> None:
+        self.out.line("tw::let_next_start();")
+        self.out.line("tw::wait_for_last();")
         places = self._arguments()
         rings = Rings(self.kernel, places)
         held = registers(self.kernel)
@@ -168,7 +171,8 @@ class _Program:
     def _tensor(self, param: ir.Param, readonly: bool) -> Place:
         name, type_ = cname(param.name), ctype(param.dtype)
         const = "const " if readonly else ""
-        self.out.line(f"{const}{type_}* const {name} = ({const}{type_}*)args.words[{self.words.tensor(param.name)}];")
+        address = f"({const}{type_}*)args.words[{self.words.tensor(param.name)}]"
+        self.out.line(f"{const}{type_}* const {name} = tw::from_here({address});")
         layout = self.layouts[param.name]
         strides = []
         for d, known in enumerate(layout.strides):

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from tilewright.engine.remote import RemoteSteps
 from tilewright.engine.request import Request
 from tilewright.engine.sampling import Sampler, SamplingParams
-from tilewright.engine.scheduler import Scheduler, Step
+from tilewright.engine.scheduler import Chunk, Scheduler, Step
 from tilewright.engine.text import TextStream
 from tilewright.errors import ArgumentError, ContextError
 from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
@@ -37,6 +37,7 @@ class Engine:
             self.eos_ids = (*self.eos_ids, tokenizer.eos_id)
         self.scheduler = Scheduler(max_batch, PREFILL_CHUNK)
         self._cache = decoder.new_cache(max_batch, context)
+        self._remote = RemoteSteps(decoder, self._cache) if decoder.memory.remote else None
         self._lock = threading.RLock()
         self._stepping = False
         self._leaving: list[Request] = []  # aborted in the middle of a step
@@ -108,21 +109,31 @@ class Engine:
         The logits of a pass are overwritten by the next, so they are used before it.
         """
         if step.decode:
-            logits = self.decoder.decode(self._cache, [r.output_ids[-1] for r in step.decode])
-            for request, row in zip(step.decode, logits, strict=True):
-                request.accept(row)
+            self._decode(step.decode)
         for chunk in step.prefill:
-            logits_or_none = self._prefill(chunk.request, chunk.start, chunk.stop, chunk.completes)
-            if logits_or_none is not None:
-                chunk.request.accept(logits_or_none)
+            self._prefill(chunk)
 
-    def _prefill(self, request: Request, start: int, stop: int, completes: bool) -> npt.NDArray[np.float32] | None:
-        if start == 0:
+    def _decode(self, requests: Sequence[Request]) -> None:
+        if self._remote is not None:
+            self._remote.decode(requests)
+            return
+        logits = self.decoder.decode(self._cache, [r.output_ids[-1] for r in requests])
+        for request, row in zip(requests, logits, strict=True):
+            request.accept(row)
+
+    def _prefill(self, chunk: Chunk) -> None:
+        request, ids = chunk.request, chunk.request.prompt_ids[chunk.start : chunk.stop]
+        if chunk.start == 0:
             request.started = time.perf_counter()
             self.decoder.reserve(self._cache, request.row + 1, len(request.prompt_ids) + 1)
             self._cache.clear(request.row)
-        want = Want.LAST if completes else Want.CACHE
-        return self.decoder.prefill(self._cache, request.row, request.prompt_ids[start:stop], want)
+        if self._remote is not None:
+            self._remote.prefill(request, ids, chunk.completes)
+            return
+        want = Want.LAST if chunk.completes else Want.CACHE
+        logits = self.decoder.prefill(self._cache, request.row, ids, want)
+        if logits is not None:
+            request.accept(logits)
 
     def _postprocess(self, step: Step) -> None:
         """Take out what has finished, the highest row first so that a row moves at most once more."""
@@ -137,6 +148,8 @@ class Engine:
             self._remove(request)
 
     def _remove(self, request: Request) -> None:
+        if 0 <= request.row < self._cache.rows:
+            self._cache.clear(request.row)  # what nobody holds has no length
         for move in self.scheduler.remove(request):
             self._cache.move(move.source, move.target)
 

@@ -39,12 +39,14 @@ class LLM:
     dtype: "auto" (as stored), "bf16", "f16" or "f32": what weights, activations and the KV cache are kept in.
     max_batch: how many requests run at once; more wait.
     max_context: most tokens of a prompt and its completion together; the model's own context if None.
+    device: "cpu", "cuda", or "cuda:N" for GPU number N: where weights and KV cache lie and every kernel runs.
     mode: "learn" has better kernels designed beside the program, for shapes that it meets often, and swaps them in;
         "frozen" uses what was learned and compiles, searches and writes nothing; "generic" uses generic kernels only.
         It is the TILEWRIGHT_MODE of the process from now on. None leaves that alone, and starts nothing that learns.
 
     Raises ModelError (UnsupportedModel, WeightsError) for a folder that cannot be used, ContextError for a
-    `max_context` beyond the model's, DTypeError for a dtype that models do not run in.
+    `max_context` beyond the model's, DTypeError for a dtype that models do not run in, MachineError where there is no
+    such GPU, OutOfDeviceMemory where it is too small.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class LLM:
         dtype: str = "auto",
         max_batch: int = 8,
         max_context: int | None = None,
+        device: str = "cpu",
         mode: str | None = None,
         operators: Any = None,
     ) -> None:
@@ -62,7 +65,7 @@ class LLM:
             raise ArgumentError(f"max_batch is {max_batch!r}; it must be an integer of at least 1")
         learner = _learner(mode)
         self.folder = find_model(model)
-        self.decoder = Decoder.from_folder(self.folder, dtype, operators)
+        self.decoder = Decoder.from_folder(self.folder, dtype, operators, device)
         self.config = self.decoder.config
         self.context = _context(max_context, self.config.context)
         has_tokenizer = (self.folder / "tokenizer.json").is_file()

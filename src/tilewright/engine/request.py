@@ -76,12 +76,26 @@ class Request:
         """Prompt tokens that are not in the cache yet."""
         return len(self.prompt_ids) - self.cached
 
+    @property
+    def ends_after_next(self) -> bool:
+        """Whether the next token is the last that there is room for."""
+        return self._full(1)
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether its choices need all logits on the host, and not just the token that the decoder chose."""
+        return self.params.logprobs is not None or self.sampler.needs_logits
+
     def accept(self, logits: npt.NDArray[np.float32]) -> None:
         """Choose the next token from f32[vocab] `logits`; sets `finish_reason` if it is the last."""
         token = self.sampler.choose(logits)
         chances = self.sampler.logprobs(logits, token)
         if chances is not None:
             self.logprobs.append(chances)
+        self.accept_token(token)
+
+    def accept_token(self, token: int) -> None:
+        """Take a token that was chosen; sets `finish_reason` if it is the last."""
         self.output_ids.append(token)
         self.last_token = time.perf_counter()
         self.first_token = self.first_token or self.last_token
@@ -111,8 +125,8 @@ class Request:
         ids, prompt = list(self.output_ids), list(self.prompt_ids)
         return Completion(self.stream.text, ids, self.finish_reason, prompt, timings, logprobs)
 
-    def _full(self) -> bool:
-        """Whether the asked-for number of tokens, or the context, is reached."""
+    def _full(self, more: int = 0) -> bool:
+        """Whether the asked-for number of tokens, or the context, is reached once there are `more`."""
         limit = self.params.max_tokens
-        new = len(self.output_ids)
+        new = len(self.output_ids) + more
         return (limit is not None and new >= limit) or len(self.prompt_ids) + new >= self.context

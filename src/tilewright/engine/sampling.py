@@ -104,12 +104,20 @@ class Sampler:
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab: int) -> None:
         self.params = params
         self._random = np.random.default_rng(params.seed)
+        self.key = int(np.random.SeedSequence(params.seed).generate_state(1)[0]) >> 1  # for draws on other machines
         p = params
         self._penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1.0, 0.0, 0.0)
         if self._penalised:
             self._counts = np.zeros(vocab, np.int64)  # occurrences in the output
             self._seen = np.zeros(vocab, np.bool_)  # in prompt or output
             self._seen[list(prompt_ids)] = True
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether more than the likeliest token, or one drawn at a temperature, is asked for."""
+        p = self.params
+        filtered = p.top_k > 0 or p.top_p < 1 or p.min_p > 0
+        return self._penalised or (filtered and not p.greedy)
 
     def choose(self, logits: Logits) -> int:
         """The next token for f32[vocab] `logits`, which are left as they are."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,15 @@ import numpy.typing as npt
 from tilewright.errors import ContextError
 from tilewright.models.config import ModelConfig
 from tilewright.models.kv_cache import KVCache
-from tilewright.models.memory import aligned_empty, aligned_zeros
-from tilewright.models.plan import Array, Plan, Recorder, Workspace
+from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_of
+from tilewright.models.plan import Choice, Plan, Recorder, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
 from tilewright.runtime.modes import compile_seconds
 
 PREFILL_CHUNK = 512  # tokens of one prompt that pass through the layers together
 _SCORE_CHUNK = 128  # tokens whose logits are computed together when all are wanted
+Recorded = TypeVar("Recorded")
 _MAX_PLANS = PREFILL_CHUNK  # one for each length of a chunk: some 4 KB a launch, and a tenth of a millisecond to record
 
 
@@ -32,34 +33,42 @@ class Want(Enum):
 
     CACHE = "cache"  # only the keys and values: an inner chunk of a prompt
     LAST = "last"  # logits after the last token of each sequence
+    BEST = "best"  # those, and the likeliest token of each sequence, chosen where the model runs
+    DRAWN = "drawn"  # the same, of sequences some of which draw at a temperature
     HIDDEN = "hidden"  # the normalised hidden state of every token
 
 
 class Decoder:
-    """A model ready to run. `operators` is `tilewright.ops` unless a test gives its own."""
+    """A model ready to run, in the memory that its weights lie in. `operators` is `tilewright.ops` but for tests."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, operators: Any = None) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, operators: Any = None, memory: Memory = HOST) -> None:
         self.config = config
         self.weights = weights
+        self.memory = memory
         # Imported here: a model's files can be read without any kernel machinery.
         self._operators = import_module("tilewright.ops") if operators is None else operators
         self._dtype = weights.dtype.numpy
-        self._workspace = Workspace()
+        self._workspace = Workspace(memory)
         self._plans: OrderedDict[tuple[int, int, int, int, Want], Plan] = OrderedDict()
-        self._tables = rope_tables(config.rope, config.head_dim, 0)
+        self._tables = self._rope_tables(0)
         self.capture_seconds = 0.0
         """Seconds spent recording passes, without what was compiled for them."""
 
     @classmethod
-    def from_folder(cls, folder: str | Path, dtype: str = "auto", operators: Any = None) -> Decoder:
-        """The model in a Hugging Face folder; see `load_weights` for `dtype` and errors."""
-        config = ModelConfig.from_folder(folder)
-        return cls(config, load_weights(folder, config, dtype), operators)
+    def from_folder(
+        cls, folder: str | Path, dtype: str = "auto", operators: Any = None, device: str = "cpu"
+    ) -> Decoder:
+        """The model in a Hugging Face folder, on a device; see `load_weights` and `memory_of` for both and errors."""
+        config, memory = ModelConfig.from_folder(folder), memory_of(device)
+        return cls(config, load_weights(folder, config, dtype, memory), operators, memory)
 
     def new_cache(self, max_rows: int = 1, context: int | None = None) -> KVCache:
         """An empty cache for `max_rows` sequences of up to `context` tokens (the model's own context if None)."""
         c = self.config
-        return KVCache(c.layers, c.kv_heads, c.head_dim, self._dtype, limit=context or c.context, max_rows=max_rows)
+        limit = context or c.context
+        return KVCache(
+            c.layers, c.kv_heads, c.head_dim, self._dtype, limit=limit, max_rows=max_rows, memory=self.memory
+        )
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -69,15 +78,12 @@ class Decoder:
         Returns f32[vocab] logits after the last id, [ids, hidden] hidden states, or nothing, as `want` says. The
         result is a view that the next call overwrites.
         """
-        first = int(cache.lengths[row]) if row < cache.rows else 0
-        self.reserve(cache, row + 1, first + len(ids))
-        plan = self.plan(cache, row, 1, len(ids), want)
-        plan.ids[:] = ids
-        plan.positions[0] = np.arange(first, first + len(ids))
-        plan.lengths[0] = first + len(ids)
+        plan = self.ready(cache, row, ids, want)
         plan.run()
         cache.lengths[row] += len(ids)
-        return plan.output[0] if plan.output is not None and want is Want.LAST else plan.output
+        if plan.output is None or want is Want.HIDDEN:
+            return plan.output
+        return self.memory.read(plan.output)[0]
 
     def decode(self, cache: KVCache, ids: Sequence[int]) -> Array:
         """Append one id to each of the sequences in rows 0, 1, ...; returns their f32[len(ids), vocab] logits.
@@ -88,13 +94,22 @@ class Decoder:
         self.reserve(cache, batch, int(cache.lengths[:batch].max()) + 1)
         lengths = cache.lengths[:batch]
         plan = self.plan(cache, 0, batch, 1, Want.LAST)
-        plan.ids[:] = ids
-        plan.positions[:, 0] = lengths
+        self._fill(plan, ids, lengths[:, None], lengths + 1)
         lengths += 1
-        plan.lengths[:] = lengths
         plan.run()
-        assert plan.output is not None
-        return plan.output
+        return self.memory.read(plan.output)
+
+    def ready(self, cache: KVCache, row: int, ids: Sequence[int], want: Want) -> Plan:
+        """The pass that appends `ids` to the sequence in `row`, its inputs in place, but for how a token is chosen."""
+        first = int(cache.lengths[row]) if row < cache.rows else 0
+        self.reserve(cache, row + 1, first + len(ids))
+        plan = self.plan(cache, row, 1, len(ids), want)
+        self._fill(plan, ids, np.arange(first, first + len(ids))[None], [first + len(ids)])
+        return plan
+
+    def _fill(self, plan: Plan, ids: npt.ArrayLike, positions: npt.ArrayLike, lengths: npt.ArrayLike) -> None:
+        for array, values in ((plan.ids, ids), (plan.positions, positions), (plan.lengths, lengths)):
+            self.memory.put(array, values)
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
         """For each sequence of ids, f32[tokens, vocab]: the logits after every token.
@@ -117,18 +132,29 @@ class Decoder:
         for start in range(0, len(ids), _SCORE_CHUNK):
             part = ids[start : start + _SCORE_CHUNK]
             hidden = self.prefill(cache, 0, part, Want.HIDDEN)
-            self._operators.linear(hidden, self.weights.head, out=result[start : start + len(part)])
+            result[start : start + len(part)] = self._head(hidden)
         return result
+
+    def _head(self, hidden: Array) -> npt.NDArray[Any]:
+        """f32[tokens, vocab] logits of hidden states."""
+        run = Recorder(self._operators, self._workspace, self._dtype)
+        logits = self._bound(lambda: run.linear("logits", hidden, self.weights.head, dtype=np.float32))
+        self.memory.run(run.launches)
+        return self.memory.read(logits)
 
     def reserve(self, cache: KVCache, rows: int, tokens: int) -> None:
         """Room for `rows` sequences of `tokens` tokens in the cache and in the tables of cosines."""
         layout = cache.layout
         cache.reserve(rows, tokens)
         if cache.capacity > len(self._tables[0]):
-            self._tables = rope_tables(self.config.rope, self.config.head_dim, cache.capacity)
+            self._tables = self._rope_tables(cache.capacity)
             self._plans.clear()
         elif cache.layout != layout:
             self._forget(layout)
+
+    def _rope_tables(self, tokens: int) -> tuple[Array, Array]:
+        cos, sin = rope_tables(self.config.rope, self.config.head_dim, tokens)
+        return self.memory.sealed(self.memory.holding(cos)), self.memory.sealed(self.memory.holding(sin))
 
     # ---------------------------------------------------------------------------------------- recording
 
@@ -138,21 +164,35 @@ class Decoder:
         plan = self._plans.get(key)
         if plan is None:
             begun, compiling = time.perf_counter(), compile_seconds()
-            plan = self._plans[key] = self._record(cache, row, batch, tokens, want)
+            plan = self._plans[key] = self._bound(lambda: self._record(cache, row, batch, tokens, want))
             self.capture_seconds += time.perf_counter() - begun - (compile_seconds() - compiling)
             while len(self._plans) > _MAX_PLANS:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
         return plan
 
+    def _bound(self, record: Callable[[], Recorded]) -> Recorded:
+        """What `record` gives, with its launches bound; kernels are compiled side by side where that takes long."""
+        recording = self.memory.recording()
+        if recording is None:
+            return record()
+        with import_module("tilewright.ops").using(recording):
+            recorded = record()
+        recording.settle()
+        self.memory.wait()  # scratch memory of the launches is being cleared
+        return recorded
+
     def _record(self, cache: KVCache, row: int, batch: int, tokens: int, want: Want) -> Plan:
         """The decoder, from token ids to logits."""
         assert batch == 1 or tokens == 1, "prompts pass one by one, single tokens in batches"
         w, eps = self.weights, self.config.norm_eps
         run = Recorder(self._operators, self._workspace, self._dtype)
-        ids = aligned_zeros((batch * tokens,), np.int32)
-        positions, lengths = aligned_zeros((batch, tokens), np.int32), aligned_zeros((batch,), np.int32)
-        last_row = want is Want.LAST and tokens > 1  # then the last layer's work is for one token only
+        ids, positions, lengths = (
+            self.memory.zeros(shape, np.int32) for shape in ((batch * tokens,), (batch, tokens), (batch,))
+        )
+        last_row = (
+            want not in (Want.CACHE, Want.HIDDEN) and tokens > 1
+        )  # then the last layer's work is for one token only
 
         x = run.embedding("x0", ids, w.embedding)
         h = run.rmsnorm("h", x, w.layers[0].input_norm, eps)
@@ -162,7 +202,7 @@ class Decoder:
             qkv = run.linear("qkv", h, layer.qkv, layer.qkv_bias)
             q = run.rope_cache("q", qkv, self._tables, positions, kv, norms=(layer.q_norm, layer.k_norm), eps=eps)
             if final and want is Want.CACHE:
-                return Plan(ids, positions, lengths, None, tuple(run.launches))
+                return Plan(ids, positions, lengths, None, tuple(run.launches), self.memory)
             if final and last_row:
                 q, x = q[:, :, -1:], x[-1:]
             a = run.attention("a", q, kv, lengths, self.config.windows[i])
@@ -171,7 +211,19 @@ class Decoder:
             d = run.linear("o", _mlp(run, layer, h), layer.down, layer.down_bias)
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
-        return Plan(ids, positions, lengths, output, tuple(run.launches))
+        choice = None
+        if want in (Want.BEST, Want.DRAWN):
+            choice = self._choice(ids, positions, lengths) if tokens == 1 else self._choice()
+            run.sample(output, choice, want is Want.DRAWN)
+        return Plan(ids, positions, lengths, output, tuple(run.launches), self.memory, choice)
+
+    def _choice(self, *state: Array) -> Choice:
+        """Room for the choice of tokens; `state` are ids, positions and lengths of a pass that goes on from it."""
+        ids, positions, lengths = state or [self.memory.zeros((1,), np.int32) for _ in range(3)]
+        batch = len(ids)
+        temperatures, peaks = (self.memory.zeros((batch,), np.float32) for _ in range(2))
+        seeds = self.memory.zeros((batch,), np.int32)
+        return Choice(ids, positions.reshape(batch), lengths, temperatures, seeds, peaks)
 
     def _forget(self, layout: int) -> None:
         """Drop the plans of a cache's former memory, which they keep alive."""

@@ -7,15 +7,14 @@ conversations hold. Growing moves memory: `layout` then changes, and whoever bou
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.errors import ContextError
-from tilewright.models.memory import aligned_empty
+from tilewright.models.memory import HOST, Array, Memory
 
-CHUNK = 256  # tokens; capacity grows in multiples of it, by at least half
+CHUNK = HOST.grain  # tokens; capacity grows in multiples of it, by at least half
 _layouts = count()
 
 
@@ -27,16 +26,25 @@ class KVCache:
     """
 
     def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, dtype: npt.DTypeLike, *, limit: int, max_rows: int = 1
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: npt.DTypeLike,
+        *,
+        limit: int,
+        max_rows: int = 1,
+        memory: Memory = HOST,
     ) -> None:
         self.limit = limit
         self.max_rows = max_rows
         self.layout = next(_layouts)
         self.lengths: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self._memory = memory
         self._dtype = np.dtype(dtype)
         empty = (0, kv_heads, 0, head_dim)
-        self.keys: list[npt.NDArray[Any]] = [aligned_empty(empty, dtype) for _ in range(layers)]
-        self.values: list[npt.NDArray[Any]] = [aligned_empty(empty, dtype) for _ in range(layers)]
+        self.keys: list[Array] = [memory.empty(empty, dtype) for _ in range(layers)]
+        self.values: list[Array] = [memory.empty(empty, dtype) for _ in range(layers)]
 
     @property
     def rows(self) -> int:
@@ -63,7 +71,8 @@ class KVCache:
             return
         capacity = self.capacity
         if tokens > capacity:
-            capacity = min(self.limit, -(-max(tokens, capacity + capacity // 2) // CHUNK) * CHUNK)
+            grain = self._memory.grain
+            capacity = min(self.limit, -(-max(tokens, capacity + capacity // 2) // grain) * grain)
         rows = self.rows if rows <= self.rows else min(self.max_rows, max(rows, 2 * self.rows))
         for arrays in (self.keys, self.values):
             for layer, old in enumerate(arrays):  # one by one: never two whole caches at once
@@ -73,9 +82,9 @@ class KVCache:
 
     def move(self, source: int, target: int) -> None:
         """Copy row `source` over row `target` and empty `source`."""
-        length = self.lengths[source]
+        length = int(self.lengths[source])
         for array in (*self.keys, *self.values):
-            array[target, :, :length] = array[source, :, :length]
+            self._memory.copy(array[target, :, :length], array[source, :, :length])
         self.lengths[target] = length
         self.lengths[source] = 0
 
@@ -83,9 +92,9 @@ class KVCache:
         """Forget the tokens of a row."""
         self.lengths[row] = 0
 
-    def _grown(self, old: npt.NDArray[Any], rows: int, capacity: int) -> npt.NDArray[Any]:
+    def _grown(self, old: Array, rows: int, capacity: int) -> Array:
         """A larger array with the live tokens of `old` in place."""
-        new = aligned_empty((rows, old.shape[1], capacity, old.shape[3]), self._dtype)
-        for row, length in enumerate(self.lengths):
-            new[row, :, :length] = old[row, :, :length]
+        new = self._memory.empty((rows, old.shape[1], capacity, old.shape[3]), self._dtype)
+        for row, length in enumerate(self.lengths.tolist()):
+            self._memory.copy(new[row, :, :length], old[row, :, :length])
         return new

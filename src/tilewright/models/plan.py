@@ -7,18 +7,31 @@ contents of memory: token ids, positions, lengths, the cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.models.memory import aligned_empty
+from tilewright.models.memory import HOST, Array, Launch, Memory
 
-Array = npt.NDArray[Any]
-Launch = Callable[[], object]
-Out = TypeVar("Out", Array, tuple[Array, Array])
+
+@dataclass(frozen=True)
+class Choice:
+    """What the choice of the next tokens reads and writes; arrays of one element for each sequence.
+
+    tokens: i32, the chosen ones. places: i32, where the last token stands; one further after each pass, as are
+    lengths, i32. temperatures: f32, 0 for the likeliest token. seeds: i32. peaks: f32, the score of what was chosen:
+    not finite where the model's logits are not.
+    """
+
+    tokens: Array
+    places: Array
+    lengths: Array
+    temperatures: Array
+    seeds: Array
+    peaks: Array
 
 
 @dataclass(frozen=True)
@@ -30,27 +43,28 @@ class Plan:
     lengths: Array  # i32[batch]: tokens of each sequence, the new ones included
     output: Array | None  # f32[batch, vocab] logits, or [batch * tokens, hidden] hidden states, or nothing
     launches: tuple[Launch, ...]
+    memory: Memory = HOST
+    choice: Choice | None = None
 
     def run(self) -> None:
         """Execute every launch in order."""
-        for launch in self.launches:
-            launch()
+        self.memory.run(self.launches)
 
 
 class Workspace:
     """Activations by role, shared between plans: plans run one at a time and none reads another's leftovers."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory = HOST) -> None:
+        self._memory = memory
         self._flat: dict[str, Array] = {}
 
     def take(self, role: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of `shape` for `role`, in memory that grows to the largest ever asked for."""
-        element = np.dtype(dtype)
-        wanted = math.prod(shape) * element.itemsize
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
         flat = self._flat.get(role)
         if flat is None or flat.nbytes < wanted:
-            flat = self._flat[role] = aligned_empty((wanted,), np.uint8)
-        return flat[:wanted].view(element).reshape(shape)
+            flat = self._flat[role] = self._memory.empty((wanted,), np.int8)
+        return self._memory.reuse(flat, shape, dtype)
 
 
 class Recorder:
@@ -78,7 +92,8 @@ class Recorder:
     ) -> tuple[Array, Array]:
         """`(rmsnorm(x + residual), x + residual)`."""
         out = (self._take(roles[0], *x.shape), self._take(roles[1], *x.shape))
-        return self._bind("add_rmsnorm", out, x, residual, weight, eps)
+        self._bind("add_rmsnorm", out, x, residual, weight, eps)
+        return out
 
     def linear(self, role: str, x: Array, weight: Array, bias: Array | None = None, dtype: Any = None) -> Array:
         """`x weight^T + bias`, stored as `dtype` (the model's own if None)."""
@@ -111,7 +126,9 @@ class Recorder:
         batch, tokens = positions.shape
         kv_heads, head_dim = keys.shape[1], keys.shape[3]
         heads = qkv.shape[1] // head_dim - 2 * kv_heads
-        parts = np.split(qkv.reshape(batch, tokens, -1, head_dim), [heads, heads + kv_heads], axis=2)
+        split = qkv.reshape(batch, tokens, -1, head_dim)
+        ends = (0, heads, heads + kv_heads, heads + 2 * kv_heads)
+        parts = [split[:, :, start:end] for start, end in pairwise(ends)]
         out = self._take(role, batch, heads, tokens, head_dim)
         place = out.transpose(0, 2, 1, 3)
         self._bind(
@@ -126,10 +143,30 @@ class Recorder:
         self._bind("attention", out.transpose(0, 2, 1, 3), q, *cache, causal=True, window=window, lengths=lengths)
         return out.reshape(batch * tokens, heads * head_dim)
 
-    def _bind(self, name: str, out: Out, *operands: Any, **options: Any) -> Out:
+    def sample(self, logits: Array, choice: Choice, drawn: bool) -> None:
+        """The next token of each row of f32 `logits`, in two passes: over parts of the vocabulary, and over those.
+
+        `drawn`: at the temperatures of `choice`; else the likeliest.
+        """
+        rows, vocab = logits.shape
+        parts = _parts(vocab)
+        split = logits.reshape(rows, parts, vocab // parts)
+        scores, found = (
+            self._take(f"best_{n}", rows, parts, dtype=t) for n, t in (("score", np.float32), ("id", np.int32))
+        )
+        keys = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
+        self._bind("sample_parts", (scores, found), split, *keys)
+        self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)
+
+    def _bind(self, name: str, out: Any, *operands: Any, **options: Any) -> Any:
         """Record `name(*operands, **options)` into `out`. The launch keeps all these arrays alive."""
         self.launches.append(getattr(self._operators, name).bind(*operands, **options, out=out))
         return out
 
     def _take(self, role: str, *shape: int, dtype: Any = None) -> Array:
         return self._workspace.take(role, shape, dtype or self._dtype)
+
+
+def _parts(vocab: int) -> int:
+    """Into how many equal parts a vocabulary is split to be looked through: near 256, as far as it divides."""
+    return max((n for n in range(1, 385) if vocab % n == 0), key=lambda n: -abs(math.log(n / 256)))

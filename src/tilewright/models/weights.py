@@ -18,10 +18,9 @@ from tilewright.errors import DTypeError, WeightsError
 from tilewright.language.dtypes import DType, bf16, f16, f32, f64
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.models.config import ModelConfig
-from tilewright.models.memory import aligned_empty
+from tilewright.models.memory import HOST, Array, Memory, aligned_empty
 from tilewright.models.safetensors import Checkpoint
 
-Array = npt.NDArray[Any]
 COMPUTE_DTYPES = (f32, bf16, f16)
 _HARMLESS = ("rotary_emb.inv_freq",)  # old checkpoints store what rope_tables computes
 
@@ -64,15 +63,18 @@ class Weights:
         return sum(a.nbytes for a in arrays)
 
 
-def load_weights(folder: str | Path, config: ModelConfig, dtype: str | DType = "auto") -> Weights:
-    """The weights in `folder`, as `config` describes them.
+def load_weights(
+    folder: str | Path, config: ModelConfig, dtype: str | DType = "auto", memory: Memory = HOST
+) -> Weights:
+    """The weights in `folder`, as `config` describes them, in `memory`.
 
     `dtype` is "bf16", "f16", "f32", or "auto" for the dtype of the embedding in the file (f64 becomes f32). Raises
     WeightsError where a file is damaged or missing, or a tensor is missing, surplus, or of another shape than the
     configuration wants; DTypeError for a dtype that kernels do not compute in.
     """
     checkpoint = Checkpoint(folder)
-    reader = _Reader(checkpoint, compute_dtype(checkpoint, dtype))
+    found = compute_dtype(checkpoint, dtype)
+    reader = RemoteReader(checkpoint, found, memory) if memory.remote else _Reader(checkpoint, found)
     embedding = reader.take("model.embed_tokens.weight", (config.vocab, config.hidden))
     weights = Weights(
         dtype=reader.dtype,
@@ -195,3 +197,35 @@ class _Reader:
                 f"{self.checkpoint.folder}: tensor {name} has dtype {info.dtype}; weights must be f64, f32, f16 or bf16"
             )
         self.taken.add(name)
+
+
+class RemoteReader(_Reader):
+    """As its base, for weights that lie elsewhere: each tensor goes there from the file that is mapped."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: DType, memory: Memory) -> None:
+        super().__init__(checkpoint, dtype)
+        self._memory = memory
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The tensor, in a new array."""
+        return self.stack([(name, shape)])
+
+    def stack(self, parts: Sequence[tuple[str, tuple[int, ...]]]) -> Array:
+        """The tensors one under the other, in one new array."""
+        for name, shape in parts:
+            self._check(name, shape)
+        out = self._memory.empty((sum(shape[0] for _, shape in parts), *parts[0][1][1:]), self.dtype.numpy)
+        first = 0
+        for name, shape in parts:
+            self._memory.put(out[first : first + shape[0]], self._values(name, shape))
+            first += shape[0]
+        return self._memory.sealed(out)
+
+    def _values(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """The tensor as it lies in its file, or a converted copy."""
+        source = self.checkpoint.tensor(name)
+        if source.dtype == self.dtype.numpy and source.flags.aligned:
+            return source
+        copy = aligned_empty(shape, self.dtype.numpy)
+        self.checkpoint.copy_into(name, copy)
+        return copy

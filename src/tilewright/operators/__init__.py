@@ -10,6 +10,7 @@ from tilewright.operators.matmul import batched_matmul, gate_up, matmul
 from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm, rmsnorm_backward, rmsnorm_weight_backward
 from tilewright.operators.operator import Exact, Operator, operator
 from tilewright.operators.rope import paged_rope_cache, rope, rope_cache
+from tilewright.operators.sample import sample_join, sample_parts
 from tilewright.operators.scale_add import scale_add
 from tilewright.operators.softmax import softmax, softmax_backward
 
@@ -18,6 +19,7 @@ OPERATORS: dict[str, Operator] = {
     for op in (
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
         rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
+        sample_parts, sample_join,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
     )
 }  # fmt: skip
@@ -43,6 +45,8 @@ __all__ = [
     "rmsnorm_weight_backward",
     "rope",
     "rope_cache",
+    "sample_join",
+    "sample_parts",
     "scale_add",
     "silu",
     "softmax",

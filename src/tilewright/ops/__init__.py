@@ -21,6 +21,7 @@ from tilewright.ops.rows import (
     softmax_backward,
     topk,
 )
+from tilewright.ops.sampling import sample_join, sample_parts
 
 __all__ = [
     "Launch",
@@ -39,6 +40,8 @@ __all__ = [
     "rmsnorm_backward",
     "rope",
     "rope_cache",
+    "sample_join",
+    "sample_parts",
     "scale_add",
     "silu",
     "softmax",

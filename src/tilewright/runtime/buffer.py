@@ -40,7 +40,9 @@ class Buffer:
 
     @staticmethod
     def of(x: Any) -> Buffer:
-        """The buffer under a NumPy array (ml_dtypes included) or a torch tensor; a Buffer is returned as it is.
+        """The buffer under a NumPy array (ml_dtypes included), a torch tensor or an array of Tilewright's on a GPU.
+
+        A Buffer is returned as it is.
 
         Raises ArgumentError for anything else, for memory that strides in elements cannot describe, and for
         devices other than cpu and cuda; DTypeError for an element type that Tilewright does not know.
@@ -51,6 +53,9 @@ class Buffer:
             return _of_numpy(x)
         if is_torch(x):
             return _of_torch(x)
+        own = getattr(x, "tilewright_buffer", None)
+        if type(own) is Buffer:
+            return own
         raise ArgumentError(f"expected a NumPy array or a torch tensor, got {type(x).__name__}; convert it first")
 
     # ------------------------------------------------------------------------------------------- facts

@@ -42,9 +42,7 @@ def bind(
     Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.
     Operands on a GPU run there; ArgumentError where they lie on several devices.
     """
-    dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
-    program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
-    sizes = _sizes(program.kernel, buffers)
+    program, sizes = described(operator, buffers, options)
     if any(b.device != "cpu" for b in buffers.values()):
         from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
 
@@ -54,6 +52,15 @@ def bind(
     slot = _slot(Origin(program, best, operator, tuple(sorted(options.items()))), sizes, settings)
     launch = _dispatched(slot, layouts, buffers, scalars, sizes, settings.numerics)
     return launch if settings.debug < 2 else debug.timed(launch, buffers, sizes)
+
+
+def described(
+    operator: Any, buffers: Mapping[str, Buffer], options: Mapping[str, object]
+) -> tuple[Program, dict[str, int]]:
+    """The traced program of a call, and the size of each of its dims."""
+    dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
+    program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
+    return program, _sizes(program.kernel, buffers)
 
 
 # ------------------------------------------------------------------------------------------ kernels
@@ -356,5 +363,6 @@ os.register_at_fork(after_in_child=_after_fork)
 
 __all__ = [
     "MOST_KERNELS", "TABLE", "Dispatched", "Kernel", "Launch", "Layouts", "Origin", "Program",
-    "bind", "compiled", "facts_of", "forget_chosen", "kernels", "layout_of", "machine", "requested", "whole_dims",
+    "bind", "compiled", "described", "facts_of", "forget_chosen", "kernels", "layout_of", "machine", "requested",
+    "whole_dims",
 ]  # fmt: skip

@@ -94,7 +94,7 @@ def _unit(r: Resources) -> Iterator[str]:
     if any(r.design.get(f"atom.{d.name}") != "wgmma" for d in r.product.dots):
         yield "atom: some products go to the matrix unit and some do not; give it all"
     if r.design.get("pdl"):
-        yield "pdl=True: kernels do not overlap here yet; drop it"
+        yield "pdl=True: every kernel that can overlaps the one before it; drop it"
 
 
 def _sizes(r: Resources) -> Iterator[str]:

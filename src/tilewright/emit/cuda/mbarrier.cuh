@@ -77,8 +77,4 @@ __device__ inline void fewer_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
-// Programmatic dependent launch: the next kernel may start; the results of the last one are needed.
-__device__ inline void let_next_start() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-__device__ inline void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 }  // namespace tw

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from tilewright.build.cuda_kernel import CudaBinary, build_cuda
+from tilewright.build.cuda_kernel import CudaBinary, build_cuda, build_many
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
@@ -20,6 +21,7 @@ from tilewright.errors import (
     IllegalDesign,
     LaunchError,
     MachineError,
+    TilewrightError,
 )  # fmt: skip
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
@@ -33,6 +35,7 @@ from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program
 
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int, tuple[str, ...]], GpuKernel] = {}
 _chosen: dict[tuple[Any, ...], GpuKernel | None] = {}
+_requests: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int, tuple[str, ...]], Request] = {}
 _by_request: dict[tuple[Request, int], GpuKernel] = {}
 _compiling = threading.Lock()
 
@@ -46,7 +49,7 @@ def bind(
     with driver.inside(device):  # a thread of the caller's may have no context yet
         kernel = chosen_for(program, layouts, sizes, device)
         if kernel is None:
-            fixed = _fixed(program, sizes)
+            fixed = fixed_of(program, sizes)
             known = dict(program.significant(dict(sizes))) | {d: sizes[d] for d in fixed}
             kernel = kernel_for(program, layouts, tuple(known.items()), device, fixed)
         return kernel.bind(buffers, scalars, sizes)
@@ -67,18 +70,26 @@ def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], dev
 
 
 def _from_the_book(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
-    known = machine(device)
-    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
-    if record is None:
+    request = booked(program, layouts, sizes, device)
+    if request is None:
         return None
     with _compiling:
         try:
-            return loaded(requested(program, layouts, sizes, known, record.design, tuple(sizes)), device)
+            return loaded(request, device)
         except (IllegalDesign, CompileError, LaunchError) as error:
             warnings.warn(
                 f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3
             )
             return None
+
+
+def booked(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> Request | None:
+    """What has to be built for the design that the book holds for these very sizes; None where it has none."""
+    known = machine(device)
+    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
+    if record is None:
+        return None
+    return requested(program, layouts, sizes, known, record.design, tuple(sizes))
 
 
 def forget_chosen() -> None:
@@ -91,7 +102,7 @@ MOST_LENGTHS = 32
 _lengths: dict[Program, set[tuple[int, ...]]] = {}
 
 
-def _fixed(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
+def fixed_of(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
     """Dims whose sizes become a part of the kernel: how long rows are, unless a program meets too many lengths."""
     dims = _fixed_dims(program)
     known, now = _lengths.setdefault(program, set()), tuple(sizes[d] for d in dims)
@@ -115,9 +126,31 @@ def kernel_for(
         with _compiling:
             found = _kernels.get(key)
             if found is None:
-                request = requested(program, layouts, dict(sizes), machine(device), fixed=fixed)
-                found = _kernels[key] = loaded(request, device)
+                found = _kernels[key] = loaded(request_for(program, layouts, sizes, device, fixed), device)
     return found
+
+
+def request_for(
+    program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int, fixed: tuple[str, ...] = ()
+) -> Request:
+    """What has to be built for these sizes on a device; `fixed` dims are a part of the kernel, see `requested`."""
+    key = (program, layouts, sizes, device, fixed)
+    found = _requests.get(key)
+    if found is None:
+        found = _requests[key] = requested(program, layouts, dict(sizes), machine(device), fixed=fixed)
+    return found
+
+
+def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
+    """The kernels of requests, what has to be compiled side by side; raises the first error there is."""
+    with _compiling:
+        missing = [r for r in dict.fromkeys(requests) if (r, device) not in _by_request]
+        known = machine(device)
+        for request, binary in zip(missing, build_many(missing, known, len(os.sched_getaffinity(0))), strict=True):
+            if isinstance(binary, TilewrightError):
+                raise binary
+            _by_request[request, device] = _loaded(request, binary, known, device)
+        return [_by_request[r, device] for r in requests]
 
 
 def requested(
@@ -177,13 +210,17 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
 
 __all__ = [
     "bind",
+    "booked",
     "chosen_for",
     "device_of",
     "facts_of",
+    "fixed_of",
     "forget_chosen",
     "kernel_for",
     "layout_on_gpu",
+    "load_many",
     "loaded",
     "machine",
+    "request_for",
     "requested",
 ]

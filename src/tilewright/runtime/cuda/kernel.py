@@ -21,7 +21,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.memory import device_memory
 from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
-from tilewright.runtime.form import current_stream
+from tilewright.runtime.cuda.streams import stream_of
 from tilewright.runtime.record import Part, launch_words
 
 _WIDEST = 128
@@ -98,11 +98,11 @@ class GpuKernel:
 class GpuLaunch:
     """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds.
 
-    It runs on torch's current stream of its device. Pointers in `words` may be exchanged for others of the same
+    It runs on the stream in use (`streams.stream_of`). Pointers in `words` may be exchanged for others of the same
     alignment: tensor maps follow them.
     """
 
-    __slots__ = ("_call", "_lock", "_mapped", "_scratch", "_stream", "_words", "kernel", "operands", "words")
+    __slots__ = ("_call", "_lock", "_mapped", "_scratch", "_words", "kernel", "operands", "words")
 
     def __init__(
         self, kernel: GpuKernel, call: driver.Call, words: Words, scratch: list[Any], operands: Mapping[str, Buffer]
@@ -116,7 +116,6 @@ class GpuLaunch:
             [n, words.tensor(m.tensor), int(self.words[words.tensor(m.tensor)])] for n, m in enumerate(maps)
         ]
         self._lock = threading.Lock()
-        self._stream = current_stream()
 
     @property
     def program(self) -> ir.Kernel:
@@ -152,7 +151,7 @@ class GpuLaunch:
         places = [(first + 8 * word, n, offset) for word, n, offset in sources]
         maps = [(start + MAP_BYTES * n, first + 8 * word, last) for n, word, last in self._mapped]
         again = call.again
-        entry = call.addresses(self._stream(self.kernel.function.device))
+        entry = call.addresses(stream_of(self.kernel.function.device))
         words = launch_words(entry, driver.address(driver.mover()), again, places, maps)
         return [(words, (self, call, again))]
 
@@ -164,7 +163,7 @@ class GpuLaunch:
                 if pointer != entry[2]:
                     driver.move_map(self._call.argument, entry[0], pointer)
                     entry[2] = pointer
-            self._call(self._stream(self.kernel.function.device))
+            self._call(stream_of(self.kernel.function.device))
 
 
 _maps: dict[tuple[Any, ...], bytes] = {}
@@ -200,13 +199,17 @@ def _byte_stride(buffer: Buffer, dim: int, width: int) -> int:
 
 
 def layout_on_gpu(buffer: Buffer) -> TensorLayout:
-    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides."""
+    """Unit strides are part of a kernel, others are passed; `align` (a power of two) divides pointer and strides.
+
+    What cannot be written to is constant: torch's tensors never are.
+    """
     unit = next((d for d in reversed(range(len(buffer.shape))) if buffer.strides[d] == 1), None)
     step = buffer.pointer | _WIDEST
     for d, (size, stride) in enumerate(zip(buffer.shape, buffer.strides, strict=True)):
         if size > 1 and d != unit:
             step |= abs(stride) * buffer.dtype.bytes
-    return TensorLayout(tuple(1 if d == unit else None for d in range(len(buffer.shape))), step & -step)
+    strides = tuple(1 if d == unit else None for d in range(len(buffer.shape)))
+    return TensorLayout(strides, step & -step, not buffer.writable)
 
 
 def _scalar_bits(p: ir.Param, value: float | int) -> int:

@@ -1,21 +1,63 @@
-"""Memory on a GPU that launches own, from torch's allocator."""
+"""Memory on a GPU: what launches own, from torch's allocator where torch is in use, and from the driver."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from tilewright.errors import LaunchError
+from tilewright.errors import LaunchError, OutOfDeviceMemory
+from tilewright.runtime.cuda import driver
+
+
+class Allocation:
+    """Bytes on a device, from the driver; given back when nothing holds them any longer."""
+
+    __slots__ = ("bytes", "device", "pointer")
+
+    def __init__(self, size: int, device: int) -> None:
+        """At least `size` bytes, aligned to 256; OutOfDeviceMemory where there is no room."""
+        self.pointer, self.device, self.bytes = 0, device, max(size, 1)
+        cu = driver.driver()
+        with driver.inside(device):
+            status, pointer = cu.cuMemAlloc(self.bytes)
+        if status == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise OutOfDeviceMemory(
+                f"GPU {device} has {free_bytes(device) / 2**20:.0f} MiB left and {self.bytes / 2**20:.0f} MiB more are "
+                "needed; end other programs on it, or take a smaller model, max_context or max_batch"
+            )
+        self.pointer = int(driver.checked((status, pointer), f"allocating {self.bytes} bytes on GPU {device}"))
+
+    def data_ptr(self) -> int:
+        """The address of the first byte."""
+        return self.pointer
+
+    def __del__(self) -> None:
+        if self.pointer and not sys.is_finalizing():
+            with driver.inside(self.device):
+                driver.driver().cuMemFree(self.pointer)
+
+
+def free_bytes(device: int) -> int:
+    """Bytes that are free on a device now."""
+    with driver.inside(device):
+        free, _ = driver.checked(driver.driver().cuMemGetInfo(), f"asking GPU {device} for its free memory")
+    return int(free)
 
 
 def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
-    """A tensor of at least `size` bytes on a device; LaunchError where there is no room."""
-    import torch
+    """At least `size` bytes on a device, as something with a `data_ptr()`; LaunchError where there is no room."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        make = torch.zeros if zeroed else torch.empty
+        try:
+            return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
+        except torch.OutOfMemoryError:
+            raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
+    made = Allocation(size, device)
+    if zeroed:
+        with driver.inside(device):
+            driver.checked(driver.driver().cuMemsetD8(made.pointer, 0, made.bytes), "clearing scratch memory")
+    return made
 
-    make = torch.zeros if zeroed else torch.empty
-    try:
-        return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
-    except torch.OutOfMemoryError:
-        raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
 
-
-__all__ = ["device_memory"]
+__all__ = ["Allocation", "device_memory", "free_bytes"]

@@ -1,0 +1,153 @@
+"""A whole model on a GPU as users of transformers run it: eagerly, and compiled with a static cache and CUDA graphs.
+
+The weights are drawn once, by torch on the GPU, and both they and Tilewright read the same memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tilewright.bench.checkpoint import SPREAD, Shape
+from tilewright.language.dtypes import bf16
+from tilewright.models.config import ModelConfig
+from tilewright.models.weights import Weights, layer_weights
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda.arrays import DeviceArray
+
+ROOM = 1024
+"""Tokens that a static cache holds."""
+
+
+def drawn_model(shape: Shape, seed: int = 0) -> Any:
+    """transformers' model of a shape on the GPU, in bf16, with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    options = {k: v for k, v in shape.config().items() if k not in ("architectures", "model_type", "torch_dtype")}
+    generator = torch.Generator("cuda").manual_seed(seed)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            model = LlamaForCausalLM(LlamaConfig(**options)).eval()
+    finally:
+        torch.set_default_dtype(before)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.normal_(1.0 if "norm" in name else 0.0, SPREAD, generator=generator)
+    return model
+
+
+class SharedWeights:
+    """A reader of weights (see `models.weights.Reader`) that lie in a model of transformers."""
+
+    def __init__(self, model: Any) -> None:
+        self._tensors = dict(model.state_dict())
+
+    def take(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
+        """The tensor `name`, where it lies."""
+        return _seen(self._tensors[name], shape)
+
+    def stack(self, parts: list[tuple[str, tuple[int, ...]]]) -> DeviceArray:
+        """Tensors below one another, copied to one."""
+        rows = sum(shape[0] for _, shape in parts)
+        return _seen(torch.cat([self._tensors[name] for name, _ in parts]), (rows, *parts[0][1][1:]))
+
+
+def _seen(tensor: Any, shape: tuple[int, ...]) -> DeviceArray:
+    assert tuple(tensor.shape) == shape
+    return DeviceArray(replace(Buffer.of(tensor.contiguous()), owner=tensor, writable=False))
+
+
+def shared_weights(model: Any, config: ModelConfig) -> Weights:
+    """The weights of a model of transformers for Tilewright's decoder; queries, keys and values are copied to one."""
+    reader = SharedWeights(model)
+    embedding = reader.take("model.embed_tokens.weight", (config.vocab, config.hidden))
+    layers = tuple(layer_weights(reader, config, i) for i in range(config.layers))
+    head = embedding if config.tied_embeddings else reader.take("lm_head.weight", (config.vocab, config.hidden))
+    norm = reader.take("model.norm.weight", (config.hidden,))
+    torch.cuda.synchronize()
+    return Weights(bf16, embedding, layers, norm, head)
+
+
+class Eager:
+    """Greedy decoding with transformers as it comes, as lean as its interface allows."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._cache: Any = None
+        self._token: Any = None
+
+    def prefill(self, prompts: list[list[int]]) -> None:
+        """Read new prompts of one length and choose the first token of each."""
+        self._cache = self._new_cache()
+        self._token = self._forward(torch.tensor(prompts, device="cuda"))
+        torch.cuda.synchronize()
+
+    def steps(self, count: int) -> None:
+        """Choose so many more tokens for each prompt."""
+        for _ in range(count):
+            self._token = self._forward(self._token)
+        torch.cuda.synchronize()
+
+    def logits(self, ids: list[int]) -> Any:
+        """f32[vocab] logits after a prompt."""
+        with torch.inference_mode():
+            return self._model(torch.tensor([ids], device="cuda"), logits_to_keep=1).logits[0, -1].float().cpu().numpy()
+
+    def _new_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._model.config)
+
+    def _forward(self, ids: Any) -> Any:
+        with torch.inference_mode():
+            output = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            return output.logits[:, -1].argmax(dim=-1, keepdim=True)
+
+
+class Compiled(Eager):
+    """The same, with a static cache and the step compiled: torch.compile(mode="reduce-overhead") makes CUDA graphs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._places: Any = None
+        self._named = "cache_position" in inspect.signature(model.forward).parameters
+        self._compiled = torch.compile(self._one, mode="reduce-overhead", dynamic=False)
+
+    def prefill(self, prompts: list[list[int]]) -> None:
+        """Read new prompts, eagerly; the memory of the cache stays where it is."""
+        if self._cache is None:
+            self._cache = self._new_cache()
+        self._cache.reset()
+        ids = torch.tensor(prompts, device="cuda")
+        with torch.inference_mode():
+            self._token = self._one(ids, torch.arange(ids.shape[1], device="cuda"))
+            self._places = torch.full((1,), ids.shape[1], device="cuda", dtype=torch.int64)
+        torch.cuda.synchronize()
+
+    def _new_cache(self) -> Any:
+        from transformers import StaticCache
+
+        return StaticCache(config=self._model.config, max_cache_len=ROOM)
+
+    def _forward(self, ids: Any) -> Any:
+        with torch.inference_mode():
+            torch.compiler.cudagraph_mark_step_begin()
+            token = self._compiled(ids, self._places).clone()
+            self._places += 1
+            return token
+
+    def _one(self, ids: Any, places: Any) -> Any:
+        named = {"cache_position": places} if self._named else {}
+        positions = places[None].expand(ids.shape[0], -1)
+        output = self._model(
+            ids, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1, **named
+        )
+        return output.logits[:, -1].argmax(dim=-1, keepdim=True)
+
+
+__all__ = ["ROOM", "Compiled", "Eager", "SharedWeights", "drawn_model", "shared_weights"]

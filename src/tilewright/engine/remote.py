@@ -1,0 +1,174 @@
+"""Decoding where the model runs: tokens are chosen there and fed back there, and the host reads them one step later.
+
+While a step's tokens travel to the host, the next step is queued already, on the guess that the same requests go on.
+Where the guess is wrong (one ended, another came), that step is thrown away and run again with whom there is: it wrote
+keys and values that the same tokens at the same places write again, and what a request draws depends on nothing but its
+seed and the place, so that neither shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.engine.request import Request
+from tilewright.errors import ModelError
+from tilewright.models.decoder import Decoder, Want
+from tilewright.models.kv_cache import KVCache
+from tilewright.models.memory import Launch, Letter, Mailbox
+from tilewright.models.plan import Plan
+
+Values = npt.NDArray[Any]
+
+
+@dataclass
+class _Pass:
+    """A recorded pass for a batch of some size, ready to be queued again and again."""
+
+    plan: Plan
+    launch: Launch
+    mailbox: Mailbox
+
+
+@dataclass
+class _Flight:
+    """A step that was queued: for whom, after how many tokens of each, and its tokens on their way."""
+
+    requests: tuple[Request, ...]
+    lengths: tuple[int, ...]
+    letter: Letter
+    done: _Pass
+
+
+class RemoteSteps:
+    """Steps of a decoder whose memory the host does not see."""
+
+    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
+        self._decoder, self._cache = decoder, cache
+        self._passes: dict[tuple[int, int, Want], _Pass] = {}
+        self._flight: _Flight | None = None
+        self.thrown_away = 0  # steps that were run for nothing
+
+    def prefill(self, request: Request, ids: Sequence[int], completes: bool) -> None:
+        """Append `ids` to the request's row; with the last of its prompt it gets its first token."""
+        self._drop()
+        decoder = self._decoder
+        if not completes:
+            decoder.prefill(self._cache, request.row, ids, Want.CACHE)
+            return
+        plan = decoder.ready(self._cache, request.row, ids, _want([request]))
+        assert plan.choice is not None
+        place = int(self._cache.lengths[request.row]) + len(ids) - 1
+        self._choose(plan, [request], [place], 1)
+        decoder.memory.put(plan.choice.places, [place])
+        plan.run()
+        self._cache.lengths[request.row] += len(ids)
+        tokens, peaks = (decoder.memory.read(x) for x in (plan.choice.tokens, plan.choice.peaks))
+        self._accept([request], tokens, peaks, plan)
+
+    def decode(self, requests: Sequence[Request]) -> None:
+        """One more token for each of `requests`, which hold rows 0, 1, ..."""
+        flight = self._flight
+        lengths = tuple(self._cache.lengths[: len(requests)].tolist())
+        if flight is None or flight.requests != tuple(requests) or flight.lengths != lengths:
+            self._drop()
+            flight = self._begin(requests, lengths)
+        self._flight = self._go_on(flight) if self._may_go_on(requests) else None
+        self._cache.lengths[: len(requests)] += 1
+        tokens, peaks = flight.letter.read()
+        self._accept(requests, tokens, peaks, flight.done.plan)
+
+    # ------------------------------------------------------------------------------------------ steps
+    def _begin(self, requests: Sequence[Request], lengths: tuple[int, ...]) -> _Flight:
+        """A step from what the host knows: last tokens, lengths, how each request chooses."""
+        decoder, cache, batch = self._decoder, self._cache, bucket(len(requests), self._cache.max_rows)
+        decoder.reserve(cache, batch, max(lengths) + 1)
+        done = self._pass(batch, _want(requests))
+        ids = np.zeros(batch, np.int32)
+        ids[: len(requests)] = [r.output_ids[-1] for r in requests]
+        # Rows beyond the batch write behind what they hold, and look at one key: nobody reads the outcome.
+        places = cache.lengths[:batch]
+        seen = np.where(np.arange(batch) < len(requests), places + 1, 1)
+        for array, values in ((done.plan.ids, ids), (done.plan.positions, places[:, None]), (done.plan.lengths, seen)):
+            decoder.memory.put(array, values)
+        self._choose(done.plan, requests, places, batch)
+        return self._queued(done, tuple(requests), lengths)
+
+    def _go_on(self, flight: _Flight) -> _Flight:
+        """The step after one that is under way: all that it needs is there already."""
+        return self._queued(flight.done, flight.requests, tuple(n + 1 for n in flight.lengths))
+
+    def _queued(self, done: _Pass, requests: tuple[Request, ...], lengths: tuple[int, ...]) -> _Flight:
+        done.launch()
+        return _Flight(requests, lengths, done.mailbox.post(), done)
+
+    def _may_go_on(self, requests: Sequence[Request]) -> bool:
+        """Whether the next step can be queued before this one's tokens are known, and may well be wanted."""
+        rows = len(requests)
+        if any(r.needs_logits or r.ends_after_next for r in requests):
+            return False
+        return int(self._cache.lengths[:rows].max()) + 2 <= self._cache.capacity
+
+    def _pass(self, batch: int, want: Want) -> _Pass:
+        """The pass for a batch, captured when it is first wanted, and again when the cache has moved."""
+        key = (self._cache.layout, batch, want)
+        if key not in self._passes:
+            self._passes = {k: p for k, p in self._passes.items() if k[0] == self._cache.layout}
+            decoder = self._decoder
+            plan = decoder.plan(self._cache, 0, batch, 1, want)
+            assert plan.choice is not None
+            mailbox = decoder.memory.mailbox([plan.choice.tokens, plan.choice.peaks])
+            self._passes[key] = _Pass(plan, decoder.memory.replayed(plan.launches), mailbox)
+        return self._passes[key]
+
+    def _choose(
+        self, plan: Plan, requests: Sequence[Request], places: Sequence[int] | npt.NDArray[np.int32], batch: int
+    ) -> None:
+        """How each request chooses, for the pass to read; rows of none are greedy."""
+        assert plan.choice is not None
+        temperatures, seeds = np.zeros(batch, np.float32), np.zeros(batch, np.int32)
+        for n, request in enumerate(requests):
+            temperatures[n], seeds[n] = request.params.temperature, request.sampler.key
+        self._decoder.memory.put(plan.choice.temperatures, temperatures)
+        self._decoder.memory.put(plan.choice.seeds, seeds)
+
+    def _drop(self) -> None:
+        """Forget a step that was queued on a wrong guess."""
+        if self._flight is not None:
+            self._flight.letter.read()  # its slot is free again
+            self._flight = None
+            self.thrown_away += 1
+
+    # ---------------------------------------------------------------------------------------- outcomes
+    def _accept(self, requests: Sequence[Request], tokens: Values, peaks: Values, plan: Plan) -> None:
+        """Give each request its token, or the logits where it has to look at them itself."""
+        rows = None
+        if any(r.needs_logits for r in requests):
+            assert plan.output is not None
+            rows = self._decoder.memory.read(plan.output)
+        for n, request in enumerate(requests):
+            if request.needs_logits:
+                assert rows is not None
+                request.accept(rows[n])
+            elif not math.isfinite(peaks[n]):
+                raise ModelError(f"the model gave logit {peaks[n]} for token {tokens[n]}; its weights are damaged")
+            else:
+                request.accept_token(int(tokens[n]))
+
+
+def _want(requests: Sequence[Request]) -> Want:
+    """Whether any of these requests draws its tokens."""
+    return Want.BEST if all(r.params.greedy for r in requests) else Want.DRAWN
+
+
+def bucket(batch: int, most: int) -> int:
+    """The size of the pass that serves `batch` sequences: the next power of two, at most `most`."""
+    return min(1 << (batch - 1).bit_length(), most)
+
+
+__all__ = ["RemoteSteps", "bucket"]

@@ -1,0 +1,76 @@
+"""Launches recorded for a GPU: bound together once all are known, so that their kernels are compiled side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilewright.build.kernel_cache import Request
+from tilewright.design.gpu.product import product
+from tilewright.knobs import knobs
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda import dispatch, driver
+from tilewright.runtime.cuda.kernel import layout_on_gpu
+from tilewright.runtime.dispatch import Program, described
+
+
+@dataclass(eq=False)
+class Later:
+    """A launch that can be called once its recording is settled."""
+
+    program: Program
+    buffers: Mapping[str, Buffer]
+    scalars: Mapping[str, float | int]
+    sizes: dict[str, int]
+    request: Request
+    launch: Any = None
+
+    def __call__(self) -> None:
+        self.launch()
+
+
+class Recording:
+    """What takes the place of the kernels (a backend of `tilewright.ops`) while a pass is recorded."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self.launches: list[Later] = []
+
+    def __call__(
+        self, operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int],
+        options: Mapping[str, object],
+    ) -> Later:  # fmt: skip
+        """Note a launch; ArgumentError where its operands lie on several devices."""
+        program, sizes = described(operator, buffers, options)
+        dispatch.device_of(program.kernel.name, buffers)
+        layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
+        request = dispatch.booked(program, layouts, sizes, self._device)
+        if request is None:
+            fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
+            known = tuple((d, sizes[d] if d in fixed else n) for d, n in program.significant(sizes))
+            request = dispatch.request_for(program, layouts, known, self._device, fixed)
+        noted = Later(program, buffers, scalars, sizes, request)
+        self.launches.append(noted)
+        return noted
+
+    def settle(self) -> None:
+        """Compile what no cache knows, in threads, and bind every launch."""
+        kernels = dispatch.load_many([n.request for n in self.launches], self._device)
+        with driver.inside(self._device):
+            for noted, kernel in zip(self.launches, kernels, strict=True):
+                noted.launch = kernel.bind(noted.buffers, noted.scalars, noted.sizes)
+
+
+def architecture(program: Program) -> tuple[str, ...]:
+    """Dims of a program that a model fixes once and for all: how many its products sum, and for how many columns.
+
+    A kernel that knows them may split a sum where SMs would idle; under pinned numerics none does.
+    """
+    if knobs().numerics == "pinned":
+        return ()
+    found = product(program.kernel)
+    return () if isinstance(found, str) else (found.k.over, found.n.over)
+
+
+__all__ = ["Later", "Recording", "architecture"]

@@ -1,0 +1,156 @@
+"""Models on a GPU: logits against transformers, tokens fed back on the device, one request alone or among others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+
+from model_folders import MODELS, make_model  # noqa: E402
+
+import tilewright as tw  # noqa: E402
+from tilewright.errors import ArgumentError, MachineError, OutOfDeviceMemory  # noqa: E402
+from tilewright.models.decoder import Decoder  # noqa: E402
+from tilewright.models.memory import memory_of  # noqa: E402
+
+PROMPT = [5, 17, 200, 3, 99, 42, 8, 8, 250, 31, 77, 1, 64, 128, 254, 19, 23]
+PROMPTS = [PROMPT, PROMPT[3:9], PROMPT[::-1], PROMPT[:1], PROMPT * 5]
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def model(request, tmp_path_factory):
+    """(folder, transformers' model) in f32."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, make_model(request.param, folder)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder of a Llama in bf16."""
+    folder = tmp_path_factory.mktemp("small")
+    make_model("llama-rope3", folder, "bfloat16")
+    return folder
+
+
+def logits_of(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].to(torch.float64).numpy()
+
+
+def rms(x):
+    return float(np.sqrt(np.mean(x * x)))
+
+
+def tokens(llm, prompts, **params):
+    made = [
+        tw.SamplingParams(**{"temperature": 0, "max_tokens": 24, "ignore_eos": True, "seed": n, **params})
+        for n in range(len(prompts))
+    ]
+    return [c.token_ids for c in llm.generate(prompts, made)]
+
+
+def test_logits_equal_transformers(model):
+    folder, theirs = model
+    wanted = logits_of(theirs, PROMPT)
+    found = Decoder.from_folder(folder, device="cuda").logits([PROMPT])[0]
+    assert np.max(np.abs(found - wanted)) <= 1e-4 * np.max(np.abs(wanted))
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_half_precision_no_further_than_twice_transformers(name, half, tmp_path):
+    theirs = make_model(name, tmp_path, half)
+    rough = logits_of(theirs, PROMPT)
+    exact = logits_of(theirs.to(torch.float64), PROMPT)
+    found = Decoder.from_folder(tmp_path, device="cuda").logits([PROMPT])[0]
+    assert rms(found - exact) <= 2 * rms(rough - exact)
+    assert np.max(np.abs(found - exact)) <= 2 * np.max(np.abs(rough - exact))
+
+
+def test_greedy_tokens_equal_transformers(model):
+    folder, theirs = model
+    with torch.no_grad():
+        ids = torch.tensor([PROMPT])
+        wanted = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False, eos_token_id=-1
+        )[0, len(PROMPT) :].tolist()
+    llm = tw.LLM(folder, device="cuda", max_batch=1)
+    assert tokens(llm, [PROMPT], max_tokens=32)[0] == wanted
+
+
+def test_two_runs_give_the_same_bits(small):
+    first, second = (Decoder.from_folder(small, device="cuda").logits([PROMPT * 3])[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+    runs = [tokens(tw.LLM(small, device="cuda"), PROMPTS, temperature=0.8) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["llama-rope3", "mistral-window", "qwen3"])
+def test_alone_or_in_a_batch_the_same_tokens(name, temperature, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    make_model(name, tmp_path, "bfloat16")
+    llm = tw.LLM(tmp_path, device="cuda", max_batch=4)
+    together = tokens(llm, PROMPTS, temperature=temperature)
+    alone = []
+    for n, prompt in enumerate(PROMPTS):
+        params = tw.SamplingParams(temperature=temperature, max_tokens=24, ignore_eos=True, seed=n)
+        alone.append(llm.generate([prompt], params)[0].token_ids)
+    assert together == alone
+
+
+def test_what_needs_logits_is_chosen_on_the_host(small):
+    llm = tw.LLM(small, device="cuda", max_batch=4)
+    greedy = tokens(llm, [PROMPT])[0]
+    params = tw.SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=2)
+    found = llm.generate([PROMPT], params)[0]
+    assert found.token_ids == greedy
+    assert all(max(p, key=p.get) == token for p, token in zip(found.logprobs, greedy, strict=True))
+    filtered = tokens(llm, [PROMPT], temperature=0.7, top_k=1)[0]
+    assert filtered == greedy
+
+
+def test_draws_follow_the_distribution(small):
+    memory = memory_of("cuda")
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((64, 16, 2)).astype(np.float32)
+    logits[:] = logits[:1]
+    counts = np.zeros(32)
+    arrays = [memory.holding(logits), memory.holding(np.full(64, 0.7, np.float32))]
+    scores, parts = memory.empty((64, 16), np.float32), memory.empty((64, 16), np.int32)
+    chosen, peaks = memory.empty((64,), np.int32), memory.empty((64,), np.float32)
+    lengths = memory.zeros((64,), np.int32)
+    for place in range(64):
+        seeds, places = memory.holding(np.arange(64, dtype=np.int32)), memory.holding(np.full(64, place, np.int32))
+        first = tw.ops.sample_parts.bind(*arrays, seeds, places, out=(scores, parts))
+        second = tw.ops.sample_join.bind(scores, parts, out=(chosen, peaks, places, lengths))
+        memory.run([first, second])
+        counts += np.bincount(memory.read(chosen), minlength=32)
+    assert memory.read(lengths).tolist() == [64] * 64
+    weights = np.exp(logits[0].reshape(-1).astype(np.float64) / 0.7)
+    expected = weights / weights.sum() * counts.sum()
+    assert ((counts - expected) ** 2 / expected).sum() < 61.1  # chi-squared, 31 degrees of freedom, one in a thousand
+
+
+def test_devices_that_are_not_there():
+    with pytest.raises(MachineError, match="there is no GPU 99"):
+        memory_of("cuda:99")
+    with pytest.raises(ArgumentError, match="device is 'tpu'; choose cpu, cuda, or cuda:N"):
+        memory_of("tpu")
+
+
+def test_operands_on_the_host_and_on_the_gpu(small):
+    x = memory_of("cuda").zeros((4, 64), np.float32)
+    with pytest.raises(ArgumentError, match="move one of them"):
+        tw.ops.linear(x, np.zeros((8, 64), np.float32), out=x[:, :8])
+
+
+def test_too_little_memory():
+    with pytest.raises(OutOfDeviceMemory, match="MiB left"):
+        memory_of("cuda").empty((1 << 44,), np.float32)

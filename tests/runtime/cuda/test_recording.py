@@ -1,0 +1,107 @@
+"""Passes recorded for a GPU: what each launch needs is known, compiled once, and bound when it is settled."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from tilewright import ops
+from tilewright.build import nvrtc
+from tilewright.errors import ArgumentError
+from tilewright.language.dtypes import bf16, f32
+from tilewright.machines.machine import Machine
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda import dispatch, driver
+from tilewright.runtime.cuda.arrays import DeviceArray
+from tilewright.runtime.cuda.recording import Recording
+
+needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """An H200 that is described, and not there."""
+    monkeypatch.setattr(dispatch, "machine", lambda _: Machine.named("h200"))
+    monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
+    monkeypatch.setattr(dispatch, "_requests", {})
+    monkeypatch.setattr(dispatch, "_by_request", {})
+
+
+def array(*shape, kind=bf16, at=1 << 20, writable=True, device="cuda:0"):
+    strides = tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
+    return DeviceArray(Buffer(at, shape, strides, kind, device, writable=writable))
+
+
+def recorded(*calls):
+    recording = Recording(0)
+    with ops.using(recording):
+        for call in calls:
+            call()
+    return recording.launches
+
+
+def linear(m, n, k, place=0):
+    x, w = array(m, k), array(n, k, at=1 << 24, writable=False)
+    return lambda: ops.linear.bind(x, w, out=array(m, n, at=(1 << 30) + place))
+
+
+def test_what_a_model_fixes_is_a_part_of_the_kernel(device):
+    (one,) = recorded(linear(1, 3072, 320))
+    assert dict(one.request.sizes) == {"K": 320, "N": 3072}
+    assert dict(one.request.layouts)["b"].constant
+    assert not dict(one.request.layouts)["a"].constant
+
+
+def test_sums_are_split_where_multiprocessors_would_idle_unless_bits_are_pinned(device, monkeypatch):
+    (free,) = recorded(linear(1, 2048, 8192))
+    assert free.request.design.number("split.k") > 1
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    (pinned,) = recorded(linear(1, 2048, 8192))
+    assert not dict(pinned.request.design.prefixed("split"))
+    assert pinned.request.sizes == ()
+
+
+def test_layers_share_their_kernels(device):
+    launches = recorded(*(linear(1, 2048, 2048, n << 20) for n in range(5)), linear(1, 4096, 2048))
+    assert len({n.request for n in launches}) == 2
+
+
+def test_operands_on_two_devices(device):
+    x, w = array(4, 64), array(8, 64, device="cuda:1")
+    with pytest.raises(ArgumentError, match="w of shape \\[8, 64\\] is on cuda:1, x on cuda:0; move one of them"):
+        recorded(lambda: ops.linear.bind(x, w, out=array(4, 8)))
+
+
+@needs_nvrtc
+def test_kernels_are_compiled_once_and_bound_to_all(device, monkeypatch):
+    loaded, bound = [], []
+
+    class Kernel:
+        def __init__(self, request):
+            self.request = request
+
+        def bind(self, buffers, scalars, sizes):
+            bound.append((self.request, buffers["c"].pointer))
+            return lambda: None
+
+    def load(request, binary, known, device):
+        loaded.append(binary.report.registers)
+        return Kernel(request)
+
+    monkeypatch.setattr(dispatch, "_loaded", load)
+    recording = Recording(0)
+    with ops.using(recording):
+        launches = [linear(1, 256, 128, n << 20)() for n in range(3)]
+    recording.settle()
+    for launch in launches:
+        launch()
+    assert len(loaded) == 1 and loaded[0] > 0
+    assert [pointer for _, pointer in bound] == [(1 << 30) + (n << 20) for n in range(3)]
+
+
+def test_other_types_have_kernels_of_their_own(device):
+    x, w = array(1, 128, kind=f32), array(256, 128, kind=f32, at=1 << 24)
+    launches = recorded(linear(1, 256, 128), lambda: ops.linear.bind(x, w, out=array(1, 256, kind=f32, at=1 << 30)))
+    assert launches[0].request != launches[1].request
