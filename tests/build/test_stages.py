@@ -10,7 +10,7 @@ from tilewright.build.kernel_cache import Request, build, disk_cache, key_of, ta
 from tilewright.build.stages import STAGES, Stages
 from tilewright.errors import ArgumentError, CompileError, ParseError, VerifyError
 from tilewright.language.parser import parse
-from tilewright.runtime import dispatch
+from tilewright.runtime import dispatch, launch
 from tilewright.runtime.buffer import Buffer
 
 
@@ -24,7 +24,7 @@ def run(request: Request) -> np.ndarray:
     """alpha a + b with alpha 2, a = 1, b = 10, by a kernel built anew."""
     binary = build(request, dispatch.machine())
     kernel = dispatch.Kernel(
-        "scale_add", request.kernel, request.design, binary, (), dispatch._PROTOTYPE(binary.address)
+        "scale_add", request.kernel, request.design, binary, (), launch.PROTOTYPE(binary.address)
     )
     arrays = {"a": np.full((4, 32), 1, "f"), "b": np.full((4, 32), 10, "f"), "c": np.full((4, 32), np.nan, "f")}
     kernel.bind({n: Buffer.of(x) for n, x in arrays.items()}, {"alpha": 2.0}, {"M": 4, "D": 32})()
