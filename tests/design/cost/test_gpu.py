@@ -10,7 +10,7 @@ import pytest
 from programs import facts, traced
 
 from tilewright.design.cost import estimate
-from tilewright.design.cost.gpu import issue_cycles, joined, powered, usable
+from tilewright.design.cost.gpu import estimate_gpu, issue_cycles, joined, powered, usable
 from tilewright.design.cost.gpu_memory import bank_passes, branch_divergence, coalescing, divergence, sectors
 from tilewright.design.cost.gpu_rates import GpuRates, rates_of
 from tilewright.design.cost.occupancy import BY_CAPABILITY, blocks_per_sm, limits_of
@@ -210,12 +210,16 @@ def test_packing_is_a_kernel_for_each_operand():
     """Its blocks copy a row each, wait for what they load and store, and take turns: five of 256 threads on an SM."""
     machine = with_ceilings(next_launch_s=1e-6, latency_s=2e-6, drain_s=3e-6)
 
-    def packs(**sizes: int) -> float:
-        return estimate(MATMUL, PLAIN.with_(pack__a="row"), facts(MATMUL, machine, **sizes)).value("packs")
+    rows = Design.of({"tile.c": 4096, "tile.r": 1, "warps": 8})
+
+    def packs(copies: Design | None = rows, **sizes: int) -> float:
+        known = facts(MATMUL, machine, **sizes)
+        return estimate_gpu(MATMUL, PLAIN.with_(pack__a="row"), known, copies=copies).value("packs")
 
     moved = 2 * 2 * 660 * 1024 / 4.26e12
     assert packs(M=660, N=128, K=1024) == pytest.approx(1e-6 + 5e-6 + moved, rel=0.01)
     assert packs(M=6600, N=128, K=64) == pytest.approx(1e-6 + 10 * 5e-6, rel=0.01)
+    assert packs(None, M=660, N=128, K=1024) >= 1e-6 + 5e-6 + moved  # the default design of the copy
 
 
 def test_blocks_of_a_split_sum_lie_in_one_cluster_and_the_last_ones_wait():

@@ -52,10 +52,13 @@ def issue_cycles(tiles: tuple[int, int, int], flops_per_cycle: float, itemsize: 
     return max(math_cycles, read)
 
 
-def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
+def estimate_gpu(
+    kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None, copies: Design | None = None
+) -> Estimate:
     """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2. MachineError for missing limits.
 
     `usage` is what the compiled kernel takes: blocks on an SM are then known, not guessed, and spills cost time.
+    `copies` is the design of the programs that pack operands, where it is not the default one.
     """
     program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
@@ -66,7 +69,7 @@ def estimate_gpu(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage |
     use = _use(products, design, facts, atom, usage)
     moved = float(bytes_of(kernel, facts.sizes))
     overlapping = _overlapping(products, use, moved, facts.machine, atom)
-    alone = _alone(program, products, design, facts, use)
+    alone = (*_alone(program, products, design, facts, use), Term("packs", _packs(program, design, facts, copies), "s"))
     if usage is not None and usage.spills:
         alone = (*alone, Term("spills", _spilled(usage, products[0].steps * use.rounds, rates), "s"))
     peak = facts.machine.cores * flops_per_cycle(facts.machine, atom) * rates.clock
@@ -144,7 +147,7 @@ def _alone(
     behind, results = _after(program, first, design, facts, use)
     return (
         Term("fill", use.fill, "s"), Term("epilogue", behind, "s"), Term("results", results, "s"),
-        Term("join", _join(products, design, rates), "s"), Term("packs", _packs(program, design, facts), "s"),
+        Term("join", _join(products, design, rates), "s"),
     )  # fmt: skip
 
 
@@ -222,7 +225,7 @@ def _row_bytes(program: Program, facts: Facts, tensor: str) -> int:
     return p.dtype.bytes * (facts.sizes.get(last, 1) if isinstance(last, str) else last)
 
 
-def _packs(program: Program, design: Design, facts: Facts) -> float:
+def _packs(program: Program, design: Design, facts: Facts, copies: Design | None) -> float:
     """Copies of operands that come first: each is a kernel, by the model of its own program."""
     rates, seconds = rates_of(facts.machine), 0.0
     for name, _ in design.prefixed("pack"):
@@ -230,7 +233,7 @@ def _packs(program: Program, design: Design, facts: Facts) -> float:
         extents = [facts.sizes.get(d, 1) if isinstance(d, str) else d for d in param.dims or ()]
         copy, made = _copy(len(extents), param.dtype.name, facts.machine)
         known = replace(made[1], sizes=dict(zip("BRC"[-len(extents) :], extents, strict=True)))
-        found = estimate_nests(program_of(copy), made[0], known)
+        found = estimate_nests(program_of(copy), copies or made[0], known)
         seconds += found.seconds - found.value("launch") + rates.next_launch_s
     return seconds
 
