@@ -23,9 +23,7 @@ def request_(monkeypatch, tmp_path) -> Request:
 def run(request: Request) -> np.ndarray:
     """alpha a + b with alpha 2, a = 1, b = 10, by a kernel built anew."""
     binary = build(request, dispatch.machine())
-    kernel = dispatch.Kernel(
-        "scale_add", request.kernel, request.design, binary, (), launch.PROTOTYPE(binary.address)
-    )
+    kernel = dispatch.Kernel("scale_add", request.kernel, request.design, binary, (), launch.PROTOTYPE(binary.address))
     arrays = {"a": np.full((4, 32), 1, "f"), "b": np.full((4, 32), 10, "f"), "c": np.full((4, 32), np.nan, "f")}
     kernel.bind({n: Buffer.of(x) for n, x in arrays.items()}, {"alpha": 2.0}, {"M": 4, "D": 32})()
     return arrays["c"]
