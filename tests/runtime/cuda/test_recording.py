@@ -10,7 +10,7 @@ import pytest
 from tilewright import ops
 from tilewright.build import nvrtc
 from tilewright.errors import ArgumentError
-from tilewright.language.dtypes import bf16, f32
+from tilewright.language.dtypes import bf16, f32, i32
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver
@@ -61,6 +61,20 @@ def test_sums_are_split_where_multiprocessors_would_idle_unless_bits_are_pinned(
     (pinned,) = recorded(linear(1, 2048, 8192))
     assert not dict(pinned.request.design.prefixed("split"))
     assert pinned.request.sizes == ()
+
+
+def attend(batch, room):
+    q, k, v = array(batch, 8, 1, 64), array(batch, 2, room, 64), array(batch, 2, room, 64, at=1 << 28)
+    lengths = array(batch, kind=i32)
+    return lambda: ops.attention.bind(q, k, v, causal=True, lengths=lengths, out=array(batch, 8, 1, 64, at=1 << 30))
+
+
+def test_pinned_designs_do_not_depend_on_who_else_is_there(device, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    products = recorded(*(linear(m, 3072, 2048) for m in (1, 2, 5, 8, 16)))
+    assert len({n.request.design for n in products}) == 1
+    attentions = recorded(*(attend(b, room) for b in (1, 4, 16) for room in (1024, 2048, 8192)))
+    assert len({n.request.design for n in attentions}) == 1
 
 
 def test_layers_share_their_kernels(device):

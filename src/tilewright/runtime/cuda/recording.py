@@ -9,6 +9,7 @@ from typing import Any
 from tilewright.build.kernel_cache import Request
 from tilewright.design.gpu.product import product
 from tilewright.knobs import knobs
+from tilewright.language import structure
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver
 from tilewright.runtime.cuda.kernel import layout_on_gpu
@@ -45,10 +46,11 @@ class Recording:
         program, sizes = described(operator, buffers, options)
         dispatch.device_of(program.kernel.name, buffers)
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-        request = dispatch.booked(program, layouts, sizes, self._device)
+        request = None if pinned() else dispatch.booked(program, layouts, sizes, self._device)
         if request is None:
             fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
-            known = tuple((d, sizes[d] if d in fixed else n) for d, n in program.significant(sizes))
+            told = {**dict(program.significant(sizes)), **(pinned_sizes(program) if pinned() else {})}
+            known = tuple((d, sizes[d] if d in fixed else n) for d, n in told.items())
             request = dispatch.request_for(program, layouts, known, self._device, fixed)
         noted = Later(program, buffers, scalars, sizes, request)
         self.launches.append(noted)
@@ -67,10 +69,31 @@ def architecture(program: Program) -> tuple[str, ...]:
 
     A kernel that knows them may split a sum where SMs would idle; under pinned numerics none does.
     """
-    if knobs().numerics == "pinned":
+    if pinned():
         return ()
     found = product(program.kernel)
     return () if isinstance(found, str) else (found.k.over, found.n.over)
+
+
+def pinned() -> bool:
+    """Whether a request must get the same bits whatever runs beside it."""
+    return knobs().numerics == "pinned"
+
+
+def pinned_sizes(program: Program) -> dict[str, int]:
+    """Sizes to choose designs by under pinned numerics: what depends on other requests looks the same to all.
+
+    How many sequences there are, how many rows a product has, and how much room there is for keys decide how sums are
+    dealt out, and so in which order they are added; each gets one value here, whatever it is.
+    """
+    found, axes = product(program.kernel), structure.axes(program.kernel).values()
+    if not isinstance(found, str):
+        return {found.m.over: _ROWS}
+    alone = {a.over: 1 for a in axes if a.each and a.over in program.kernel.dims}
+    return {**alone, **{a.over: _KEYS for a in axes if a.stop is not None and a.over in program.kernel.dims}}
+
+
+_ROWS, _KEYS = 64, 4096
 
 
 __all__ = ["Later", "Recording", "architecture"]
