@@ -64,7 +64,7 @@ def even_columns(p: Product, facts: Facts, rows: int) -> list[int]:
     found: dict[int, None] = {}
     for share in (1.0, 0.5, 2.0, 4.0):  # parts of a sum, over tiles of an SM
         columns = math.ceil(p.size(p.n, facts) * down * share / facts.machine.cores / 8) * 8
-        if 16 <= columns <= min(256, 64 * 256 // rows) // len(p.dots):
+        if 16 <= columns <= 256 // len(p.dots):
             found[columns] = None
     return list(found)
 
