@@ -167,7 +167,7 @@ def test_few_rows_go_straight_to_registers_by_default(name, machine):
             design = default_design(kernel, known)
             assert legal(kernel, design, known) == []
             assert is_straight(design)
-            assert {a for _, a in design.prefixed("atom")} == {"fma" if m <= 4 else "mma"}
+            assert {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
 
 
 def test_sums_of_unknown_length_pass_through_shared_memory_by_default():

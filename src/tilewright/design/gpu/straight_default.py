@@ -8,7 +8,7 @@ from tilewright.design.gpu.product import Product
 from tilewright.design.gpu.straight import UNITS, legal_straight, straight
 from tilewright.language import ir
 
-_BY_FMA, _BY_MMA = 4, 8
+_BY_FMA, _BY_MMA = 2, 8
 """Rows up to which each is best on an H200 (note 0019); more rows pass through shared memory."""
 
 _WARPS, _THREADS = 8, 1024
@@ -22,7 +22,7 @@ def default_straight(kernel: ir.Kernel, p: Product, facts: Facts) -> Design | No
         return None
     for atom in ("fma", "mma") if m <= _BY_FMA else ("mma",):
         lanes = UNITS[atom][2] * 16 // p.itemsize
-        chunks = max(1, (2 if m > 2 and atom == "fma" else 4) // sum(o.axis == p.n.name for o in p.operands))
+        chunks = max(1, 4 // sum(o.axis == p.n.name for o in p.operands))
         steps = -(-k // (lanes * chunks))
         along = next(w for w in (4, 2, 1) if steps % w == 0) if atom == "fma" else _part(steps)
         found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks, atom)
