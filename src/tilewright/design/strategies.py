@@ -212,14 +212,23 @@ def _ranked(candidates: Sequence[Candidate], belief: Belief) -> list[Candidate]:
 
 
 def _varied(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best by the model's word, where each further design of one style must be better by some percent."""
+    """The best by the model's word, where each further design of one style must be better by some percent.
+
+    So must one that the model cannot tell from a design that is chosen already: a change that it does not see.
+    """
     chosen: list[Candidate] = []
     used: Counter[object] = Counter()
+    alike: Counter[float] = Counter()
     left = list(candidates)
+
+    def worth(c: Candidate) -> float:
+        return c.predicted * (1.0 + 0.05 * used[style(c.design)]) * (1.0 + 0.1 * alike[c.predicted])
+
     while left and len(chosen) < count:
-        best = min(left, key=lambda c: (c.predicted * (1.0 + 0.05 * used[style(c.design)]), canonical(c.design)))
+        best = min(left, key=lambda c: (worth(c), canonical(c.design)))
         left.remove(best)
         used[style(best.design)] += 1
+        alike[best.predicted] += 1
         chosen.append(best)
     return chosen
 

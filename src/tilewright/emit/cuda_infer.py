@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_fragments import direct_dots, fragment_layouts
 from tilewright.emit.cuda_layouts import AccCols, AccRows, Dist, Layouts, Spread, Wish, spread
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
@@ -15,6 +16,8 @@ def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping
     axes = {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
     if any(isinstance(s, ir.Copy) for s in ir.walk(kernel.body)):
         return _of_panels(kernel, axes, threads)
+    if direct_dots(kernel):
+        return fragment_layouts(kernel, axes, sizes, threads)
     runs = _runs(kernel, layouts)
     wishes = {}
     for name in _value_axes(kernel):

@@ -78,7 +78,76 @@ class AccCols:
         return f"tw::AccCols<{self.warps}, {self.columns}, {self.fragments}>"
 
 
-Dist = Spread | AccRows | AccCols
+@dataclass(frozen=True)
+class OperandRows:
+    """Rows of a second operand of mma that comes straight from memory: `columns` warps, `fragments` of 8 rows each.
+
+    `warps` neighbouring warps each are dealt along the sum.
+    """
+
+    warps: int
+    columns: int
+    fragments: int
+    run = 1
+    bits = 3
+
+    @property
+    def points(self) -> int:
+        """Positions that all threads hold together."""
+        return 8 * self.columns * self.fragments
+
+    @property
+    def cpp(self) -> str:
+        """The type in the tile library."""
+        return f"tw::OperandRows<{self.warps}, {self.columns}, {self.fragments}>"
+
+
+@dataclass(frozen=True)
+class WarpRows:
+    """Rows that every lane of a warp has: `rows` for each of `columns` warps (each `warps` neighbouring ones)."""
+
+    warps: int
+    columns: int
+    rows: int
+    run = 1
+    bits = 0
+
+    @property
+    def points(self) -> int:
+        """Positions that all threads hold together."""
+        return self.columns * self.rows
+
+    @property
+    def cpp(self) -> str:
+        """The type in the tile library."""
+        return f"tw::WarpRows<{self.warps}, {self.columns}, {self.rows}>"
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Positions of a sum in one warp: `groups` of `run` neighbours a lane, 2^`lane_bits` lanes side by side."""
+
+    groups: int
+    run: int
+    lane_bits: int
+
+    @property
+    def points(self) -> int:
+        """Positions that all lanes hold together."""
+        return (self.groups * self.run) << self.lane_bits
+
+    @property
+    def bits(self) -> int:
+        """More than 0: several lanes have parts of each sum. What the four lanes of mma have, it adds up itself."""
+        return self.lane_bits if self.lane_bits == 5 else 0
+
+    @property
+    def cpp(self) -> str:
+        """The type in the tile library."""
+        return f"tw::Chunks<{self.groups}, {self.run}, {self.lane_bits}>"
+
+
+Dist = Spread | AccRows | AccCols | OperandRows | WarpRows | Chunks
 
 
 @dataclass(frozen=True)
@@ -115,7 +184,7 @@ def _kind(dist: Dist) -> int:
             return 0
         case AccCols():
             return 1
-        case Spread(run=run):
+        case Spread(run=run) | OperandRows(run=run) | WarpRows(run=run) | Chunks(run=run):
             return 0 if run == 1 else 1
 
 
@@ -162,4 +231,7 @@ def _meetings(kernel: ir.Kernel) -> dict[str, set[str]]:
     return meets
 
 
-__all__ = ["AccCols", "AccRows", "Dist", "Layouts", "Spread", "Wish", "axis_name", "spread"]
+__all__ = [
+    "AccCols", "AccRows", "Chunks", "Dist", "Layouts", "OperandRows", "Spread", "WarpRows", "Wish", "axis_name",
+    "spread",
+]  # fmt: skip

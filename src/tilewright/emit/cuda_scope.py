@@ -72,6 +72,17 @@ class Scope:
         now = self.ranges[name]
         self.ranges[name] = replace(now, size=None, stop=now.high)
 
+    def enter_part(self, axis: ir.Axis, at: str) -> Range:
+        """The part of a dim that begins at `at`, of those of equal length, and the last one shorter."""
+        parent, step = self.ranges[axis.over], axis.step or 1
+        whole = parent.size is not None and parent.size % step == 0
+        stop = f"{at} + {step}" if whole else f"min({at} + {step}, {parent.stop})"
+        grain = math.gcd(parent.size or parent.grain, step)
+        self.ranges[axis.name] = Range(
+            at, stop, step if whole else None, _power(grain), math.gcd(parent.align, step), step=step, high=parent.stop
+        )
+        return self.ranges[axis.name]
+
     def _bound(self, bound: str | int, scalar: Mapping[str, str] | None) -> str:
         if isinstance(bound, int):
             return str(bound)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tilewright.emit import cuda_abi
 from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_fragments import Fragments, direct_dots
 from tilewright.emit.cuda_infer import infer, registers
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_ring import Rings, shared_bytes
@@ -41,6 +42,7 @@ class _Program:
         self.words = cuda_abi.Words(kernel)
         self.out = Text()
         self.axes = infer(kernel, layouts, sizes, self.threads)
+        self.fragments = Fragments(kernel, layouts, sizes) if direct_dots(kernel) else None
         nests = [s for s in kernel.body if isinstance(s, ir.Loop)]
         if len(nests) != 1:
             raise IllegalDesign(f"{kernel.name} has {len(nests)} loops over the grid; write one kernel for each")
@@ -50,7 +52,8 @@ class _Program:
         """Source and launch."""
         self._head()
         resident = ir.number(self.kernel.notes, "resident", 1)
-        bounds = f"{self.threads}, {resident}" if resident > 1 else str(self.threads)
+        # With a number of blocks the assembler spends the registers that they leave on loads in flight.
+        bounds = f"{self.threads}, {resident}" if resident > 1 or self.fragments is not None else str(self.threads)
         signature = (
             f'extern "C" __global__ void __launch_bounds__({bounds}) '
             f"{cname(self.kernel.name)}(const __grid_constant__ Args args)"
@@ -74,7 +77,10 @@ class _Program:
         self.out.line(f"// {head(self.nest)}")
         dots = any(isinstance(s, ir.Copy) for s in ir.walk(self.kernel.body))
         grouped = ir.note(self.nest.notes, "order") == "grouped"
-        more = (("copy", dots), ("mma", dots), ("grid", grouped), ("blocks", self.blocks > 1), ("approx", self.short))
+        more = (
+            ("copy", dots), ("mma", dots), ("fragments", self.fragments is not None), ("grid", grouped),
+            ("blocks", self.blocks > 1), ("approx", self.short),
+        )  # fmt: skip
         for name in (*_HEADERS, *(name for name, wanted in more if wanted)):
             self.out.line(f'#include "tw/{name}.cuh"')
         self.out.line("")
@@ -87,12 +93,13 @@ class _Program:
 
     def _body(self) -> None:
         self.out.line("tw::let_next_start();")
-        self.out.line("tw::wait_for_last();")
+        if self.fragments is None or not self.fragments.early:
+            self.out.line("tw::wait_for_last();")
         places = self._arguments()
         rings = Rings(self.kernel, places)
         held = registers(self.kernel)
         values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=held, blocks=self.blocks)
-        values.short = self.short
+        values.short, values.fragments = self.short, self.fragments
         rings.declare(values)
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
@@ -138,6 +145,8 @@ class _Program:
         for axis in self.nest.axes:
             if axis.name in self.axes.of:
                 self.out.line(values.part(axis.name))
+        if self.fragments is not None:
+            self.fragments.declare(values)
         values.emit(self.nest.body)
 
     def _items(self) -> str:
@@ -151,7 +160,9 @@ class _Program:
         places = {}
         for p in self.kernel.params:
             if p.dims is not None:
-                places[p.name] = self._tensor(p, p.name not in written)
+                early = self.fragments.early if self.fragments is not None else frozenset()
+                # Loads of what is only read may be moved ahead of a wait in their midst; others keep their places.
+                places[p.name] = self._tensor(p, p.name not in written and not (early and p.name not in early))
             elif p.name in read:
                 self._scalar(p)
         for dim in self.kernel.dims:
@@ -212,6 +223,9 @@ class _Program:
             rest, axes = f"{rest} / ({counts[0]} * {counts[1]})", axes[:-2]
         for n, axis in reversed(list(enumerate(axes))):
             count = self._tiles(axis, *bounds[axis.name])
+            if count == "1":
+                self._enter(axis, "0", *bounds[axis.name])
+                continue
             self._enter(axis, f"{rest} % {count}" if n else rest, *bounds[axis.name])
             rest = f"{rest} / {count}"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tilewright.emit.cuda_layouts import AccRows, Layouts, axis_name
+from tilewright.emit.cuda_fragments import Fragments
+from tilewright.emit.cuda_layouts import AccRows, Chunks, Layouts, axis_name
 from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
@@ -75,6 +76,7 @@ class Values:
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
     blocks: int = 1  # of a cluster, which share the loops that are bound to it
     short: bool = False  # whether all results are rounded to 16 bits
+    fragments: Fragments | None = None  # operands of dots that go straight to registers
     _mutable: frozenset[str] = frozenset()
     _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _parts: dict[str, Accumulation] = field(default_factory=dict)  # reductions that are added thread by thread
@@ -94,6 +96,9 @@ class Values:
             match stmt:
                 case ir.Let(name, type_) if name in self.staged:
                     self.types[name] = type_
+                case ir.Let(name, type_) if self.fragments is not None and name in self.fragments.operands:
+                    self.types[name] = type_
+                    self.fragments.load(self, stmt)
                 case ir.Let(name) if name in self._parts:
                     self._accumulate(stmt, self._parts[name])
                 case ir.Let(name) if name in sums:
@@ -214,6 +219,9 @@ class Values:
         return isinstance(dot.expr, ir.Dot) and self._bits(dot.expr.axis) > 0
 
     def _products(self, dot: ir.Dot, into: str) -> None:
+        if self.fragments is not None and dot.a in self.fragments.operands:
+            self.fragments.multiply(self, dot, into)
+            return
         if dot.a in self.staged:
             self._panels(dot, into)
             return
@@ -257,7 +265,9 @@ class Values:
         return self._bits(sums.axis) > 0 or self._shared
 
     def _joined(self, axis: str, op: str, name: str) -> None:
-        if self._bits(axis):
+        if self.fragments is not None and isinstance(self.layouts.of[axis], Chunks):
+            self.fragments.join(self, axis, name)
+        elif self._bits(axis):
             self.out.line(f"tw::join<axis::{axis_name(axis)}>({op}, {name}, {self.team});")
         if self._shared:
             self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, meeting, turn);")
@@ -312,6 +322,11 @@ class Values:
         once = "if (rank == 0) " if self.blocks > 1 and not self._shared else ""
         self.out.line(f"{once}tw::store<{most}, {cache}>({', '.join([_sum(at), value, self.team, *terms])});")
 
+    def address(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+        """C++ of the point where a tile with these axes begins, and of the term of each axis."""
+        at, terms, _ = self._address(place, ref, axes)
+        return _sum(at), dict(zip(self.layouts.order(axes), terms, strict=True))
+
     def _address(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> tuple[tuple[str, str], list[str], int]:
         """(pointer, offset of the point), the terms of the axes, and how many neighbours an access may take."""
         fixed: list[str] = []
@@ -353,6 +368,9 @@ class Values:
     # --------------------------------------------------------------------------------------------------- loops
     def loop(self, loop: ir.Loop) -> None:
         """A serial loop. Sums whose terms lie in several threads are joined once, behind it."""
+        if self.fragments is not None and ir.note(loop.notes, "bind") == "warp":
+            self.fragments.parts(self, loop)
+            return
         if self.rings is not None and any(isinstance(s, ir.Copy) for s in loop.body):
             self.rings(self, loop)
             return

@@ -33,7 +33,7 @@ def broken(decisions, product_name="matmul", columns=(), machine="h200", **sizes
 
 
 # --------------------------------------------------------------------------------------------- defaults
-@pytest.mark.parametrize("m", [1, 5, 16, 64, 100, 128, 300, 512, 2048, 8192])
+@pytest.mark.parametrize("m", [9, 16, 64, 100, 128, 300, 512, 2048, 8192])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_the_default_design_is_legal_and_for_the_matrix_unit(name, m):
     kernel = traced(name)
@@ -92,7 +92,6 @@ def test_the_designs_of_the_tests_are_legal(decisions):
         ({"split.k": 60}, "splits", "fall in fewer parts"),
         ({"schedule": "pingpong", "tile.m": 64, "warpgroups": 3}, "turns", "two warpgroups take turns"),
         ({"store.OUT": "tma", "tile.n": 80}, "stores", "64 columns"),
-        ({"pdl": True}, "unit", "do not overlap"),
         ({"engine.a": "plain"}, "copies", "copy engine alone"),
         ({"grid.order": "spiral"}, "form", "takes one of row, grouped, hilbert"),
         ({"tile.q": 3}, "form", "no decision of this product is called so"),

@@ -20,6 +20,7 @@ from tilewright.design.cost.gpu_epilogue import Tile, epilogue, stores
 from tilewright.design.cost.gpu_nests import estimate_nests
 from tilewright.design.cost.gpu_product import Product, how_joined, loaded_once, product_of, step_bytes
 from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
+from tilewright.design.cost.gpu_straight import estimate_straight
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
 from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
@@ -30,6 +31,8 @@ from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.packing import copy_design, copy_program
+from tilewright.design.gpu.product import product
+from tilewright.design.gpu.straight import is_straight
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
@@ -60,6 +63,8 @@ def estimate_gpu(
     `usage` is what the compiled kernel takes: blocks on an SM are then known, not guessed, and spills cost time.
     `copies` is the design of the programs that pack operands, where it is not the default one.
     """
+    if is_straight(design) and not isinstance(found := product(kernel), str):
+        return estimate_straight(kernel, found, design, facts, usage)
     program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
     if not dots or _inside(program, dots):

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
 
-_FEW = 128
+FEW_ROWS = 128
 """Rows up to which the time is that of reading the weights."""
 
 _L2 = 1.0e13  # bytes/s that all SMs together read from L2
 _PORT = 9.5e10  # bytes/s that one SM takes in
 _ALONE, _IDLE = 0.6, 0.4
-_MEET, _TICKET = 1.2e-6, 2.2e-6  # seconds until parts of a sum have met: in a cluster, in memory
+_MEET, _TICKET = 1.2e-6, 3.2e-6  # seconds until parts of a sum have met: in a cluster, in memory
+_WIDE = 192
+_NEXT = 0.4e-6  # seconds that each further wave of few rows costs
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 _SURE = 1.03  # what a split has to be better by
@@ -41,17 +43,35 @@ _ROWS = ((64, 1), (128, 2), (128, 1), (192, 3), (256, 2))
 
 def shapes(p: Product, facts: Facts, swap: bool) -> list[tuple[int, int, int, str]]:
     """Tiles that are worth a trial: (rows of the atom, its columns, warpgroups, schedule)."""
-    if not swap:
-        return [(r, c // len(p.dots) // 8 * 8, g, s) for r, c, g, s in _SHAPES]
     m = p.size(p.m, facts)
+    if not swap:
+        even = _rows_of(m) if m <= FEW_ROWS else ()
+        few = [(r, c, g, "cooperative") for r, g in even for c in even_columns(p, facts, r)]
+        return [*few, *((r, c // len(p.dots) // 8 * 8, g, s) for r, c, g, s in _SHAPES)]
     whole = -(-m // 8) * 8
     widths = dict.fromkeys((min(256, whole), *(w for w in (32, 64, 128) if w < whole)))
     return [(rows, w, g, "cooperative") for rows, g in _ROWS for w in widths if rows // g * w * len(p.dots) <= 64 * 256]
 
 
+def _rows_of(m: int) -> tuple[tuple[int, int], ...]:
+    """Rows of the atom with x along them, and warpgroups."""
+    return ((64, 1),) if m <= ATOM_ROWS else ((128, 2), (64, 1))
+
+
+def even_columns(p: Product, facts: Facts, rows: int) -> list[int]:
+    """Columns of tiles of `rows` that come out even: one or two for each SM, of whole sums or of parts."""
+    down = _tiles(p, facts, rows, 1 << 30, False)
+    found: dict[int, None] = {}
+    for share in (1.0, 0.5, 2.0, 4.0):  # parts of a sum, over tiles of an SM
+        columns = math.ceil(p.size(p.n, facts) * down * share / facts.machine.cores / 8) * 8
+        if 16 <= columns <= 256 // len(p.dots):
+            found[columns] = None
+    return list(found)
+
+
 def default_product(p: Product, facts: Facts) -> Design:
     """A legal design of a product, good at once."""
-    few_rows = p.size(p.m, facts) <= _FEW and p.size(p.n, facts) >= 64
+    few_rows = p.size(p.m, facts) <= FEW_ROWS and p.size(p.n, facts) >= 64
     found = min(_few(p, facts) if few_rows else _many(p, facts), key=lambda c: c.seconds)
     return found.design(p, facts)
 
@@ -67,6 +87,7 @@ class _Candidate:
     parts: int
     swap: bool
     tiles: int
+    few: bool = False  # rows: blocks come and go, one warp copies, and steps are waited for
 
     def design(self, p: Product, facts: Facts) -> Design:
         row, column = (p.n.name, p.m.name) if self.swap else (p.m.name, p.n.name)
@@ -78,19 +99,26 @@ class _Candidate:
         }
         decisions |= {"warpgroups": self.groups, "stages": 2}
         if self.swap:
-            decisions |= {"swap": True, "producer": "warp", "inflight": 0}
+            decisions["swap"] = True
+        if self.few:
+            decisions |= {"producer": "warp", "inflight": 0}
         if self.parts > 1:
             alone = self.rows != 64 * self.groups
             how = "two_pass" if alone else _join(p, self.rows, self.columns, self.parts)[1]
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": how}
-        elif not self.swap:
+        elif not self.few:
             decisions |= self._order(p, facts)
-        if not self.swap and decisions.get(f"how.{p.k.name}") != "cluster":
+        if not self.few and decisions.get(f"how.{p.k.name}") != "cluster":
             decisions |= self._stores(p, facts)
         if not self.swap and self.parts == 1:
             decisions |= early(p, Design.of(decisions), facts)
-        several = self.swap and self.tiles * self.parts > facts.machine.cores
-        stages = deepest_ring(p, Design.of(decisions), facts, _room(facts) // (2 if several else 1))
+        several = self.few and self.tiles * self.parts > facts.machine.cores
+        room = _room(facts) // (2 if several else 1)
+        stages = deepest_ring(p, Design.of(decisions), facts, room)
+        if self.few and not self.swap and self.parts == 1:  # long steps: each costs its barriers
+            longer = {**decisions, f"tile.{p.k.name}": 2 * ROW_BYTES // p.itemsize}
+            if (deep := deepest_ring(p, Design.of(longer), facts, room)) >= 4:
+                decisions, stages = longer, deep
         return Design.of({**decisions, "stages": stages})
 
     def _order(self, p: Product, facts: Facts) -> dict[str, Choice]:
@@ -158,17 +186,20 @@ def _tiles(p: Product, facts: Facts, rows: int, columns: int, swap: bool) -> int
 
 def _few(p: Product, facts: Facts) -> list[_Candidate]:
     """Weights along the rows of the atom: seconds by what the fullest SM reads, and what joining parts takes."""
-    columns = max(8, -(-p.size(p.m, facts) // 8) * 8)
+    m = p.size(p.m, facts)
+    columns = max(8, -(-m // 8) * 8)
+    shapes = [(rows, columns, groups, True) for rows, groups in ((64, 1), (128, 2))]
+    even = [(r, c, g, False) for r, g in _rows_of(m)[:1] for c in even_columns(p, facts, r)]
+    # Rows that are not there take time, for their boxes are filled with zeros: many columns make up for it.
+    shapes += [(r, c, g, swap) for r, c, g, swap in even if m > ATOM_ROWS // 2 or c >= _WIDE]
     found = []
-    for rows, groups in ((64, 1), (128, 2)):
-        tiles = _tiles(p, facts, rows, columns, True)
-        for parts in _parts(p, facts, 8):
-            if rows // groups * columns * len(p.dots) <= 64 * 128:
-                found.append(
-                    _Candidate(
-                        _few_seconds(p, facts, rows, columns, parts, tiles), rows, columns, groups, parts, True, tiles
-                    )
-                )
+    for rows, across, groups, swap in shapes:
+        tiles = _tiles(p, facts, rows, across, swap)
+        for parts in _parts(p, facts, 8 if swap else 2):
+            if rows // groups * across * len(p.dots) * (1 if parts == 1 else 2) <= 64 * 256:
+                wide, high = (rows, across) if swap else (across, rows)
+                seconds = _few_seconds(p, facts, wide, high, parts, tiles)
+                found.append(_Candidate(seconds, rows, across, groups, parts, swap, tiles, True))
     return found or _many(p, facts)
 
 
@@ -182,7 +213,7 @@ def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, 
     seconds = max(blocks * weights * (1 + _IDLE * idle), waves * sms * weights * _ALONE) / read
     moved = weights + columns * depth
     seconds = max(seconds, blocks * moved / _L2, waves * moved / _PORT)
-    return seconds + _join(p, rows, columns, parts)[0]
+    return seconds + _NEXT * (waves - 1) + _join(p, rows, columns, parts)[0]
 
 
 def _many(p: Product, facts: Facts) -> list[_Candidate]:

@@ -7,7 +7,7 @@ from tilewright.design.design import Design
 from tilewright.design.gpu.chain import chain
 from tilewright.design.gpu.chain_design import default_chain, draw_chain
 from tilewright.design.gpu.default import default_product
-from tilewright.design.gpu.draw import draw_product
+from tilewright.design.gpu.draw import draw_product, draw_straight
 from tilewright.design.gpu.legality import is_for_matrix_unit, legal_gpu
 from tilewright.design.gpu.packing import (
     as_packed,
@@ -18,6 +18,8 @@ from tilewright.design.gpu.packing import (
     worth_packing,
 )
 from tilewright.design.gpu.product import product
+from tilewright.design.gpu.straight_default import default_straight
+from tilewright.design.gpu.straight_mutations import FEW
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick
 from tilewright.language import ir
@@ -30,6 +32,8 @@ def default_gpu(kernel: ir.Kernel, facts: Facts) -> Design:
     """The default design of a traced program."""
     found = product(kernel)
     if not isinstance(found, str):
+        if (straight := default_straight(kernel, found, facts)) is not None:
+            return straight
         packs = worth_packing(found, facts)
         if not packs or found.size(found.m, facts) >= _ROWS_TO_PACK:
             design = with_packs(default_product(found, as_packed(kernel, facts, packs)), packs)
@@ -55,6 +59,8 @@ def draw_gpu(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
             return draw_chain(chained, facts, pick)
         return draw_simt(kernel, facts, pick)
     packs = worth_packing(found, facts)
+    if not packs and found.size(found.m, facts) <= FEW and pick("operands", ("straight", "staged")) == "straight":
+        return draw_straight(found, facts, pick)
     return with_packs(draw_product(found, as_packed(kernel, facts, packs), pick), packs)
 
 

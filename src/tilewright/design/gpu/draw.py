@@ -7,6 +7,8 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.default import deepest_ring, shapes
 from tilewright.design.gpu.product import Product
 from tilewright.design.gpu.resources import ROW_BYTES, beside
+from tilewright.design.gpu.straight import MOST_ROWS, straight
+from tilewright.design.gpu.straight_mutations import WARPS
 from tilewright.design.pick import Pick
 
 
@@ -21,14 +23,17 @@ def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:
     decisions |= {
         f"tile.{row}": rows,
         f"tile.{column}": columns,
-        f"tile.{k}": pick("depth", (1, 2)) * ROW_BYTES // p.itemsize,
+        f"tile.{k}": pick("depth", (1, 2, 4) if few else (1, 2)) * ROW_BYTES // p.itemsize,
     }
     decisions |= {"warpgroups": groups, "stages": 2}
+    lean = few and (swap or pick("lean", (True, False)))  # blocks that come and go, one warp that copies
     if swap:
-        decisions |= {"swap": True, "producer": "warp"}
+        decisions["swap"] = True
+    if lean:
+        decisions["producer"] = "warp"
     if schedule != "cooperative":
         decisions["schedule"] = schedule
-    decisions |= _distribution(p, facts, swap, pick)
+    decisions |= _distribution(p, facts, lean, pick)
     if pick("inflight", (1, 0)) == 0:
         decisions["inflight"] = 0
     deepest = deepest_ring(p, Design.of(decisions), facts)
@@ -36,17 +41,27 @@ def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:
     return Design.of(decisions)
 
 
-def _distribution(p: Product, facts: Facts, swap: bool, pick: Pick) -> dict[str, Choice]:
+def draw_straight(p: Product, facts: Facts, pick: Pick) -> Design:
+    """A design whose operands go straight to registers, legal or not."""
+    along, across = pick("warps", WARPS)
+    columns, chunks = pick("columns", (1, 2, 4)), pick("chunks", (4, 8, 2, 16, 1))
+    lanes = p.size(p.m, facts) <= MOST_ROWS["fma"] and pick("atom", ("fma", "mma")) == "fma"
+    design = straight(p, facts, columns, along, across, chunks, "fma" if lanes else "mma")
+    resident = pick("resident", (2, 4, 1, 3, 8))
+    return Design.of({**dict(design.decisions), "resident": resident}) if resident > 1 else design
+
+
+def _distribution(p: Product, facts: Facts, lean: bool, pick: Pick) -> dict[str, Choice]:
     """Parts of the sum, clusters, order of tiles, and how results leave."""
     decisions: dict[str, Choice] = {}
     parts = pick("split", (1, 2, 3, 4, 6, 8) if p.k.over in facts.fixed else (1,))
     if parts > 1:
         how = pick("how", ("cluster", "two_pass"))
         decisions |= {f"split.{p.k.name}": parts, f"how.{p.k.name}": how}
-        if how == "two_pass" and not swap and pick("pairs", (True, False)):
+        if how == "two_pass" and not lean and pick("pairs", (True, False)):
             decisions |= {f"cluster.{p.m.name}": 2, **{f"store.{t}": "tma" for t in p.outputs}}
         return decisions
-    if swap:
+    if lean:
         weights = [o.tensor for o in p.operands if o.axis == p.n.name]
         return {f"cache.{t}": "evict_first" for t in weights} if pick("cache", (True, False)) else {}
     axis = pick("cluster", (p.m.name, p.n.name, ""))

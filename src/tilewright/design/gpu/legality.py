@@ -165,6 +165,12 @@ def _clusters(r: Resources) -> Iterator[str]:
     spread = r.cluster(r.row) * r.cluster(r.column)
     if spread > 1 and r.splits > 1 and r.how == "cluster":
         yield f"how.{r.product.k.name}=cluster: blocks of the cluster share operands already; take two_pass"
+    for axis in (r.product.m, r.product.n):
+        if axis.over not in r.facts.fixed:
+            continue
+        tiles = -(-r.facts.sizes[axis.over] // r.tile(axis.name))
+        if r.cluster(axis.name) > max(1, tiles):
+            yield f"cluster.{axis.name}={r.cluster(axis.name)}: {axis.over} has {tiles} tiles; take fewer blocks"
     for o in r.product.operands:
         share = spread // r.cluster(o.axis)
         rows = r.tile(o.axis) if r.product.runs_along_sum(o, r.facts) else r.depth

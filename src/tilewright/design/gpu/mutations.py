@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.chain import chain
-from tilewright.design.gpu.default import deepest_ring, shapes
+from tilewright.design.gpu.default import FEW_ROWS, deepest_ring, shapes
 from tilewright.design.gpu.product import Product, product
 from tilewright.design.gpu.resources import Resources
+from tilewright.design.gpu.straight import is_straight
 from tilewright.design.mutation import Illegal, Mutation, Named
 from tilewright.language import ir
 
@@ -236,6 +237,11 @@ def changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Il
 def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation that a program suggests, with the matrix unit or without, legal or not, in a fixed order."""
     found = product(kernel)
+    if is_straight(design) and not isinstance(found, str):
+        from tilewright.design.gpu.straight_mutations import suggested_straight
+
+        yield from suggested_straight(found, design, facts)
+        return
     on_unit = any(atom == "wgmma" for _, atom in design.prefixed("atom"))
     if on_unit and isinstance(found, str) and not isinstance(chained := chain(kernel), str):
         from tilewright.design.gpu.chain_mutations import suggested_chain
@@ -253,17 +259,24 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
     yield from _splits(r)
     for axis in (found.m.name, found.n.name):
         yield from (Spread(axis, blocks) for blocks in (1, 2, 4))
-    yield from (OrderTiles("grouped", group) for group in (4, 8, 16))
-    yield from (OrderTiles(order) for order in ("row", "hilbert"))
+    few = found.size(found.m, facts) <= FEW_ROWS  # one column of tiles: their order is no choice
+    if not few:
+        yield from (OrderTiles("grouped", group) for group in (4, 8, 16))
+        yield from (OrderTiles(order) for order in ("row", "hilbert"))
     yield Persist(not design.get("persistent"))
     for tensor in found.outputs:
         for way in ("direct", "tma"):
             yield StoreBy(tensor, way, _fit(r, {f"store.{tensor}": way}))
     yield from (ReadEarly(tensor, not design.get(f"early.{tensor}")) for tensor in r.beside)
-    for tensor in dict.fromkeys(o.tensor for o in found.operands):
+    for tensor in dict.fromkeys(o.tensor for o in found.operands if not few or o.axis == found.n.name):
         yield from (Cache(tensor, policy) for policy in (None, "evict_first", "evict_last"))
-        yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
+    for tensor in dict.fromkeys(o.tensor for o in found.operands):
+        if tensor not in facts.aligned or design.get(f"pack.{tensor}") is not None:
+            yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
     yield Overlap(1 - design.number("inflight", 1))
+    from tilewright.design.gpu.straight_mutations import straightened
+
+    yield from straightened(found, facts)
 
 
 def _shapes(r: Resources) -> Iterator[Mutation]:
@@ -278,7 +291,9 @@ def _shapes(r: Resources) -> Iterator[Mutation]:
 def _rings(r: Resources) -> Iterator[Mutation]:
     stages, depth = r.design.number("stages"), r.depth
     most = deepest_ring(r.product, r.design, r.facts)
-    yield from (Deepen(n) for n in dict.fromkeys((stages - 1, stages + 1, stages // 2, most)) if n > 1)
+    # Where steps are many and small, one more or less is no other design.
+    near = (stages - 1, stages + 1) if most < 8 else (most // 3,)
+    yield from (Deepen(n) for n in dict.fromkeys((*near, stages // 2, most // 2, most)) if n > 1)
     k = r.product.k.name
     yield Lengthen(k, 2 * depth, max(2, stages // 2))
     yield Lengthen(k, max(1, depth // 2), 2 * stages)

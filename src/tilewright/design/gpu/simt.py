@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tilewright.design.default import Facts, unit_axes
+from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
+from tilewright.design.gpu.fma import default_fma
 from tilewright.design.gpu.mma import legal_panels, staged_product
 from tilewright.design.gpu.product import Product, product
 from tilewright.design.gpu.row_rules import broken_rules
 from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.gpu.straight import is_straight, legal_straight
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
-
-_FEW = 8
-"""Rows up to which a product is one pass over the weights with the sum across lanes."""
 
 
 def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
@@ -35,7 +34,7 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
         return Design.of(staged)
     if not nest.dots:
         return default_rows(shape)
-    decisions = _product(shape) if shape.is_product else _stream(shape)
+    decisions = default_fma(shape) if shape.is_product else _stream(shape)
     decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
     return Design.of(decisions | shape.widths())
 
@@ -67,34 +66,6 @@ def _stream(s: Shape) -> dict[str, Choice]:
     return decisions
 
 
-# ------------------------------------------------------------------------------------------------- products
-def _product(s: Shape) -> dict[str, Choice]:
-    """Few rows: lanes along the sum, warps along columns. Else a grid of threads, 4 by 4 results in each."""
-    main = s.nest.main
-    assert main is not None
-    k = main.axes[0]
-    m, n = s.parallel
-    rows = s.size(m)
-    counts = unit_axes(s.kernel, s.facts)
-    if rows <= _FEW and counts.get(k.name):
-        each = next((r for r in (4, 2) if s.size(n) >= 12 * r * s.facts.machine.cores), 2)
-        return {
-            "warps": 4,
-            f"tile.{m.name}": power(rows),
-            f"tile.{n.name}": 4 * each,
-            f"tile.{k.name}": 32 * s.run,
-            f"unroll.{k.name}": max(1, (8 if rows == 1 else 4 if rows <= 4 else 2) // each),
-            "lanes": (k.name, n.name),
-        }
-    return {
-        "warps": 8,
-        f"tile.{m.name}": 64,
-        f"tile.{n.name}": 64,
-        f"tile.{k.name}": 8,
-        "lanes": (n.name, m.name),
-    }
-
-
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
@@ -104,6 +75,8 @@ MOST_REGISTERS = 128
 
 def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     """Every reason why `design` cannot run `kernel`; an empty list for a legal design."""
+    if is_straight(design):
+        return legal_straight(kernel, design, facts)
     found = [Reason("form", m, "a decision that nobody reads would be lost in silence") for m in _form(kernel, design)]
     found = found or [
         Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(kernel, design)

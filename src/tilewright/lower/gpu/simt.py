@@ -11,10 +11,12 @@ from dataclasses import replace
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.early import load_early
+from tilewright.design.gpu.straight import is_straight
 from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
 from tilewright.lower.gpu.ring import ring
+from tilewright.lower.gpu.straight import straight
 
 
 def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
@@ -36,6 +38,8 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
 
     kernel = load_early(keep(kernel, design, "register"), design)
     kernel = ring(replace(kernel, body=rewrite(kernel.body, change)), design, facts)
+    if is_straight(design):
+        kernel = straight(kernel, design, facts)
     body = tuple(_bound(s, design) for s in kernel.body)
     notes = ir.with_notes(
         kernel.notes, machine=facts.machine.name, design=design.hash, threads=32 * design.number("warps", 4)

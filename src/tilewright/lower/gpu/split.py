@@ -39,7 +39,13 @@ def _split(stmt: ir.Stmt, body: tuple[ir.Stmt, ...], design: Design, facts: Fact
         return stmt
     how = str(design.get(f"how.{depth.name}", "two_pass"))
     points = points_of_part(facts.sizes[depth.over], design.number(f"tile.{depth.name}"), parts)
-    carried = list(dict.fromkeys(s.name for s in ir.walk(stmt.body) if isinstance(s, ir.Assign)))
+    return in_parts(stmt, body, points, (("bind", "cluster" if how == "cluster" else "grid"), ("how", how)), taken)
+
+
+def in_parts(loop: ir.Loop, body: tuple[ir.Stmt, ...], points: int, notes: ir.Notes, taken: set[str]) -> ir.Loop:
+    """A loop of `body` that carries sums, as a loop over parts of `points` each, which are added in their order."""
+    depth = loop.axes[0]
+    carried = list(dict.fromkeys(s.name for s in ir.walk(loop.body) if isinstance(s, ir.Assign)))
     inits = {s.name: s for s in body if isinstance(s, ir.Let)}
     part = {name: fresh(f"{name}_part", taken) for name in carried}
     begin = tuple(replace(inits[name], name=part[name]) for name in carried)
@@ -48,8 +54,7 @@ def _split(stmt: ir.Stmt, body: tuple[ir.Stmt, ...], design: Design, facts: Fact
         total = fresh(f"{name}_sum", taken)
         join += [ir.Let(total, inits[name].type, ir.Map("add", (name, part[name]))), ir.Assign(name, total)]
     outer = fresh(f"{depth.name}s", taken)
-    inner = replace(stmt, axes=(replace(depth, over=outer),), body=renamed(stmt.body, part))
-    notes = (("bind", "cluster" if how == "cluster" else "grid"), ("how", how))
+    inner = replace(loop, axes=(replace(depth, over=outer),), body=renamed(loop.body, part))
     return ir.Loop((replace(depth, name=outer, step=points),), (*begin, inner, *join), False, notes)
 
 
