@@ -150,3 +150,15 @@ def test_what_lies_past_the_end_of_a_short_sequence_is_cleared_before_it_meets_a
 
 def test_names_that_are_members_of_distributions_are_told_apart():
     assert "axis::N_" in module(PROGRAMS["two layers"], DESIGNS["plain"]).source
+
+
+def test_nothing_is_read_before_the_last_kernel_has_ended():
+    """Constant weights too: the producer of a chain waits once, for all that it reads."""
+    kernel = PROGRAMS["two layers"]
+    known = facts(kernel, **LARGE)
+    layouts = {p.name: TensorLayout((None, 1), 16, p.name != "y") for p in kernel.params}
+    found = emit_cuda(
+        lower_gpu(kernel, design(kernel, DESIGNS["plain"]), known), layouts, {"K": 64, "N": 64}, known.machine
+    )
+    assert found.source.count("wait_for_last();") == 1
+    assert found.source.index("wait_for_last();") < found.source.index("load_box(")

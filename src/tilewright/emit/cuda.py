@@ -113,8 +113,13 @@ class _Module:
         if plan.cluster > 1:
             line("const unsigned rank = cluster_rank();")
         tile_counts(plan, self.text, self.grid_loop)
-        if not plan.early:
+        if not self.reads_early:
             self.tensors()
+
+    @property
+    def reads_early(self) -> bool:
+        """Whether the producer reads constant tensors before the last kernel has ended; that of a chain does not."""
+        return bool(self.plan.early) and not self.chained
 
     def tensors(self) -> None:
         """From here on what earlier kernels wrote can be read."""
@@ -156,7 +161,7 @@ class _Module:
                 line("const Team<128> team{int(threadIdx.x % 128)};")
                 peers(plan, self.text)
                 self.start(spread, wait=True)
-                if plan.early:
+                if self.reads_early:
                     self.tensors()
                 self.path(team)
         if spread:
