@@ -75,6 +75,13 @@ def test_pinned_designs_do_not_depend_on_who_else_is_there(device, monkeypatch):
     assert len({n.request.design for n in products}) == 1
     attentions = recorded(*(attend(b, room) for b in (1, 4, 16) for room in (1024, 2048, 8192)))
     assert len({n.request.design for n in attentions}) == 1
+    norms = recorded(*(norm(m, 4096) for m in (1, 3, 200, 4000)))
+    assert len({n.request.design for n in norms}) == 1
+
+
+def norm(m, d):
+    x, weight = array(m, d), array(d, at=1 << 28, writable=False)
+    return lambda: ops.rmsnorm.bind(x, weight, out=array(m, d, at=1 << 30))
 
 
 def test_layers_share_their_kernels(device):

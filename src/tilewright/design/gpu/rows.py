@@ -194,12 +194,17 @@ def fixed_dims(kernel: ir.Kernel) -> tuple[str, ...]:
     loops = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop)]
     if any(isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot) for s in ir.walk(kernel.body)):
         return ()
-    counted = {p.dims[0] for p in kernel.params if p.dims is not None and len(p.dims) > 1}
+    counted = counted_dims(kernel)
     return _unique(a.over for s in loops for a in s.axes if not a.each and a.over not in counted)
+
+
+def counted_dims(kernel: ir.Kernel) -> tuple[str, ...]:
+    """The first dimension of every tensor that has several: how many rows, tokens or entries there are."""
+    return _unique(str(p.dims[0]) for p in kernel.params if p.dims is not None and len(p.dims) > 1)
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-__all__ = ["default_rows", "draw_rows", "fixed_dims"]
+__all__ = ["counted_dims", "default_rows", "draw_rows", "fixed_dims"]

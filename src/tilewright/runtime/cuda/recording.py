@@ -8,6 +8,7 @@ from typing import Any
 
 from tilewright.build.kernel_cache import Request
 from tilewright.design.gpu.product import product
+from tilewright.design.gpu.rows import counted_dims, fixed_dims
 from tilewright.knobs import knobs
 from tilewright.language import structure
 from tilewright.runtime.buffer import Buffer
@@ -83,14 +84,15 @@ def pinned() -> bool:
 def pinned_sizes(program: Program) -> dict[str, int]:
     """Sizes to choose designs by under pinned numerics: what depends on other requests looks the same to all.
 
-    How many sequences there are, how many rows a product has, and how much room there is for keys decide how sums are
+    How many sequences there are, how many rows there are, and how much room there is for keys decide how sums are
     dealt out, and so in which order they are added; each gets one value here, whatever it is.
     """
     found, axes = product(program.kernel), structure.axes(program.kernel).values()
     if not isinstance(found, str):
         return {found.m.over: _ROWS}
     alone = {a.over: 1 for a in axes if a.each and a.over in program.kernel.dims}
-    return {**alone, **{a.over: _KEYS for a in axes if a.stop is not None and a.over in program.kernel.dims}}
+    rows = dict.fromkeys(counted_dims(program.kernel), _ROWS) if fixed_dims(program.kernel) else {}
+    return {**rows, **alone, **{a.over: _KEYS for a in axes if a.stop is not None and a.over in program.kernel.dims}}
 
 
 _ROWS, _KEYS = 64, 4096
