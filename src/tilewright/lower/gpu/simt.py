@@ -15,6 +15,8 @@ from tilewright.design.gpu.straight import is_straight
 from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
+from tilewright.lower.gpu.early import early
+from tilewright.lower.gpu.parts import parts
 from tilewright.lower.gpu.ring import ring
 from tilewright.lower.gpu.straight import straight
 
@@ -37,9 +39,13 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
                 return stmt
 
     kernel = load_early(keep(kernel, design, "register"), design)
-    kernel = ring(replace(kernel, body=rewrite(kernel.body, change)), design, facts)
-    if is_straight(design):
-        kernel = straight(kernel, design, facts)
+    kernel = replace(kernel, body=rewrite(kernel.body, change))
+    if dict(design.prefixed("part")):
+        kernel = parts(early(kernel, design.number("stages", 0), dict(design.prefixed("engine"))), design, facts)
+    else:
+        kernel = ring(kernel, design, facts)
+        if is_straight(design):
+            kernel = straight(kernel, design, facts)
     body = tuple(_bound(s, design) for s in kernel.body)
     notes = ir.with_notes(
         kernel.notes, machine=facts.machine.name, design=design.hash, threads=32 * design.number("warps", 4)
