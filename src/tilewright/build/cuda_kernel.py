@@ -235,6 +235,7 @@ def _found(store: Cache, key: str) -> CudaBinary | None:
 
 def _module(data: dict[str, Any], source: str) -> CudaModule:
     grid = {**data["grid"], "axes": _pairs(data["grid"]["axes"]), "cluster_axes": _pairs(data["grid"]["cluster_axes"])}
+    grid["parts"] = tuple(grid["parts"])
     maps = [TensorMap(**{**m, "dims": tuple(m["dims"]), "box": tuple(m["box"])}) for m in data["maps"]]
     scratch = [Scratch(_reserve(s["reserve"]), s["zeroed"]) for s in data["scratch"]]
     fields = {**data, "source": source, "grid": Grid(**grid), "maps": tuple(maps), "scratch": tuple(scratch)}
@@ -246,7 +247,7 @@ def _pairs(data: list[list[Any]]) -> tuple[tuple[Any, Any], ...]:
 
 
 def _reserve(data: dict[str, Any]) -> Reserve:
-    extents = tuple(Extent(e["dim"], e["round_to"]) for e in data["extents"])
+    extents = tuple(Extent(**e) for e in data["extents"])
     return Reserve(data["name"], data["itemsize"], extents, data["per_thread"])
 
 

@@ -30,10 +30,11 @@ class TensorLayout:
 
 @dataclass(frozen=True)
 class Extent:
-    """A buffer dimension: a fixed size, or a symbolic one; rounded up to a multiple of `round_to`."""
+    """A buffer dimension: a fixed or a symbolic size, rounded up to a multiple of `round_to`; one for each `per`."""
 
     dim: str | int
     round_to: int = 1
+    per: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Reserve:
         total = self.itemsize
         for e in self.extents:
             size = sizes[e.dim] if isinstance(e.dim, str) else e.dim
-            total *= -(-size // e.round_to) * e.round_to
+            total *= -(-size // e.round_to) * e.round_to // e.per
         return -(-total // 64) * 64
 
 

@@ -38,8 +38,9 @@ class Grid:
     """How many blocks a launch has.
 
     The product over `axes` of ceil(size / points), times `splits`; each axis that a cluster spans is rounded up to
-    whole clusters (`cluster_axes`: axis number -> blocks). A persistent launch has at most as many clusters as are
-    resident at once.
+    whole clusters (`cluster_axes`: axis number -> blocks). `parts` is a dimension of which each block takes so many
+    points, or none: then there is one block for it. A persistent launch has at most as many clusters as are resident at
+    once.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -47,13 +48,15 @@ class Grid:
     cluster: int = 1
     cluster_axes: tuple[tuple[int, int], ...] = ()
     persistent: bool = False
+    parts: tuple[str, int] | tuple[()] = ()
 
     def tiles(self, sizes: Mapping[str, int]) -> int:
         """Blocks of work, splits and padding to whole clusters included."""
         spans = dict(self.cluster_axes)
         counts = [-(-sizes[dim] // points) for dim, points in self.axes]
         padded = [-(-n // spans.get(i, 1)) * spans.get(i, 1) for i, n in enumerate(counts)]
-        return math.prod(padded) * self.splits
+        parts = max(1, -(-sizes[self.parts[0]] // self.parts[1])) if self.parts else 1
+        return math.prod(padded) * self.splits * parts
 
     def blocks(self, sizes: Mapping[str, int], resident: int) -> int:
         """Blocks to launch where `resident` blocks fit on the device at once."""

@@ -28,7 +28,7 @@ def direct_dots(kernel: ir.Kernel) -> list[ir.Let]:
 def parts_loop(kernel: ir.Kernel) -> ir.Loop | None:
     """The loop over parts of a sum that warps have."""
     loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop))
-    return next((s for s in loops if not s.parallel and ir.note(s.notes, "bind") == "warp"), None)
+    return next((s for s in loops if not s.parallel and ir.note(s.notes, "how") == "tree"), None)
 
 
 def second_rows(kernel: ir.Kernel) -> dict[str, tuple[str, str]]:

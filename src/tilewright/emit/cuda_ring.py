@@ -38,7 +38,7 @@ def panels(kernel: ir.Kernel) -> dict[str, Panel]:
     found: dict[str, Panel] = {}
     offset = 0
     for stmt in ir.walk(kernel.body):
-        if isinstance(stmt, ir.Alloc) and ir.note(stmt.notes, "place") == "shared":
+        if isinstance(stmt, ir.Alloc) and ir.note(stmt.notes, "layout") and ir.note(stmt.notes, "place") == "shared":
             rows, columns = (axes[str(d)].step or 1 for d in stmt.dims)
             slots = ir.note(stmt.notes, "stages", 1)
             assert isinstance(slots, int)

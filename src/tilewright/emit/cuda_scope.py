@@ -34,6 +34,7 @@ class Scope:
 
     def __init__(self, kernel: ir.Kernel, sizes: Mapping[str, int]) -> None:
         self.axes = {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
+        self.dims = frozenset(kernel.dims)
         self.ranges: dict[str, Range] = {d: _dim(d, sizes.get(d)) for d in kernel.dims}
 
     def __getitem__(self, name: str) -> Range:

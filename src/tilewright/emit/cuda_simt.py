@@ -8,7 +8,9 @@ from tilewright.emit import cuda_abi
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_fragments import Fragments, direct_dots
 from tilewright.emit.cuda_infer import infer, registers
+from tilewright.emit.cuda_layouts import Layouts
 from tilewright.emit.cuda_maps import ctype
+from tilewright.emit.cuda_parts import Parts, dealt, of_block, warp_layouts
 from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
@@ -19,6 +21,7 @@ from tilewright.language.accumulate import uses
 from tilewright.language.printer import head
 from tilewright.machines.machine import Machine
 
+_ARGS = "// the argument"
 _HEADERS = ("follow", "layout", "tile", "map", "global", "reduce")
 
 
@@ -39,14 +42,18 @@ class _Program:
         self.kernel, self.layouts, self.machine = kernel, layouts, machine
         self.threads = ir.number(kernel.notes, "threads", 128)
         self.scope = Scope(kernel, sizes)
-        self.words = cuda_abi.Words(kernel)
         self.out = Text()
-        self.axes = infer(kernel, layouts, sizes, self.threads)
+        self.axes = infer(of_block(kernel), layouts, sizes, self.threads)
         self.fragments = Fragments(kernel, layouts, sizes) if direct_dots(kernel) else None
         nests = [s for s in kernel.body if isinstance(s, ir.Loop)]
         if len(nests) != 1:
             raise IllegalDesign(f"{kernel.name} has {len(nests)} loops over the grid; write one kernel for each")
         self.nest = nests[0]
+        self.parts = None
+        if dealt(kernel, "grid") is not None:
+            self.parts = Parts(kernel, *warp_layouts(kernel, layouts, sizes), sizes)
+        self.scratch = self.parts.scratch if self.parts else ()
+        self.words = cuda_abi.Words(kernel, tuple(s.name for s in self.scratch))
 
     def module(self) -> cuda_abi.CudaModule:
         """Source and launch."""
@@ -60,16 +67,33 @@ class _Program:
         )
         with self.out.block(signature):
             self._body()
+        self._forget_ends()
+        struct = cuda_abi.args_struct(len(self.maps), self.words.count)
+        self.out.lines = [struct if x == _ARGS else x for x in self.out.lines]
         axes = tuple((_root(self.scope, a), a.step or 1) for a in self.nest.axes)
-        grid = cuda_abi.Grid(axes, self.blocks, self.blocks, persistent=self.persistent)
+        dealt_ = self.parts.dimension if self.parts else ()
+        grid = cuda_abi.Grid(axes, self.blocks, self.blocks, persistent=self.persistent, parts=dealt_)
         return cuda_abi.CudaModule(
             self.out.text(),
             cname(self.kernel.name),
             self.threads,
             grid,
-            shared_bytes=shared_bytes(self.kernel),
+            shared_bytes=self.parts.shared_bytes if self.parts else shared_bytes(self.kernel),
+            maps=self.maps,
+            scratch=self.scratch,
             pdl=cuda_abi.overlaps(self.machine),
         )
+
+    @property
+    def maps(self) -> tuple[cuda_abi.TensorMap, ...]:
+        """Tensors as the copy engine sees them: known once the body is written."""
+        return tuple(self.parts.ahead.maps) if self.parts and self.parts.ahead else ()
+
+    def _forget_ends(self) -> None:
+        """Ends that no access asks for are not computed: the compiler would only find that out in the end."""
+        text = "\n".join(self.out.lines)
+        unused = [f"const auto {p.name}_ends = " for p in self.kernel.params if text.count(f"{p.name}_ends") == 1]
+        self.out.lines = [x for x in self.out.lines if not x.lstrip().startswith(tuple(unused))]
 
     # ---------------------------------------------------------------------------------------------- the parts
     def _head(self) -> None:
@@ -81,15 +105,21 @@ class _Program:
             ("copy", dots), ("mma", dots), ("fragments", self.fragments is not None), ("grid", grouped),
             ("blocks", self.blocks > 1), ("approx", self.short),
         )  # fmt: skip
-        for name in (*_HEADERS, *(name for name, wanted in more if wanted)):
+        headers = [*_HEADERS, *(name for name, wanted in more if wanted), *(self.parts.headers if self.parts else ())]
+        for name in headers:
             self.out.line(f'#include "tw/{name}.cuh"')
         self.out.line("")
-        self.out.line(cuda_abi.args_struct(0, self.words.count))
-        self.out.line("namespace axis {")
-        for line in self.axes.declare():
-            self.out.line(line)
-        self.out.line("}  // namespace axis")
+        self.out.line(_ARGS)
+        self._space("axis", self.axes)
+        if self.parts:
+            self._space("own", self.parts.layouts)
         self.out.line("")
+
+    def _space(self, name: str, axes: Layouts) -> None:
+        self.out.line(f"namespace {name} {{")
+        for line in axes.declare():
+            self.out.line(line)
+        self.out.line(f"}}  // namespace {name}")
 
     def _body(self) -> None:
         self.out.line("tw::let_next_start();")
@@ -99,8 +129,10 @@ class _Program:
         rings = Rings(self.kernel, places)
         held = registers(self.kernel)
         values = Values(self.out, self.scope, self.axes, places, rings=rings, registers=held, blocks=self.blocks)
-        values.short, values.fragments = self.short, self.fragments
+        values.short, values.fragments, values.parts = self.short, self.fragments, self.parts
         rings.declare(values)
+        if self.parts:
+            self.parts.declare(values, {s.name: self.words.scratch_word(s.name) for s in self.scratch})
         self.out.line(f"const tw::Team<{self.threads}> team{{(int)threadIdx.x}};")
         values.emit(tuple(s for s in self.kernel.body if s is not self.nest))
         for name in self.axes.of:
@@ -111,6 +143,11 @@ class _Program:
             self.out.line("__shared__ tw::Meeting meeting;")
             self.out.line("meeting.begin();")
             self.out.line("int turn = 0;")
+        if self.parts:
+            number = self.parts.number("blockIdx.x", self.scope[self.parts.dimension[0]].stop, values)
+            self.out.line(f"const int tile = {number};")
+            self._tile("tile", values)
+            return
         of_cluster = f" / {self.blocks}" if self.blocks > 1 else ""
         if not self.persistent:
             self._tile(f"(int)blockIdx.x{of_cluster}", values)

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tilewright.emit.cuda_fragments import Fragments
 from tilewright.emit.cuda_layouts import AccRows, Chunks, Layouts, axis_name
 from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
+from tilewright.emit.cuda_warp import WarpDots
 from tilewright.language import ir
 from tilewright.language.accumulate import Accumulation, find_accumulations, fused_dots, uses
 from tilewright.language.dtypes import DType
+
+if TYPE_CHECKING:
+    from tilewright.emit.cuda_ahead import Ahead
 
 _WIDEST = 16
 """Bytes of the widest access."""
@@ -35,7 +40,8 @@ class Place:
     """A tensor or buffer: a C++ pointer to its first element, one stride per dimension, and what accesses may rely on.
 
     `align` is a number of bytes that the pointer and every stride but a unit one are multiples of; `origin` the
-    position of the first element along each dimension, None where that is 0. `readonly`: nobody writes to it. `ends`:
+    position of the first element along each dimension, None where that is 0. `readonly`: nobody writes to it. `shared`:
+    it lies in a block's shared memory. `ends`:
     the C++ name of the `tw::Ends` that tells where a tensor with rows of neighbours begins and ends in memory.
     """
 
@@ -46,6 +52,7 @@ class Place:
     readonly: bool = False
     origin: tuple[str | None, ...] = ()
     ends: str = ""
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ class Values:
     pieces: dict[str, tuple[str, str]] = field(default_factory=dict)  # axis -> (its parent, number of the piece)
     rings: Callable[[Values, ir.Loop], None] | None = None  # writes loops that copy operands to shared memory
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
+    parts: Callable[[Values, ir.Loop], None] | None = None  # writes loops that are dealt to blocks and warps
+    matrix: WarpDots = field(default_factory=WarpDots)  # dots on registers of a warp by the matrix unit
+    ahead: Ahead | None = None  # loads that are made some steps ahead
+    space: str = "axis"  # the C++ namespace of the axes' distributions
     blocks: int = 1  # of a cluster, which share the loops that are bound to it
     short: bool = False  # whether all results are rounded to 16 bits
     fragments: Fragments | None = None  # operands of dots that go straight to registers
@@ -115,8 +126,9 @@ class Values:
     def statement(self, stmt: ir.Stmt) -> None:
         """Write one statement. AssertionError for those that this class leaves to others (Sync, Copy, Role, Alloc)."""
         match stmt:
-            case ir.Let(name, type_):
-                self.types[name] = type_
+            case ir.Let(name):
+                stmt = self.matrix.along_twins(stmt)
+                self.types[name] = stmt.type
                 self._let(stmt)
             case ir.Assign(name, value):
                 self.out.line(f"{cname(name)} = {self.name(value)};")
@@ -141,14 +153,22 @@ class Values:
         """The C++ type of a value."""
         if not type_.axes:
             return ctype(type_.dtype)
-        axes = ", ".join(f"axis::{axis_name(a)}" for a in self.layouts.order(type_.axes))
+        axes = ", ".join(self.axis(a) for a in self.layouts.order(type_.axes))
         return f"tw::Tile<{ctype(type_.dtype)}, {axes}>"
+
+    def axis(self, name: str) -> str:
+        """The C++ type that says how an axis is dealt to the threads of this team."""
+        return f"{self.space}::{axis_name(name)}"
 
     def part(self, axis: str) -> str:
         """The declaration of the `tw::Part` that an axis with values on it needs, its tile being in scope."""
-        now, dist = self.scope[axis], self.layouts.of[axis]
-        edge = 0 if now.size == dist.points else now.grain
-        return f"const tw::Part<axis::{axis_name(axis)}, {edge}> {cname(axis)}({now.start}, {now.stop}, {self.team});"
+        now = self.scope[axis]
+        type_ = f"tw::Part<{self.axis(axis)}, {self._edge(axis)}>"
+        own = f"const {type_} {cname(axis)}({now.start}, {now.stop}, {self.team});"
+        if (twin := self.matrix.twins.get(axis)) is None:
+            return own
+        self.scope.ranges[twin] = now
+        return f"{own} {self.part(twin)}"
 
     def condition(self, cond: str, axis: str) -> str:
         """Whether this is the first (last) tile of an axis."""
@@ -164,8 +184,9 @@ class Values:
             word = ctype(let.type.dtype) if let.name in self._mutable else f"const {ctype(let.type.dtype)}"
         self.out.line(f"{word} {cname(let.name)} = {text};")
         if isinstance(let.expr, ir.Dot):
-            self._products(let.expr, cname(let.name))
-            self._joined(let.expr.axis, "tw::Add{}", cname(let.name))
+            self._products(let, cname(let.name))
+            if self._spread(let):
+                self._joined(let.expr.axis, "tw::Add{}", cname(let.name))
 
     def _value(self, let: ir.Let) -> str:
         type_ = let.type
@@ -216,17 +237,21 @@ class Values:
     # ------------------------------------------------------------------------------------------------ products
     def _spread(self, dot: ir.Let) -> bool:
         """Whether the parts of a dot's sums lie in several threads."""
-        return isinstance(dot.expr, ir.Dot) and self._bits(dot.expr.axis) > 0
+        return isinstance(dot.expr, ir.Dot) and self._parts_of(dot.name, dot.expr.axis) > 0
 
-    def _products(self, dot: ir.Dot, into: str) -> None:
+    def _products(self, let: ir.Let, into: str) -> None:
+        dot = let.expr
+        assert isinstance(dot, ir.Dot)
         if self.fragments is not None and dot.a in self.fragments.operands:
             self.fragments.multiply(self, dot, into)
             return
         if dot.a in self.staged:
             self._panels(dot, into)
             return
-        along = f"tw::unmasked({cname(dot.axis)})" if {dot.a, dot.b} <= self._loaded else cname(dot.axis)
-        self.out.line(f"tw::dot({into}, {self.name(dot.a)}, {self.name(dot.b)}, {along});")
+        zeros = {dot.a, dot.b} <= self._loaded and (let.name not in self.matrix.calls or dot.axis in self.scope.dims)
+        along = f"tw::unmasked({cname(dot.axis)})" if zeros else cname(dot.axis)
+        call = self.matrix.calls.get(let.name, "tw::dot")
+        self.out.line(f"{call}({into}, {self.name(dot.a)}, {self.name(dot.b)}, {along});")
 
     def _panels(self, dot: ir.Dot, into: str) -> None:
         """Products of panels: the operand along the rows of the result comes first."""
@@ -241,34 +266,37 @@ class Values:
         """How many bits of a thread's number tell positions of an axis apart; 0 for an axis of panels."""
         return self.layouts.of[axis].bits if axis in self.layouts.of else 0
 
+    def _parts_of(self, name: str, axis: str) -> int:
+        """Bits of a thread's number that tell the parts of a sum along an axis apart; 0 where the unit joins them."""
+        return 0 if name in self.matrix.calls else self._bits(axis)
+
     def _added(self, add: ir.Let, dot: ir.Let, addend: str) -> None:
         """`add = addend + dot`, product by product."""
-        assert isinstance(dot.expr, ir.Dot)
         self.types[add.name] = add.type
         self.out.line(f"{self.tile(add.type)} {cname(add.name)} = {self.name(addend)};")
-        self._products(dot.expr, cname(add.name))
+        self._products(dot, cname(add.name))
 
     def _accumulate(self, let: ir.Let, sums: Accumulation) -> None:
         """A reduction, or a dot, added to what each thread has of its loop's result."""
-        into = self._into(sums)
+        into = self._into(let.name, sums)
         match let.expr:
             case ir.Reduce(op, arg, axis):
                 self.out.line(f"tw::fold({reducer(op)}, {into}, {self.name(arg)}, {cname(axis)});")
-            case ir.Dot() as dot:
-                self._products(dot, into)
+            case ir.Dot():
+                self._products(let, into)
 
-    def _into(self, sums: Accumulation) -> str:
-        return f"{cname(sums.target)}_parts" if self._is_spread(sums) else cname(sums.target)
+    def _into(self, name: str, sums: Accumulation) -> str:
+        return f"{cname(sums.target)}_parts" if self._is_spread(name, sums) else cname(sums.target)
 
-    def _is_spread(self, sums: Accumulation) -> bool:
+    def _is_spread(self, name: str, sums: Accumulation) -> bool:
         """Whether the terms of a loop's result lie in several threads."""
-        return self._bits(sums.axis) > 0 or self._shared
+        return self._parts_of(name, sums.axis) > 0 or self._shared
 
     def _joined(self, axis: str, op: str, name: str) -> None:
         if self.fragments is not None and isinstance(self.layouts.of[axis], Chunks):
             self.fragments.join(self, axis, name)
         elif self._bits(axis):
-            self.out.line(f"tw::join<axis::{axis_name(axis)}>({op}, {name}, {self.team});")
+            self.out.line(f"tw::join<{self.axis(axis)}>({op}, {name}, {self.team});")
         if self._shared:
             self.out.line(f"tw::join_blocks<{self.blocks}>({op}, {name}, {self.team}, meeting, turn);")
 
@@ -277,7 +305,8 @@ class Values:
         if ref.buffer in self.registers:
             return self._registers(ref, let.type)
         place = self.places[ref.buffer]
-        at, terms, most = self._address(place, ref, let.type.axes)
+        held = self.matrix.held(let, self.scope.axes)
+        at, terms, most = self._address(place, ref, let.type.axes, held)
         if not let.type.axes:
             return f"{at[0]}[{at[1]}]" if at[1] else f"*{at[0]}"
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
@@ -285,8 +314,29 @@ class Values:
             cache = "tw::AHEAD"
         if place.readonly and place.align < _WIDEST and self._whole_words(place, ref, let.type.axes):
             most, cache = _WIDEST // place.dtype.bytes, "tw::UNALIGNED"
-        ends = place.ends if place.readonly and place.ends else "tw::Unknown{}"
+        if self.ahead is not None and self.ahead.holds(let):
+            return self.ahead.taken(self, let, most, terms)
+        ends = place.ends if place.readonly and place.ends and self._cut(place, ref, cache, most) else "tw::Unknown{}"
         return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([ends, _sum(at), *terms])})"
+
+    def _cut(self, place: Place, ref: ir.Ref, cache: str, most: int) -> bool:
+        """Whether an access may reach past the tensor: of unaligned rows, or where a tile ends inside of one."""
+        unit = [i for i, s in zip(ref.index, place.strides, strict=True) if s == "1" and i in self.layouts.of]
+        edges = [self._edge(str(i)) % most for i in unit]
+        return cache == "tw::UNALIGNED" or any(edges)
+
+    def _edge(self, axis: str) -> int:
+        """0 where every tile of an axis exists whole, else a power of two of which each ends at a multiple."""
+        now = self.scope[axis]
+        return 0 if now.size == self.layouts.of[axis].points else now.grain
+
+    def send(self, let: ir.Let, slot: str) -> None:
+        """A load on its way to where it will be read from."""
+        assert isinstance(let.expr, ir.Load)
+        place = self.places[let.expr.ref.buffer]
+        at, terms, most = self._address(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
+        given = ", ".join([slot, self.team, _sum(at), *terms])
+        self.out.line(f"tw::send<{self.tile(let.type)}, {most}>({given});")
 
     def _whole_words(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> bool:
         """Whether threads hold runs of 16 bytes along the unit stride, wherever these begin."""
@@ -296,16 +346,17 @@ class Values:
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():
             if axis in type_.axes and parent in self.registers[ref.buffer]:
-                pieces = f"axis::{axis_name(axis)}, axis::{axis_name(parent)}"
-                return f"tw::piece<{self.tile(type_)}, {pieces}>({cname(ref.buffer)}, {number})"
+                axes = f"{self.axis(axis)}, {self.axis(parent)}"
+                return f"tw::piece<{self.tile(type_)}, {axes}>({cname(ref.buffer)}, {number})"
         return cname(ref.buffer)
 
     def _keep(self, buffer: str, value: str, type_: ir.TileType) -> None:
         """A value into the registers of a buffer: all of them, or the piece that it covers."""
         for axis, (parent, number) in self.pieces.items():
             if axis in type_.axes and parent in self.registers[buffer]:
-                pieces = f"axis::{axis_name(axis)}, axis::{axis_name(parent)}"
-                self.out.line(f"tw::put_piece<{pieces}>({cname(buffer)}, {value}, {number});")
+                self.out.line(
+                    f"tw::put_piece<{self.axis(axis)}, {self.axis(parent)}>({cname(buffer)}, {value}, {number});"
+                )
                 return
         self.out.line(f"{cname(buffer)} = {value};")
 
@@ -319,6 +370,8 @@ class Values:
         cache = _CACHES.get(str(ir.note(stmt.notes, "cache")), "tw::PLAIN")
         if ir.note(stmt.notes, "nontemporal"):
             cache = "tw::STREAM"
+        if place.shared:
+            cache = "tw::SHARED"
         once = "if (rank == 0) " if self.blocks > 1 and not self._shared else ""
         self.out.line(f"{once}tw::store<{most}, {cache}>({', '.join([_sum(at), value, self.team, *terms])});")
 
@@ -327,8 +380,13 @@ class Values:
         at, terms, _ = self._address(place, ref, axes)
         return _sum(at), dict(zip(self.layouts.order(axes), terms, strict=True))
 
-    def _address(self, place: Place, ref: ir.Ref, axes: tuple[str, ...]) -> tuple[tuple[str, str], list[str], int]:
-        """(pointer, offset of the point), the terms of the axes, and how many neighbours an access may take."""
+    def _address(
+        self, place: Place, ref: ir.Ref, axes: tuple[str, ...], held: frozenset[str] = frozenset()
+    ) -> tuple[tuple[str, str], list[str], int]:
+        """(pointer, offset of the point), the terms of the axes, and how many neighbours an access may take.
+
+        Along `held` axes what lies past an edge is not masked: the last of what exists is read in its place.
+        """
         fixed: list[str] = []
         terms: dict[str, str] = {}
         picked: list[str] = []
@@ -340,10 +398,11 @@ class Values:
                 picked.append(f"tw::picked({self.name(index)}, {stride})")
                 continue
             if isinstance(index, str) and index in axes:
-                terms[index] = f"tw::by({cname(index)}, {'tw::unit' if stride == '1' else stride})"
+                call = "tw::held" if index in held and stride != "1" else "tw::by"
+                terms[index] = f"{call}({cname(index)}, {'tw::unit' if stride == '1' else stride})"
                 if stride == "1":
                     most = self._neighbours(place, index)
-            elif (point := self._point(index)) != "0":
+            elif (point := self.point(index)) != "0":
                 fixed.append(_times(point, stride))
             if origin not in (None, "0"):
                 fixed.append(f"-{_times(str(origin), stride)}")
@@ -360,7 +419,8 @@ class Values:
             most //= 2
         return most
 
-    def _point(self, index: ir.Index) -> str:
+    def point(self, index: ir.Index) -> str:
+        """C++ of where an index begins."""
         if isinstance(index, int):
             return str(index)
         return self.name(index) if index in self.types else self.scope[index].start
@@ -374,6 +434,11 @@ class Values:
         if self.rings is not None and any(isinstance(s, ir.Copy) for s in loop.body):
             self.rings(self, loop)
             return
+        if self.parts is not None and ir.note(loop.notes, "how") is not None:
+            self.parts(self, loop)
+            return
+        if self.ahead is not None and self.ahead.starts(loop):
+            self.ahead.begin(self)
         found = find_accumulations(loop.body)
         outer, alone = self._parts, self._shared
         self._shared = is_shared(loop)
@@ -393,23 +458,28 @@ class Values:
 
     def begin_sums(self, found: Mapping[str, Accumulation]) -> None:
         """Each thread's own part of every sum, before the loop that adds to it."""
-        for a in found.values():
-            if self._is_spread(a):
+        for name, a in found.items():
+            if self._is_spread(name, a):
                 tile = self.tile(self.types[a.target])
-                self.out.line(f"auto {self._into(a)} = tw::nothing<{tile}>({_operator(a.op)});")
+                self.out.line(f"auto {self._into(name, a)} = tw::nothing<{tile}>({_operator(a.op)});")
 
     def end_sums(self, found: Mapping[str, Accumulation]) -> None:
         """The parts of all threads joined with what was there before, after the loop."""
-        for a in found.values():
-            if self._is_spread(a):
-                target, parts = cname(a.target), self._into(a)
+        for name, a in found.items():
+            if self._is_spread(name, a):
+                target, parts = cname(a.target), self._into(name, a)
                 self._joined(a.axis, _operator(a.op), parts)
                 joined = self.map(_operator(a.op), f"{target}, {parts}", self.types[a.target])
                 self.out.line(f"{target} = {joined};")
 
     def _axes(self, loop: ir.Loop, depth: int) -> None:
         if depth == len(loop.axes):
+            steps = self.ahead if self.ahead is not None and self.ahead.steps(loop) else None
+            if steps:
+                steps.before(self)
             self.emit(loop.body)
+            if steps:
+                steps.after(self)
             return
         axis = loop.axes[depth]
         low, high = self.scope.bounds(axis, {n: cname(n) for n in self.types})

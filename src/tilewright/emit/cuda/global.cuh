@@ -25,6 +25,24 @@ template <class A, int EDGE, class S> __device__ inline Along<A, EDGE, S> by(con
   return {part, stride};
 }
 
+// A term whose positions past the edge are those of its last one: always there, read at once, and for others to pass over.
+template <class A, int EDGE, class S> struct Held {
+  typedef A axis;
+  static constexpr bool UNIT = false;
+  static constexpr int EDGE_AT = 0;
+  Part<A, EDGE> part;
+  S stride;
+  __device__ i64 base() const { return 0; }
+  template <class TILE> __device__ i64 offset(int f) const {
+    const int at = part.at(along<TILE, A>(f));
+    return (i64)(EDGE == 0 || at < part.stop ? at : part.stop - 1) * stride;
+  }
+  template <class TILE> __device__ bool in(int) const { return true; }
+};
+template <class A, int EDGE, class S> __device__ inline Held<A, EDGE, S> held(const Part<A, EDGE>& part, S stride) {
+  return {part, stride};
+}
+
 // Another: positions that are themselves elements of a tile (a gather).
 template <class X, class S> struct Picked {
   typedef void axis;
@@ -39,7 +57,7 @@ template <class X, class S> struct Picked {
 template <class X, class S> __device__ inline Picked<X, S> picked(const X& index, S stride) { return {index, stride}; }
 
 // How the caches treat an access.
-enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, HINT_FIRST, HINT_LAST, AHEAD };
+enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, HINT_FIRST, HINT_LAST, AHEAD, SHARED };
 
 // Sixteen bytes that nobody writes to, past L1, with a word to L2 on how long to keep them.
 template <Cache C> __device__ inline void read_hinted(uint4& w, const void* p) {
@@ -173,8 +191,15 @@ __device__ inline void write_wide(void* p, uint4 w) {
 }
 template <class W> __device__ inline void write_wide(void* p, W w) { *(W*)p = w; }
 
+// The same to shared memory.
+__device__ inline void write_shared(void* p, uint4 w) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"((u32)__cvta_generic_to_shared(p)), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
+}
+template <class W> __device__ inline void write_shared(void* p, W w) { *(W*)p = w; }
+
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
-  if constexpr (C == HINT_FIRST && sizeof(W) == 16) write_hinted(p, w);
+  if constexpr (C == SHARED) write_shared(p, w);
+  else if constexpr (C == HINT_FIRST && sizeof(W) == 16) write_hinted(p, w);
   else if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
   else write_wide(p, w);

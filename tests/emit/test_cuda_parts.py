@@ -1,0 +1,148 @@
+"""Parts of ranges as CUDA C++, compiled for three generations: what ptxas and the machine code say of them."""
+
+import re
+from functools import cache
+
+import pytest
+
+from tilewright.build.cuda_kernel import CudaStages
+from tilewright.build.kernel_cache import Request
+from tilewright.build.nvrtc import missing
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.design.legality import legal
+from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_warp import warp_dots
+from tilewright.emit.cuda_layouts import Spread
+from tilewright.language.parser import parse
+from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS
+
+compiled = pytest.mark.skipif(missing() is not None, reason="NVRTC is not installed")
+SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 256}
+
+
+@cache
+def stages(name="attention", head=128, element="bf16", machine="h200", more=(), **sizes):
+    """All stages of attention by its default design, with some decisions changed."""
+    tensors = {p.name: element for p in OPERATORS[name].kernel.signature.params if p.name != "scale"}
+    tensors |= {n: "i32" for n in ("lengths", "page_table") if n in tensors}
+    kernel = OPERATORS[name].kernel.trace(tensors, options={"causal": True})
+    known = {d: {**SIZES, "D": head, "E": head, **sizes}[d] for d in kernel.dims}
+    layouts = tuple((p.name, TensorLayout((*[None] * (len(p.dims) - 1), 1), 128)) for p in kernel.params if p.dims)
+    unit = {n: (len(x.strides) - 1,) for n, x in layouts}
+    facts = Facts(known, unit, Machine.named(machine), frozenset(unit), frozenset("DE"))
+    design = Design.of({**dict(default_design(kernel, facts).decisions), **dict(more)})
+    assert legal(kernel, design, facts) == []
+    return CudaStages(Request(kernel, design, layouts, (("D", head), ("E", head))), facts.machine)
+
+
+def instructions(built):
+    return re.findall(r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\w+ +)?([A-Z][A-Z0-9.]*)", built.text("sass"), re.MULTILINE)
+
+
+@compiled
+@pytest.mark.parametrize("machine", ["a100", "rtx4090", "h200"])
+@pytest.mark.parametrize("head", [64, 128])
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_keys_and_values_are_read_sixteen_bytes_at_once_and_multiplied_by_the_matrix_unit(name, head, machine):
+    built = stages(name, head, machine=machine)
+    report = built.compiled.report
+    assert report.spill_stores == report.stack == 0
+    code = instructions(built)
+    wide = [i for i in code if re.match(r"LDGSTS.*\.128|LDG.*\.128", i)]
+    assert len(wide) >= 16
+    assert any(i.startswith("HMMA.16816") for i in code)
+    assert not any(i.startswith(("LDL", "STL")) for i in code)
+
+
+@compiled
+@pytest.mark.parametrize("head", [64, 80, 96, 128, 256])
+def test_every_size_of_a_head_fits_in_registers(head):
+    assert stages(head=head).compiled.report.spill_stores <= 128
+
+
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_elements_of_four_bytes_are_multiplied_by_fma(name):
+    built = stages(name, element="f32")
+    assert built.compiled.report.spill_stores == 0
+    assert not any(i.startswith("HMMA") for i in instructions(built))
+    assert any(i.startswith("FFMA") for i in instructions(built))
+
+
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_steps_that_are_fetched_ahead_wait_for_nobody_else(name):
+    """Each thread reads back what it copied itself: no barrier of the block stands between copies and products."""
+    code = instructions(stages(name, more=(("stages", 2),)))
+    first = next(n for n, i in enumerate(code) if i.startswith("LDGSTS"))
+    last = max(n for n, i in enumerate(code) if i.startswith("HMMA"))
+    assert not any(i.startswith("BAR") for i in code[first:last])
+    assert sum(i.startswith("LDGSTS") and i.endswith(".128") for i in code) >= 48  # twice to begin with, once a step
+
+
+@compiled
+def test_blocks_past_the_end_of_a_range_leave_before_they_read_any_of_it():
+    code = instructions(stages(more=(("part.t", 256),)))
+    assert code.index("EXIT") < next(n for n, i in enumerate(code) if i.startswith(("LDGSTS", "LDG.E.128")))
+
+
+def test_a_launch_has_a_block_for_each_part_and_scratch_for_its_states():
+    module = stages(more=(("part.t", 256),)).module
+    sizes = {**SIZES, "D": 128, "E": 128}
+    assert module.grid.blocks(sizes, 132) == 16 * 8 * 16
+    assert module.grid.blocks({**sizes, "T": 0}, 132) == 16 * 8  # a tile without a range is written too
+    assert module.grid.blocks({**sizes, "T": 257}, 132) == 16 * 8 * 2
+    sums, totals, tops, tickets = sorted(module.scratch, key=lambda s: -s.reserve.bytes(sizes))
+    assert sums.reserve.bytes(sizes) == 16 * 8 * 16 * 4 * 128 * 4
+    assert totals.reserve.bytes(sizes) == tops.reserve.bytes(sizes) == 16 * 8 * 16 * 4 * 4
+    assert tickets.zeroed and tickets.reserve.bytes(sizes) == 16 * 8 * 4
+
+
+# -------------------------------------------------------------------------------------------------- fragments
+SCORES = """kernel k(q: bf16[G, S, D], k: bf16[T, D], o: f32[G, S, T]) {
+  for g in G step 4, s in S step 4, t in T step 32 parallel {
+    a = load q[g, s, D] : bf16[g, s, D]
+    b = load k[t, D] : bf16[t, D]
+    d = dot a b over D : f32[g, s, t] @atom=mma
+    store o[g, s, t] = d
+  }
+}"""
+
+
+def owners(dist, points):
+    """position -> (thread, register) of a distribution over a warp."""
+    registers = dist.groups * dist.run
+    return {
+        (r // dist.run << dist.bits) * dist.run + r % dist.run + (t >> dist.low & (1 << dist.bits) - 1) * dist.run: (
+            t,
+            r,
+        )
+        for r in range(registers)
+        for t in range(32)
+    }
+
+
+def test_rows_columns_and_sums_lie_as_mma_wants_them():
+    """PTX ISA, mma.m16n8k16: rows by bits 2 to 4 of the lane and a register, columns and the sum by bits 0 and 1."""
+    found = warp_dots(parse(SCORES).body, {"g": 4, "s": 4, "t": 32, "D": 128})
+    assert found.of["s"] == Spread(1, 1, 2, 2)
+    assert found.of["g"] == Spread(2, 1, 4, 1)
+    assert found.of["D"] == Spread(4, 8, 0, 2)
+    assert found.of["t"] == Spread(8, 2, 0, 2) or found.of["t"].low == 0
+    assert found.loaded == {"b": "t"} and found.calls == {"d": "t"}
+
+
+@pytest.mark.parametrize("points", [16, 32, 64, 96, 128, 256])
+def test_a_column_of_the_result_is_the_same_column_of_the_operand(points):
+    """Column c of fragment n belongs to lanes c of the operand's bits 2 to 4, and to lane c / 2 of the result."""
+    found = warp_dots(parse(SCORES).body, {"g": 4, "s": 4, "t": points, "D": 64})
+    result, operand = found.of["t"], found.of["t_twin"]
+    half = operand.run
+    for position, (thread, register) in owners(operand, points).items():
+        column, fragment = thread >> 2 & 7, register
+        lane, place = column // 2, column % 2
+        r = fragment // half * 2 * half + place * half + fragment % half
+        there = (r // result.run << 2) * result.run + r % result.run + lane * result.run
+        assert there == position
