@@ -63,7 +63,10 @@ def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
         Term("waves", waves.count, "1"), Term("wave efficiency", waves.efficiency, "1"),
         Term("intensity", roof.intensity, "flop/byte"), Term("roofline", roof.seconds, "s at least"),
     )  # fmt: skip
-    seconds = rates.launch_s + fill + joined(*(t.value for t in overlapping))
+    # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
+    split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
+    join = 3 * rates.latency_s if split else 0.0
+    seconds = rates.launch_s + fill + join + joined(*(t.value for t in overlapping))
     return Estimate(seconds, largest(terms), (*terms, *counts))
 
 
@@ -111,7 +114,15 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
         extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
         total += walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
-    return Grid(blocks, total)
+    parts = parts_of(program, nest, design, facts)
+    return Grid(blocks * parts, total / parts)
+
+
+def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Facts) -> int:
+    """Blocks that share a tile of a nest, each with a part of a serial loop's range."""
+    dealt = dict(design.prefixed("part"))
+    found = [a for loop in nest.serial for a in loop.axes if a.name in dealt]
+    return math.prod(max(1, -(-size_of(program, facts, a.name) // design.number(f"part.{a.name}"))) for a in found)
 
 
 def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str]]:

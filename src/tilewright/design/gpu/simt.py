@@ -19,6 +19,7 @@ from tilewright.design.gpu.row_rules import broken_rules
 from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.gpu.straight import is_straight, legal_straight
+from tilewright.design.gpu.stream import broken_parts, default_stream, registers_of_warp
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -34,9 +35,8 @@ def default_simt(kernel: ir.Kernel, facts: Facts) -> Design:
         return Design.of(staged)
     if not nest.dots:
         return default_rows(shape)
-    decisions = default_fma(shape) if shape.is_product else _stream(shape)
-    decisions |= {f"atom.{d.name}": "fma" for d in nest.dots}
-    return Design.of(decisions | shape.widths())
+    decisions = default_fma(shape) if shape.is_product else default_stream(shape)
+    return Design.of({f"atom.{d.name}": "fma" for d in nest.dots} | shape.widths() | decisions)
 
 
 def draw_simt(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
@@ -50,24 +50,10 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
     return any(ref.buffer not in {o.tensor for o in p.operands} for _, ref in structure.loads(kernel))
 
 
-# -------------------------------------------------------------------------------------------------- streams
-def _stream(s: Shape) -> dict[str, Choice]:
-    """Lanes along whole dimensions, then along the rows of the result; what streams by lies in registers."""
-    longest = max((s.facts.sizes.get(d, 1) for d in s.whole), default=1)
-    lanes = max(1, min(32, power(-(-longest // s.run))))
-    decisions: dict[str, Choice] = {"warps": 4}
-    spare = 128 // lanes
-    for axis in reversed(s.parallel):
-        decisions[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare)
-        spare //= tile
-    for axis in s.serial:
-        decisions[f"tile.{axis.name}"] = 8
-    decisions["lanes"] = (*s.whole, *(a.name for a in reversed(s.parallel)))
-    return decisions
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "part")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -81,8 +67,12 @@ def legal_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
     found = found or [
         Reason("threads", m, "threads are dealt to axes by bits of their number") for m in _threads(kernel, design)
     ]
-    if dict(design.prefixed("engine")):
+    if dict(design.prefixed("engine")) and not dict(design.prefixed("part")):
         return found or legal_panels(kernel, design, facts)
+    found = found or [
+        Reason("parts", m, "each block and each warp begins anew, and what they have is joined behind a barrier")
+        for m in broken_parts(kernel, design, facts)
+    ]
     found = found or broken_rules(kernel, design, facts)
     return found or [
         Reason("registers", m, "a tile lies in registers, all of it") for m in _registers(kernel, design, facts)
@@ -95,6 +85,7 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
     known = dict.fromkeys(("tile", "unroll", "split"), axes) | dict.fromkeys(("vec", "cache", "engine"), tensors)
     known |= {"atom": dots, "keep": set(twins(kernel)), "early": set(early_loads(kernel))}
+    known["part"] = set(structure.axes(kernel))
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
     for name, value in design.decisions:
@@ -131,6 +122,11 @@ def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
 
 
 def _registers(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[str]:
+    if dict(design.prefixed("part")):
+        for name, held in registers_of_warp(kernel, design, facts):
+            if held > MOST_REGISTERS:
+                yield f"{name} has {held} elements a lane of its warp; take smaller tiles: {MOST_REGISTERS} at most"
+        return
     threads = 32 * design.number("warps", 4)
     lanes = set(design.names("lanes"))
     for let in structure.lets(kernel).values():

@@ -92,6 +92,37 @@ class Resident(Named):
 
 
 @dataclass(frozen=True)
+class DealRange(Named):
+    """A block takes more or less of a serial loop's range; what blocks have is joined by the last of them.
+
+    before:  for ts in T step 512 @bind=grid @how=two_pass { for tw in ts step 64 @bind=warp ... { ... } }
+    after:   for ts in T step 256 @bind=grid @how=two_pass { for tw in ts step 32 @bind=warp ... { ... } }
+    """
+
+    axis: str
+    points: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `part.AXIS`."""
+        return changed(design, {f"part.{self.axis}": self.points})
+
+
+@dataclass(frozen=True)
+class FetchAhead(Named):
+    """What dots read is on its way so many steps ahead, through shared memory; none: loaded when its step comes.
+
+    before:  for t in tw step 16 { k = load k[b, t, D] ... }
+    after:   for t in tw step 16 { k = load k[b, t, D] @prefetch=2 ... }
+    """
+
+    steps: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `stages`."""
+        return changed(design, {"stages": self.steps or None})
+
+
+@dataclass(frozen=True)
 class ChangePlaces(Named):
     """The operands of dots change places: the other axis of the result lies along the rows of the atom.
 
@@ -117,6 +148,8 @@ def suggested_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[
     engines: dict[str, Choice] = dict(design.prefixed("engine"))
     if engines:
         yield from _panels(design, engines)
+    elif parts := dict(design.prefixed("part")):
+        yield from _parts(design, parts)
     else:
         yield from _threads(kernel, design)
         if not any(isinstance(v.expr, ir.Dot) for v in structure.lets(kernel).values()):
@@ -133,6 +166,13 @@ def _panels(design: Design, engines: dict[str, Choice]) -> Iterator[Mutation]:
     yield ChangePlaces(not design.get("swap"))
 
 
+def _parts(design: Design, parts: dict[str, Choice]) -> Iterator[Mutation]:
+    for axis, points in parts.items():
+        assert isinstance(points, int)
+        yield from (DealRange(axis, n) for n in (2 * points, points // 2) if n)
+    yield from (FetchAhead(steps) for steps in (0, 2, 3, 4))
+
+
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
     yield from (Lead(axis) for axis in design.names("lanes")[1:])
     for tensor, elements in design.prefixed("vec"):
@@ -143,4 +183,14 @@ def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
         yield from (Unroll(loop.axes[-1].name, n) for n in (2 * times, times // 2) if n)
 
 
-__all__ = ["ChangePlaces", "Engine", "Lead", "Resident", "Vector", "Warps", "suggested_simt"]
+__all__ = [
+    "ChangePlaces",
+    "DealRange",
+    "Engine",
+    "FetchAhead",
+    "Lead",
+    "Resident",
+    "Vector",
+    "Warps",
+    "suggested_simt",
+]
