@@ -105,6 +105,31 @@ def bench_gemm(
     _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
 
 
+@app.command(name="decode")
+def bench_decode(
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: attention_decode, "
+            "attention_paged, attention_ragged."
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each search; 1: the default design alone.")] = 16,
+    save: Save = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for attention of one query a request on this host's GPU and time it against torch's backends."""
+    from tilewright.bench import console
+    from tilewright.bench.attention_decode import DecodeRequest, decode_jobs
+    from tilewright.bench.cpu import run_jobs
+    from tilewright.machines import nvidia
+
+    jobs = decode_jobs(DecodeRequest(only, trials))
+    machine = nvidia.detect()
+    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+
+
 @app.command(name="rows")
 def bench_rows(
     only: Annotated[

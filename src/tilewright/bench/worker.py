@@ -126,6 +126,16 @@ def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iter
     yield from measure_attention([c for c in attention_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
 
 
+def attention_decode(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
+    """Attention of one query a request on the GPU, searched and timed beside torch's; `cases` are [family, name]."""
+    from tilewright.bench.attention_decode import measure_decode
+    from tilewright.bench.decode_cases import decode_cases
+    from tilewright.bench.gemm import Effort
+
+    wanted = {(family, name) for family, name in cases}
+    yield from measure_decode([c for c in decode_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
+
+
 def gemm_launch(threads: int) -> Iterator[Result]:
     """Host time of a dispatched call."""
     from tilewright.bench.gemm_launch import measure_launch
@@ -204,6 +214,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "design_agree": design_agree,
     "attention": attention,
     "gemm": gemm,
+    "attention_decode": attention_decode,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,
     "rows": rows,

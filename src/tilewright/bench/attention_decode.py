@@ -1,0 +1,112 @@
+"""`tilewright bench decode`: designed attention of one query a request, beside torch's on one GPU.
+
+For each case designs are searched with a budget of trials; the winner and the default design are timed against cuDNN and
+FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios are to the better of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tilewright.bench.cases import matches
+from tilewright.bench.decode_cases import DecodeCase, decode_cases
+from tilewright.bench.decode_problem import DecodeProblem
+from tilewright.bench.gemm import Effort
+from tilewright.bench.plan import Job, Step
+from tilewright.bench.result import Result, rounded
+from tilewright.design.cost.gpu import estimate_gpu
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.design.search import search
+from tilewright.design.trial import Budget, Objective
+from tilewright.errors import ArgumentError, TilewrightError
+from tilewright.machines.machine import Machine
+from tilewright.runtime.cuda.dispatch import machine, requested
+from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
+from tilewright.runtime.cuda.measure import captured, compare
+
+FAMILIES = ("attention_decode", "attention_paged", "attention_ragged")
+TRIALS = 16
+_OURS, _DEFAULT = "tilewright", "default"
+_CASES = 8
+"""Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""
+_START, _TRIAL = 10.0, 0.3  # seconds: a process, a trial
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """What to measure: a pattern that names or families must fit (None is all), and the trials of each search."""
+
+    only: str | None = None
+    trials: int = TRIALS
+
+
+def decode_jobs(request: DecodeRequest) -> list[Job]:
+    """The jobs that `request` asks for; ArgumentError where nothing fits it."""
+    cases = [c for c in decode_cases() if request.only is None or matches(request.only, c.name, c.family)]
+    if not cases:
+        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+    return [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
+
+
+def _job(cases: Sequence[DecodeCase], trials: int) -> Job:
+    seconds = [trials * _TRIAL + (_START if n == 0 else 1.0) for n in range(len(cases))]
+    steps = [Step(c.family, c.name, 1, s) for c, s in zip(cases, seconds, strict=True)]
+    return Job("attention_decode", 1, tuple(steps), {"cases": [[c.family, c.name] for c in cases], "trials": trials})
+
+
+def measure_decode(cases: Sequence[DecodeCase], effort: Effort) -> Iterator[Result]:
+    """A result for each case; one that failed says why, and the run goes on."""
+    known = machine(0)
+    for case in cases:
+        try:
+            yield _measured(case, effort, known)
+        except TilewrightError as error:
+            yield Result(case.family, case.name, 1, error=str(error))
+
+
+def _measured(case: DecodeCase, effort: Effort, known: Machine) -> Result:
+    setup = DecodeProblem(case, effort.seed)
+    problem = setup.problem()
+    facts = _facts(problem, known)
+    evaluator = GpuEvaluator(problem, rounds=7, final_rounds=16)
+    default = default_design(problem.program.kernel, facts)
+    winner, trials = default, list[Any]()
+    if effort.trials > 1:
+        found = search(
+            problem.program.kernel, facts, evaluator, budget=Budget(trials=effort.trials), objective=Objective(),
+            seed=effort.seed, model=lambda d: estimate_gpu(problem.program.kernel, d, facts).seconds,
+        )  # fmt: skip
+        winner, trials = found.winner, list(found.trials)
+    calls: dict[str, Callable[[], object]] = {_OURS: evaluator.launch(winner), _DEFAULT: evaluator.launch(default)}
+    peers = setup.peers()
+    timed = compare(
+        {n: captured(call) for n, call in {**calls, **peers}.items()}, rounds=effort.rounds, poison=setup.poison
+    )
+    setup.redraw()
+    setup.poison()
+    calls[_OURS]()
+    setup.check()
+    peer = min(peers, key=timed.median_ns)
+    ratio, of_default = timed.ratio(peer, _OURS), timed.ratio(peer, _DEFAULT)
+    seconds = timed.median_ns(_OURS) * 1e-9
+    read = known.memory.read or known.memory.bandwidth
+    metrics = {
+        "us": seconds * 1e6, "peer_us": timed.median_ns(peer) * 1e-3, "gbs": case.bytes / seconds * 1e-9,
+        "bandwidth": case.bytes / seconds / read if read else 0.0, "ratio": ratio.median, "ratio_low": ratio.low,
+        "ratio_high": ratio.high, "default_ratio": of_default.median, "noise": timed.noise, "trials": len(trials),
+    }  # fmt: skip
+    raw: dict[str, Any] = {**timed.to_json(), "design": dict(winner.decisions), "default": dict(default.decisions)}
+    raw |= {"peer": peer, "trials": [[t.design.hash, t.predicted, t.outcome.seconds, t.outcome.status] for t in trials]}
+    return Result(case.family, case.name, 1, rounded(metrics), raw)
+
+
+def _facts(problem: Problem, known: Machine) -> Facts:
+    """What designs may rely on: all sizes of the case, those that are fixed, and the layouts."""
+    empty = requested(problem.program, problem.layouts, problem.sizes, known, Design(), problem.fixed)
+    return replace(empty.facts(known), sizes=dict(problem.sizes))
+
+
+__all__ = ["FAMILIES", "TRIALS", "DecodeRequest", "decode_jobs", "measure_decode"]
