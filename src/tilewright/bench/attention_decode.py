@@ -1,7 +1,7 @@
 """`tilewright bench decode`: designed attention of one query a request, beside torch's on one GPU.
 
-For each case designs are searched with a budget of trials; the winner and the default design are timed against cuDNN and
-FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios are to the better of the two.
+For each case designs are searched with a budget of trials; the winner and the default design are timed against cuDNN
+and FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios are to the better of the two.
 """
 
 from __future__ import annotations

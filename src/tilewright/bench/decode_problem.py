@@ -1,7 +1,8 @@
 """A step of decoding on the GPU as the bench sets it up: caches, the tile program, torch's ways, and the judge.
 
-The reference is computed in float64 on the GPU from the same 16-bit operands, for some requests and heads of keys, drawn
-anew for the final check. What lies behind a sequence is NaN, and entries of the page table behind it are no pages.
+The reference is computed in float64 on the GPU from the same 16-bit operands, for some requests and heads of keys,
+drawn anew for the final check. What lies behind a sequence is NaN, and entries of the page table behind it are no
+pages.
 """
 
 from __future__ import annotations

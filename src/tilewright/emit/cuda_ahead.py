@@ -129,8 +129,8 @@ class Ahead:
 
     def before(self, values: Values) -> None:
         """What every step waits for."""
-        wait = "full[slot.index].wait(slot.phase);" if self.ring.boxed else f"tw::wait_all_but<{self.ring.slots - 1}>();"
-        values.out.line(wait)
+        plain = f"tw::wait_all_but<{self.ring.slots - 1}>();"
+        values.out.line("full[slot.index].wait(slot.phase);" if self.ring.boxed else plain)
 
     def after(self, values: Values) -> None:
         """Its slot is free, and the step that comes so many later goes on its way there."""
@@ -209,7 +209,8 @@ class Ahead:
             self.maps.append(described)
         at = ", ".join(values.point(ref.index[d]) for d in dims[1:])
         hint = "tw::EVICT_FIRST" if ir.note(let.notes, "cache") in ("cs", "evict_first") else "tw::EVICT_NORMAL"
-        points = values.layouts.of[values.matrix.along_twins(let).type.axes[let.type.axes.index(ref.index[unit])]].points
+        column = values.matrix.along_twins(let).type.axes[let.type.axes.index(str(ref.index[unit]))]
+        points = values.layouts.of[column].points
         for panel in range(-(-points // width)):
             to = f"{self._place(let, 'slot')} + {panel * rows * _ROW}"
             map_ = f"args.maps[{self.maps.index(described)}]"

@@ -61,7 +61,7 @@ def default_stream(s: Shape) -> dict[str, Choice]:
 
 
 def _result_run(kernel: ir.Kernel, decisions: dict[str, Choice], tensor: str, facts: Facts) -> int:
-    """Neighbours of a result that a thread of a block holds where warps' states are joined: all threads have a share."""
+    """Neighbours of a result in a thread where the states of warps are joined: all threads of a block have a share."""
     (store,) = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Store) and s.ref.buffer == tensor)
     axes = structure.lets(kernel)[store.value].type.axes
     points = math.prod(int(str(decisions.get(f"tile.{a}", 0))) or facts.sizes.get(a, 1) for a in axes)
