@@ -126,8 +126,8 @@ def bench_decode(
 
     jobs = decode_jobs(DecodeRequest(only, trials))
     machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+    measured = _kept(run_jobs(jobs), machine, "decode-gpu") if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, "decode-gpu", save, as_json)
 
 
 @app.command(name="rows")

@@ -14,7 +14,10 @@ from tilewright.bench.record import newest
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError
 
-KINDS = {"cpu": "cpu", "design": "design", "gemm": "gpu", "rows": "rows-gpu", "llm": "llm", "serve": "serve"}
+KINDS = {
+    "cpu": "cpu", "design": "design", "gemm": "gpu", "rows": "rows-gpu", "llm": "llm", "decode": "decode-gpu",
+    "serve": "serve",
+}  # fmt: skip
 """The benches that have tables, each between markers of its own, and the kind of their results files."""
 
 
@@ -127,6 +130,14 @@ _ATTENTION: tuple[Column, ...] = (
     ("of cuDNN", _number("peer_tflops")),
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to cuDNN", _ratio),
+)
+_DECODES: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("torch", _number("peer_us", 1)),
+    ("GB/s", _number("gbs")),
+    ("of reading", _percent("bandwidth")),
+    ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
+    ("ratio to torch", _ratio),
 )
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
@@ -302,6 +313,27 @@ TABLES = (
         ("gemm_launch",),
         (("us", _number("us", 1)), ("torch.mm", _number("peer_us", 1)), ("an empty op", _number("empty_us", 1))),
         kind="gemm",
+    ),
+    Table(
+        "Attention of one query a request, against the better of cuDNN and FlashAttention in torch",
+        ("attention_decode",),
+        _DECODES,
+        geomean=True,
+        kind="decode",
+    ),
+    Table(
+        "The same out of pages, against torch's on rows one after the other",
+        ("attention_paged",),
+        _DECODES,
+        geomean=True,
+        kind="decode",
+    ),
+    Table(
+        "Requests of different lengths, against torch's on rows as long as the longest",
+        ("attention_ragged",),
+        _DECODES,
+        geomean=True,
+        kind="decode",
     ),
     Table(
         "The ladder of 4096 x 4096 x 4096, one move a rung",

@@ -25,11 +25,11 @@ _WIDE = 256
 """Elements that a step of 16 keys may read of each key with registers to spare for all that is on its way."""
 
 MOST_STAGES = 8
-_WARPS = 8
+_WARPS = 4
+_RESIDENT = 4  # blocks of so many warps that fit on an SM
 _OVERHEAD_S = 2.5e-6  # a block until its first loads arrive, and from its last ones on
-_JOIN_S = 1.5e-6  # one round trip to the parts of other blocks
-_BLOCK_RATE = 60e9  # bytes a second that the loads of one SM's blocks keep in flight
-_RESIDENT = 2  # blocks of eight warps that fit on an SM
+_JOIN_S, _JOINED = 0.7e-6, 8  # one round trip to the states of other blocks, and how many are on their way at once
+_BLOCK_RATE = 28e9  # bytes a second that one block keeps in flight
 
 
 def default_stream(s: Shape) -> dict[str, Choice]:
@@ -56,8 +56,8 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     decisions[f"part.{axis.name}"] = _part(s, axis, unit, decisions)
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
-    wide = {name for name in s.widths() if name.removeprefix("vec.") in written}
-    return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in wide}
+    stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
+    return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
 
 
 def _result_run(kernel: ir.Kernel, decisions: dict[str, Choice], tensor: str, facts: Facts) -> int:
@@ -98,10 +98,11 @@ def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> i
     read = machine.memory.read or machine.memory.bandwidth or 1e12
 
     def seconds(part: int) -> float:
-        blocks = tiles * -(-size // part)
+        parts = -(-size // part)
+        blocks = tiles * parts
         waves, busy = -(-blocks // slots), min(blocks, slots)
-        rate = min(read / busy, _BLOCK_RATE * min(1.0, machine.cores / busy))
-        return waves * (_OVERHEAD_S + part * each / rate) + (_JOIN_S if part < size else 0.0)
+        join = _JOIN_S * -(-parts // _JOINED) if parts > 1 else 0.0
+        return waves * (_OVERHEAD_S + part * each / min(read / busy, _BLOCK_RATE)) + join
 
     choices = [unit << n for n in range(12)]
     most = next((c for c in choices if c >= size), choices[-1])
