@@ -12,8 +12,8 @@ from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
-from tilewright.emit.cuda_warp import warp_dots
 from tilewright.emit.cuda_layouts import Spread
+from tilewright.emit.cuda_warp import warp_dots
 from tilewright.language.parser import parse
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
-from tilewright.emit.cuda_warp import WarpDots
 from tilewright.emit.cuda_layouts import Layouts
 from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
 from tilewright.emit.cuda_values import Values
+from tilewright.emit.cuda_warp import WarpDots
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 

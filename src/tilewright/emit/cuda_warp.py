@@ -103,7 +103,9 @@ class _Deal:
         """The first operand along the rows of mma; columns of the second one lie along bits 2 to 4: a twin."""
         found, twin = self.found, self.found.twin(self.column)
         found.loaded[self.second.name] = (self.column,)
-        found.calls[self.dot.name] = f"tw::multiply<{self.space}::{axis_name(self.column)}, {self.space}::{axis_name(twin)}>"
+        found.calls[self.dot.name] = (
+            f"tw::multiply<{self.space}::{axis_name(self.column)}, {self.space}::{axis_name(twin)}>"
+        )
         found.of[self.column] = Spread(self.groups, 2 * self.run, 0, 2)
         found.of[twin] = Spread(self.groups, self.run, 2, 3)
         low = 2

@@ -50,8 +50,6 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
     return any(ref.buffer not in {o.tensor for o in p.operands} for _, ref in structure.loads(kernel))
 
 
-
-
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "part")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
