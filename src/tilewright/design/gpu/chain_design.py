@@ -77,7 +77,7 @@ def _extras(c: Chain, groups: int, way: str) -> dict[str, Choice]:
     """Products that lag, turns, results by the copy engine; rows with many columns first."""
     decisions: dict[str, Choice] = {"overlap": True}
     if way.startswith("draw"):
-        decisions |= {"persistent": True, "drawn": True, "stages.item": 2}
+        decisions |= {"persistent": True, "drawn": True}
     if groups > 1 and not way.endswith(_TOGETHER):
         decisions["schedule"] = "pingpong"
     if c.step.stop is not None:
