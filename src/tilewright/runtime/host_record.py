@@ -63,6 +63,7 @@ class HostCall:
 
     def __init__(self, launch: Dispatched) -> None:
         self._launch, self._slot = launch, launch.slot
+        self._code = _code()  # threads that ask for it at once get one each
         self._address = launch.words.__array_interface__["data"][0]
         counted = [ctypes.addressof(x.words) for x in (launch.tally, launch.shape)]
         version = ctypes.addressof(self._slot.version)
@@ -72,7 +73,7 @@ class HostCall:
     def part(self, sources: Sequence[tuple[int, int, int]]) -> Part:
         """The words of this launch in a record: for each (word, n, bytes) the word takes the n-th pointer, moved."""
         config = ctypes.addressof(self._config)
-        entry = (_code().address("tw_host_launch"), config, 0, self._address)
+        entry = (self._code.address("tw_host_launch"), config, 0, self._address)
         places = [(self._address + 8 * word, n, offset) for word, n, offset in sources]
         again = self.again
         return launch_words(entry, 0, again, places, ()), (self, again)
