@@ -42,9 +42,16 @@ def halves(loop: ir.Loop) -> Halves:
 
 
 def dealt(kernel: ir.Kernel, bind: str) -> ir.Loop | None:
-    """The loop that is dealt to blocks (`grid`) or to warps (`warp`)."""
-    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and ir.note(s.notes, "how"))
+    """The loop that is dealt to blocks (`grid`) or to warps (`warp`) and joined behind a barrier.
+
+    A sum of products whose parts the warps add up themselves (`cuda_fragments`) has no barrier, and is none of these.
+    """
+    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and ir.note(s.notes, "how") and _joined(s))
     return next((s for s in loops if ir.note(s.notes, "bind") == bind), None)
+
+
+def _joined(loop: ir.Loop) -> bool:
+    return any(isinstance(s, ir.Sync) for s in loop.body)
 
 
 def of_block(kernel: ir.Kernel) -> ir.Kernel:
