@@ -16,13 +16,11 @@ sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 from operator_cases import Draw, draw
 
 from tilewright import operators
-from tilewright.bench.record import newest
 from tilewright.bench.rows_cases import row_cases
 from tilewright.build import nvrtc
 from tilewright.build.cuda_kernel import CudaStages
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
-from tilewright.design.design import Design
 from tilewright.design.gpu.rows import fixed_dims
 from tilewright.emit.abi import TensorLayout
 from tilewright.language import structure
@@ -31,7 +29,6 @@ from tilewright.lower.gpu.stages import lower_gpu
 from tilewright.machines.machine import Machine
 from tilewright.runtime import tolerance
 
-ROOT = Path(__file__).parents[2]
 GPU = Machine.named("h200")
 
 
@@ -137,34 +134,17 @@ def test_C2_rope_interleaved_is_the_same_program_on_other_strides():
 
 
 # ------------------------------------------------------------------------------------------------- C4
-def measured():
-    """Results of the newest committed run of `tilewright bench rows`; ArgumentError where there is none."""
-    found = newest(ROOT / "benchmarks" / "results", "rows-gpu")
-    return list(max(found, key=lambda f: f[1]["date"])[1]["results"])
+def test_C4_every_row_operator_is_a_case_of_the_bench_beside_torch():
+    """By one command, beside eager torch and torch.compile; the rope study and products have benches of their own."""
+    from tilewright.bench.plan import estimate
+    from tilewright.bench.rows_jobs import RowsRequest, rows_jobs
+    from tilewright.bench.worker import JOBS
 
-
-def test_C4_every_row_operator_was_timed_beside_torch_compile_and_the_copy_of_a_tensor():
-    found = {(r.family, r.name): r for r in measured()}
-    assert set(found) == {(c.family, c.name) for c in row_cases()}
-    for r in found.values():
-        assert r.error is None, f"{r.name}: {r.error}"
-        assert {"us", "peer_us", "eager_us", "gbs", "of_copy", "ratio", "eager_ratio", "noise"} <= set(r.metrics)
-        samples = r.raw["samples_ns"]
-        assert samples["tilewright"] and samples["torch.compile"] and samples["torch"]
-
-
-def test_C4_every_recorded_design_is_legal_today():
-    from tilewright.design.legality import legal
-
-    cases = {(c.family, c.name): c for c in row_cases()}
-    for r in measured():
-        case = cases[r.family, r.name]
-        kernel = case.traced()
-        unit = {p.name: (len(p.dims) - 1,) for p in kernel.params if p.dims}
-        whole = {a for let in structure.lets(kernel).values() for a in let.type.axes if a in kernel.dims}
-        facts = Facts(dict(case.sizes), unit, GPU, frozenset(unit), frozenset((*fixed_dims(kernel), *whole)))
-        decisions = {n: tuple(v) if isinstance(v, list) else v for n, v in r.raw["design"].items()}
-        assert legal(kernel, Design.of(decisions), facts) == [], r.name
+    jobs = rows_jobs(RowsRequest())
+    assert {job.kind for job in jobs} <= set(JOBS) and estimate(jobs) > 0
+    products, attentions = ("matmul", "gate_up", "batched_matmul"), ("attention", "paged_attention")
+    others = {*products, *attentions, "rope_cache", "paged_rope_cache", "sample_parts", "sample_join"}
+    assert {c.operator for c in row_cases()} == set(operators.OPERATORS) - others
 
 
 NCU = """#!/bin/sh

@@ -94,7 +94,9 @@ def facts_of(call: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Facts
     """The program of a call on tensors, what designs may rely on, and the tensors as kernels take them."""
     buffers = {n: Buffer.of(x) for n, x in tensors.items()}
     kernel = call.operator.kernel.trace({n: b.dtype.name for n, b in buffers.items()}, options=call.options)
-    sizes = bind_sizes(kernel, {n: np.empty(x.shape, np.float64) for n, x in tensors.items()}, exact=True)
+    shapes = {p.name: buffers[p.name].shape for p in kernel.params if p.dims is not None}
+    pairs = [(d, n) for p in kernel.params if p.dims is not None for d, n in zip(p.dims, shapes[p.name], strict=True)]
+    sizes = {d: n for d, n in pairs if isinstance(d, str)}
     layouts = {n: layout_on_gpu(b) for n, b in buffers.items()}
     unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts.items()}
     aligned = frozenset(n for n, x in layouts.items() if x.align >= 16)

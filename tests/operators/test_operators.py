@@ -13,7 +13,8 @@ from tilewright.operators import OPERATORS
 from tilewright.operators.activation import ACTIVATIONS
 
 INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
-CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4), "inverse": (False, True)}
+CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4)}
+CHOICES |= {"inverse": (False, True), "k": (1, 3)}
 
 
 def traces(operator, element):

@@ -68,3 +68,18 @@ def test_empty_rows():
 def test_a_weight_of_another_size_is_named():
     with pytest.raises(ArgumentError, match=r"rmsnorm: weight of shape \[3\] does not fit \[4\] \(D is the last dim"):
         ops.rmsnorm(normal(2, 4), normal(3))
+
+
+def test_topk_of_any_rank(generator):
+    x = torch.randn(2, 3, 50, generator=generator)
+    values, index = ops.topk(x, 4)
+    exact = torch.topk(x, 4)
+    torch.testing.assert_close(values, exact.values)
+    assert index.dtype == torch.int64 and torch.equal(index, exact.indices)
+    narrow = (np.empty((3, 2), np.float32), np.empty((3, 2), np.int32))
+    ops.topk(np.eye(3, dtype=np.float32), 2, out=narrow)
+    np.testing.assert_array_equal(narrow[1], [[0, 1], [1, 0], [2, 0]])
+    assert ops.topk(torch.empty(0, 5), 2)[0].shape == (0, 2)
+    for k in (0, 6):
+        with pytest.raises(ArgumentError, match=rf"topk: k={k} of 5 elements in x's last dimension; take 1 to 5"):
+            ops.topk(torch.zeros(2, 5), k)
