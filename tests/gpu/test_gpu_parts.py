@@ -38,7 +38,8 @@ def launched(call, changes):
     names = {v: k for k, v in TYPES.items()} | {torch.int32: "i32"}
     kernel = call.operator.kernel.trace({n: names[x.dtype] for n, x in tensors.items()}, options=call.options)
     buffers = {n: Buffer.of(x) for n, x in tensors.items()}
-    sizes = bind_sizes(kernel, {n: np.empty(x.shape, np.float64) for n, x in tensors.items()}, exact=True)
+    dims = [(p.dims, buffers[p.name].shape) for p in kernel.params if p.dims]
+    sizes = {str(d): n for names_, shape in dims for d, n in zip(names_, shape, strict=True)}
     layouts, facts = facts_of(kernel, buffers, sizes)
     design = Design.of({**dict(default_design(kernel, facts).decisions), **changes})
     launch = loaded(requested(Program.of(kernel), layouts, sizes, machine(0), design), 0).bind(
