@@ -25,6 +25,8 @@ def drawn(operator, element, kind):
         sizes["L"] = 45
     if operator.name == "paged_attention":
         sizes["P"] = 9
+    if operator.name == "topk":
+        sizes["K"] = 1  # as its option says
     return kernel, draw(kernel, sizes, seed=1, kind=kind, updates=operator.updates)
 
 

@@ -59,8 +59,10 @@ class _Program:
         """Source and launch."""
         self._head()
         resident = ir.number(self.kernel.notes, "resident", 1)
-        # With a number of blocks the assembler spends the registers that they leave on loads in flight.
-        bounds = f"{self.threads}, {resident}" if resident > 1 or self.fragments is not None else str(self.threads)
+        # With a number of blocks the assembler spends the registers that they leave on loads in flight, or on panels.
+        panels = any(isinstance(s, ir.Copy) for s in ir.walk(self.kernel.body))
+        told = resident > 1 or self.fragments is not None or panels
+        bounds = f"{self.threads}, {resident}" if told else str(self.threads)
         signature = (
             f'extern "C" __global__ void __launch_bounds__({bounds}) '
             f"{cname(self.kernel.name)}(const __grid_constant__ Args args)"
