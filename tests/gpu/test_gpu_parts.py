@@ -12,7 +12,6 @@ from tilewright import ops
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.language.interpreter import bind_sizes
 from tilewright.language.printer import show
 from tilewright.lower.gpu.simt import lower_simt
 from tilewright.runtime import tolerance
