@@ -60,7 +60,10 @@ _REPLACED: dict[str, tuple[tuple[str, str, str], ...]] = {
          "multiply_registers<T, N, STEPS>(d, a, b, keep);\n}"),
         ("// Keeps the compiler from touching an operand", "#undef TW_ROWS_16", ""),
     ),
-    "global": (('asm volatile("st.global.v4', ': "memory");', "memcpy(p, &w, 16);"),),
+    "global": (
+        ('asm volatile("st.global.v4', ': "memory");', "memcpy(p, &w, 16);"),
+        ('asm volatile("st.shared.v4', ': "memory");', "memcpy(p, &w, 16);"),
+    ),
     "layout": (('asm volatile("bar.sync', ': "memory");', 'emulated::fail("a block meets");'),),
     "tile": (), "reduce": (), "grid": (),
 }  # fmt: skip

@@ -166,8 +166,9 @@ def test_few_rows_go_straight_to_registers_by_default(name, machine):
             known = facts(kernel, machine=machine, M=m, N=n, K=k)
             design = default_design(kernel, known)
             assert legal(kernel, design, known) == []
-            assert is_straight(design)
-            assert {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
+            single = len(product(kernel).dots) == 1  # two sums in one kernel are for searches, which verify
+            assert is_straight(design) == single
+            assert not single or {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
 
 
 def test_sums_of_unknown_length_pass_through_shared_memory_by_default():
