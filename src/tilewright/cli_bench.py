@@ -12,6 +12,7 @@ from tilewright import cli_rope
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from tilewright.bench.plan import Job
     from tilewright.bench.result import Result
     from tilewright.machines.machine import Machine
 
@@ -67,8 +68,7 @@ def bench_design(
     as_json: AsJson = False,
 ) -> None:
     """Search for kernels and time them against torch; judge the cost model, the search and the book."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import parse_threads, run_jobs
+    from tilewright.bench.cpu import parse_threads
     from tilewright.bench.design import DesignRequest, design_jobs
     from tilewright.machines.machine import Machine
 
@@ -76,8 +76,7 @@ def bench_design(
     machine = Machine.detect()
     counts = parse_threads(threads, machine.cores)
     jobs = design_jobs(DesignRequest(counts, only, quick, machine.has("amx-bf16")))
-    measured = _kept(run_jobs(jobs), machine, "design") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "design", save, as_json)
+    _run(jobs, machine, "design", save, as_json)
 
 
 @app.command(name="gemm")
@@ -94,15 +93,11 @@ def bench_gemm(
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
     from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
     from tilewright.machines import nvidia
 
     jobs = gemm_jobs(GemmRequest(only, trials))
-    machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+    _run(jobs, nvidia.detect(), "gpu", save, as_json)
 
 
 @app.command(name="decode")
@@ -119,15 +114,11 @@ def bench_decode(
     as_json: AsJson = False,
 ) -> None:
     """Search for attention of one query a request on this host's GPU and time it against torch's backends."""
-    from tilewright.bench import console
     from tilewright.bench.attention_decode import DecodeRequest, decode_jobs
-    from tilewright.bench.cpu import run_jobs
     from tilewright.machines import nvidia
 
     jobs = decode_jobs(DecodeRequest(only, trials))
-    machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "decode-gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "decode-gpu", save, as_json)
+    _run(jobs, nvidia.detect(), "decode-gpu", save, as_json)
 
 
 @app.command(name="rows")
@@ -149,15 +140,11 @@ def bench_rows(
     as_json: AsJson = False,
 ) -> None:
     """Time row operators on this host's GPU against torch.compile, eager torch and the copy of a tensor."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
     from tilewright.bench.rows_jobs import RowsRequest, rows_jobs
     from tilewright.machines import nvidia
 
-    if device != "cuda":
-        raise ArgumentError(f"--device {device}: rows are timed on cuda here; on the CPU by bench cpu --only rows")
+    _on_a_gpu(device, "cpu --only rows")
     jobs = rows_jobs(RowsRequest(only, trials))
-    machine = nvidia.detect()
     if profile:
         from tilewright.bench.rows_cases import row_cases
         from tilewright.bench.rows_profile import profiled
@@ -166,8 +153,7 @@ def bench_rows(
         for case in (c for c in row_cases() if (c.family, c.name) in wanted):
             typer.echo(profiled(case))
         return
-    measured = _kept(run_jobs(jobs), machine, "rows-gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "rows-gpu", save, as_json)
+    _run(jobs, nvidia.detect(), "rows-gpu", save, as_json)
 
 
 @app.command(name="llm")
@@ -186,17 +172,12 @@ def bench_llm(
     as_json: AsJson = False,
 ) -> None:
     """Run whole models on this host's GPU beside transformers, eager and compiled; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
     from tilewright.bench.llm_cases import LlmRequest, llm_jobs
     from tilewright.machines import nvidia
 
-    if device != "cuda":
-        raise ArgumentError(f"--device {device}: takes cuda; for the cpu run `tilewright bench cpu --only decoder`")
+    _on_a_gpu(device, "cpu --only decoder")
     jobs = llm_jobs(LlmRequest(only, compiled, seconds))
-    machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "llm") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "llm", save, as_json)
+    _run(jobs, nvidia.detect(), "llm", save, as_json)
 
 
 @app.command(name="attention")
@@ -211,17 +192,12 @@ def bench_attention(
     as_json: AsJson = False,
 ) -> None:
     """Search for attention on this host's GPU and time it against cuDNN; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
     from tilewright.bench.attention_jobs import AttentionRequest, attention_jobs
-    from tilewright.bench.cpu import run_jobs
     from tilewright.machines import nvidia
 
-    if device != "cuda":
-        raise ArgumentError(f"--device {device}: attention is timed beside cuDNN; take cuda, or `bench cpu`")
+    _on_a_gpu(device, "cpu")
     jobs = attention_jobs(AttentionRequest(only, trials))
-    machine = nvidia.detect()
-    measured = _kept(run_jobs(jobs), machine, "gpu") if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, "gpu", save, as_json)
+    _run(jobs, nvidia.detect(), "gpu", save, as_json)
 
 
 @app.command(name="serve")
@@ -269,6 +245,21 @@ def ladder() -> None:
 
     for page in write_ladders(source_root(Path.cwd())):
         typer.echo(f"wrote {page}", err=True)
+
+
+def _run(jobs: list[Job], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
+    """Run jobs, print what they measure as it comes, keep it if asked, and hold it against the floors."""
+    from tilewright.bench import console
+    from tilewright.bench.cpu import run_jobs
+
+    measured = _kept(run_jobs(jobs), machine, kind) if save else run_jobs(jobs)
+    _judge(console.watch(jobs, measured, quiet=as_json), machine, kind, save, as_json)
+
+
+def _on_a_gpu(device: str, instead: str) -> None:
+    """Refuse any device but the GPU, and say what to run `instead`."""
+    if device != "cuda":
+        raise ArgumentError(f"--device {device}: this is timed on cuda; for the cpu run `tilewright bench {instead}`")
 
 
 def _kept(measured: Iterator[Result], machine: Machine, kind: str) -> Iterator[Result]:
