@@ -11,18 +11,14 @@ from typing import Any
 
 from tilewright.bench.attention_cases import AttentionCase
 from tilewright.bench.attention_problem import AttentionProblem
-from tilewright.bench.gemm import Effort
+from tilewright.bench.gpu_case import Effort, checked, each_case, facts_of, searched, trials_of
 from tilewright.bench.result import Result, rounded
-from tilewright.design.cost.gpu import estimate_gpu
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.gpu.chain import chain
 from tilewright.design.gpu.chain_design import shortlist
-from tilewright.design.search import search
-from tilewright.design.trial import Budget, Objective
-from tilewright.errors import TilewrightError
 from tilewright.machines.machine import Machine
-from tilewright.runtime.cuda.dispatch import machine, requested
+from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
 from tilewright.runtime.cuda.measure import captured, compare
 
@@ -34,11 +30,7 @@ _OURS, _DEFAULT, _PEER = "tilewright", "default", "torch"
 def measure_attention(cases: Sequence[AttentionCase], effort: Effort) -> Iterator[Result]:
     """A result for each case; one that failed says why, and the run goes on."""
     known = machine(0)
-    for case in cases:
-        try:
-            yield _measured(case, effort, known)
-        except TilewrightError as error:
-            yield Result(case.family, case.name, 1, error=str(error))
+    return each_case(cases, lambda case: _measured(case, effort, known))
 
 
 def _measured(case: AttentionCase, effort: Effort, known: Machine) -> Result:
@@ -49,20 +41,14 @@ def _measured(case: AttentionCase, effort: Effort, known: Machine) -> Result:
     default = default_design(problem.program.kernel, facts)
     winner, trials = _shortlisted(problem, facts, default, evaluator, effort.trials)
     if effort.trials > _SHORT:
-        found = search(
-            problem.program.kernel, facts, evaluator, budget=Budget(trials=effort.trials), objective=Objective(),
-            seed=effort.seed, model=lambda d: estimate_gpu(problem.program.kernel, d, facts).seconds,
-        )  # fmt: skip
+        found = searched(problem, facts, evaluator, effort)
         winner = found.winner
-        trials += [[t.design.hash, t.predicted, t.outcome.seconds, t.outcome.status] for t in found.trials]
+        trials += trials_of(found)
     calls: dict[str, Callable[[], object]] = {
         _OURS: evaluator.launch(winner), _DEFAULT: evaluator.launch(default), _PEER: setup.peer()
     }  # fmt: skip
     timed = compare({n: captured(call) for n, call in calls.items()}, rounds=effort.rounds, poison=setup.poison)
-    setup.redraw()
-    setup.poison()
-    calls[_OURS]()
-    setup.check()
+    checked(setup, calls[_OURS])
     ratio, of_default = timed.ratio(_PEER, _OURS), timed.ratio(_PEER, _DEFAULT)
     seconds = timed.median_ns(_OURS) * 1e-9
     peer = timed.median_ns(_PEER) * 1e-9
@@ -94,12 +80,4 @@ def candidates(problem: Problem, facts: Facts, most: int) -> list[Design]:
     return [] if isinstance(found, str) else shortlist(kernel, found, facts, most)
 
 
-def facts_of(problem: Problem, known: Machine) -> Facts:
-    """What designs may rely on: all sizes of the case, those that are fixed, and the layouts."""
-    from dataclasses import replace
-
-    empty = requested(problem.program, problem.layouts, problem.sizes, known, Design(), problem.fixed)
-    return replace(empty.facts(known), sizes=dict(problem.sizes))
-
-
-__all__ = ["candidates", "facts_of", "measure_attention"]
+__all__ = ["candidates", "measure_attention"]

@@ -7,24 +7,20 @@ and FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tilewright.bench.cases import matches
 from tilewright.bench.decode_cases import DecodeCase, decode_cases
 from tilewright.bench.decode_problem import DecodeProblem
-from tilewright.bench.gemm import Effort
+from tilewright.bench.gpu_case import Effort, checked, each_case, facts_of, searched, trials_of
 from tilewright.bench.plan import Job, Step
 from tilewright.bench.result import Result, rounded
-from tilewright.design.cost.gpu import estimate_gpu
-from tilewright.design.default import Facts, default_design
-from tilewright.design.design import Design
-from tilewright.design.search import search
-from tilewright.design.trial import Budget, Objective
-from tilewright.errors import ArgumentError, TilewrightError
+from tilewright.design.default import default_design
+from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
-from tilewright.runtime.cuda.dispatch import machine, requested
-from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
+from tilewright.runtime.cuda.dispatch import machine
+from tilewright.runtime.cuda.evaluator import GpuEvaluator
 from tilewright.runtime.cuda.measure import captured, compare
 
 FAMILIES = ("attention_decode", "attention_paged", "attention_ragged")
@@ -60,35 +56,23 @@ def _job(cases: Sequence[DecodeCase], trials: int) -> Job:
 def measure_decode(cases: Sequence[DecodeCase], effort: Effort) -> Iterator[Result]:
     """A result for each case; one that failed says why, and the run goes on."""
     known = machine(0)
-    for case in cases:
-        try:
-            yield _measured(case, effort, known)
-        except TilewrightError as error:
-            yield Result(case.family, case.name, 1, error=str(error))
+    return each_case(cases, lambda case: _measured(case, effort, known))
 
 
 def _measured(case: DecodeCase, effort: Effort, known: Machine) -> Result:
     setup = DecodeProblem(case, effort.seed)
     problem = setup.problem()
-    facts = _facts(problem, known)
+    facts = facts_of(problem, known)
     evaluator = GpuEvaluator(problem, rounds=7, final_rounds=16)
     default = default_design(problem.program.kernel, facts)
-    winner, trials = default, list[Any]()
-    if effort.trials > 1:
-        found = search(
-            problem.program.kernel, facts, evaluator, budget=Budget(trials=effort.trials), objective=Objective(),
-            seed=effort.seed, model=lambda d: estimate_gpu(problem.program.kernel, d, facts).seconds,
-        )  # fmt: skip
-        winner, trials = found.winner, list(found.trials)
+    found = searched(problem, facts, evaluator, effort) if effort.trials > 1 else None
+    winner, trials = (found.winner, trials_of(found)) if found else (default, [])
     calls: dict[str, Callable[[], object]] = {_OURS: evaluator.launch(winner), _DEFAULT: evaluator.launch(default)}
     peers = setup.peers()
     timed = compare(
         {n: captured(call) for n, call in {**calls, **peers}.items()}, rounds=effort.rounds, poison=setup.poison
     )
-    setup.redraw()
-    setup.poison()
-    calls[_OURS]()
-    setup.check()
+    checked(setup, calls[_OURS])
     peer = min(peers, key=timed.median_ns)
     ratio, of_default = timed.ratio(peer, _OURS), timed.ratio(peer, _DEFAULT)
     seconds = timed.median_ns(_OURS) * 1e-9
@@ -99,14 +83,8 @@ def _measured(case: DecodeCase, effort: Effort, known: Machine) -> Result:
         "ratio_high": ratio.high, "default_ratio": of_default.median, "noise": timed.noise, "trials": len(trials),
     }  # fmt: skip
     raw: dict[str, Any] = {**timed.to_json(), "design": dict(winner.decisions), "default": dict(default.decisions)}
-    raw |= {"peer": peer, "trials": [[t.design.hash, t.predicted, t.outcome.seconds, t.outcome.status] for t in trials]}
+    raw |= {"peer": peer, "trials": trials}
     return Result(case.family, case.name, 1, rounded(metrics), raw)
-
-
-def _facts(problem: Problem, known: Machine) -> Facts:
-    """What designs may rely on: all sizes of the case, those that are fixed, and the layouts."""
-    empty = requested(problem.program, problem.layouts, problem.sizes, known, Design(), problem.fixed)
-    return replace(empty.facts(known), sizes=dict(problem.sizes))
 
 
 __all__ = ["FAMILIES", "TRIALS", "DecodeRequest", "decode_jobs", "measure_decode"]

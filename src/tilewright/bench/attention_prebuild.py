@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tilewright.bench.attention import candidates, facts_of
+from tilewright.bench.attention import candidates
 from tilewright.bench.attention_cases import AttentionCase, attention_cases
 from tilewright.bench.attention_problem import AttentionProblem
+from tilewright.bench.gpu_case import facts_of
 from tilewright.build.cuda_kernel import build_many
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import default_design

@@ -7,21 +7,16 @@ timed against torch in paired rounds, each as the replay of a CUDA graph, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tilewright.bench.gemm_cases import GemmCase
 from tilewright.bench.gemm_problem import GemmProblem
+from tilewright.bench.gpu_case import Effort, checked, each_case, facts_of, searched, trials_of
 from tilewright.bench.result import Result, rounded
-from tilewright.design.cost.gpu import estimate_gpu
 from tilewright.design.default import default_design
-from tilewright.design.design import Design
-from tilewright.design.search import search
-from tilewright.design.trial import Budget, Objective
-from tilewright.errors import TilewrightError
 from tilewright.machines.machine import Machine
-from tilewright.runtime.cuda.dispatch import machine, requested
-from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
+from tilewright.runtime.cuda.dispatch import machine
+from tilewright.runtime.cuda.evaluator import GpuEvaluator
 from tilewright.runtime.cuda.measure import captured, compare
 from tilewright.runtime.measure import MIN_ROUNDS
 
@@ -29,44 +24,26 @@ _LONG = 2.5e11  # operations that take about a third of a millisecond
 _OURS, _DEFAULT, _PEER = "tilewright", "default", "torch"
 
 
-@dataclass(frozen=True)
-class Effort:
-    """Trials of each search, rounds of the final timing, and the seed of both."""
-
-    trials: int = 32
-    rounds: int = 40
-    seed: int = 0
-
-
 def measure_gemm(cases: Sequence[GemmCase], effort: Effort) -> Iterator[Result]:
     """A result for each case; one that failed says why, and the run goes on."""
     known = machine(0)
-    for case in cases:
-        try:
-            yield _measured(case, effort, known)
-        except TilewrightError as error:
-            yield Result(case.family, case.name, 1, error=str(error))
+    return each_case(cases, lambda case: _measured(case, effort, known))
 
 
 def _measured(case: GemmCase, effort: Effort, known: Machine) -> Result:
     setup = GemmProblem(case, effort.seed)
     problem = setup.problem()
     evaluator = GpuEvaluator(problem, rounds=_rounds(case, 9), final_rounds=_rounds(case, 24))
-    default = default_design(problem.program.kernel, _facts(problem, known))
-    found = search(
-        problem.program.kernel, _facts(problem, known), evaluator, budget=Budget(trials=effort.trials),
-        objective=Objective(), seed=effort.seed, model=_model(problem, known),
-    )  # fmt: skip
+    facts = facts_of(problem, known)
+    default = default_design(problem.program.kernel, facts)
+    found = searched(problem, facts, evaluator, effort)
     calls: dict[str, Callable[[], object]] = {
         _OURS: evaluator.launch(found.winner), _DEFAULT: evaluator.launch(default), _PEER: setup.peer()
     }  # fmt: skip
     timed = compare(
         {n: captured(call) for n, call in calls.items()}, rounds=_rounds(case, effort.rounds), poison=setup.poison
     )
-    setup.redraw()
-    setup.poison()
-    calls[_OURS]()
-    setup.check()
+    checked(setup, calls[_OURS])
     ratio, of_default = timed.ratio(_PEER, _OURS), timed.ratio(_PEER, _DEFAULT)
     seconds = timed.median_ns(_OURS) * 1e-9
     read = known.memory.read or known.memory.bandwidth
@@ -78,7 +55,7 @@ def _measured(case: GemmCase, effort: Effort, known: Machine) -> Result:
     }  # fmt: skip
     raw: dict[str, Any] = {**timed.to_json(), "design": dict(found.winner.decisions)}
     raw["default"] = dict(default.decisions)
-    raw["trials"] = [[t.design.hash, t.predicted, t.outcome.seconds, t.outcome.status] for t in found.trials]
+    raw["trials"] = trials_of(found)
     return Result(case.family, case.name, 1, rounded(metrics), raw)
 
 
@@ -87,15 +64,4 @@ def _rounds(case: GemmCase, wanted: int) -> int:
     return wanted if case.flops < _LONG else max(MIN_ROUNDS, wanted // 3)
 
 
-def _facts(problem: Problem, known: Machine) -> Any:
-    """What designs may rely on: all sizes of the case, and the layouts."""
-    empty = requested(problem.program, problem.layouts, problem.sizes, known, Design(), problem.fixed)
-    return empty.facts(known)
-
-
-def _model(problem: Problem, known: Machine) -> Callable[[Design], float]:
-    facts = _facts(problem, known)
-    return lambda design: estimate_gpu(problem.program.kernel, design, facts).seconds
-
-
-__all__ = ["Effort", "measure_gemm"]
+__all__ = ["measure_gemm"]

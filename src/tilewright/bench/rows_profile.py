@@ -47,7 +47,7 @@ def profiled(case: RowCase) -> str:
 
 def _ready(case: RowCase) -> tuple[RowProblem, Callable[[], object]]:
     """A case and its launch by the default design."""
-    from tilewright.bench.rows import facts_of
+    from tilewright.bench.gpu_case import facts_of
     from tilewright.bench.rows_problem import RowProblem
     from tilewright.design.default import default_design
     from tilewright.runtime.cuda.dispatch import machine

@@ -109,8 +109,9 @@ def design_agree(threads: int, only: str | None, quick: bool, budget: str) -> It
 
 def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
     """Products on the GPU, searched and timed beside cuBLAS; `cases` are [family, name]."""
-    from tilewright.bench.gemm import Effort, measure_gemm
+    from tilewright.bench.gemm import measure_gemm
     from tilewright.bench.gemm_cases import gemm_cases
+    from tilewright.bench.gpu_case import Effort
 
     wanted = {(family, name) for family, name in cases}
     yield from measure_gemm([c for c in gemm_cases() if (c.family, c.name) in wanted], Effort(trials))
@@ -120,7 +121,7 @@ def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iter
     """Attention on the GPU, searched and timed beside cuDNN; `cases` are [family, name]."""
     from tilewright.bench.attention import measure_attention
     from tilewright.bench.attention_cases import attention_cases
-    from tilewright.bench.gemm import Effort
+    from tilewright.bench.gpu_case import Effort
 
     wanted = {(family, name) for family, name in cases}
     yield from measure_attention([c for c in attention_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
@@ -130,7 +131,7 @@ def attention_decode(threads: int, cases: Sequence[Sequence[str]], trials: int) 
     """Attention of one query a request on the GPU, searched and timed beside torch's; `cases` are [family, name]."""
     from tilewright.bench.attention_decode import measure_decode
     from tilewright.bench.decode_cases import decode_cases
-    from tilewright.bench.gemm import Effort
+    from tilewright.bench.gpu_case import Effort
 
     wanted = {(family, name) for family, name in cases}
     yield from measure_decode([c for c in decode_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
@@ -152,11 +153,12 @@ def gemm_ladder(threads: int) -> Iterator[Result]:
 
 def rows(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
     """Row operators on the GPU, searched and timed beside torch; `cases` are [family, name]."""
-    from tilewright.bench.rows import Effort, measure_rows
+    from tilewright.bench.gpu_case import Effort
+    from tilewright.bench.rows import measure_rows
     from tilewright.bench.rows_cases import row_cases
 
     wanted = {(family, name) for family, name in cases}
-    yield from measure_rows([c for c in row_cases() if (c.family, c.name) in wanted], Effort(trials))
+    yield from measure_rows([c for c in row_cases() if (c.family, c.name) in wanted], Effort(trials, 30))
 
 
 def serve_padding(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
