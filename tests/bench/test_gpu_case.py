@@ -1,4 +1,4 @@
-"""What the benches of GPUs share: a failed case says why, the others go on; kernels are judged after they were timed."""
+"""What the benches of GPUs share: a failed case says why, others go on; kernels are judged after they were timed."""
 
 from __future__ import annotations
 
