@@ -120,7 +120,8 @@ class _Deal:
         One that is computed has its columns as the result has them, and the sum along bits 2 to 4: it is turned over
         in registers, and the second operand has a twin of the sum's axis.
         """
-        found, axis = self.found, self.dot.expr.axis  # type: ignore[union-attr]
+        assert isinstance(self.dot.expr, ir.Dot)
+        found, axis = self.found, self.dot.expr.axis
         loaded = isinstance(self.first.expr, ir.Load)
         depth = axis if loaded else found.twin(axis)
         found.loaded[self.first.name if loaded else self.second.name] = tuple(self.rows) if loaded else (axis,)

@@ -129,8 +129,9 @@ class _Walked:
 
     def _fits(self, decisions: Decisions) -> bool:
         """Whether what stays takes no more than a third of a thread's registers."""
-        room = min(255, _REGISTERS // (32 * int(decisions["warps"])))  # type: ignore[arg-type]
-        return self.fixed and held(Rows(self.s.kernel, Design.of(decisions), self.s.facts)) <= room // 3
+        design = Design.of(decisions)
+        room = min(255, _REGISTERS // (32 * design.number("warps")))
+        return self.fixed and held(Rows(self.s.kernel, design, self.s.facts)) <= room // 3
 
 
 # ------------------------------------------------------------------------------ sums over rows, column by column
