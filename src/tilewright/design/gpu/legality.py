@@ -26,7 +26,7 @@ SINGLE: dict[str, tuple[object, ...]] = {
     "schedule": ("cooperative", "pingpong"), "grid.order": ("row", "grouped", "hilbert"), "warpgroups": (1, 2, 3),
     "inflight": (0, 1),
 }  # fmt: skip
-COUNTS = ("stages", "grid.group")
+COUNTS = ("stages", "stagger", "grid.group")
 SHARED_RESERVE = 1024
 TICKETS = 1 << 14
 
@@ -203,6 +203,12 @@ def _turns(r: Resources) -> Iterator[str]:
         yield "early: loads come first where a block computes one whole sum at a time; drop it"
     if r.pingpong and r.groups != 2:
         yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
+    if steps := r.design.number("stagger", 0):
+        if r.pingpong or r.groups == 1:
+            yield f"stagger={steps}: it is for warpgroups that share each step; drop it"
+        elif r.design.number("stages") < steps * (r.groups - 1) + 2:
+            most = (r.design.number("stages") - 2) // (r.groups - 1)
+            yield f"stagger={steps}: the ring has to hold what lies between the warpgroups; take {most}, or drop it"
     if r.design.get("producer") == "warp" and r.accumulators > 128:
         yield "producer=warp: consumers get no registers from it; take producer=warpgroup"
 
