@@ -143,7 +143,7 @@ def test_a_design_without_the_matrix_unit_takes_the_other_lowering():
 def test_what_is_read_beside_the_sums_may_come_first(name, early):
     kernel = traced("epilogue")
     known = facts(kernel)
-    decisions = {**DESIGNS[name], "tile.n": min(DESIGNS[name]["tile.n"], 192)}
+    decisions = {**DESIGNS[name], "tile.n": min(DESIGNS[name]["tile.n"], 192 // len(early))}
     chosen = design(kernel, decisions).with_(**{f"early__{tensor}": True for tensor in early})
     assert legal(kernel, chosen, known) == []
     scheduled = lower_gpu(kernel, chosen, known)
