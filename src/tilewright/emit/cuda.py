@@ -77,7 +77,8 @@ class _Module:
         """Comment, headers, and the parameter."""
         line = self.text.line
         line(f"// {self.kernel.name} for {self.machine.name}, design {ir.note(self.kernel.notes, 'design')}")
-        for name in (*_HEADERS, *(_CHAIN_HEADERS if self.chained else ())):
+        more = ("wgmma_along",) if self.plan.along_only else ()
+        for name in (*_HEADERS, *more, *(_CHAIN_HEADERS if self.chained else ())):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
         line("")

@@ -229,7 +229,9 @@ def _many(p: Product, facts: Facts) -> list[_Candidate]:
 
 
 def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int, parts: int, tiles: int) -> float:
-    sms, peak = facts.machine.cores, facts.machine.peak(p.dtype) or facts.machine.peak("bf16") or 1e15
+    # Wider operands take the matrix unit as much longer as they have more bytes.
+    stated = facts.machine.peak(p.dtype) or (facts.machine.peak("bf16") or 1e15) * 2 / p.itemsize
+    sms, peak = facts.machine.cores, stated
     depth = p.size(p.k, facts) / parts
     flops = 2.0 * rows * columns * depth * len(p.dots)
     moved = depth * p.itemsize * (rows + columns * len(p.dots))
