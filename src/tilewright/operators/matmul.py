@@ -24,9 +24,10 @@ def reference_matmul(
     b: Any,
     bias: Any = None,
     residual: Any = None,
+    activation: str | None = None,
+    *,
     row_scale: Any = None,
     column_scale: Any = None,
-    activation: str | None = None,
     precision: str | None = None,
 ) -> dict[str, Exact]:
     """c = activation(row_scale column_scale (a b^T) + bias) + residual, a scale for each row and each column.
