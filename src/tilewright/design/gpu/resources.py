@@ -145,7 +145,7 @@ class Resources:
         for tensor, ref in self.beside.items():
             if self.design.get(f"early.{tensor}"):
                 # Of 64 rows a thread has two, of 8 columns two.
-                rows = self.tile(self.row) // self.groups // 32 if self.row in ref.index else 1
+                rows = max(ATOM_ROWS, self.tile(self.row) // self.groups) // 32 if self.row in ref.index else 1
                 columns = self.tile(self.column) // 4 if self.column in ref.index else 1
                 held += -(-rows * columns * self.product.bits[tensor] // 32)
         return held
