@@ -1,4 +1,4 @@
-"""Products of other types than 16-bit floats: f32 as tf32, whole numbers and floats of 8 bits, with scales behind them."""
+"""Products of other types than 16-bit floats: f32 as tf32, whole numbers and floats of 8 bits, with scales."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.errors import ArgumentError, DTypeError, ShapeError
+from tilewright.errors import DTypeError, ShapeError
 from tilewright.language import ir
 from tilewright.language.dtypes import DType, boolean, f32, f64, i32, i64
 from tilewright.language.handles import (
@@ -65,12 +65,11 @@ def dot(a: Tile, b: Tile, *, precision: str | None = None) -> Tile:
     if a.dtype.kind != "float" and a.dtype.name != "i8":
         fail(DTypeError, f"dot multiplies float or i8 tiles, not {a.dtype}; convert with .to(f32)")
     if precision is not None and precision not in ir.PRECISIONS:
-        fail(ArgumentError, f"dot knows no precision {precision!r}; take one of {', '.join(ir.PRECISIONS)}, or None")
+        fail(DTypeError, f"dot knows no precision {precision!r}; take one of {', '.join(ir.PRECISIONS)}, or None")
     if precision is not None and a.dtype != f32:
         fail(DTypeError, f"dot with precision {precision} takes f32 tiles, not {a.dtype}; leave the precision away")
-    return emit(
-        ir.Dot(a.name, b.name, over.name, precision or ""), sum_type(a.dtype), rest, "dot", deps=a.deps | b.deps, operands=(a, b)
-    )
+    product = ir.Dot(a.name, b.name, over.name, precision or "")
+    return emit(product, sum_type(a.dtype), rest, "dot", deps=a.deps | b.deps, operands=(a, b))
 
 
 def sum_type(dtype: DType) -> DType:

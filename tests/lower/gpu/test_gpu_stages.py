@@ -149,7 +149,8 @@ def test_what_is_read_beside_the_sums_may_come_first(name, early):
     scheduled = lower_gpu(kernel, chosen, known)
     assert verify(scheduled) == []
     lines = [x.strip() for x in show(scheduled).splitlines()]
-    first, main = (next(n for n, x in enumerate(lines) if x.startswith(s)) for s in (f"{early[0]}0_early =", "for k in"))
+    wanted = (f"{early[0]}0_early =", "for k in")
+    first, main = (next(n for n, x in enumerate(lines) if x.startswith(s)) for s in wanted)
     assert first < main
     assert (result(scheduled, known.sizes, kernel) == result(kernel, known.sizes, kernel)).all()
 
