@@ -1,0 +1,80 @@
+"""Steps of decode on a GPU, kernel by kernel, and as a whole without what hides launches: python tools/try_llm.py OUT.
+
+For each model and batch: a profile (`tilewright.bench.llm_profile`), the step with programmatic launches switched off,
+and the engine's own steps, whose difference from the graph is what the host costs. JSON goes to the folder OUT.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tilewright.bench import llm_profile
+from tilewright.bench.llm import Ours
+from tilewright.bench.llm_cases import MODELS, PROMPT_TOKENS, STEPS
+from tilewright.models.config import ModelConfig
+from tilewright.models.decoder import Decoder, Want
+from tilewright.runtime.cuda.gpu import Gpu
+
+
+def without_pdl(launches):
+    """Copies of bound launches that start when the one before has ended."""
+    plain = []
+    for later in launches:
+        launch = later.launch.detached()
+        launch._call._facts = (*launch._call._facts[:-1], False)
+        launch._call = launch._call.copy()
+        plain.append(launch)
+    return plain
+
+
+def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profile.Profile, dict[str, object]]:
+    """All figures of one model and batch."""
+    begun = time.perf_counter()
+    cache = decoder.new_cache(batch, 4096)
+    decoder.reserve(cache, batch, PROMPT_TOKENS + 1)
+    plan = decoder.plan(cache, 0, batch, 1, Want.BEST)
+    ready = time.perf_counter() - begun
+    clock = llm_profile.Clock(gpu, plan)
+    profile, found = clock.profile(model, batch), {"ready_s": ready}
+    found["step_without_pdl_us"] = clock.seconds(without_pdl(plan.launches)) * 1e6
+    ours = Ours(decoder, batch)
+    ours.prefill([[(7 * n + i) % 1000 + 3 for i in range(PROMPT_TOKENS)] for n in range(batch)])
+    ours.steps(STEPS)
+    samples = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        ours.steps(STEPS)
+        samples.append((time.perf_counter() - begun) / STEPS * 1e6)
+    found["engine_us"] = sorted(samples)
+    return profile, found
+
+
+def main(out: str, cases: list[str]) -> None:
+    """`cases` such as 1B:1 8B:16."""
+    gpu, decoders = Gpu(0), {}
+    for case in cases:
+        model, batch = case.split(":")
+        try:
+            if model not in decoders:
+                config = ModelConfig.from_dict(MODELS[model].config())
+                weights = llm_profile.drawn_weights(MODELS[model], config)
+                decoders = {model: Decoder(config, weights, memory=gpu)}
+            profile, found = tried(model, int(batch), gpu, decoders[model])
+        except Exception:
+            traceback.print_exc()
+            continue
+        Path(out, f"step-{model}-{batch}.json").write_text(json.dumps({**profile.to_dict(), **found}, indent=1))
+        print(llm_profile.table(profile))
+        print(
+            f"    {found['step_without_pdl_us']:.1f} us without PDL, engine {found['engine_us'][5]:.1f} us, "
+            f"ready in {found['ready_s']:.1f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
