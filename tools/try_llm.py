@@ -15,6 +15,8 @@ from pathlib import Path
 from tilewright.bench import llm_profile
 from tilewright.bench.llm import Ours
 from tilewright.bench.llm_cases import MODELS, PROMPT_TOKENS, STEPS
+from tilewright.models import decoder as decoders
+from tilewright.models import plan as plans
 from tilewright.models.config import ModelConfig
 from tilewright.models.decoder import Decoder, Want
 from tilewright.runtime.cuda.gpu import Gpu
@@ -31,6 +33,22 @@ def without_pdl(launches):
     return plain
 
 
+def choices(decoder: Decoder, gpu: Gpu, batch: int) -> dict[str, float]:
+    """Microseconds of a step by how tokens are chosen, filters with several numbers of levels and passes."""
+    cache, found = decoder.new_cache(batch, 4096), {}
+    decoder.reserve(cache, batch, PROMPT_TOKENS + 1)
+    ways = [(Want.BEST, 64, 5, 64), (Want.DRAWN, 64, 5, 64)]
+    ways += [(Want.FILTERED, *way) for way in ((64, 5, 64), (32, 6, 64), (128, 5, 64), (64, 5, 128), (64, 5, 256))]
+    for want, levels, passes, parts in ways:
+        plans.LEVELS = decoders.LEVELS = levels
+        plans.LEVEL_PASSES, plans._LEVEL_PARTS = passes, parts
+        decoder._plans.clear()
+        plan = decoder.plan(cache, 0, batch, 1, want)
+        name = f"{want.value} {levels} levels, {passes} passes, {parts} parts" if want is Want.FILTERED else want.value
+        found[name] = llm_profile.Clock(gpu, plan).seconds(plan.launches) * 1e6
+    return found
+
+
 def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profile.Profile, dict[str, object]]:
     """All figures of one model and batch."""
     begun = time.perf_counter()
@@ -41,6 +59,7 @@ def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profi
     clock = llm_profile.Clock(gpu, plan)
     profile, found = clock.profile(model, batch), {"ready_s": ready}
     found["step_without_pdl_us"] = clock.seconds(without_pdl(plan.launches)) * 1e6
+    found["choices_us"] = choices(decoder, gpu, batch) if model == "1B" else {}
     ours = Ours(decoder, batch)
     ours.prefill([[(7 * n + i) % 1000 + 3 for i in range(PROMPT_TOKENS)] for n in range(batch)])
     ours.steps(STEPS)
@@ -72,8 +91,9 @@ def main(out: str, cases: list[str]) -> None:
         print(
             f"    {found['step_without_pdl_us']:.1f} us without PDL, engine {found['engine_us'][5]:.1f} us, "
             f"ready in {found['ready_s']:.1f} s",
-            flush=True,
         )
+        for name, us in found["choices_us"].items():
+            print(f"    {us:.1f} us, tokens {name}", flush=True)
 
 
 if __name__ == "__main__":

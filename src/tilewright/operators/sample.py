@@ -80,15 +80,17 @@ def _warmed(v: Any, heat: Any, share: Any) -> Any:
 
 
 def reference_sample_parts(
-    logits: Any, temperatures: Any = None, seeds: Any = None, places: Any = None
+    logits: Any, temperatures: Any = None, seeds: Any = None, places: Any = None, floors: Any = None
 ) -> dict[str, Exact]:
     """score[b, c] = the largest of x / t + g in part c; token[b, c] = where it is, the first of equals.
 
-    Without temperatures all are 0: the likeliest token is taken.
+    Without temperatures all are 0: the likeliest token is taken. Logits below floors[b] do not count.
     """
     cold = np.zeros(len(logits), np.int32)
     given = (temperatures, seeds, places) if temperatures is not None else (cold, cold, cold)
     scores, sizes = _scores(logits, *given)
+    if floors is not None:
+        scores = np.where(wide(logits) < wide(floors)[:, None, None], -np.inf, scores)
     best = np.argmax(scores, axis=-1)
     pick = best[..., None]
     value, magnitude = (np.take_along_axis(a, pick, -1)[..., 0] for a in (scores, sizes))
@@ -105,17 +107,21 @@ def sample_parts(
     temperatures: Tensor["B"].of("f32") = None,
     seeds: Tensor["B"].of("i32") = None,
     places: Tensor["B"].of("i32") = None,
+    floors: Tensor["B"].of("f32") = None,
 ):
     for b, c in parallel(each("B"), each("C")):
         first = coord(c) * size("D")
         top = full(value=-math.inf, dtype=f32)
-        found = zeros(dtype=i32)
+        found = full(value=first.to(i32), dtype=i32)
         for d in tiles("D"):
             v = logits[b, c, d].to(f32)
             v = where(v >= -math.inf, v, math.inf)
+            kept = v >= floors[b] if floors is not None else None
             if temperatures is not None:
                 drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first)
                 v = _warmed(v, temperatures[b], (drawn.to(f32) + 0.5) * 2.0**-23)
+            if kept is not None:
+                v = where(kept, v, -math.inf)
             largest = v.max(d)
             here = where(v == largest, (coord(d) + first).to(i32), _NOWHERE).min(d)
             found.update(where(largest > top, here, found))

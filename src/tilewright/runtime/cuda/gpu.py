@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver, streams
+from tilewright.runtime.cuda import dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation
 from tilewright.runtime.cuda.recording import Recording
@@ -123,6 +123,10 @@ class Gpu:
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
+        self._queue(launches)
+        watch.tell(launches)
+
+    def _queue(self, launches: Sequence[Launch]) -> None:
         with driver.inside(self.device), streams.on(int(self.stream)):
             for launch in launches:
                 launch()
@@ -135,7 +139,7 @@ class Gpu:
         with driver.inside(self.device):
             driver.checked(cu.cuStreamBeginCapture(self.stream, mode), "starting to capture a graph")
             try:
-                self.run(launches)
+                self._queue(launches)
             except BaseException:
                 cu.cuStreamEndCapture(self.stream)  # whatever it says: what went wrong is on its way up
                 raise
@@ -160,6 +164,7 @@ class Graph:
     def __call__(self) -> None:
         with driver.inside(self._gpu.device):
             driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu.stream), "launching a graph")
+        watch.tell(self._launches)
 
     def __del__(self) -> None:
         if hasattr(self, "_exec"):
