@@ -33,6 +33,17 @@ def without_pdl(launches):
     return plain
 
 
+def toggles(clock: llm_profile.Clock, launches) -> dict[str, float]:
+    """Microseconds of a step in which one kind of kernel starts when the one before it has ended."""
+    found = {}
+    for kind in llm_profile.kinds(launches):
+        plain = dict(zip(map(id, kind), without_pdl(kind), strict=True))
+        sizes = " ".join(f"{d}={n}" for d, n in kind[0].sizes.items())
+        name = f"{kind[0].program.kernel.name} {sizes}"
+        found[name] = clock.seconds([plain.get(id(x), x) for x in launches]) * 1e6
+    return found
+
+
 def choices(decoder: Decoder, gpu: Gpu, batch: int) -> dict[str, float]:
     """Microseconds of a step by how tokens are chosen, filters with several numbers of levels and passes."""
     cache, found = decoder.new_cache(batch, 4096), {}
@@ -59,6 +70,8 @@ def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profi
     clock = llm_profile.Clock(gpu, plan)
     profile, found = clock.profile(model, batch), {"ready_s": ready}
     found["step_without_pdl_us"] = clock.seconds(without_pdl(plan.launches)) * 1e6
+    found["toggles_us"] = toggles(clock, plan.launches)
+    found["step_again_us"] = clock.seconds(plan.launches) * 1e6
     found["choices_us"] = choices(decoder, gpu, batch) if model == "1B" else {}
     ours = Ours(decoder, batch)
     ours.prefill([[(7 * n + i) % 1000 + 3 for i in range(PROMPT_TOKENS)] for n in range(batch)])
@@ -92,6 +105,9 @@ def main(out: str, cases: list[str]) -> None:
             f"    {found['step_without_pdl_us']:.1f} us without PDL, engine {found['engine_us'][5]:.1f} us, "
             f"ready in {found['ready_s']:.1f} s",
         )
+        print(f"    {found['step_again_us']:.1f} us again", flush=True)
+        for name, us in found["toggles_us"].items():
+            print(f"    {us:.1f} us, no early start of {name}")
         for name, us in found["choices_us"].items():
             print(f"    {us:.1f} us, tokens {name}", flush=True)
 
