@@ -232,3 +232,13 @@ def test_a_trace_has_every_replay(small):
         tokens(llm, [PROMPT], max_tokens=9)
     steps = [c for c in recorder.trace().calls if c.operator == "embedding" and dict(c.sizes)["N"] == 1]
     assert [(c.device, c.count) for c in steps] == [("cuda", 8)]
+
+
+def test_what_each_kernel_takes_is_told(small, monkeypatch, capsys):
+    wanted = tokens(tw.LLM(small, device="cuda", max_batch=1), [PROMPT], max_tokens=4)
+    monkeypatch.setenv("DEBUG", "2")
+    assert tokens(tw.LLM(small, device="cuda", max_batch=1), [PROMPT], max_tokens=4) == wanted
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("attention bf16 ")]
+    layers = json.loads((small / "config.json").read_text())["num_hidden_layers"]
+    assert len(lines) >= 4 * layers
+    assert all(" us " in line and line.endswith("GB/s") for line in lines)
