@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason="NVRTC is not inst
 
 MACHINES = {"a100": "sm_80", "rtx4090": "sm_89", "h200": "sm_90a"}
 SIZES = {"M": 512, "N": 1024, "K": 1024, "D": 4096, "B": 2, "S": 16, "H": 8, "R": 64, "P": 256, "E": 64, "G": 4,
-         "T": 512, "L": 32, "V": 1000, "Q": 32, "C": 256}  # fmt: skip
+         "T": 512, "L": 32, "V": 1000, "Q": 32, "C": 256, "J": 64}  # fmt: skip
 
 
 def built(

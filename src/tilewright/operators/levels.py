@@ -100,10 +100,10 @@ def level_again(
 
 
 def reference_level_parts(logits: Any, levels: Any, top: Any, temperatures: Any) -> dict[str, Exact]:
-    """count[b, j, c] = how many logits of part c reach levels[b, j], mass[b, j, c] = their weights in all."""
+    """count[b, j, c] = how many logits of part c reach levels[b, j], mass[b, j, c] = their weights, each at most 1."""
     x, heat = wide(logits)[:, None], wide(temperatures)[:, None, None, None]
     with np.errstate(invalid="ignore"):
-        distance = (x - wide(top)[:, None, None, None]) / np.where(heat > 0, heat, 1.0)
+        distance = np.minimum((x - wide(top)[:, None, None, None]) / np.where(heat > 0, heat, 1.0), 0.0)
     reached = x >= wide(levels)[:, :, None, None]
     weight = np.where(reached, np.exp(distance), 0.0)
     size = np.where(reached, weight * (1 + np.abs(np.where(weight > 0, distance, 0.0))), 0.0)
@@ -130,7 +130,7 @@ def level_parts(
             v = logits[b, c, d].to(f32)
             reached = v >= levels[b, j]
             many += where(reached, 1.0, 0.0).sum(d)
-            much += where(reached, exp((v - top[b]) * cool), 0.0).sum(d)
+            much += where(reached, exp(minimum((v - top[b]) * cool, 0.0)), 0.0).sum(d)
         count[b, j, c] = many
         mass[b, j, c] = much
 

@@ -10,6 +10,7 @@ best of those; the lowest id among equals.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,29 @@ _SEEDS, _PLACES, _IDS = 1103515245, 362437, 741103597
 _DROPPED = 256  # the lowest bits of a residue: what is left has as many digits as an f32
 
 
-def _fifth(x: Any) -> Any:
+def _modulo(x: Any) -> Any:
+    """x modulo PRIME, by the division that every integer has."""
+    return x % PRIME
+
+
+def _folded(x: Any) -> Any:
+    """The same for x from 0 to below 2^62, inside a kernel: 2^31 counts as 1, so that a shift is enough."""
+    high = x // (PRIME + 1)
+    low = x - high * (PRIME + 1)
+    return where(high + low >= PRIME, high + low - PRIME, high + low)
+
+
+def _fifth(x: Any, reduced: Callable[[Any], Any] = _modulo) -> Any:
     """x^5 modulo PRIME, of integers of 64 bits."""
-    square = x * x % PRIME
-    return square * square % PRIME * x % PRIME
+    square = reduced(x * x)
+    return reduced(reduced(square * square) * x)
 
 
-def _uniform(seed: Any, place: Any, token: Any) -> Any:
+def _uniform(seed: Any, place: Any, token: Any, reduced: Callable[[Any], Any] = _modulo) -> Any:
     """An integer in [0, 2^23) for each token: the same for the same three numbers."""
     key = _fifth((seed * _SEEDS + place * _PLACES + 1) % PRIME)
-    mixed = _fifth((key + token * _IDS) % PRIME)
-    return _fifth((mixed + key) % PRIME) // _DROPPED
+    mixed = _fifth(reduced(key + token * _IDS), reduced)
+    return _fifth(reduced(mixed + key), reduced) // _DROPPED
 
 
 def gumbel(seeds: Any, places: Any, tokens: Any) -> Array64:
@@ -118,7 +131,7 @@ def sample_parts(
             v = where(v >= -math.inf, v, math.inf)
             kept = v >= floors[b] if floors is not None else None
             if temperatures is not None:
-                drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first)
+                drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first, _folded)
                 v = _warmed(v, temperatures[b], (drawn.to(f32) + 0.5) * 2.0**-23)
             if kept is not None:
                 v = where(kept, v, -math.inf)
