@@ -49,7 +49,7 @@ def choices(decoder: Decoder, gpu: Gpu, batch: int) -> dict[str, float]:
     cache, found = decoder.new_cache(batch, 4096), {}
     decoder.reserve(cache, batch, PROMPT_TOKENS + 1)
     ways = [(Want.BEST, 64, 5, 64), (Want.DRAWN, 64, 5, 64)]
-    ways += [(Want.FILTERED, *way) for way in ((64, 5, 64), (32, 6, 64), (128, 5, 64), (64, 5, 128), (64, 5, 256))]
+    ways += [(Want.FILTERED, *way) for way in ((32, 6, 64), (64, 5, 64), (16, 8, 64), (32, 6, 32), (32, 6, 128))]
     for want, levels, passes, parts in ways:
         plans.LEVELS = decoders.LEVELS = levels
         plans.LEVEL_PASSES, plans._LEVEL_PARTS = passes, parts

@@ -46,10 +46,9 @@ def _modulo(x: Any) -> Any:
 
 
 def _folded(x: Any) -> Any:
-    """The same for x from 0 to below 2^62, inside a kernel: 2^31 counts as 1, so that a shift is enough."""
-    high = x // (PRIME + 1)
-    low = x - high * (PRIME + 1)
-    return where(high + low >= PRIME, high + low - PRIME, high + low)
+    """The same for x from 0 to below 2^62, inside a kernel: 2^31 counts as 1, so that shifts are enough."""
+    over = (x // (PRIME + 1)).to(i32) - PRIME + (x % (PRIME + 1)).to(i32)
+    return where(over < 0, over + PRIME, over).to(i64)
 
 
 def _fifth(x: Any, reduced: Callable[[Any], Any] = _modulo) -> Any:

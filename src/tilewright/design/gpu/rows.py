@@ -26,8 +26,8 @@ Decisions = dict[str, Choice]
 MOST_THREADS = 1024
 _REGISTERS = 1 << 16
 """Registers of an SM."""
-_MOST_SHARED = 32
-"""Accumulators of a thread, for as many positions that meet what it has loaded."""
+_MOST_SHARED = 128
+"""Values of a thread where positions meet what it has loaded at once, each of them all of it."""
 _LONG = 1 << 16
 """Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
 
@@ -112,7 +112,8 @@ class _Walked:
         rows = [let.type.axes for let, _ in structure.loads(self.s.kernel) if along & set(let.type.axes)]
         if axis not in self.s.parallel or any(axis.name in axes for axes in rows):
             return 1
-        return pick("shared", _around(_MOST_SHARED, 1, _MOST_SHARED))
+        most = max(1, _MOST_SHARED // self.s.run)
+        return pick("shared", _around(most, 1, most))
 
     def _blocks(self) -> tuple[int, ...]:
         """Blocks of a cluster that share a row: several where rows are long and few."""
