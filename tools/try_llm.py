@@ -10,15 +10,18 @@ import json
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from tilewright.bench import llm_profile
 from tilewright.bench.llm import Ours
 from tilewright.bench.llm_cases import MODELS, PROMPT_TOKENS, STEPS
+from tilewright.errors import TilewrightError
 from tilewright.models import decoder as decoders
 from tilewright.models import plan as plans
 from tilewright.models.config import ModelConfig
 from tilewright.models.decoder import Decoder, Want
+from tilewright.runtime.cuda import dispatch
 from tilewright.runtime.cuda.gpu import Gpu
 
 
@@ -39,8 +42,32 @@ def toggles(clock: llm_profile.Clock, launches) -> dict[str, float]:
     for kind in llm_profile.kinds(launches):
         plain = dict(zip(map(id, kind), without_pdl(kind), strict=True))
         sizes = " ".join(f"{d}={n}" for d, n in kind[0].sizes.items())
-        name = f"{kind[0].program.kernel.name} {sizes}"
+        name = f"no early start of {kind[0].program.kernel.name} {sizes}"
         found[name] = clock.seconds([plain.get(id(x), x) for x in launches]) * 1e6
+    return found
+
+
+VARIANTS = {
+    "rope_cache": [{"warps": w, "tile.iq": 32} for w in (4, 8, 16)],
+    "add_rmsnorm": [{"warps": w} for w in (4, 16, 32)],
+    "attention": [{"part.t": t} for t in (32, 64, 128, 256)],
+}
+
+
+def variants(clock: llm_profile.Clock, launches) -> dict[str, float]:
+    """Microseconds of a step in which one kind of kernel has another design."""
+    found = {}
+    for kind in llm_profile.kinds(launches):
+        for changes in VARIANTS.get(kind[0].program.kernel.name, ()):
+            request = replace(kind[0].request, design=kind[0].request.design.with_(**changes))
+            name = f"{kind[0].program.kernel.name} {changes}"
+            try:
+                kernel = dispatch.loaded(request, 0)
+            except TilewrightError as error:
+                found[f"{name}: {str(error).splitlines()[-1][:90]}"] = 0.0
+                continue
+            other = {id(x): kernel.bind(x.buffers, x.scalars, x.sizes) for x in kind}
+            found[name] = clock.seconds([other.get(id(x), x) for x in launches]) * 1e6
     return found
 
 
@@ -71,6 +98,7 @@ def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profi
     profile, found = clock.profile(model, batch), {"ready_s": ready}
     found["step_without_pdl_us"] = clock.seconds(without_pdl(plan.launches)) * 1e6
     found["toggles_us"] = toggles(clock, plan.launches)
+    found["toggles_us"] |= variants(clock, plan.launches)
     found["step_again_us"] = clock.seconds(plan.launches) * 1e6
     found["choices_us"] = choices(decoder, gpu, batch) if model == "1B" else {}
     ours = Ours(decoder, batch)
@@ -107,7 +135,7 @@ def main(out: str, cases: list[str]) -> None:
         )
         print(f"    {found['step_again_us']:.1f} us again", flush=True)
         for name, us in found["toggles_us"].items():
-            print(f"    {us:.1f} us, no early start of {name}")
+            print(f"    {us:.1f} us, {name}")
         for name, us in found["choices_us"].items():
             print(f"    {us:.1f} us, tokens {name}", flush=True)
 
