@@ -106,9 +106,7 @@ def reference_batched_matmul(a: Any, b: Any, *, precision: str | None = None) ->
 
 @operator(reference_batched_matmul, writes=("c",))
 @kernel
-def batched_matmul(
-    a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"], *, precision=None
-):
+def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"], *, precision=None):
     for n, i, j in parallel(each("B"), "M", "N"):
         acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):

@@ -109,7 +109,9 @@ def _precision(given: Operands, x: Buffer, precision: str | None) -> dict[str, A
     if precision is None:
         return {}
     if precision not in PRECISIONS:
-        raise ArgumentError(f"{given.name}: unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)} or None")
+        raise ArgumentError(
+            f"{given.name}: unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)} or None"
+        )
     if x.dtype.name != "f32":
         raise DTypeError(f"{given.name}: precision {precision} is for f32, and x is {x.dtype}; leave it away")
     return {"precision": precision}
