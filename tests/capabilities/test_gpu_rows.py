@@ -185,7 +185,7 @@ OTHER_TYPES = [  # elements, precision, machine, the instruction that multiplies
 
 @pytest.mark.parametrize(("element", "precision", "machine", "wanted"), OTHER_TYPES)
 def test_A19_f32_as_tf32_when_asked_for_and_whole_numbers_of_8_bits(element, precision, machine, wanted):
-    """One operator, other types: nothing but the program's types and its dot's precision tells the unit what to take."""
+    """Nothing but the program's types and the precision of its dot tells the unit what to take."""
     result = "f32" if element == "f32" else "i32"
     program = operators.matmul.kernel.trace({"a": element, "b": element, "c": result}, options={"precision": precision})
     m, n, k = LARGE
