@@ -52,6 +52,7 @@ def search(
     resume: Sequence[Trial] = (),
     quarantined: Mapping[str, str] | None = None,
     floor: float | None = None,
+    completed: Callable[[Design], Design] = lambda design: design,
     progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
@@ -59,7 +60,7 @@ def search(
 
     `model` gives seconds for a design; `floor` are seconds that no design can beat (the roofline), near which the
     search ends. `resume` are trials of an earlier search of the same key; `quarantined` are designs by their hashes
-    that are not to be tried. `progress` is told of every batch, and of its new trials, which are to be kept.
+    that are not to be tried; `completed` decides what a design leaves open. `progress` is told of every batch, and of its new trials, which are to be kept.
     The default design is trial 0 and in the finals. Ctrl-C ends the search with what it has.
     Raises ArgumentError for a budget without limits or a target without seconds, and VerificationError where not one
     design works, the default's reason in the message.
@@ -68,7 +69,7 @@ def search(
     earlier = {t.design: t for t in resume}
     # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
     barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
-    task = Task(kernel, facts, model, barred)
+    task = Task(kernel, facts, model, barred, completed)
     run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator))
     stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
     return run.result(kernel.name, stopped)
