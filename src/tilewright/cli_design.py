@@ -64,12 +64,13 @@ def design(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
     """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
-    if threads is not None:
-        os.environ["TILEWRIGHT_THREADS"] = str(threads)
     how = How(budget, target, objective, numerics, strategy, seed, threads, again or report is not None)
     if machine is not None:
+        _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
     dtype = dtype or "f32"
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, report, how, as_json)
@@ -131,6 +132,16 @@ def _exit_if_interrupted(found: Designed) -> None:
 
 
 # --------------------------------------------------------------------------------- simulated machines
+def _refuse_with_machine(**given: object) -> None:
+    """ArgumentError for what a search by a model cannot heed."""
+    for name, value in given.items():
+        if value not in (None, How.numerics):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} {value} with --machine: a model of a machine measures nothing, draws no "
+                "report and has no threads or bits to keep; leave one of the two out"
+            )
+
+
 def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str | None, how: How, as_json: bool) -> None:
     """Search with a simulated machine as the judge, and print what was found beside the default design."""
     from tilewright.machines.machine import Machine

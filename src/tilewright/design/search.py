@@ -60,7 +60,8 @@ def search(
 
     `model` gives seconds for a design; `floor` are seconds that no design can beat (the roofline), near which the
     search ends. `resume` are trials of an earlier search of the same key; `quarantined` are designs by their hashes
-    that are not to be tried; `completed` decides what a design leaves open. `progress` is told of every batch, and of its new trials, which are to be kept.
+    that are not to be tried; `completed` decides what a design leaves open. `progress` is told of every batch, and of
+    its new trials, which are to be kept.
     The default design is trial 0 and in the finals. Ctrl-C ends the search with what it has.
     Raises ArgumentError for a budget without limits or a target without seconds, and VerificationError where not one
     design works, the default's reason in the message.

@@ -139,7 +139,9 @@ class Evolve:
         self._neighbours = _Neighbours(task)
         self._champion: Design | None = None
         self._until = 0
-        self._pool = [task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.completed)]
+        self._pool = [
+            task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.completed)
+        ]
         self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:

@@ -1,4 +1,4 @@
-"""A simulated machine as the judge of designs: what a search asks is answered by the simulation, values checked first."""
+"""A simulated machine as the judge of designs: times by the simulation, after a check of the values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tilewright.runtime.subject import Subject
 
 @dataclass
 class Judge(ABC):
-    """An Evaluator that a simulation stands behind. A kind of machine gives the time of a design, and the check of it."""
+    """An Evaluator that a simulation stands behind; each kind of machine gives the time of a design and its check."""
 
     subject: Subject
     seed: int = 0
@@ -85,13 +85,7 @@ def few_tiles(kernel: ir.Kernel, scheduled: ir.Kernel, sizes: Mapping[str, int],
     for axis in structure.axes(kernel).values():
         if axis.over in found:
             found[axis.over] = min(sizes[axis.over], 2 if axis.each else 2 * tiles.get(axis.over, most) + 5)
-    reached = 1
-    for dim in sorted(sizes, key=lambda d: sizes[d]):
-        if found[dim] < sizes[dim] and not _is_each(kernel, dim):
-            found[dim] = min(sizes[dim], max(found[dim], reached))
-            reached = found[dim]
+    tiled, reached = {a.over for a in structure.axes(kernel).values() if not a.each} & set(sizes), 1
+    for dim in sorted(tiled, key=lambda d: sizes[d]):
+        found[dim] = reached = min(sizes[dim], max(found[dim], reached))
     return found
-
-
-def _is_each(kernel: ir.Kernel, dim: str) -> bool:
-    return any(a.each and a.over == dim for a in structure.axes(kernel).values())

@@ -15,7 +15,6 @@ from tilewright.design.search import search
 from tilewright.design.trial import Budget
 from tilewright.errors import ArgumentError, IllegalDesign
 from tilewright.machines import Machine
-from tilewright.simulate.designed import search_simulated
 from tilewright.simulate.kinds import simulate
 from tilewright.simulate.simulation import Job
 from tilewright.simulate.systolic.judge import ArrayJudge, planned, verified
@@ -103,7 +102,8 @@ def test_options_it_does_not_know_are_refused(options, message):
         simulate(Job("matmul", Machine.named("tpu-v1"), {"M": 8, "N": 8, "K": 8}, options=options))
 
 
-def test_the_command_designs_for_an_array():
+def test_the_command_designs_for_an_array(tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_BOOK", str(tmp_path / "book.sqlite"))
     words = [
         "design",
         "matmul",
@@ -120,8 +120,3 @@ def test_the_command_designs_for_an_array():
     told = json.loads(ran.stdout)
     assert ran.exit_code == 0 and told["simulated"] and told["trials"] == 9
     assert told["seconds"] < told["default_seconds"]
-
-
-def test_only_arrays_judge_designs():
-    with pytest.raises(ArgumentError, match="no simulator judges designs for h100"):
-        search_simulated("matmul", Machine.named("h100"), PRODUCT)

@@ -32,11 +32,10 @@ _DEPTHS = 3  # slots that are drawn for a buffer, at most
 
 def draw_dataflow(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
     """A whole design: tiles, how many copies, and what lies in buffers; the rest is left to the placement."""
-    decisions: dict[str, Choice] = {}
-    for axis in _tiled(kernel):
-        decisions[f"tile.{axis.name}"] = pick(f"tile.{axis.name}", _tiles(facts.size(kernel, axis)))
+    tiles = {a.name: pick(f"tile.{a.name}", _tiles(facts.size(kernel, a))) for a in _tiled(kernel)}
+    decisions: dict[str, Choice] = {f"tile.{name}": points for name, points in tiles.items()}
     for axis in _dealt(kernel):
-        step = 1 if axis.each else int(decisions[f"tile.{axis.name}"])  # type: ignore[call-overload]
+        step = 1 if axis.each else tiles[axis.name]
         share = pick(f"par.{axis.name}", (0, *_shares(facts.size(kernel, axis), step)))
         decisions |= {f"par.{axis.name}": share} if share else {}
     for value in _carried(kernel):
@@ -129,9 +128,13 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[Reason]:
             yield Reason("names", f"{name}={choice}: no decision of a dataflow machine is called so{those}", _NAMES)
         elif kind != "units" and what not in kinds[kind][1]:
             there = ", ".join(kinds[kind][1]) or "none"
-            yield Reason("names", f"{name}={choice}: {kernel.name} has no {kinds[kind][0]} {what}; it has {there}", _NAMES)
+            yield Reason(
+                "names", f"{name}={choice}: {kernel.name} has no {kinds[kind][0]} {what}; it has {there}", _NAMES
+            )
         elif message := _wrong(kind, choice):
-            yield Reason("values", f"{name}={choice}: {message}", "a decision has a value that the lowering understands")
+            yield Reason(
+                "values", f"{name}={choice}: {message}", "a decision has a value that the lowering understands"
+            )
     yield from _shared(kernel, design)
 
 

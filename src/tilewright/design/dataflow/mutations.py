@@ -1,4 +1,4 @@
-"""Changes of a design for a dataflow machine. What follows from the changed decision is left open, to be placed anew."""
+"""Changes of a design for a dataflow machine; what follows from a change is left open, to be placed anew."""
 
 from __future__ import annotations
 

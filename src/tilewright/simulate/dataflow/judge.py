@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tilewright.design.design import Design
 from tilewright.design.legality import check
 from tilewright.errors import ArgumentError, IllegalDesign, VerificationError
 from tilewright.lower.dataflow.fit import check_fit
-from tilewright.lower.dataflow.shown import check_shown, needed
+from tilewright.lower.dataflow.shown import Needs, check_shown
 from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.machines.machine import Machine
@@ -48,6 +48,12 @@ def scheduled(subject: Subject, design: Design) -> Timing:
 class DataflowJudge(Judge):
     """Seconds by event simulation of the stages; values by executing them in that order, in few tiles."""
 
+    _whole: dict[Design, Design] = field(default_factory=dict)
+
+    @cached_property
+    def _needs(self) -> Needs:
+        return Needs(self.subject.kernel)
+
     @cached_property
     def array(self) -> DataflowArray:
         """The machine's numbers."""
@@ -55,11 +61,13 @@ class DataflowJudge(Judge):
 
     def completed(self, design: Design) -> Design:
         """With tiles, copies and units where they are open, without what changes nothing; as it is if nothing fits."""
-        kernel = self.subject.kernel
-        try:
-            return needed(kernel, completed(kernel, self.subject.sizes, self.array, design))
-        except IllegalDesign:
-            return design
+        if design not in self._whole:
+            try:
+                placed = completed(self.subject.kernel, self.subject.sizes, self.array, self._needs.of(design))
+            except IllegalDesign:
+                placed = design
+            self._whole[design] = self._whole[placed] = placed
+        return self._whole[design]
 
     def simulated(self, design: Design) -> float:
         """Seconds of all stages at the subject's sizes."""
@@ -71,7 +79,9 @@ class DataflowJudge(Judge):
         sizes = few_tiles(self.subject.kernel, timing.kernel, self.subject.sizes, _TILE)
         small = Timing(timing.kernel, sizes, self.array)
         if firings(small, small.kernel.body, {}) > MOST_FIRINGS:
-            raise VerificationError(f"values were not computed: stages fire more than {MOST_FIRINGS} times in few tiles")
+            raise VerificationError(
+                f"values were not computed: stages fire more than {MOST_FIRINGS} times in few tiles"
+            )
         verified(replace(self.subject, sizes=sizes), small, self.seed)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from tilewright.design.cost.gpu_rates import rates_of
+from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
@@ -69,8 +70,10 @@ def _refuse(job: Job) -> None:
 def _refuse_operator(job: Job) -> None:
     if job.program not in OPERATORS and ":" not in job.program:
         raise ArgumentError(_unknown("program", job.program, (*DECODERS, *OPERATORS)))
-    if job.options:
-        raise ArgumentError(f"{', '.join(job.options)}: for models ({', '.join(DECODERS)}) only; drop it")
+    if other := [name for name in job.options if name != "design"]:
+        raise ArgumentError(
+            f"{', '.join(other)}: for models ({', '.join(DECODERS)}) only; an operator takes --set design=JSON"
+        )
     if job.chips != 1:
         raise ArgumentError(f"--chips {job.chips}: an operator runs on one GPU; models ({', '.join(DECODERS)}) on many")
 
@@ -230,12 +233,16 @@ def _operator(job: Job) -> Simulation:
     dtypes = {n: str(getattr(d, "name", d)) for n, d in dtypes_of(program, job.dtype or "bf16").items()}
     kernel = program.trace(dtypes)
     check_sizes(kernel, dict(job.sizes))
-    op = call_timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), kernel, job.machine)
+    given = Design.from_json(job.options["design"]) if "design" in job.options else None
+    op = call_timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), kernel, job.machine, given)
     launch = op.estimate.value("launch")
     row = _row(op, job)
+    parts = (Part(op.bound, op.seconds), Part("launch", launch))
+    bars = tuple(Series(p.name, (job.program,), (1e6 * p.seconds,)) for p in parts)
+    chart = Chart(f"{job.program} on {job.machine.name}: where the time goes", "", "us", bars, kind="stacked")
     return Simulation(
-        job.program, job.machine.name, row.sizes, op.estimate.seconds, None, row.utilisation,
-        (Part(op.bound, op.seconds), Part("launch", launch)), (), row.numbers, ASSUMPTIONS,
+        job.program, job.machine.name, row.sizes, op.estimate.seconds, None, row.utilisation, parts, (), row.numbers,
+        ASSUMPTIONS, (chart,),
     )  # fmt: skip
 
 
