@@ -32,6 +32,7 @@ def test_a_search_finds_a_better_fold_than_the_default():
     assert found.trials[0].design == default
     assert found.seconds < 0.6 * found.default_seconds
     assert found.winner.get("stationary") == "a"
+    assert found.winner.number("tile.n") <= 512  # no tile is longer than its axis
     assert all(t.outcome.status == "ok" for t in found.trials)
 
 

@@ -95,7 +95,7 @@ def suggested_systolic(kernel: ir.Kernel, design: Design, facts: Facts) -> Itera
     for axis in room.shape.roles(room.shape.dataflow(design)):
         now = design.number(f"tile.{axis.name}", 1)
         most = facts.sizes[axis.over]
-        yield from (SetTile(axis.name, n) for n in dict.fromkeys((2 * now, now // 2, most)) if n >= 1)
+        yield from (SetTile(axis.name, n) for n in dict.fromkeys((2 * now, now // 2, most)) if 1 <= n <= most)
     for name in STAGES:
         now = design.number(name, 1)
         yield from (SetStages(name, n) for n in (now + 1, now - 1) if n >= 1)

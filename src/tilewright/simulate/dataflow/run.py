@@ -20,7 +20,7 @@ from tilewright.simulate.dataflow.judge import scheduled, subject_on
 from tilewright.simulate.dataflow.place import completed
 from tilewright.simulate.dataflow.values import quick, verified
 from tilewright.simulate.decoder import DECODERS, Decoder
-from tilewright.simulate.simulation import Job, Part, Simulation, Value, notes_of
+from tilewright.simulate.simulation import Job, Part, Simulation, Value, design_given, notes_of
 
 if TYPE_CHECKING:
     from tilewright.simulate.dataflow.timing import Piece
@@ -60,8 +60,8 @@ def _wanted(job: Job) -> str:
 
 def _operator(job: Job, array: DataflowArray, wanted: str) -> Simulation:
     subject = subject_on(job.machine, job.program, job.sizes, job.dtype)
-    given = Design() if "design" not in job.options else Design.from_json(job.options["design"])
-    design = completed(subject.kernel, job.sizes, array, check(subject.kernel, given, subject.facts))
+    given = check(subject.kernel, design_given(job) or Design(), subject.facts)
+    design = completed(subject.kernel, job.sizes, array, given)
     timing = scheduled(subject, design)
     fit = check_fit(timing.kernel, job.sizes, array)
     span = timing.whole()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.simulate.dataflow.cost import Work, work
@@ -12,6 +13,9 @@ from tilewright.simulate.dataflow.pipeline import Channel, Pipeline, Stage
 from tilewright.simulate.dataflow.schedule import Schedule, simulate
 
 Lengths = dict[str, int]
+
+MOST_TRIPS = 1 << 16
+"""Iterations of one loop that are simulated; that many take some seconds."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class Timing:
         """The length of each axis in each iteration of a loop, the last axis fastest."""
         found = [lengths]
         for axis in loop.axes:
+            if found and len(found) * len(self.tiles(axis, found[0])) > MOST_TRIPS:
+                raise IllegalDesign(
+                    f"{self.kernel.name}: a loop over {axis.name} has more than {MOST_TRIPS:,} iterations, each an event "
+                    f"of every stage: take a larger tile.{axis.name} in a design, or smaller sizes"
+                )
             found = [{**outer, axis.name: n} for outer in found for n in self.tiles(axis, outer)]
         return found
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from tilewright.design.cost.gpu_rates import rates_of
-from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
@@ -20,7 +19,7 @@ from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.gpu.calls import Call, Step, calls
 from tilewright.simulate.gpu.parallel import collective_seconds, link_of
 from tilewright.simulate.gpu.step import LAUNCHES, Timed, call_timed, step_seconds, timed
-from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value, design_given
 from tilewright.simulate.sweep import numbers
 
 OPTIONS = ("batch", "context", "phase", "tokens", "launch", "all_reduce_us")
@@ -233,8 +232,8 @@ def _operator(job: Job) -> Simulation:
     dtypes = {n: str(getattr(d, "name", d)) for n, d in dtypes_of(program, job.dtype or "bf16").items()}
     kernel = program.trace(dtypes)
     check_sizes(kernel, dict(job.sizes))
-    given = Design.from_json(job.options["design"]) if "design" in job.options else None
-    op = call_timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), kernel, job.machine, given)
+    call = Call(job.program, job.program, dict(job.sizes), 1, dtypes)
+    op = call_timed(call, kernel, job.machine, design_given(job))
     launch = op.estimate.value("launch")
     row = _row(op, job)
     parts = (Part(op.bound, op.seconds), Part("launch", launch))
