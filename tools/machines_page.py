@@ -30,6 +30,8 @@ the scheduled program that lowering makes of the same tile program, under its de
 Parts that are not multiplication are what a design can win. An array without a second tile in its cells shifts weights
 in, lets them work, and waits until the last sum has left before it begins again; the TPU v1 shifts the next tile in
 while one computes, and then waits for its memory instead. Of a GPU, the model names the one part that bounds it.
+`tilewright design matmul ... --machine sn40l` searches with the simulated machine as the judge; what that wins is in
+[note 0011](notes/0011-dataflow.md).
 
 ## Utilisation against batch
 

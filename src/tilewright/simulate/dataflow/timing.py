@@ -68,8 +68,8 @@ class Timing:
         for axis in loop.axes:
             if found and len(found) * len(self.tiles(axis, found[0])) > MOST_TRIPS:
                 raise IllegalDesign(
-                    f"{self.kernel.name}: a loop over {axis.name} has more than {MOST_TRIPS:,} iterations, each an event "
-                    f"of every stage: take a larger tile.{axis.name} in a design, or smaller sizes"
+                    f"{self.kernel.name}: a loop over {axis.name} has more than {MOST_TRIPS:,} iterations, each an "
+                    f"event of every stage: take a larger tile.{axis.name} in a design, or smaller sizes"
                 )
             found = [{**outer, axis.name: n} for outer in found for n in self.tiles(axis, outer)]
         return found
