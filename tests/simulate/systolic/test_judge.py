@@ -57,6 +57,7 @@ def test_an_illegal_design_is_an_outcome_and_not_a_crash():
     [
         ((8192, 256, 256), {"tile__m": 4096}, "takes 8192 rows of accumulators of 4096; take tile.m=2048"),
         ((2048, 256, 16384), {"tile__m": 2048}, "of the unified buffer's 25165824; take 1536 or fewer"),
+        ((4, 8, 100_000_000), {"tile__m": 1}, "split the sum into several products"),
         ((64, 64, 64), {"stages__fifo": 9}, "4 tiles that the queue holds"),
         ((64, 64, 64), {"stationary": "a"}, "hold b"),
         ((64, 64, 64), {"tile__q": 1}, "no decision of an array is called so; did you mean tile"),
