@@ -66,11 +66,6 @@ class Timing:
         """The length of each axis in each iteration of a loop, the last axis fastest."""
         found = [lengths]
         for axis in loop.axes:
-            if found and len(found) * len(self.tiles(axis, found[0])) > MOST_TRIPS:
-                raise IllegalDesign(
-                    f"{self.kernel.name}: a loop over {axis.name} has more than {MOST_TRIPS:,} iterations, each an "
-                    f"event of every stage: take a larger tile.{axis.name} in a design, or smaller sizes"
-                )
             found = [{**outer, axis.name: n} for outer in found for n in self.tiles(axis, outer)]
         return found
 
@@ -129,6 +124,11 @@ class Timing:
         roles = [s for s in body if isinstance(s, ir.Role)]
         if not trips:
             return Piece(0)
+        if len(trips) > MOST_TRIPS:
+            raise IllegalDesign(
+                f"{self.kernel.name}: the loop over {name} has {len(trips):,} iterations, each an event of every stage; "
+                f"{MOST_TRIPS:,} are simulated: take a larger tile.{name} in a design, or smaller sizes"
+            )
         known: dict[tuple[int, tuple[tuple[str, int], ...]], Piece] = {}
         stages, memory, flops = [], 0.0, 0.0
         for n, role in enumerate(roles):
