@@ -233,7 +233,8 @@ class Values:
             a, b = b, a
         how = "multiply" if isinstance(self.layouts.of[a.axis], AccRows) else "multiply_add"
         down = f"{str(a.down).lower()}, {str(b.down).lower()}"
-        self.out.line(f"tw::{how}<{down}>({into}, {a.panel}, {b.panel}, {self.team});")
+        kind = f"tw::{dot.precision}, " if dot.precision and how == "multiply" else ""
+        self.out.line(f"tw::{how}<{kind}{down}>({into}, {a.panel}, {b.panel}, {self.team});")
 
     def bits(self, axis: str) -> int:
         """How many bits of a thread's number tell positions of an axis apart; 0 for an axis of panels."""
