@@ -126,8 +126,8 @@ class Timing:
             return Piece(0)
         if len(trips) > MOST_TRIPS:
             raise IllegalDesign(
-                f"{self.kernel.name}: the loop over {name} has {len(trips):,} iterations, each an event of every stage; "
-                f"{MOST_TRIPS:,} are simulated: take a larger tile.{name} in a design, or smaller sizes"
+                f"{self.kernel.name}: the loop over {name} has {len(trips):,} iterations, each an event of every "
+                f"stage; {MOST_TRIPS:,} are simulated: take a larger tile.{name} in a design, or smaller sizes"
             )
         known: dict[tuple[int, tuple[tuple[str, int], ...]], Piece] = {}
         stages, memory, flops = [], 0.0, 0.0
