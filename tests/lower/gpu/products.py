@@ -41,6 +41,8 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "swapped, engine stores": {**FEW, "tile.m": 40, "store.OUT": "tma"},
     "two passes": {**BASE, "tile.n": 128, "split.k": 3, "how.k": "two_pass"},
     "two passes, swapped": {**FEW, "split.k": 2, "how.k": "two_pass"},
+    "added in memory": {**BASE, "tile.n": 192, "split.k": 3, "how.k": "atomic"},
+    "added in memory, swapped": {**FEW, "split.k": 2, "how.k": "atomic"},
     "joined in a cluster": {**FEW, "tile.m": 32, "split.k": 2, "how.k": "cluster"},
     "joined by one block": {**FEW, "tile.m": 8, "split.k": 3, "how.k": "cluster"},
 }

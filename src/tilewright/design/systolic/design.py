@@ -153,11 +153,11 @@ def _fits(room: Room, design: Design) -> Iterator[Reason]:
             f"takes {sums} rows of accumulators of {room.accumulators}; take tile.{streamed}={most_streamed}",
         )
     if room.buffer is not None and (taken := room.buffered_bytes(design)) > room.buffer:
-        rows = design.number(f"tile.{streamed}", 1)
-        fewer = rows * room.buffer // taken
+        points = design.number(f"tile.{streamed}", 1)
+        fewer = points * room.buffer // taken
         yield _reason(
             "buffer",
-            f"tile.{streamed}={rows}: what streams takes {taken} bytes of the unified buffer's {room.buffer}; "
+            f"tile.{streamed}={points}: what streams takes {taken} bytes of the unified buffer's {room.buffer}; "
             + (f"take {fewer} or fewer" if fewer else "not even one fits: split the sum into several products"),
         )
 
