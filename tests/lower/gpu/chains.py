@@ -85,9 +85,10 @@ def two_layers(
         y[m, n] = acc
 
 
-def attention(lengths: bool = False, dtype: str = "bf16", **options: Any) -> ir.Kernel:
+def attention(lengths: bool = False, dtype: str = "bf16", lse: bool = False, **options: Any) -> ir.Kernel:
     """Attention as the operator traces it."""
     dtypes = dict.fromkeys(("q", "k", "v", "o"), dtype) | ({"lengths": "i32"} if lengths else {})
+    dtypes |= {"lse": "f32"} if lse else {}
     return OPERATORS["attention"].kernel.trace(dtypes, options=options)
 
 
@@ -97,6 +98,7 @@ PROGRAMS: dict[str, ir.Kernel] = {
     "f16": attention(dtype="f16", causal=True),
     "window": attention(causal=True, window=70),
     "ragged": attention(lengths=True),
+    "with sums": attention(lengths=True, causal=True, lse=True),
     "ragged window": attention(lengths=True, causal=True, window=131),
     "capped": capped.trace(dict.fromkeys(("q", "k", "v", "o"), "bf16") | {"slopes": "f32", "top": "f32"}),
     "two layers": two_layers.trace("bf16"),

@@ -46,6 +46,7 @@ class Chain:
     moving: tuple[Moved, ...]
     carried: tuple[str, ...]
     outputs: tuple[str, ...]
+    wide: tuple[str, ...]  # outputs that are rows of columns; others are a number for each row
     dtype: str
 
     @property
@@ -131,7 +132,8 @@ class _Reader:
         problem = self._sums(second, carried) or self._shapes(carried, second)
         if problem:
             return problem
-        stores = tuple(dict.fromkeys(s.ref.buffer for s in ir.walk(self.body) if isinstance(s, ir.Store)))
+        stores = {s.ref.buffer: s.value for s in ir.walk(self.body) if isinstance(s, ir.Store)}
+        wide = tuple(t for t, value in stores.items() if len(self.lets[value].type.axes) == 2)
         if any(isinstance(s, ir.Store) for s in self.loop.body):
             return "the loop over columns stores"
         dtypes = {m.let.type.dtype.name for m in (*still.values(), *moving.values())}
@@ -139,7 +141,7 @@ class _Reader:
             return "operands have several element types"
         return Chain(
             row, tuple(self.tiled[:-1]), tuple(a for a in self.nest.axes if a.each), self.loop, first, second,
-            tuple(still.values()), tuple(moving.values()), carried, stores, dtypes.pop(),
+            tuple(still.values()), tuple(moving.values()), carried, tuple(stores), wide, dtypes.pop(),
         )  # fmt: skip
 
     @property

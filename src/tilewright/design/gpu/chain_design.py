@@ -82,7 +82,7 @@ def _extras(c: Chain, groups: int, way: str) -> dict[str, Choice]:
         decisions["schedule"] = "pingpong"
     if c.step.stop is not None:
         decisions["grid.descending"] = True
-    return decisions | {f"store.{t}": "tma" for t in c.outputs}
+    return decisions | {f"store.{t}": "tma" for t in c.wide}
 
 
 def fitted(kernel: ir.Kernel, c: Chain, facts: Facts, decisions: dict[str, Choice]) -> Design | None:
@@ -118,7 +118,7 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
     if order == "grouped":
         decisions |= {"grid.order": order, "grid.group": pick("group", (4, 8, 16, 32))}
     if pick("store", ("tma", "direct")) == "tma":
-        decisions |= {f"store.{t}": "tma" for t in c.outputs}
+        decisions |= {f"store.{t}": "tma" for t in c.wide}
     room = int(facts.machine.limit("shared_bytes_per_block"))
     r = ChainResources(c, Design.of(decisions), facts)
     most = max(2, min(MOST_STAGES, (room - r.shared_bytes) // (r.step_bytes + 64) + 2))

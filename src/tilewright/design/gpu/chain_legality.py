@@ -21,7 +21,7 @@ WORDS = {"store": ("direct", "tma"), "cache": ("evict_first", "evict_last"), "at
 COUNTS = ("stages", "stages.item", "grid.group")
 MOST_ITEMS = 4
 """Items in flight: as many words of shared memory tell their numbers."""
-WORKING = 44
+WORKING = 32
 """Registers of a thread beside scores, operands and sums: rows, addresses, loops. By ptxas' reports."""
 
 
