@@ -92,7 +92,7 @@ def test_both_products_are_issued_before_scores_are_looked_at():
 
 def loop_without_masks(found):
     """The text of the loop whose steps need no mask."""
-    loops = re.findall(r"for \(; t_at \+ \d+ <= [^;]*;[^{]*\{\n(.*?)\n {6,8}\}\n", found.source, re.S)
+    loops = re.findall(r"for \(; t_at \+ \d+ <= [^;&]*;[^{]*\{\n(.*?)\n {6,8}\}\n", found.source, re.S)
     assert len(loops) == 1
     return loops[0]
 

@@ -172,6 +172,23 @@ def by_name(decisions):
     return lambda program, facts: design(program, {**decisions, "columns": min(decisions["columns"], 96)})
 
 
+PACKED = {
+    "16 rows of 3 heads": ({"s": 21, "t": 700, "d": 128, "heads": 6, "kv": 2, "b": 3, "causal": True, "window": 333,
+                            "lengths": [700, 0, 431], "poisoned": True}, {"rows": 16, "tile.g": 4, "warpgroups": 1}),
+    "32 rows of 5 heads": ({"s": 70, "t": 300, "d": 64, "heads": 5, "kv": 1, "causal": True},
+                           {"rows": 32, "tile.g": 4, "schedule": "pingpong"}),
+    "64 rows of 3 heads": ({"s": 200, "t": 300, "d": 128, "heads": 3, "kv": 1},
+                           {"rows": 64, "tile.g": 2, "store": "tma"}),
+    "16 rows of 8 heads": ({"s": 16, "t": 1000, "d": 80, "heads": 16, "kv": 2}, {"rows": 16, "tile.g": 8}),
+}  # fmt: skip
+
+
+def packed(decisions):
+    """A design that packs heads."""
+    common = {"columns": 64, "stages": 2, "warpgroups": 2, "overlap": True, "persistent": True, "drawn": True}
+    return lambda program, facts: design(program, {**common, "stages.item": 2, **decisions})
+
+
 OTHERS = [("odd" if n % 2 else "ragged window", name) for n, name in enumerate(DESIGNS)]
 
 
@@ -180,6 +197,7 @@ def compiled_side_by_side():
     """Every kernel of these tests, by all cores at once."""
     wanted = [asked(*_program(case))[0] for case in CASES.values()]
     wanted += [asked(*_program(CASES[case]), by_name(DESIGNS[name]))[0] for case, name in OTHERS]
+    wanted += [asked(*_program(case), packed(decisions))[0] for case, decisions in PACKED.values()]
     build_many(dict.fromkeys(wanted), machine(0), os.cpu_count() or 1)
 
 
@@ -200,6 +218,12 @@ def test_the_default_design_is_right(case):
 def test_other_designs_are_right(case, name):
     problem = Attention(**CASES[case])
     problem.check(problem.by(by_name(DESIGNS[name]))[0])
+
+
+@pytest.mark.parametrize(("case", "decisions"), PACKED.values(), ids=PACKED)
+def test_heads_side_by_side_in_a_tile_of_rows_are_right(case, decisions):
+    problem = Attention(**case)
+    problem.check(problem.by(packed(decisions))[0])
 
 
 @pytest.mark.parametrize("name", ["causal", "lengths"])

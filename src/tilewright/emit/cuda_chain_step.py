@@ -30,6 +30,7 @@ class Step:
         self.axis = loop.axes[0]
         self.at, self.step = f"{self.axis.name}_at", owner.plan.extent(self.axis.name)
         self.low, self.high = owner.bounds(self.axis)
+        self.end = self.high  # of the columns that the producer brings
 
     @property
     def streams(self) -> set[str]:
@@ -41,12 +42,17 @@ class Step:
         """All steps: those with masks before, those without, those with masks after."""
         line, at, step = self.text.line, self.at, self.step
         low, high = f"{self.axis.name}_low", f"{self.axis.name}_high"
-        line(f"const int {low} = {self.low}, {high} = {self.high};")
+        if self.owner.trims:
+            self.own_columns(low, high)
+        else:
+            line(f"const int {low} = {self.low}, {high} = {self.high};")
+            line(f"int {at} = {low};")
+            self.end = high
         self.low, self.high = low, high
-        line(f"int {at} = {low};")
         if not self.body.behind:
             self.loops()
             self.owner.free_still()
+            self.skip(f"{at} < {self.end}")
             return
         for s in self.body.sums:
             line(f"{self.operand_type(s)} {cname(s.a)};")
@@ -55,8 +61,36 @@ class Step:
             line(f"{at} += {step}, late = slot, slot.next();")
             self.loops()
         self.owner.free_still()
-        with self.text.block(f"if ({low} < {high})"):
+        with self.text.block(f"if ({low if not self.owner.trims else f'{self.axis.name}_first'} < {high})"):
             self.last()
+        self.skip(f"{at} < {self.end}")
+
+    def own_columns(self, low: str, high: str) -> None:
+        """Columns that this warpgroup's rows see, of those that the producer brings; steps before them are skipped."""
+        line, at, name, row = self.text.line, self.at, self.axis.name, self.body.rows.axes[-1]
+        self.end = f"{name}_end"
+        size = self.plan.size(self.plan.root(row.over))
+        line(f"const int {high} = {row.name}_mine < {size} ? min({self.high}, {self.end}) : {low};")
+        line(f"int {at} = {low};")
+        if self.axis.start is not None:
+            line(f"const int {name}_from = {self.low};")
+            self.skip(f"{at} + {self.step} <= {name}_from && {at} < {self.end}")
+        line(f"const int {name}_first = {at};")
+
+    def skip(self, condition: str) -> None:
+        """Steps that other warpgroups take: their columns count as read once they are there."""
+        if not self.owner.trims:
+            return
+        syncs = [*self.body.waits, *(s.full for s in self.body.sums)]
+        frees = [*self.body.frees, *(s.empty for s in self.body.sums if s.empty is not None)]
+        with self.text.block(f"for (; {condition}; {self.at} += {self.step}, slot.next())"):
+            if self.body.turn:
+                self.text.line(f"meet({TURNS} + group, {_PAIR});")
+                self.text.line(f"pass({TURNS} + (group + 1) % {self.plan.groups}, {_PAIR});")
+            for sync in syncs:
+                self.wait(sync, "slot")
+            for sync in frees:
+                self.arrive(sync, "slot")
 
     def first(self) -> None:
         """The first step, with masks if it needs them."""
@@ -203,7 +237,7 @@ class Step:
         for d in self.body.scores:
             assert isinstance(d.expr, ir.Dot)
             a, b = (self.body.loads[n] for n in (d.expr.a, d.expr.b))
-            row = self.body.rows.axes[0].name
+            row = self.body.rows.axes[-1].name
             if row not in a.type.axes:
                 a, b = b, a
             column = next(x for x in b.type.axes if x != d.expr.axis)
@@ -237,7 +271,7 @@ class Step:
     def place(self, let: ir.Let, depth: str, slot: str) -> str:
         """C++ of where an operand lies; a warpgroup's rows begin further on in the block's part."""
         assert isinstance(let.expr, ir.Load)
-        ref, row = let.expr.ref, self.body.rows.axes[0].name
+        ref, row = let.expr.ref, self.body.rows.axes[-1].name
         ring = self.plan.rings[ref.buffer]
         turns = slot if ref.buffer in self.streams else "own"
         place = cname(ref.buffer) + (f" + {turns}.index * {ring.slot_bytes}" if ring.slots > 1 else "")
@@ -305,9 +339,9 @@ class Step:
         assert isinstance(s.b.expr, ir.Load)
         ring = self.plan.rings[s.b.expr.ref.buffer]
         end = f"{self.at} - {self.step}" if before else self.at
-        with self.text.block(f"if ({self.high} - ({end}) < {self.step})"):
+        with self.text.block(f"if ({self.end} - ({end}) < {self.step})"):
             place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}"
-            self.text.line(f"clear_rows<{ring.rows}, {ring.panels}>({place}, {self.high} - ({end}), team);")
+            self.text.line(f"clear_rows<{ring.rows}, {ring.panels}>({place}, {self.end} - ({end}), team);")
             self.text.line("fence_shared();")
             self.text.line("meet(2 + group, 128);")
 

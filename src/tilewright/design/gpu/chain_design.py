@@ -19,6 +19,8 @@ SHAPES = ((128, 2), (192, 3), (64, 1))
 """Rows of a block, and warpgroups."""
 COLUMNS = (128, 176, 160, 144, 112, 96, 80, 64, 48, 32)
 """Columns of a step."""
+PACKS = (1, 2, 4, 8)
+"""Positions of the packed axis in a tile of rows."""
 MOST_STAGES = 4
 
 
@@ -105,6 +107,10 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
         decisions["overlap"] = True
         if groups > 1 and pick("schedule", ("pingpong", "cooperative")) == "pingpong":
             decisions["schedule"] = "pingpong"
+    if c.packed is not None and facts.sizes.get(c.packed.over, 1) > 1:
+        packed = pick("packed", PACKS)
+        if packed > 1:
+            decisions |= {f"tile.{c.packed.name}": packed, f"tile.{c.row.name}": rows // packed}
     stay = pick("stay", ("drawn", "dealt", "leave"))
     if stay != "leave":
         decisions["persistent"] = True
@@ -126,4 +132,4 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
     return Design.of(decisions)
 
 
-__all__ = ["COLUMNS", "SHAPES", "default_chain", "draw_chain", "fitted", "shortlist"]
+__all__ = ["COLUMNS", "PACKS", "SHAPES", "default_chain", "draw_chain", "fitted", "shortlist"]
