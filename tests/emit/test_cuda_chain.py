@@ -107,7 +107,7 @@ def test_steps_between_the_bounds_carry_no_mask(name):
 
 def test_warpgroups_take_the_steps_that_their_own_rows_need():
     """What bounds the columns is computed of a warpgroup's rows; columns that only others see count as read."""
-    source = module(PROGRAMS["causal"], DESIGNS["turns"]).source
+    source = module(PROGRAMS["causal"], {**DESIGNS["turns"], "own": True}).source
     assert "min(s0 + 128, S) - 1" in source and "min(s_mine + 64, S) - 1" in source
     assert "t_high = s_mine < S ? " in source
     skipped = re.findall(r"for \(; t_at < t_end; [^{]*\{\n(.*?)\n +\}\n", source, re.S)
@@ -115,7 +115,7 @@ def test_warpgroups_take_the_steps_that_their_own_rows_need():
     for barrier in ("k_full[slot.index].wait", "v_full[slot.index].wait", "k_empty[slot.index].arrive",
                     "v_empty[slot.index].arrive", "meet(", "pass("):  # fmt: skip
         assert barrier in skipped[0]
-    assert "s_mine" not in module(PROGRAMS["causal"], DESIGNS["one warpgroup"]).source
+    assert "s_mine" not in module(PROGRAMS["causal"], DESIGNS["turns"]).source
 
 
 def test_a_score_is_one_multiplication_and_one_power():

@@ -65,8 +65,9 @@ def test_an_emitted_kernel_computes_what_was_written(name, decisions, tmp_path):
 
 PACKED = {
     "16 rows each": ("ragged window", {"rows": 16, "tile.g": 4, "warpgroups": 1}, {"S": 21, "G": 3}),
-    "32 rows each": ("with sums", {"rows": 32, "tile.g": 4, "warpgroups": 2}, {"S": 70, "G": 5}),
-    "64 rows each": ("causal", {"rows": 64, "tile.g": 2, "warpgroups": 2, "store": "tma"}, {"S": 70, "G": 3}),
+    "32 rows each": ("with sums", {"rows": 32, "tile.g": 4, "warpgroups": 2, "own": True}, {"S": 70, "G": 5}),
+    "64 rows each": ("causal", {"rows": 64, "tile.g": 2, "warpgroups": 2, "own": True, "store": "tma"},
+                     {"S": 70, "G": 3}),
     "16 rows of 8": ("window", {"rows": 16, "tile.g": 8, "warpgroups": 2}, {"S": 16, "G": 8}),
 }  # fmt: skip
 

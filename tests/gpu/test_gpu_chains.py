@@ -178,7 +178,7 @@ PACKED = {
     "32 rows of 5 heads": ({"s": 70, "t": 300, "d": 64, "heads": 5, "kv": 1, "causal": True},
                            {"rows": 32, "tile.g": 4, "schedule": "pingpong"}),
     "64 rows of 3 heads": ({"s": 200, "t": 300, "d": 128, "heads": 3, "kv": 1},
-                           {"rows": 64, "tile.g": 2, "store": "tma"}),
+                           {"rows": 64, "tile.g": 2, "own": True, "store": "tma"}),
     "16 rows of 8 heads": ({"s": 16, "t": 1000, "d": 80, "heads": 16, "kv": 2}, {"rows": 16, "tile.g": 8}),
 }  # fmt: skip
 

@@ -40,7 +40,15 @@ class AttentionProblem:
         self.q = self._normal(c.batch, c.heads, c.rows, c.width)
         self.k, self.v = (self._normal(c.batch, c.kv, c.length, c.width) for _ in range(2))
         self.o = torch.empty_like(self.q)
+        self._padded = self._at_the_beginning() if self.case.lengths else self.q  # lives as long as graphs that read it
         self.redraw()
+
+    def _at_the_beginning(self) -> Any:
+        """Queries of a ragged batch as a padded one has them."""
+        q = self.q.clone()
+        for b, length in enumerate(self.case.lengths):
+            q[b, :, :length] = self.q[b, :, self.case.rows - length :]
+        return q
 
     def _normal(self, *shape: int) -> Any:
         values = self._torch.empty(shape, dtype=self._torch.bfloat16, device="cuda")
@@ -86,9 +94,7 @@ class AttentionProblem:
 
         c = self.case
         grouped = {"enable_gqa": True} if c.kv != c.heads else {}
-        q = self.q.clone()
-        for b, length in enumerate(c.lengths):
-            q[b, :, :length] = self.q[b, :, c.rows - length :]
+        q = self._padded
 
         def call() -> object:
             with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):

@@ -126,8 +126,8 @@ class ChainText:
 
     @property
     def trims(self) -> bool:
-        """Whether warpgroups have rows of their own, and so columns of their own."""
-        return self.plan.groups > 1
+        """Whether warpgroups take the columns of their own rows only."""
+        return bool(ir.note(self.ring.notes, "own"))
 
     def block_bounds(self, grid: ir.Loop) -> None:
         """The columns that the producer brings, for all rows of the block; all else is of the warpgroup's rows."""

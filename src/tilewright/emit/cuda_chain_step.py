@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.emit.cuda_chain_body import Sum
+from tilewright.emit.cuda_chain_own import own_columns, skip
 from tilewright.emit.cuda_chain_values import closure, filled_past_end, live_lets
 from tilewright.emit.cuda_plan import PANEL
 from tilewright.emit.cuda_scope import Range
@@ -43,7 +44,7 @@ class Step:
         line, at, step = self.text.line, self.at, self.step
         low, high = f"{self.axis.name}_low", f"{self.axis.name}_high"
         if self.owner.trims:
-            self.own_columns(low, high)
+            own_columns(self, low, high)
         else:
             line(f"const int {low} = {self.low}, {high} = {self.high};")
             line(f"int {at} = {low};")
@@ -52,7 +53,7 @@ class Step:
         if not self.body.behind:
             self.loops()
             self.owner.free_still()
-            self.skip(f"{at} < {self.end}")
+            skip(self, f"{at} < {self.end}")
             return
         for s in self.body.sums:
             line(f"{self.operand_type(s)} {cname(s.a)};")
@@ -63,34 +64,7 @@ class Step:
         self.owner.free_still()
         with self.text.block(f"if ({low if not self.owner.trims else f'{self.axis.name}_first'} < {high})"):
             self.last()
-        self.skip(f"{at} < {self.end}")
-
-    def own_columns(self, low: str, high: str) -> None:
-        """Columns that this warpgroup's rows see, of those that the producer brings; steps before them are skipped."""
-        line, at, name, row = self.text.line, self.at, self.axis.name, self.body.rows.axes[-1]
-        self.end = f"{name}_end"
-        size = self.plan.size(self.plan.root(row.over))
-        line(f"const int {high} = {row.name}_mine < {size} ? min({self.high}, {self.end}) : {low};")
-        line(f"int {at} = {low};")
-        if self.axis.start is not None:
-            line(f"const int {name}_from = {self.low};")
-            self.skip(f"{at} + {self.step} <= {name}_from && {at} < {self.end}")
-        line(f"const int {name}_first = {at};")
-
-    def skip(self, condition: str) -> None:
-        """Steps that other warpgroups take: their columns count as read once they are there."""
-        if not self.owner.trims:
-            return
-        syncs = [*self.body.waits, *(s.full for s in self.body.sums)]
-        frees = [*self.body.frees, *(s.empty for s in self.body.sums if s.empty is not None)]
-        with self.text.block(f"for (; {condition}; {self.at} += {self.step}, slot.next())"):
-            if self.body.turn:
-                self.text.line(f"meet({TURNS} + group, {_PAIR});")
-                self.text.line(f"pass({TURNS} + (group + 1) % {self.plan.groups}, {_PAIR});")
-            for sync in syncs:
-                self.wait(sync, "slot")
-            for sync in frees:
-                self.arrive(sync, "slot")
+        skip(self, f"{at} < {self.end}")
 
     def first(self) -> None:
         """The first step, with masks if it needs them."""

@@ -119,6 +119,7 @@ _TABLE = (
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"
     ),
     NoteKey("behind", ("Dot",), ("int>0",), "iterations that it lags: issued after the first products of the next one"),
+    NoteKey("own", ("Loop",), ("bool",), "each warpgroup takes the steps that its own rows need, not those of all"),
     NoteKey("direction", ("Copy", "Loop"), ("push", "pull"), "who moves partial data: its owner, or who needs it"),
     # ---------------------------------------------------------------------- arithmetic and reductions
     NoteKey(

@@ -89,6 +89,7 @@ def test_the_designs_of_the_tests_are_legal(name, decisions):
         ({"tile.g": 16, "rows": 8}, "packed", "take 16, 32 or 64"),
         ({"tile.g": 2}, "atom", "take 64"),
         ({"tile.g": 4, "rows": 32, "store": "tma"}, "stores", "rows of several g; take direct"),
+        ({"own": True, "warpgroups": 1, "rows": 64}, "own", "drop it"),
         ({"drawn": True}, "drawn", "add persistent=True"),
         ({"grid.order": "hilbert"}, "form", "takes one of row, grouped"),
         ({"tile.h": 3}, "form", "no decision of this chain is called so"),
@@ -144,7 +145,7 @@ def test_neighbours_are_legal_and_reach_every_decision():
     assert all(legal(kernel, m.apply(chosen), known) == [] for m in found)
     reached = {name for m in found for name, _ in set(m.apply(chosen).decisions) ^ set(chosen.decisions)}
     assert {"tile.s", "tile.t", "warpgroups", "overlap", "schedule", "persistent", "drawn", "grid.descending",
-            "grid.order", "store.o", "cache.k", "tile.g"} <= reached  # fmt: skip
+            "grid.order", "store.o", "cache.k", "tile.g", "own"} <= reached  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -116,13 +116,13 @@ DESIGNS: dict[str, dict[str, Any]] = {
     },
     "rows ahead": {
         **BASE, "columns": 64, "overlap": True, "schedule": "pingpong", "persistent": True, "drawn": True,
-        "stages.item": 2, "store": "tma",
+        "stages.item": 2, "own": True, "store": "tma",
     },
     "three take turns": {
         **BASE, "rows": 192, "columns": 48, "warpgroups": 3, "overlap": True, "schedule": "pingpong", "stages.item": 2,
-        "persistent": True, "stages": 3,
+        "persistent": True, "stages": 3, "own": True,
     },
-    "three warpgroups": {**BASE, "rows": 192, "columns": 64, "warpgroups": 3, "producer": "warpgroup"},
+    "three warpgroups": {**BASE, "rows": 192, "columns": 64, "warpgroups": 3, "producer": "warpgroup", "own": True},
     "a warp that copies": {**BASE, "columns": 64, "producer": "warp"},
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from tilewright.language import ir
 SINGLE: dict[str, tuple[object, ...]] = {
     "persistent": (True, False), "producer": ("warp", "warpgroup"), "schedule": ("cooperative", "pingpong"),
     "grid.order": ("row", "grouped"), "grid.descending": (True, False), "warpgroups": (1, 2, 3),
-    "overlap": (True, False), "drawn": (True, False),
+    "overlap": (True, False), "drawn": (True, False), "own": (True, False),
 }  # fmt: skip
 WORDS = {"store": ("direct", "tma"), "cache": ("evict_first", "evict_last"), "atom": ("wgmma", "mma", "fma")}
 COUNTS = ("stages", "stages.item", "grid.group")
@@ -165,6 +165,11 @@ def _drawn(r: ChainResources) -> Iterator[str]:
         yield "drawn=True: only blocks that stay draw another tile; add persistent=True"
 
 
+def _own(r: ChainResources) -> Iterator[str]:
+    if r.design.get("own") and r.groups < 2:
+        yield "own=True: one warpgroup has all rows of its block; drop it"
+
+
 def _turns(r: ChainResources) -> Iterator[str]:
     if r.design.get("schedule") == "pingpong":
         if r.groups < 2:
@@ -181,6 +186,7 @@ RULES: tuple[Rule[ChainResources], ...] = (
     Rule("ring", "what is multiplied lies in shared memory, all of it", _ring),
     Rule("registers", "scores, what is computed of them, and sums lie in registers, all of them", _registers),
     Rule("drawn", "a block that ends has no next tile", _drawn),
+    Rule("own", "rows of a block are dealt to warpgroups", _own),
     Rule("turns", "a turn is a warpgroup's while others compute", _turns),
 )
 

@@ -89,6 +89,21 @@ class Descend(Named):
 
 
 @dataclass(frozen=True)
+class OwnSteps(Named):
+    """Each warpgroup takes the steps that its own rows need: fewer, and fewer with masks, where rows see other columns.
+
+    before:  for t in T to stop step 128 @stages=3
+    after:   for t in T to stop step 128 @own=true @stages=3
+    """
+
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `own`."""
+        return changed(design, {"own": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
 class Pack(Named):
     """Positions of an axis that share all columns lie side by side in a tile of rows: query heads of one head of keys.
 
@@ -125,6 +140,7 @@ def suggested_chain(c: Chain, design: Design, facts: Facts) -> Iterator[Mutation
     yield from (RunAhead(items) for items in (1, 2))
     if c.packed is not None and facts.sizes.get(c.packed.over, 1) > 1:
         yield from (Pack(c.packed.name, row, n) for n in PACKS)
+    yield OwnSteps(not design.get("own"))
     yield Draw(not design.get("drawn"))
     yield Descend(not design.get("grid.descending"))
     yield from (OrderTiles("grouped", group) for group in (4, 8, 16, 32))
@@ -138,4 +154,4 @@ def suggested_chain(c: Chain, design: Design, facts: Facts) -> Iterator[Mutation
         yield from (Cache(tensor, policy) for policy in policies)
 
 
-__all__ = ["Descend", "Draw", "Lag", "Pack", "RunAhead", "TakeTurns", "suggested_chain"]
+__all__ = ["Descend", "Draw", "Lag", "OwnSteps", "Pack", "RunAhead", "TakeTurns", "suggested_chain"]
