@@ -178,6 +178,13 @@ class Plan:
         return rings
 
     @cached_property
+    def beyond(self) -> int:
+        """Bytes behind the rings that the atom reads too, where a tile has fewer rows than it: whatever lies there."""
+        rows = [a for s in self.statements if isinstance(s, ir.Loop) and s.parallel for a in s.axes]
+        short = [64 - self.extent(a.over) for a in rows if a.step == 64 and a.over in self.axes]
+        return max([0, *short]) * PANEL
+
+    @cached_property
     def leaving(self) -> frozenset[str]:
         """Buffers from which copies lead out: each warpgroup has its own."""
         return frozenset(
@@ -222,7 +229,7 @@ class Plan:
     @cached_property
     def part_offsets(self) -> dict[str, int]:
         """Where parts lie in shared memory: one for each block of the cluster."""
-        at = sum(r.slots * r.slot_bytes for r in self.rings.values())
+        at = sum(r.slots * r.slot_bytes for r in self.rings.values()) + self.beyond
         offsets = {}
         for name, alloc in self.parts.items():
             if ir.note(alloc.notes, "place") == "shared":

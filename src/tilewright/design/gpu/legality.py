@@ -106,7 +106,9 @@ def _sizes(r: Resources) -> Iterator[str]:
 def _atom(r: Resources) -> Iterator[str]:
     rows, columns = r.tile(r.row), r.tile(r.column)
     unit = ATOM_ROWS * (1 if r.pingpong else r.groups)
-    if rows % unit:
+    if r.short:
+        yield from _short(r)
+    elif rows % unit:
         more = -(-rows // unit) * unit
         yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {more}"
     if columns % 8 or columns > 256:
@@ -119,6 +121,19 @@ def _atom(r: Resources) -> Iterator[str]:
             least = ROW_BYTES // r.product.itemsize
             label = f"tile.{o.axis}={r.tile(o.axis)}"
             yield f"{label}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
+
+
+def _short(r: Resources) -> Iterator[str]:
+    """A tile of fewer rows than the atom has: of few rows of x, boxes as high as x is."""
+    label = f"tile.{r.row}={r.tile(r.row)}"
+    if r.tile(r.row) % 8:
+        yield f"{label}: swizzled rows come in eights; take {-(-r.tile(r.row) // 8) * 8}"
+    if r.groups > 1 or r.pingpong:
+        yield f"{label}: {r.groups} warpgroups take {ATOM_ROWS} rows each; take warpgroups=1"
+    if r.splits > 1:
+        yield f"{label}: parts of a sum are joined by whole rows of the atom; take {ATOM_ROWS}"
+    if any(r.design.get(f"store.{t}") == "tma" for t in r.product.outputs):
+        yield f"{label}: boxes of results are {ATOM_ROWS} rows high; take store=direct"
 
 
 def _copies(r: Resources) -> Iterator[str]:

@@ -1,0 +1,265 @@
+"""Designs of products of few rows, many for each shape, timed beside cuBLAS on the GPU at hand; samples as JSON.
+
+All kernels are compiled side by side first. A child process measures, so that a kernel that traps or hangs costs its own
+case only. Every design is verified against float64 before and after it is timed.
+
+    python tools/sweep_few_rows.py OUT.json [ROWS ...]       # of GRIDS, for the rows named (4, 16, 64, 128)
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PAIRS = (
+    (3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336),
+    (128256, 4096), (57344, 8192), (8192, 28672),
+)  # fmt: skip
+Case = tuple[int, int, int]
+Decisions = dict[str, Any]
+SMS = 132
+LEAN = {"atom.dot0": "wgmma", "warpgroups": 1, "producer": "warp"}
+
+
+def even(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """x along the rows of the atom, columns so that tiles come out even."""
+    heights = {4: (8,), 16: (16, 64), 64: (64, 32), 128: (128, 64)}[m]
+    for rows in heights:
+        down, groups = -(-m // rows), 2 if rows == 128 else 1
+        for share in (0.5, 1, 2, 4):  # parts of a sum, over tiles of an SM
+            exact = n * down * share / SMS
+            for columns in {-(-int(exact) // 8) * 8 or 8, -(-int(exact * 128 / SMS + 7) // 8) * 8}:
+                if not 16 <= columns <= 256:
+                    continue
+                for parts in (1, 2, 4) if rows >= 64 else (1,):
+                    tiles = -(-n // columns) * down * parts
+                    if tiles > 4 * SMS or (parts > 1 and tiles > SMS + 4) or tiles < 60:
+                        continue
+                    yield from _rings(
+                        {**LEAN, "warpgroups": groups, "tile.m": rows, "tile.n": columns, **_split(parts, "cluster")}
+                    )
+
+
+def swapped(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """Weights along the rows of the atom."""
+    columns = max(8, m)
+    for rows, groups in ((64, 1), (128, 2), (128, 1)) if m < 128 else ((64, 1), (128, 2)):
+        for parts in (1, 2, 3, 4):
+            tiles = -(-n // rows) * parts
+            if parts > 1 and tiles > 2 * SMS:
+                continue
+            for how in ("cluster", "two_pass") if parts > 1 and rows == 64 * groups else ("two_pass",):
+                yield from _rings(
+                    {
+                        **LEAN,
+                        "swap": True,
+                        "warpgroups": groups,
+                        "tile.n": rows,
+                        "tile.m": columns,
+                        **_split(parts, how),
+                    }
+                )
+    if m < 64:  # fewer rows of weights than the atom has, so that tiles come out even
+        rows = -(-n // SMS // 8) * 8 or 8
+        if rows < 64:
+            yield from _rings({**LEAN, "swap": True, "tile.n": rows, "tile.m": columns})
+
+
+def shared(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """x by multicast to blocks side by side."""
+    if m < 64:
+        return
+    for rows, groups in ((64, 1), (128, 2)) if m == 128 else ((64, 1),):
+        for blocks in (2, 4):
+            exact = n * -(-m // rows) / (SMS if blocks == 2 else 128)
+            for columns in {max(16, -(-int(exact) // 16) * 16), 64, 128}:
+                if columns > 256 or rows // groups * columns > 64 * 256:
+                    continue
+                base = {**LEAN, "warpgroups": groups, "tile.m": rows, "tile.n": columns, "cluster.n": blocks}
+                yield from _rings(base)
+                if m == 128 and rows == 64:
+                    yield from _rings({**base, "cluster.m": 2})
+                    yield from _rings({**base, "cluster.m": 2, "cluster.n": 1})
+
+
+def straight_mma(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """Fragments of mma straight from memory."""
+    if m > 16:
+        return
+    for along, across in ((8, 1), (4, 1), (4, 2), (2, 4), (2, 2), (1, 8), (1, 4)):
+        for columns, chunks, resident in ((1, 4, 4), (1, 8, 2), (2, 2, 4), (2, 4, 2), (1, 2, 8), (1, 4, 2), (4, 2, 2)):
+            steps = k // (32 * chunks)
+            if steps % along == 0:
+                yield {
+                    "atom.dot0": "mma", "tile.m": 16, "tile.n": 8 * columns * across, "tile.k": 32 * chunks,
+                    "warps": along * across, "warps.k": along, "resident": resident, "cache.b": "cs",
+                }  # fmt: skip
+
+
+def _split(parts: int, how: str) -> Decisions:
+    return {"split.k": parts, "how.k": how} if parts > 1 else {}
+
+
+def _rings(base: Decisions) -> Iterator[Decisions]:
+    """Depths of a step and of the ring."""
+    rings = [(64, 0, 1), (128, 0, 1), (128, 1, 1)]
+    if "split.k" not in base and "swap" not in base:
+        rings += [(256, 0, 1), (64, 0, 2), (128, 0, 2)]
+    for depth, inflight, blocks in rings:
+        yield {**base, "tile.k": depth, "inflight": inflight, "blocks": blocks}
+
+
+def designs(case: Case, facts: Any, kernel: Any) -> list[Decisions]:
+    """Every legal design of the grid, the default one first."""
+    from tilewright.design.default import default_design
+    from tilewright.design.design import Design
+    from tilewright.design.gpu.default import deepest_ring
+    from tilewright.design.gpu.product import product
+    from tilewright.design.legality import legal
+
+    p = product(kernel)
+    found: dict[str, Decisions] = {}
+    for d in itertools.chain(even(*case), swapped(*case), shared(*case), straight_mma(*case)):
+        d = dict(d)
+        blocks = d.pop("blocks", 1)
+        if "warps" not in d:
+            room = int(facts.machine.limit("shared_bytes_per_block")) // blocks - 2048 * (blocks - 1)
+            d["stages"] = deepest_ring(p, Design.of({**d, "stages": 2}), facts, room)
+            if d["stages"] < 3:
+                continue
+        if not legal(kernel, Design.of(d), facts):
+            found.setdefault(Design.of(d).hash, d)
+    default = dict(default_design(kernel, facts).decisions)
+    return [default, *(d for h, d in found.items() if h != Design.of(default).hash)]
+
+
+def setup_of(case: Case) -> Any:
+    from tilewright.bench.gemm_cases import GemmCase
+    from tilewright.bench.gemm_problem import GemmProblem
+
+    return GemmProblem(GemmCase("gemm_small", *case), 0)
+
+
+def measured(case: Case, chosen: list[Decisions], rounds: int) -> Iterator[dict[str, Any]]:
+    """Designs in groups beside cuBLAS."""
+    from tilewright.design.design import Design
+    from tilewright.runtime.cuda.evaluator import GpuEvaluator
+    from tilewright.runtime.cuda.measure import captured, compare
+
+    setup = setup_of(case)
+    evaluator = GpuEvaluator(setup.problem())
+    peer = captured(setup.peer())
+    calls: dict[int, Any] = {}
+    for i, decisions in enumerate(chosen):
+        line: dict[str, Any] = {"case": case, "design": decisions}
+        try:
+            launch = evaluator.launch(Design.of(decisions))
+            setup.poison()
+            launch()
+            setup.check()
+            calls[i] = captured(launch)
+        except Exception as error:  # what went wrong is the result
+            if "CUDA" in str(error):
+                raise
+            yield {**line, "error": f"{type(error).__name__}: {error}"[:200]}
+    keys = list(calls)
+    for at in range(0, len(keys), 24):
+        group = {str(i): calls[i] for i in keys[at : at + 24]}
+        timed = compare({"torch": peer, **group}, rounds=rounds, poison=setup.poison, control=False)
+        for name in group:
+            samples = [round(x) for x in timed.samples[name]]
+            line = {"case": case, "design": chosen[int(name)], "us": statistics.median(samples) / 1e3}
+            torch_ns = [round(x) for x in timed.samples["torch"]]
+            yield {**line, "torch": statistics.median(torch_ns) / 1e3, "ns": samples, "torch_ns": torch_ns}
+
+
+def built(cases: list[Case]) -> list[tuple[Case, list[Decisions]]]:
+    """The designs of every case that compile, compiled side by side."""
+    from tilewright.bench.gpu_case import facts_of
+    from tilewright.build.cuda_kernel import build_many
+    from tilewright.design.design import Design
+    from tilewright.errors import TilewrightError
+    from tilewright.runtime.cuda.dispatch import machine, requested
+
+    known, jobs, requests = machine(0), [], []
+    for case in cases:
+        problem = setup_of(case).problem()
+        chosen = designs(case, facts_of(problem, known), problem.program.kernel)
+        for d in chosen:
+            requests.append(
+                requested(problem.program, problem.layouts, problem.sizes, known, Design.of(d), problem.fixed)
+            )
+            jobs.append((case, d))
+    begun = time.time()
+    binaries = build_many(requests, known, len(os.sched_getaffinity(0)))
+    kept: dict[Case, list[Decisions]] = {c: [] for c in cases}
+    refused = 0
+    for (case, d), binary in zip(jobs, binaries, strict=True):
+        if isinstance(binary, TilewrightError):
+            refused += 1
+        else:
+            kept[case].append(d)
+    print(f"{len(requests)} designs, {refused} refused, {time.time() - begun:.0f} s", flush=True)
+    return list(kept.items())
+
+
+def main() -> None:
+    """Compile all, then measure case by case."""
+    out, rows = Path(sys.argv[1]), [int(x) for x in sys.argv[2].split(",")]
+    pairs = [PAIRS[int(x)] for x in sys.argv[3].split(",")]
+    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 12
+    work = built([(m, n, k) for n, k in pairs for m in rows])
+    results: list[dict[str, Any]] = []
+    while work:
+        command = [sys.executable, __file__, "--child", json.dumps(work), str(rounds)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            while work:
+                ready, _, _ = select.select([child.stdout], [], [], 25.0)
+                line = child.stdout.readline().decode() if ready else ""
+                if line.startswith("#done"):
+                    _tell(results, work.pop(0)[0])
+                    out.write_text(json.dumps(results))
+                elif line.startswith("#"):
+                    results.append(json.loads(line[1:]))
+                elif not line:
+                    break
+            child.kill()
+        if work:
+            print(f"{work[0][0]}: the process died or hung", flush=True)
+            work.pop(0)
+
+
+def _tell(results: list[dict[str, Any]], case: Case) -> None:
+    mine = [r for r in results if tuple(r["case"]) == tuple(case)]
+    fine = sorted((r for r in mine if "us" in r), key=lambda r: r["us"] / r["torch"])
+    wrong = [r for r in mine if "error" in r]
+    default = next((r for r in fine if r["design"] == mine[0]["design"]), None)
+    if fine:
+        best = fine[0]
+        text = f"{best['us']:.1f} of {best['torch']:.1f}, {best['torch'] / best['us']:.3f}x"
+        rest = f"default {default['torch'] / default['us']:.3f}x" if default else "no default"
+        print(f"{case}: {text}, {rest}, {len(fine)} ok {len(wrong)} wrong, {json.dumps(best['design'])}", flush=True)
+    for r in wrong[:2]:
+        print(f"  {r['error']}: {json.dumps(r['design'])}", flush=True)
+
+
+def child() -> None:
+    """Results of all cases, a line each."""
+    for case, chosen in json.loads(sys.argv[2]):
+        for line in measured(tuple(case), chosen, int(sys.argv[3])):
+            print("#" + json.dumps(line), flush=True)
+        print("#done", flush=True)
+
+
+if __name__ == "__main__":
+    child() if sys.argv[1] == "--child" else main()
