@@ -3,7 +3,7 @@
 All kernels are compiled side by side first. A child process measures, so that a kernel that traps or hangs costs its own
 case only. Every design is verified against float64 before and after it is timed.
 
-    python tools/sweep_few_rows.py OUT.json [ROWS ...]       # of GRIDS, for the rows named (4, 16, 64, 128)
+    python tools/sweep_few_rows.py OUT.json 16,64 0,3,5 [ROUNDS [MOST]]    # rows; numbers of PAIRS; designs a case
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import select
 import statistics
 import subprocess
@@ -32,7 +33,7 @@ LEAN = {"atom.dot0": "wgmma", "warpgroups": 1, "producer": "warp"}
 
 def even(m: int, n: int, k: int) -> Iterator[Decisions]:
     """x along the rows of the atom, columns so that tiles come out even."""
-    heights = {4: (8,), 16: (16, 64), 64: (64, 32), 128: (128, 64)}[m]
+    heights = {1: (8,), 4: (8,), 16: (16, 64), 64: (64, 32), 128: (128, 64)}[m]
     for rows in heights:
         down, groups = -(-m // rows), 2 if rows == 128 else 1
         for share in (0.5, 1, 2, 4):  # parts of a sum, over tiles of an SM
@@ -91,17 +92,27 @@ def shared(m: int, n: int, k: int) -> Iterator[Decisions]:
                     yield from _rings({**base, "cluster.m": 2, "cluster.n": 1})
 
 
-def straight_mma(m: int, n: int, k: int) -> Iterator[Decisions]:
-    """Fragments of mma straight from memory."""
+def straight(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """Straight from memory to registers, with and without a ring of shared memory between."""
     if m > 16:
         return
-    for along, across in ((8, 1), (4, 1), (4, 2), (2, 4), (2, 2), (1, 8), (1, 4)):
-        for columns, chunks, resident in ((1, 4, 4), (1, 8, 2), (2, 2, 4), (2, 4, 2), (1, 2, 8), (1, 4, 2), (4, 2, 2)):
-            steps = k // (32 * chunks)
-            if steps % along == 0:
+    yield from _fragments("mma", 16, 8, 32, k, ((8, 1), (4, 1), (4, 2), (2, 4), (8, 2), (16, 1)), m)
+    if m <= 4:
+        yield from _fragments("fma", m, 1, 256, k, ((4, 2), (2, 4), (1, 8), (8, 1), (4, 1), (4, 4)), m)
+
+
+def _fragments(
+    atom: str, rows: int, width: int, lanes: int, k: int, warps: tuple[tuple[int, int], ...], m: int
+) -> Iterator[Decisions]:
+    for along, across in warps:
+        rings = [(c, 4, r, 0) for c, r in ((1, 4), (2, 2), (1, 2))]
+        rings += [(c, h, r, s) for c, h, r in ((1, 2, 2), (1, 2, 3), (2, 2, 2), (1, 4, 2), (2, 1, 2)) for s in (2, 4, 8)]
+        for columns, chunks, resident, stages in rings:
+            if k // (lanes * chunks) >= along * max(1, stages // 2) and along * across * resident <= 32:
                 yield {
-                    "atom.dot0": "mma", "tile.m": 16, "tile.n": 8 * columns * across, "tile.k": 32 * chunks,
+                    "atom.dot0": atom, "tile.m": rows, "tile.n": width * columns * across, "tile.k": lanes * chunks,
                     "warps": along * across, "warps.k": along, "resident": resident, "cache.b": "cs",
+                    **({"stages": stages} if stages else {}),
                 }  # fmt: skip
 
 
@@ -118,8 +129,8 @@ def _rings(base: Decisions) -> Iterator[Decisions]:
         yield {**base, "tile.k": depth, "inflight": inflight, "blocks": blocks}
 
 
-def designs(case: Case, facts: Any, kernel: Any) -> list[Decisions]:
-    """Every legal design of the grid, the default one first."""
+def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[Decisions]:
+    """Legal designs of the grid, at most so many drawn at random, the default one first."""
     from tilewright.design.default import default_design
     from tilewright.design.design import Design
     from tilewright.design.gpu.default import deepest_ring
@@ -128,7 +139,7 @@ def designs(case: Case, facts: Any, kernel: Any) -> list[Decisions]:
 
     p = product(kernel)
     found: dict[str, Decisions] = {}
-    for d in itertools.chain(even(*case), swapped(*case), shared(*case), straight_mma(*case)):
+    for d in itertools.chain(even(*case), swapped(*case), shared(*case), straight(*case)):
         d = dict(d)
         blocks = d.pop("blocks", 1)
         if "warps" not in d:
@@ -139,7 +150,8 @@ def designs(case: Case, facts: Any, kernel: Any) -> list[Decisions]:
         if not legal(kernel, Design.of(d), facts):
             found.setdefault(Design.of(d).hash, d)
     default = dict(default_design(kernel, facts).decisions)
-    return [default, *(d for h, d in found.items() if h != Design.of(default).hash)]
+    others = [d for h, d in found.items() if h != Design.of(default).hash]
+    return [default, *random.Random(len(others)).sample(others, min(most, len(others)))]
 
 
 def setup_of(case: Case) -> Any:
@@ -182,7 +194,7 @@ def measured(case: Case, chosen: list[Decisions], rounds: int) -> Iterator[dict[
             yield {**line, "torch": statistics.median(torch_ns) / 1e3, "ns": samples, "torch_ns": torch_ns}
 
 
-def built(cases: list[Case]) -> list[tuple[Case, list[Decisions]]]:
+def built(cases: list[Case], most: int) -> list[tuple[Case, list[Decisions]]]:
     """The designs of every case that compile, compiled side by side."""
     from tilewright.bench.gpu_case import facts_of
     from tilewright.build.cuda_kernel import build_many
@@ -193,7 +205,7 @@ def built(cases: list[Case]) -> list[tuple[Case, list[Decisions]]]:
     known, jobs, requests = machine(0), [], []
     for case in cases:
         problem = setup_of(case).problem()
-        chosen = designs(case, facts_of(problem, known), problem.program.kernel)
+        chosen = designs(case, facts_of(problem, known), problem.program.kernel, most)
         for d in chosen:
             requests.append(
                 requested(problem.program, problem.layouts, problem.sizes, known, Design.of(d), problem.fixed)
@@ -217,7 +229,8 @@ def main() -> None:
     out, rows = Path(sys.argv[1]), [int(x) for x in sys.argv[2].split(",")]
     pairs = [PAIRS[int(x)] for x in sys.argv[3].split(",")]
     rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 12
-    work = built([(m, n, k) for n, k in pairs for m in rows])
+    most = int(sys.argv[5]) if len(sys.argv) > 5 else 1 << 30
+    work = built([(m, n, k) for n, k in pairs for m in rows], most)
     results: list[dict[str, Any]] = []
     while work:
         command = [sys.executable, __file__, "--child", json.dumps(work), str(rounds)]
