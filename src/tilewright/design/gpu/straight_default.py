@@ -18,9 +18,7 @@ _WARPS, _THREADS = 8, 1024
 def default_straight(kernel: ir.Kernel, p: Product, facts: Facts) -> Design | None:
     """A legal design, good at once; None where rows are too many, or operands lie in another way."""
     m, k = p.size(p.m, facts), p.size(p.k, facts)
-    # Two sums in one kernel (gate and up) have not been seen to be right on a GPU since their joins were parted:
-    # searches, which verify, may find them.
-    if m > _BY_MMA or len(p.dots) > 1:
+    if m > _BY_MMA:
         return None
     for atom in ("fma", "mma") if m <= _BY_FMA else ("mma",):
         lanes = UNITS[atom][2] * 16 // p.itemsize
