@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import select
@@ -216,9 +217,7 @@ def measured(case: Case, chosen: list[Decisions], rounds: int) -> Iterator[dict[
 def built(cases: list[Case], most: int) -> list[tuple[Case, list[Decisions]]]:
     """The designs of every case that compile, compiled side by side."""
     from tilewright.bench.gpu_case import facts_of
-    from tilewright.build.cuda_kernel import build_many
     from tilewright.design.design import Design
-    from tilewright.errors import TilewrightError
     from tilewright.runtime.cuda.dispatch import machine, requested
 
     known, jobs, requests = machine(0), [], []
@@ -231,16 +230,28 @@ def built(cases: list[Case], most: int) -> list[tuple[Case, list[Decisions]]]:
             )
             jobs.append((case, d))
     begun = time.time()
-    binaries = build_many(requests, known, len(os.sched_getaffinity(0)))
+    workers = len(os.sched_getaffinity(0))
+    with multiprocessing.get_context("fork").Pool(workers) as pool:  # NVRTC's threads wait for one another
+        built_ones = pool.map(_builds, [(r, known) for r in requests], chunksize=4)
     kept: dict[Case, list[Decisions]] = {c: [] for c in cases}
-    refused = 0
-    for (case, d), binary in zip(jobs, binaries, strict=True):
-        if isinstance(binary, TilewrightError):
-            refused += 1
-        else:
+    for (case, d), fine in zip(jobs, built_ones, strict=True):
+        if fine:
             kept[case].append(d)
-    print(f"{len(requests)} designs, {refused} refused, {time.time() - begun:.0f} s", flush=True)
+    count = sum(map(len, kept.values()))
+    print(f"{count} designs of {len(requests)} built, {time.time() - begun:.0f} s, {workers} processes", flush=True)
     return list(kept.items())
+
+
+def _builds(job: tuple[Any, Any]) -> bool:
+    """Whether a design is in the cache on disk now."""
+    from tilewright.build.cuda_kernel import build_cuda
+    from tilewright.errors import TilewrightError
+
+    try:
+        build_cuda(*job)
+    except TilewrightError:
+        return False
+    return True
 
 
 def main() -> None:
