@@ -108,7 +108,9 @@ def _fragments(
 ) -> Iterator[Decisions]:
     for along, across in warps:
         rings = [(c, 4, r, 0) for c, r in ((1, 4), (2, 2), (1, 2))]
-        rings += [(c, h, r, s) for c, h, r in ((1, 2, 2), (1, 2, 3), (2, 2, 2), (1, 4, 2), (2, 1, 2)) for s in (2, 4, 8)]
+        rings += [
+            (c, h, r, s) for c, h, r in ((1, 2, 2), (1, 2, 3), (2, 2, 2), (1, 4, 2), (2, 1, 2)) for s in (2, 4, 8)
+        ]
         for columns, chunks, resident, stages in rings:
             if k // (lanes * chunks) >= along * max(1, stages // 2) and along * across * resident <= 32:
                 yield {

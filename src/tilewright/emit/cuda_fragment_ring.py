@@ -1,7 +1,7 @@
 """Weights of products of few rows on their way some steps ahead (`@prefetch`), through shared memory of each warp.
 
-Each lane copies what it will multiply itself, and reads it back when its step comes: no warp waits for another, and what
-is in flight takes no registers.
+Each lane copies what it will multiply itself, and reads it back when its step comes: no warp waits for another, and
+what is in flight takes no registers.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class FragmentRing:
         assert values.fragments is not None
         rows, depth = values.fragments.axes_of(let)
         kinds = f"{ctype(let.type.dtype)}, axis::{rows}, axis::{depth}"
-        out.line(f"const auto {cname(let.name)} = tw::sent_fragments<{kinds}>({self._slot(let, 'slot.index')}, {values.team});")
+        out.line(
+            f"const auto {cname(let.name)} = tw::sent_fragments<{kinds}>({self._slot(let, 'slot.index')}, {values.team});"
+        )
         if let.name == self.loads[-1].name:
             out.line("ahead(slot.index);")
             out.line("slot.next();")

@@ -129,7 +129,7 @@ class Resources:
 
     @property
     def short(self) -> bool:
-        """Whether a tile has fewer rows than the atom: the others are multiplied as they lie there, and never stored."""
+        """Whether a tile has fewer rows than the atom: others are multiplied as they lie there, and never stored."""
         return self.tile(self.row) < ATOM_ROWS
 
     @property

@@ -254,9 +254,8 @@ def _ring(s: Straight) -> Iterator[str]:
     # Of each block the system takes 1 KB.
     each = min(room, (room + 1024) // resident - 1024)
     if s.shared_bytes > each:
-        yield f"stages={s.stages}: {s.shared_bytes} bytes of shared memory in each of {resident} blocks, of {each}; take fewer"
-    if CHUNK % s.product.itemsize or any(o.tensor not in s.facts.aligned for o in s.product.operands):
-        yield f"stages={s.stages}: chunks of {CHUNK} bytes are copied; drop it"
+        taken = f"{s.shared_bytes} bytes of shared memory in each of {resident} blocks"
+        yield f"stages={s.stages}: {taken}, of {each}; take fewer"
 
 
 RULES: tuple[Rule[Straight], ...] = (
