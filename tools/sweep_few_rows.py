@@ -1,7 +1,7 @@
 """Designs of products of few rows, many for each shape, timed beside cuBLAS on the GPU at hand; samples as JSON.
 
-All kernels are compiled side by side first. A child process measures, so that a kernel that traps or hangs costs its own
-case only. Every design is verified against float64 before and after it is timed.
+All kernels are compiled side by side first. A child process measures, so that a kernel that traps or hangs costs its
+own case only. Every design is verified against float64 before it is timed.
 
     python tools/sweep_few_rows.py OUT.json 16,64 0,3,5 [ROUNDS [MOST [gate_up]]]    # rows; numbers of PAIRS
 """

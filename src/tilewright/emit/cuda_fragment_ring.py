@@ -81,9 +81,8 @@ class FragmentRing:
         assert values.fragments is not None
         rows, depth = values.fragments.axes_of(let)
         kinds = f"{ctype(let.type.dtype)}, axis::{rows}, axis::{depth}"
-        out.line(
-            f"const auto {cname(let.name)} = tw::sent_fragments<{kinds}>({self._slot(let, 'slot.index')}, {values.team});"
-        )
+        held = f"{self._slot(let, 'slot.index')}, {values.team}"
+        out.line(f"const auto {cname(let.name)} = tw::sent_fragments<{kinds}>({held});")
         if let.name == self.loads[-1].name:
             out.line("ahead(slot.index);")
             out.line("slot.next();")
