@@ -43,7 +43,7 @@ def even(m: int, n: int, k: int) -> Iterator[Decisions]:
             for columns in {-(-int(exact) // 8) * 8 or 8, -(-int(exact * 128 / SMS + 7) // 8) * 8}:
                 if not 16 <= columns <= 256:
                     continue
-                for parts in (1, 2, 4) if rows >= 64 else (1,):
+                for parts in (1, 2, 4):
                     tiles = -(-n // columns) * down * parts
                     if tiles > 4 * SMS or (parts > 1 and tiles > SMS + 4) or tiles < 60:
                         continue

@@ -66,6 +66,7 @@ class TestTilesOfFewerRowsThanTheAtom:
         {"tile.m": 8, "tile.n": 48}, {"tile.m": 16, "tile.n": 104, "tile.k": 128}, {"tile.m": 40, "tile.n": 256},
         {"tile.m": 16, "tile.n": 24, "swap": True}, {"tile.m": 24, "tile.n": 56, "swap": True, "inflight": 1},
         {"tile.m": 16, "tile.n": 64, "cluster.n": 2}, {"tile.m": 32, "tile.n": 64, "persistent": True},
+        {"tile.m": 16, "tile.n": 32, "split.k": 2, "how.k": "cluster"},
     ])  # fmt: skip
     @pytest.mark.parametrize("size", SIZES)
     def test_every_element_is_written_and_no_other(self, decisions, size):

@@ -16,6 +16,9 @@ C_TYPES = {"f32": "float", "f64": "double", "bool": "bool"}
 PANEL = 128
 """Bytes of a swizzled row."""
 
+ROWS = 64
+"""Rows of the atom."""
+
 TICKETS = 1 << 14
 """Tiles of a grid whose sums are split: each has a ticket."""
 
@@ -178,11 +181,15 @@ class Plan:
         return rings
 
     @cached_property
+    def short(self) -> frozenset[str]:
+        """Axes whose tiles have fewer rows than the atom."""
+        rows = [a for s in self.statements if isinstance(s, ir.Loop) and s.parallel for a in s.axes]
+        return frozenset(a.over for a in rows if a.step == ROWS and a.over in self.axes and self.extent(a.over) < ROWS)
+
+    @property
     def beyond(self) -> int:
         """Bytes behind the rings that the atom reads too, where a tile has fewer rows than it: whatever lies there."""
-        rows = [a for s in self.statements if isinstance(s, ir.Loop) and s.parallel for a in s.axes]
-        short = [64 - self.extent(a.over) for a in rows if a.step == 64 and a.over in self.axes]
-        return max([0, *short]) * PANEL
+        return max([0, *(ROWS - self.extent(a) for a in self.short)]) * PANEL
 
     @cached_property
     def leaving(self) -> frozenset[str]:
@@ -223,8 +230,8 @@ class Plan:
         return self.trips(self.split.axes[0]) if self.split else 1
 
     def elements(self, alloc: ir.Alloc) -> int:
-        """Elements of a buffer."""
-        return math.prod(self.extent(d) for d in alloc.dims)
+        """Elements of a buffer of sums: whole rows of the atom."""
+        return math.prod(ROWS if d in self.short else self.extent(d) for d in alloc.dims)
 
     @cached_property
     def part_offsets(self) -> dict[str, int]:

@@ -42,6 +42,13 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "fewer rows than the atom": {**FEW, "swap": False, "tile.n": 48, "tile.k": 128},
     "fewer rows than the atom, swapped": {**FEW, "tile.n": 24},
     "fewer rows than the atom, blocks that stay": {**BASE, "tile.m": 40, "warpgroups": 1, "persistent": True},
+    "fewer rows than the atom, joined in a cluster": {
+        **FEW,
+        "swap": False,
+        "tile.n": 32,
+        "split.k": 2,
+        "how.k": "cluster",
+    },
     "joined in a cluster": {**FEW, "tile.m": 32, "split.k": 2, "how.k": "cluster"},
     "joined by one block": {**FEW, "tile.m": 8, "split.k": 3, "how.k": "cluster"},
 }

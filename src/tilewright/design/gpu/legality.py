@@ -130,8 +130,8 @@ def _short(r: Resources) -> Iterator[str]:
         yield f"{label}: swizzled rows come in eights; take {-(-r.tile(r.row) // 8) * 8}"
     if r.groups > 1 or r.pingpong:
         yield f"{label}: {r.groups} warpgroups take {ATOM_ROWS} rows each; take warpgroups=1"
-    if r.splits > 1:
-        yield f"{label}: parts of a sum are joined by whole rows of the atom; take {ATOM_ROWS}"
+    if r.splits > 1 and r.how != "cluster":
+        yield f"{label}: parts are joined in memory by whole rows of the atom; take how.{r.product.k.name}=cluster"
     if any(r.design.get(f"store.{t}") == "tma" for t in r.product.outputs):
         yield f"{label}: boxes of results are {ATOM_ROWS} rows high; take store=direct"
 
@@ -204,7 +204,7 @@ def _splits(r: Resources) -> Iterator[str]:
     steps = math.ceil(r.facts.sizes[p.k.over] / r.depth)
     if math.ceil(steps / math.ceil(steps / parts)) != parts:
         yield f"{label}: {steps} steps fall in fewer parts; take {math.ceil(steps / math.ceil(steps / parts))}"
-    if r.how == "cluster" and (r.design.get("persistent") or r.groups * ATOM_ROWS != r.tile(r.row)):
+    if r.how == "cluster" and (r.design.get("persistent") or not (r.short or r.groups * ATOM_ROWS == r.tile(r.row))):
         wanted = "one tile for each block, 64 rows for each warpgroup"
         yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:

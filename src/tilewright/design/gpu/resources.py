@@ -94,7 +94,7 @@ class Resources:
     @property
     def result_bytes(self) -> int:
         """One tile of every sum in f32."""
-        return 4 * self.tile(self.row) * self.tile(self.column) * len(self.product.dots)
+        return 4 * max(ATOM_ROWS, self.tile(self.row)) * self.tile(self.column) * len(self.product.dots)
 
     @property
     def shared_bytes(self) -> int:
