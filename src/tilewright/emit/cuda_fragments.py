@@ -134,8 +134,9 @@ class Fragments:
         ref, (rows, depth) = let.expr.ref, self.axes_of(let)
         column, own = self.second.get(let.name, ("", ""))
         ref = replace(ref, index=tuple(own if i == column else i for i in ref.index))
-        at, terms = values.address(values.places[ref.buffer], ref, (rows, depth))
-        return at, terms[rows], terms[depth]
+        at = values.addresses.of(values.places[ref.buffer], ref, (rows, depth))
+        terms = dict(zip(values.layouts.order((rows, depth)), at.terms, strict=True))
+        return at.point, terms[rows], terms[depth]
 
     def _wait(self, values: Values, ref: ir.Ref) -> None:
         """Before the first load of what is not early, in the first step: the kernel before this one has ended."""
