@@ -33,88 +33,52 @@ SMS = 132
 LEAN = {"atom.dot0": "wgmma", "warpgroups": 1, "producer": "warp"}
 
 
-def even(m: int, n: int, k: int) -> Iterator[Decisions]:
-    """x along the rows of the atom, columns so that tiles come out even."""
-    heights = {1: (8,), 4: (8,), 16: (16, 64), 64: (64, 32), 128: (128, 64)}[m]
+def staged(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """Through shared memory: x along the rows of the atom and columns that come out even, or weights along the rows."""
+    heights = {1: (8,), 4: (8,), 16: (16,), 64: (64,), 128: (64, 128)}[m]
     for rows in heights:
         down, groups = -(-m // rows), 2 if rows == 128 else 1
-        for share in (0.5, 1, 2, 4):  # parts of a sum, over tiles of an SM
-            exact = n * down * share / SMS
-            for columns in {-(-int(exact) // 8) * 8 or 8, -(-int(exact * 128 / SMS + 7) // 8) * 8}:
-                if not 16 <= columns <= 256:
-                    continue
-                for parts in (1, 2, 4):
-                    tiles = -(-n // columns) * down * parts
-                    if tiles > 4 * SMS or (parts > 1 and tiles > SMS + 4) or tiles < 60:
-                        continue
-                    yield from _rings(
-                        {**LEAN, "warpgroups": groups, "tile.m": rows, "tile.n": columns, **_split(parts, "cluster")}
-                    )
-
-
-def swapped(m: int, n: int, k: int) -> Iterator[Decisions]:
-    """Weights along the rows of the atom."""
-    columns = max(8, m)
-    for rows, groups in ((64, 1), (128, 2), (128, 1)) if m < 128 else ((64, 1), (128, 2)):
-        for parts in (1, 2, 3, 4):
-            tiles = -(-n // rows) * parts
-            if parts > 1 and tiles > 2 * SMS:
+        base = {**LEAN, "warpgroups": groups, "tile.m": rows}
+        for parts, share in itertools.product((1, 2, 4), (0.5, 1, 2)):
+            if parts > 1 and share > 1:
                 continue
-            for how in ("cluster", "two_pass") if parts > 1 and rows == 64 * groups else ("two_pass",):
-                yield from _rings(
-                    {
-                        **LEAN,
-                        "swap": True,
-                        "warpgroups": groups,
-                        "tile.n": rows,
-                        "tile.m": columns,
-                        **_split(parts, how),
-                    }
-                )
-    if m < 64:  # fewer rows of weights than the atom has, so that tiles come out even
-        rows = -(-n // SMS // 8) * 8 or 8
-        if rows < 64:
-            yield from _rings({**LEAN, "swap": True, "tile.n": rows, "tile.m": columns})
-
-
-def shared(m: int, n: int, k: int) -> Iterator[Decisions]:
-    """x by multicast to blocks side by side."""
-    if m < 64:
-        return
-    for rows, groups in ((64, 1), (128, 2)) if m == 128 else ((64, 1),):
-        for blocks in (2, 4):
-            exact = n * -(-m // rows) / (SMS if blocks == 2 else 128)
-            for columns in {max(16, -(-int(exact) // 16) * 16), 64, 128}:
-                if columns > 256 or rows // groups * columns > 64 * 256:
-                    continue
-                base = {**LEAN, "warpgroups": groups, "tile.m": rows, "tile.n": columns, "cluster.n": blocks}
-                yield from _rings(base)
-                if m == 128 and rows == 64:
-                    yield from _rings({**base, "cluster.m": 2})
-                    yield from _rings({**base, "cluster.m": 2, "cluster.n": 1})
+            exact = n * down * parts / (SMS * share)
+            for columns in sorted({-(-int(exact) // 8) * 8, -(-int(n * down * parts // (128 * share)) // 8) * 8}):
+                if 16 <= columns <= 256:
+                    yield from _rings({**base, "tile.n": columns, **_split(parts, "cluster")}, m)
+                    if parts == 1:
+                        for more in (
+                            {"cluster.m": 2},
+                            {"cluster.n": 2},
+                            {"cluster.m": 2, "cluster.n": 2},
+                            {"cluster.n": 4},
+                        ):
+                            yield from _rings({**base, "tile.n": columns, **more}, m)
+    for rows, groups in ((64, 1), (128, 2)):
+        for parts in (1, 2, 3, 4):
+            for how in ("cluster", "two_pass") if parts > 1 else ("cluster",):
+                columns = {"swap": True, "tile.n": rows, "tile.m": max(8, m), **_split(parts, how)}
+                yield from _rings({**LEAN, "warpgroups": groups, **columns}, m)
+    even = -(-n // SMS // 8) * 8
+    if m < 64 and even < 64:
+        yield from _rings({**LEAN, "swap": True, "tile.n": even, "tile.m": max(8, m)}, m)
 
 
 def straight(m: int, n: int, k: int) -> Iterator[Decisions]:
     """Straight from memory to registers, with and without a ring of shared memory between."""
     if m > 16:
         return
-    yield from _fragments("mma", 16, 8, 32, k, ((8, 1), (4, 1), (4, 2), (2, 4), (8, 2), (16, 1)), m)
-    if m <= 4:
-        yield from _fragments("fma", m, 1, 256, k, ((4, 2), (2, 4), (1, 8), (8, 1), (4, 1), (4, 4)), m)
-
-
-def _fragments(
-    atom: str, rows: int, width: int, lanes: int, k: int, warps: tuple[tuple[int, int], ...], m: int
-) -> Iterator[Decisions]:
-    for along, across in warps:
-        rings = [(c, 4, r, 0) for c, r in ((1, 4), (2, 2), (1, 2))]
+    for along, across in ((8, 1), (16, 1), (8, 2), (4, 2), (4, 4), (2, 8), (4, 1), (2, 4)):
+        rings = [(c, h, r, 0) for c, h, r in ((1, 4, 4), (2, 4, 2), (1, 4, 2))]
         rings += [
-            (c, h, r, s) for c, h, r in ((1, 2, 2), (1, 2, 3), (2, 2, 2), (1, 4, 2), (2, 1, 2)) for s in (2, 4, 8)
+            (c, h, r, s)
+            for c, h, r in ((1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2), (1, 2, 3), (1, 1, 3), (1, 4, 2), (4, 1, 2))
+            for s in (2, 3, 4, 8)
         ]
         for columns, chunks, resident, stages in rings:
-            if k // (lanes * chunks) >= along * max(1, stages // 2) and along * across * resident <= 32:
+            if k // (32 * chunks) >= along * max(1, stages // 2) and along * across * resident <= 48:
                 yield {
-                    "atom.dot0": atom, "tile.m": rows, "tile.n": width * columns * across, "tile.k": lanes * chunks,
+                    "atom.dot0": "mma", "tile.m": 16, "tile.n": 8 * columns * across, "tile.k": 32 * chunks,
                     "warps": along * across, "warps.k": along, "resident": resident, "cache.b": "cs",
                     **({"stages": stages} if stages else {}),
                 }  # fmt: skip
@@ -138,13 +102,14 @@ def _split(parts: int, how: str) -> Decisions:
     return {"split.k": parts, "how.k": how} if parts > 1 else {}
 
 
-def _rings(base: Decisions) -> Iterator[Decisions]:
-    """Depths of a step and of the ring."""
-    rings = [(64, 0, 1), (128, 0, 1), (128, 1, 1)]
-    if "split.k" not in base and "swap" not in base:
-        rings += [(256, 0, 1), (64, 0, 2), (128, 0, 2)]
-    for depth, inflight, blocks in rings:
-        yield {**base, "tile.k": depth, "inflight": inflight, "blocks": blocks}
+def _rings(base: Decisions, m: int) -> Iterator[Decisions]:
+    """Depths of a step and of the ring, blocks on an SM, rows of a box."""
+    for depth, inflight, blocks in ((64, 0, 1), (128, 0, 1), (128, 1, 1), (256, 0, 1), (64, 0, 2), (128, 0, 2)):
+        if blocks == 1 or "split.k" not in base:
+            yield {**base, "tile.k": depth, "inflight": inflight, "blocks": blocks}
+    if "split.k" not in base or base.get("how.k") == "cluster":
+        for depth, rows in ((128, 8), (256, 8), (256, 16)):
+            yield {**base, "tile.k": depth, "inflight": 0, "blocks": 1, "box.b": rows}
 
 
 def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[Decisions]:
@@ -158,7 +123,7 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     p = product(kernel)
     found: dict[str, Decisions] = {}
     m, n, k, epilogue = case
-    plain = (even(m, n, k), swapped(m, n, k), shared(m, n, k), straight(m, n, k))
+    plain = (staged(m, n, k), straight(m, n, k))
     for chosen in itertools.chain(*plain) if not epilogue else two_sums(facts, p):
         d = dict(chosen)
         blocks = d.pop("blocks", 1)

@@ -67,6 +67,7 @@ class FragmentRing:
         out.line("#pragma unroll 1")
         out.line(f"for (int n = 0; n < {self.steps}; ++n) ahead(n);")
         out.line(f"tw::Slot<{self.steps}> slot;")
+        out.line("#pragma unroll 1")  # written out, steps would hold the registers of each other's operands
 
     def _send(self, values: Values, let: ir.Let) -> None:
         assert values.fragments is not None and isinstance(let.expr, ir.Load)

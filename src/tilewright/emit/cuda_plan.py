@@ -321,9 +321,9 @@ class Plan:
         return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
 
     def box_rows(self, copy: ir.Copy) -> int:
-        """Rows that one copy instruction moves: a block's share of a multicast, at most 256."""
+        """Rows that one copy instruction moves: a block's share of a multicast, at most 256, or what is noted."""
         ring, _, _ = self.ring_of(copy)
-        return min(256, ring.rows // number(copy, "multicast", 1))
+        return min(number(copy, "box", 256), ring.rows // number(copy, "multicast", 1))
 
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)

@@ -13,7 +13,7 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTER
 from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
-NUMBERS = ("tile", "cluster", "split")
+NUMBERS = ("tile", "cluster", "split", "box")
 WORDS = {
     "how": ("cluster", "two_pass"),
     "store": ("direct", "tma"),
@@ -61,7 +61,7 @@ def _form(r: Resources) -> Iterator[str]:
     tensors = {o.tensor for o in p.operands} | set(p.outputs)
     known = {"tile": axes, "cluster": {p.m.name, p.n.name}, "split": {p.k.name}, "how": {p.k.name}}
     known |= {"atom": {d.name for d in p.dots}, "store": set(p.outputs), "cache": tensors, "engine": tensors}
-    known["early"] = set(r.beside)
+    known |= {"early": set(r.beside), "box": {o.tensor for o in p.operands}}
     for name, value in r.design.decisions:
         prefix, _, what = name.partition(".")
         if name in SINGLE:
@@ -148,8 +148,20 @@ def _copied(r: Resources, o: Operand) -> Iterator[str]:
         yield f"engine.{o.tensor}=tma: no axis of its tiles has stride one; take mma or fma"
     if o.tensor not in r.facts.aligned:
         yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take fma, or pad it"
+    yield from _box(r, o)
     if r.design.get(f"engine.{o.tensor}", "tma") != "tma":
         yield f"engine.{o.tensor}: the matrix unit is fed by the copy engine alone; take tma, or mma"
+
+
+def _box(r: Resources, o: Operand) -> Iterator[str]:
+    """Rows that one instruction of the copy engine moves, where a design says it."""
+    rows = r.design.number(f"box.{o.tensor}", 0)
+    if not rows:
+        return
+    along = r.product.runs_along_sum(o, r.facts)
+    share = (r.tile(o.axis) if along else r.depth) // (r.cluster(r.row) * r.cluster(r.column) // r.cluster(o.axis))
+    if rows % 8 or rows > min(share, 256) or share % rows:
+        yield f"box.{o.tensor}={rows}: takes a multiple of 8 that divides {share}, the rows of a block's copy"
 
 
 def _ring(r: Resources) -> Iterator[str]:
