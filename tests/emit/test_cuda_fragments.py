@@ -13,7 +13,7 @@ from test_cuda_simt import MACHINES, sass
 from tilewright.build.nvrtc import compile_cuda, missing
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import product
-from tilewright.design.gpu.straight import straight
+from tilewright.design.gpu.straight import Straight, straight
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda import emit_cuda
@@ -36,12 +36,19 @@ CASES = {
 }
 
 
-def built(case, machine, constant=(), **more):
-    """(module, cubin with report) of a case, by its deal and `more` decisions."""
+def straight_of(case, machine, **more):
+    """(the product by its design, program, design, facts) of a case, by its deal and `more` decisions."""
     name, deal, sizes = CASES[case]
     kernel = traced(name)
     known = facts(kernel, machine=machine, **sizes)
-    design = Design.of({**dict(straight(product(kernel), known, *deal).decisions), **more})
+    found = product(kernel)
+    design = Design.of({**dict(straight(found, known, *deal).decisions), **more})
+    return Straight(found, design, known), kernel, design, known
+
+
+def built(case, machine, constant=(), **more):
+    """(module, cubin with report) of a case, by its deal and `more` decisions."""
+    _, kernel, design, known = straight_of(case, machine, **more)
     assert legal(kernel, design, known) == []
     layouts = {
         p.name: TensorLayout(
@@ -71,9 +78,7 @@ def test_operands_are_read_sixteen_bytes_at_once_and_multiplied_without_spills(c
 def test_weights_on_their_way_pass_through_shared_memory_asynchronously(case, machine):
     module, compiled = built(case, machine, stages=2)
     assert compiled.report.spill_stores == compiled.report.stack == 0
-    name, deal, _ = CASES[case]
-    sums = 2 if name == "gate_up" else 1
-    assert module.shared_bytes == 2 * 512 * deal[0] * deal[3] * sums * module.threads // 32
+    assert module.shared_bytes == straight_of(case, machine, stages=2)[0].ring_bytes
     text = sass(compiled.cubin)
     assert "LDGSTS.E" in text and "LDS.128" in text
     assert ("FFMA" if "lanes" in case else "HMMA.16816.F32") in text

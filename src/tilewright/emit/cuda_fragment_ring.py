@@ -1,7 +1,7 @@
 """Weights of products of few rows on their way some steps ahead (`@prefetch`), through shared memory of each warp.
 
-Each lane copies what it will multiply itself, and reads it back when its step comes: no warp waits for another, and
-what is in flight takes no registers.
+Each warp copies the rows that it will multiply itself, and reads them back when their step comes: no warp waits for
+another, and what is in flight takes no registers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.design.gpu.straight import slot_pitch
+from tilewright.emit.cuda_layouts import Chunks
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_text import cname
 from tilewright.language import ir
@@ -98,10 +100,13 @@ def ring_of(loads: Sequence[ir.Let], layouts: Layouts, warps: int, across: int) 
     noted = tuple(let for let in loads if ir.note(let.notes, "prefetch"))
     if not noted:
         return None
+    depths = {a for let in noted for a in let.type.axes if isinstance(layouts.of[a], Chunks)}
     sizes = []
     for let in noted:
-        points = math.prod(layouts.of[a].points for a in let.type.axes)
-        sizes.append(points * let.type.dtype.bits // 8 // across)
+        rows = math.prod(layouts.of[a].points for a in let.type.axes if a not in depths) // across
+        chunks = next(layouts.of[a] for a in let.type.axes if a in depths)
+        row_bytes = chunks.points * let.type.dtype.bits // 8
+        sizes.append(rows * slot_pitch(row_bytes, chunks.bits < 5))
     return FragmentRing(noted, ir.number(noted[0].notes, "prefetch", 2), warps, tuple(sizes))
 
 

@@ -165,7 +165,8 @@ def test_bytes_in_flight_and_registers_follow_from_the_deal():
     assert s.registers == 4 * 2 + 4 * 2 * 4 + 4 * 2  # sums, weights, and two chunks of x
     ahead = Straight(product(kernel), Design.of({**dict(design.decisions), "stages": 4}), known)
     assert ahead.flying == 4 * s.flying
-    assert ahead.shared_bytes == ahead.flying + 4 * 8 * 256  # and eight sums of each thread
+    assert ahead.ring_bytes == 4 * 8 * 16 * (256 + 64)  # rows of 256 bytes, and what keeps them in other banks
+    assert ahead.shared_bytes == ahead.ring_bytes + 4 * 8 * 256  # and eight sums of each thread
     kernel, design, known = chosen(deal=(2, 4, 2, 4, "fma"), K=4096)
     s = Straight(product(kernel), design, known)
     assert s.fragments == (3, 2, 4)

@@ -125,7 +125,20 @@ class Straight:
         rows, columns, _ = self.fragments
         each = 4 * rows * columns * (32 if self.atom == "mma" else 1)
         joined = min(each * self.warps, MOST_JOINED) * len(self.product.dots) if self.along > 1 else 0
-        return (self.flying if self.stages else 0) + (4 * joined if self.atom == "mma" else joined)
+        return self.ring_bytes + (4 * joined if self.atom == "mma" else joined)
+
+    @property
+    def ring_bytes(self) -> int:
+        """Shared memory of a block in which steps are on their way."""
+        _, columns, chunks = self.fragments
+        _, width, lanes = self.unit
+        rows = columns * width * self.weights
+        return self.stages * self.warps * rows * slot_pitch(chunks * lanes * CHUNK, lanes < 32)
+
+
+def slot_pitch(row_bytes: int, quads: bool) -> int:
+    """Bytes from one row to the next of a step on its way: lanes in quads read eight rows, from all banks."""
+    return row_bytes + (64 if quads and row_bytes % 128 == 0 else 0)
 
 
 def is_straight(design: Design) -> bool:
@@ -268,5 +281,5 @@ RULES: tuple[Rule[Straight], ...] = (
 )
 
 __all__ = [
-    "CHUNK", "MOST_ROWS", "RULES", "UNITS", "Straight", "is_straight", "legal_straight", "straight",
+    "CHUNK", "MOST_ROWS", "RULES", "UNITS", "Straight", "is_straight", "legal_straight", "slot_pitch", "straight",
 ]  # fmt: skip
