@@ -123,7 +123,8 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     p = product(kernel)
     found: dict[str, Decisions] = {}
     m, n, k, epilogue = case
-    plain = (staged(m, n, k), straight(m, n, k))
+    only = os.environ.get("ONLY", "")
+    plain = (() if only == "straight" else staged(m, n, k), () if only == "staged" else straight(m, n, k))
     for chosen in itertools.chain(*plain) if not epilogue else two_sums(facts, p):
         d = dict(chosen)
         blocks = d.pop("blocks", 1)

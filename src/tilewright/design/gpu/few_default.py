@@ -20,12 +20,12 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, sha
 
 _BASE = 6.3e-6  # seconds of a launch, of the first step on its way, and of the last results
 _PORT = 1.55e11  # bytes/s that one SM takes in beside what the others do
+_UNEVEN = 0.3  # of the time that the fullest SM takes longer than all on average, that the others do not make up
 _NORM = 1.7  # by which the time of memory and that of the SM's port are joined
 _STEP = 1.5e-8  # seconds of a block's step: its barriers
 _MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
 _GIVEN, _LEFT = 1.1e-10, 5.3e-11  # seconds a byte of parts that are given to other blocks, and left in memory
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
-_DEEP = 4  # steps that a ring of long steps has to hold
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class _Few:
         weights = sum(o.axis == p.n.name for o in p.operands)
         turns = -(-self.blocks // sms)
         memory = self.blocks / self.down * self.columns * self.depth * weights / read
+        memory *= 1 + _UNEVEN * (turns * sms / self.blocks - 1)
         port = turns * (self.columns * weights + self.rows) * self.depth / _PORT
         streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
         steps = turns * self.depth / (2 * ROW_BYTES)
@@ -99,12 +100,12 @@ class _Few:
             decisions[f"cluster.{p.m.name}"] = self.down
         if self.parts > 1:
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": self.how}
-        for lines, inflight in ((2, 1), (1, 0)):
+        for lines, inflight, deep in (*(((4, 0, 5),) if self.swap else ()), (2, 1, 4), (1, 0, 2)):
             decisions |= {f"tile.{p.k.name}": lines * ROW_BYTES // p.itemsize, "inflight": inflight}
-            decisions["stages"] = self._stages(Design.of({**decisions, "stages": 2}))
-            if int(str(decisions["stages"])) >= _DEEP:
+            stages = self._stages(Design.of({**decisions, "stages": 2}))
+            if stages >= deep:
                 break
-        return Design.of(decisions)
+        return Design.of({**decisions, "stages": stages})
 
     def _stages(self, design: Design) -> int:
         """As many steps as shared memory holds, of all blocks that an SM has at once."""
@@ -141,18 +142,15 @@ def _across(p: Product, facts: Facts) -> Iterator[_Few]:
                 columns = max(16, -(-n * down * parts // blocks // 8) * 8)
                 if columns <= most and (parts == 1 or 4 * ATOM_ROWS * columns * len(p.dots) <= _MEETING):
                     yield _Few(p, facts, rows, columns, 1, parts)
-    for columns in (16, 24, 32, 48, 64, 96, 128) if down > 1 else ():  # all rows in one block of two warpgroups
-        for parts in _parts(p, facts, 2):
-            if columns <= most and -(-n // columns) * parts <= sms:
-                yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, parts)
+    if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
+        for columns in (32, 48, 64, 96, 128):
+            if columns <= most and -(-n // columns) * 2 <= sms:
+                yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
 
 
 def _along(p: Product, facts: Facts) -> Iterator[_Few]:
     """Weights along the rows of the atom, x in its columns."""
     columns = max(8, -(-p.size(p.m, facts) // 8) * 8)
-    even = -(-p.size(p.n, facts) // facts.machine.cores // 8) * 8
-    if even < ATOM_ROWS:
-        yield _Few(p, facts, columns, max(16, even), 1, swap=True)
     for rows, groups in ((64, 1), (128, 2)):
         for parts in _parts(p, facts, 4):
             shares = shares_of(columns, parts)
