@@ -100,6 +100,10 @@ class _Few:
             decisions[f"cluster.{p.m.name}"] = self.down
         if self.parts > 1:
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": self.how}
+        elif not self.swap:
+            from tilewright.design.gpu.default import early
+
+            decisions |= early(p, Design.of({**decisions, f"tile.{p.k.name}": ROW_BYTES // p.itemsize}), self.facts)
         for lines, inflight, deep in (*(((4, 0, 5),) if self.swap else ()), (2, 1, 4), (1, 0, 2)):
             decisions |= {f"tile.{p.k.name}": lines * ROW_BYTES // p.itemsize, "inflight": inflight}
             stages = self._stages(Design.of({**decisions, "stages": 2}))
