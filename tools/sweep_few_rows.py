@@ -54,6 +54,12 @@ def staged(m: int, n: int, k: int) -> Iterator[Decisions]:
                             {"cluster.n": 4},
                         ):
                             yield from _rings({**base, "tile.n": columns, **more}, m)
+        for columns, blocks, depth in itertools.product(
+            (24, 32, 48, 64, 96), (2, 3, 4), (64, 128)
+        ):  # many small blocks
+            tiles = -(-n // columns)
+            if down == 1 and tiles > 1.5 * blocks * SMS:
+                yield {**base, "tile.n": columns, "tile.k": depth, "inflight": 0, "blocks": blocks}
     for rows, groups in ((64, 1), (128, 2)):
         for parts in (1, 2, 3, 4):
             for how in ("cluster", "two_pass") if parts > 1 else ("cluster",):
@@ -107,6 +113,10 @@ def _rings(base: Decisions, m: int) -> Iterator[Decisions]:
     for depth, inflight, blocks in ((64, 0, 1), (128, 0, 1), (128, 1, 1), (256, 0, 1), (64, 0, 2), (128, 0, 2)):
         if blocks == 1 or "split.k" not in base:
             yield {**base, "tile.k": depth, "inflight": inflight, "blocks": blocks}
+    rows_of_c = base["tile.n"] if base.get("swap") else base["tile.m"]
+    if m >= 64 and rows_of_c >= 64 and base["tile.n"] % 32 == 0 and "split.k" not in base:  # results by the engine
+        for depth, inflight in ((128, 1), (128, 0), (64, 0)):
+            yield {**base, "tile.k": depth, "inflight": inflight, "blocks": 1, "store.c": "tma"}
     if "split.k" not in base or base.get("how.k") == "cluster":
         for depth, rows in ((128, 8), (256, 8), (256, 16)):
             yield {**base, "tile.k": depth, "inflight": 0, "blocks": 1, "box.b": rows}
