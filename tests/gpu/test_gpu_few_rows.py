@@ -76,10 +76,11 @@ class TestTilesOfFewerRowsThanTheAtom:
         torch.cuda.synchronize()
         assert torch.equal(c, (a.double() @ b.double().t()).to(torch.bfloat16))
 
-    def test_rows_past_a_tile_are_not_read_by_what_follows_the_sums(self):
+    @pytest.mark.parametrize("early", [{}, {"early.residual": True}, {"early.residual": True, "early.bias": True}])
+    def test_rows_past_a_tile_are_not_read_by_what_follows_the_sums(self, early):
         a, b, bias, residual, c = whole(20, 512), whole(136, 512), whole(136), whole(20, 136), unwritten(20, 136)
         tensors = {"a": a, "b": b, "c": c, "bias": bias, "residual": residual}
-        bound("matmul", tensors, short(**{"tile.m": 8, "tile.n": 48}), options={"activation": "relu"})()
+        bound("matmul", tensors, short(**{"tile.m": 8, "tile.n": 48, **early}), options={"activation": "relu"})()
         torch.cuda.synchronize()
         exact = (a.double() @ b.double().t() + bias.double()).clamp(min=0) + residual.double()
         assert torch.equal(c, exact.to(torch.bfloat16))
