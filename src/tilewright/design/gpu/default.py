@@ -51,7 +51,7 @@ def shapes(p: Product, facts: Facts, swap: bool) -> list[tuple[int, int, int, st
 
 def _rows_of(m: int) -> tuple[tuple[int, int], ...]:
     """Rows of the atom with x along them, and warpgroups."""
-    return ((64, 1),) if m <= ATOM_ROWS else ((128, 2), (64, 1))
+    return ((-(-m // 8) * 8, 1),) if m <= ATOM_ROWS else ((128, 2), (64, 1))
 
 
 def even_columns(p: Product, facts: Facts, rows: int) -> list[int]:
