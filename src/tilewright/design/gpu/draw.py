@@ -34,12 +34,8 @@ def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:
     if schedule != "cooperative":
         decisions["schedule"] = schedule
     decisions |= _distribution(p, facts, lean, pick)
-    if (
-        lean
-        and not swap
-        and rows < p.size(p.m, facts) <= 2 * rows
-        and not any(n.startswith("split") for n in decisions)
-    ):
+    whole = f"split.{k}" not in decisions
+    if lean and not swap and whole and rows < p.size(p.m, facts) <= 2 * rows:
         decisions[f"cluster.{p.m.name}"] = 2  # blocks with other rows share the weights
     if pick("inflight", (1, 0)) == 0:
         decisions["inflight"] = 0
