@@ -51,6 +51,8 @@ DESIGNS: dict[str, dict[str, Any]] = {
         "split.k": 2,
         "how.k": "cluster",
     },
+    "added in memory": {**BASE, "tile.n": 192, "split.k": 3, "how.k": "atomic"},
+    "added in memory, swapped": {**FEW, "split.k": 2, "how.k": "atomic"},
     "joined in a cluster": {**FEW, "tile.m": 32, "split.k": 2, "how.k": "cluster"},
     "joined by one block": {**FEW, "tile.m": 8, "split.k": 3, "how.k": "cluster"},
 }

@@ -255,7 +255,8 @@ def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
     how = how_joined(design)
     if how == "atomic":
-        return part / rates.grid_join_bytes_per_s
+        # Every part passes through L2 once, several at a time; whoever comes last reads the sum.
+        return rates.grid_wait_s + part / rates.grid_join_bytes_per_s
     if how == "cluster":
         return rates.cluster_wait_s + part * (p.split - 1) / p.split / rates.join_bytes_per_s
     return rates.grid_wait_s + part * (p.split - 1) / rates.grid_join_bytes_per_s

@@ -15,7 +15,7 @@ from tilewright.language import ir
 
 NUMBERS = ("tile", "cluster", "split", "box")
 WORDS = {
-    "how": ("cluster", "two_pass"),
+    "how": ("cluster", "two_pass", "atomic"),
     "store": ("direct", "tma"),
     "cache": ("evict_first", "evict_last"),
     "atom": ("wgmma", "mma", "fma"),
@@ -229,7 +229,7 @@ def _splits(r: Resources) -> Iterator[str]:
         yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:
         yield f"{label}: warpgroups that take turns do not join parts; take schedule=cooperative"
-    if r.how == "two_pass" and r.tiles > TICKETS:
+    if r.how != "cluster" and r.tiles > TICKETS:
         yield f"{label}: {r.tiles} tiles, and there are {TICKETS} tickets; drop it"
 
 

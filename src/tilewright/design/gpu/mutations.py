@@ -75,6 +75,8 @@ class SplitSum(Named):
 
     before:  for k in K step 64 { ... };  store c[m, n] = acc
     after:   for s in K step 2048 @bind=grid @how=two_pass { for k in s step 64 { ... } ... }
+
+    Joined in order by one block (`two_pass`), by the blocks of a cluster, or in memory by atomics in any order.
     """
 
     axis: str
@@ -335,7 +337,7 @@ def _rings(r: Resources) -> Iterator[Mutation]:
 def _splits(r: Resources) -> Iterator[Mutation]:
     k = r.product.k.name
     for parts in (1, 2, 3, 4, 5, 6, 8, 12, 16):
-        for how in ("cluster", "two_pass") if parts > 1 else ("two_pass",):
+        for how in ("cluster", "two_pass", "atomic") if parts > 1 else ("two_pass",):
             yield SplitSum(k, parts, how, _fit(r, {f"split.{k}": parts, f"how.{k}": how}))
 
 

@@ -141,7 +141,8 @@ class Resources:
     def accumulators(self) -> int:
         """Registers of a consumer's thread that hold sums; of split sums both parts and totals."""
         rows = max(ATOM_ROWS, self.tile(self.row) // (1 if self.pingpong else self.groups))
-        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if self.splits > 1 else 1)
+        both = self.splits > 1 and self.how != "atomic"
+        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if both else 1)
 
     @property
     def beside(self) -> dict[str, ir.Ref]:
