@@ -71,7 +71,7 @@ class _Few:
         weights = sum(o.axis == p.n.name for o in p.operands)
         turns = -(-self.blocks // sms)
         memory = self.blocks / self.down * self.columns * self.depth * weights / read
-        memory *= 1 + _UNEVEN * (turns * sms / self.blocks - 1)
+        memory *= 1 + (_UNEVEN * (turns * sms / self.blocks - 1) if turns > 1 else 0.0)  # others draw for idle SMs
         port = turns * (self.columns * weights + self.rows) * self.depth / _PORT
         streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
         steps = turns * self.depth / (2 * ROW_BYTES)
