@@ -148,6 +148,15 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     default = dict(default_design(kernel, facts).decisions)
     if epilogue:  # the default as it was: through shared memory
         found.setdefault("staged", dict(default_product(p, facts).decisions))
+    if default["atom.dot0"] == "wgmma" and os.environ.get("ONLY") == "near":  # the default's tile, and other rings
+        bare = {n: x for n, x in default.items() if n not in ("stages", "tile.k", "inflight")}
+        found = {}
+        for ring in _rings(bare, m):
+            blocks = ring.pop("blocks")
+            room = int(facts.machine.limit("shared_bytes_per_block")) // blocks - 2048 * (blocks - 1)
+            ring["stages"] = deepest_ring(p, Design.of({**ring, "stages": 2}), facts, room)
+            if not legal(kernel, Design.of(ring), facts):
+                found.setdefault(Design.of(ring).hash, ring)
     others = [d for h, d in found.items() if h != Design.of(default).hash]
     return [default, *random.Random(len(others)).sample(others, min(most, len(others)))]
 

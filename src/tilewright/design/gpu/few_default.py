@@ -128,7 +128,9 @@ def default_few(p: Product, facts: Facts) -> Design | None:
 
 
 def _holds(few: _Few) -> bool:
-    """Whether registers hold its sums."""
+    """Whether registers hold its sums, and a sum is split only where SMs would idle."""
+    if few.parts > 1 and few.blocks // few.parts >= few.facts.machine.cores:
+        return False
     rows = few.columns if few.swap else max(ATOM_ROWS, few.rows)
     across = few.rows if few.swap else few.columns
     return rows // few.groups * across * len(few.p.dots) * (1 if few.parts == 1 else 2) <= 64 * 256
