@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Product
@@ -25,13 +27,13 @@ def default_straight(kernel: ir.Kernel, p: Product, facts: Facts) -> Design | No
         return None
     weights = sum(o.axis == p.n.name for o in p.operands)
     for atom in ("fma", "mma") if m <= _BY_FMA else ("mma",):
-        found = (_by_fma if atom == "fma" else _by_mma)(p, facts, k, weights)
-        if not legal_straight(kernel, found, facts):
-            return found
+        for found in (_by_fma if atom == "fma" else _by_mma)(p, facts, k, weights):
+            if not legal_straight(kernel, found, facts):
+                return found
     return None
 
 
-def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Design:
+def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
     """Four warps along the sum where it falls in so many steps; of two sums in small blocks, which end soon."""
     lanes = UNITS["fma"][2] * 16 // p.itemsize
     whole = weights > 1 and k % (4 * _CHUNKS * lanes) == 0
@@ -41,19 +43,19 @@ def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Design:
     warps = _WARPS if weights == 1 else 4
     found = straight(p, facts, 1, along, max(1, warps // along), chunks, "fma")
     resident = _THREADS // (32 * found.number("warps")) if weights == 1 else 4
-    return Design.of({**dict(found.decisions), "resident": resident})
+    yield Design.of({**dict(found.decisions), "resident": resident})
 
 
-def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Design:
+def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
     """As many warps as have equal parts of the sum; where sixteen have two to four steps each, two are on their way."""
     lanes, chunks = UNITS["mma"][2] * 16 // p.itemsize, max(1, _CHUNKS // weights)
     steps = -(-k // (lanes * chunks))
     if weights == 1 and steps % _MOST == 0 and 2 <= steps // _MOST <= _MOST // 4:
         found = straight(p, facts, 1, _MOST, 1, chunks)
-        return Design.of({**dict(found.decisions), "resident": _THREADS // (32 * _MOST), "stages": 2})
+        yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * _MOST), "stages": 2})
     along = next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
     found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks)
-    return Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})
+    yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})
 
 
 __all__ = ["default_straight"]
