@@ -53,6 +53,7 @@ def search(
     resume: Sequence[Trial] = (),
     quarantined: Mapping[str, str] | None = None,
     floor: float | None = None,
+    completed: Callable[[Design], Design] = lambda design: design,
     progress: Callable[[Progress], None] | None = None,
     word: Informed | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -61,9 +62,10 @@ def search(
 
     `model` gives seconds for a design; `floor` are seconds that no design can beat (the roofline), near which the
     search ends. `resume` are trials of an earlier search of the same key; `quarantined` are designs by their hashes
-    that are not to be tried. `word` is the model's for a design whose kernel's use of the machine is known: where the
-    evaluator can compile before it runs, predictions are made anew by it, and what then has no hope is not run.
-    `progress` is told of every batch, and of its new trials, which are to be kept.
+    that are not to be tried; `completed` decides what a design leaves open. `word` is the model's for a design whose
+    kernel's use of the machine is known: where the evaluator can compile before it runs, predictions are made anew by
+    it, and what then has no hope is not run. `progress` is told of every batch, and of its new trials, which are to be
+    kept.
     The default design is trial 0 and in the finals. Ctrl-C ends the search with what it has.
     Raises ArgumentError for a budget without limits or a target without seconds, and VerificationError where not one
     design works, the default's reason in the message.
@@ -72,7 +74,7 @@ def search(
     earlier = {t.design: t for t in resume}
     # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
     barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
-    task = Task(kernel, facts, model, barred)
+    task = Task(kernel, facts, model, barred, completed)
     run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator), word)
     stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
     return run.result(kernel.name, stopped)
