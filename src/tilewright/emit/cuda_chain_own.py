@@ -1,7 +1,7 @@
 """Steps of a chain that a warpgroup takes for its own rows, and those that it leaves to others, as C++.
 
-The producer brings the columns of all rows of a block. What only other rows see counts as read once it is there, so that
-barriers and turns go on as if all took every step.
+The producer brings the columns of all rows of a block. What only other rows see counts as read once it is there, so
+that barriers and turns go on as if all took every step.
 """
 
 from __future__ import annotations

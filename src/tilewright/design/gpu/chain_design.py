@@ -53,7 +53,8 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
     rows = facts.sizes.get(c.row.over, _LONG)
     width = max(facts.sizes.get(c.width(d), 128) for d in c.second)
     even = c.step.stop is None
-    grouped = () if even or rows < _LONG // 2 else ("grouped",)
+    # Where results do not leave by the engine, the order of groups takes a register more than the producer has.
+    grouped = () if even or rows < _LONG // 2 or width % 32 else ("grouped",)
     turns = ("together",) if width <= _WIDE else ()
     three, two = _shape(c, 192, 3, 128, *grouped), _shape(c, 128, 2, 128, *turns, *grouped)
     own = [_shape(c, 192, 3, 128, *grouped, "own"), _shape(c, 192, 3, 128, "own")] if width <= _NARROW else []
