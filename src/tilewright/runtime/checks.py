@@ -63,8 +63,8 @@ class Check:
 def checks_for(subject: Subject, seed: int) -> list[Check]:
     """The checks of a subject: random and hard operands at its own sizes, then smaller odd ones.
 
-    A kernel takes any sizes but those that values lie along as a whole; the smaller checks change all others. Sizes
-    that the program does not allow together are left out there.
+    A kernel takes any sizes but those that are a part of it; the smaller checks change all others. Sizes that the
+    program does not allow together are left out there.
     """
     found = [
         _check(subject, "random", subject.sizes, seed, "random"),
@@ -76,7 +76,7 @@ def checks_for(subject: Subject, seed: int) -> list[Check]:
         "more": ({d: _near(n, 1, ONE_MORE) for d, n in subject.sizes.items()}, False),
         "rows": ({d: n if d in rows else _near(n, 1, ONE_MORE) for d, n in subject.sizes.items()}, False),
     }
-    whole = {d: subject.sizes[d] for d in subject.program.whole}
+    whole = {d: subject.sizes[d] for d in (*subject.program.whole, *subject.settled)}
     for named, (sizes, high) in small.items():
         if {**sizes, **whole} not in [c.operands.sizes for c in found]:
             found.append(_check(subject, named, {**sizes, **whole}, seed, "mixed", high))

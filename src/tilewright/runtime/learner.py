@@ -16,9 +16,7 @@ from typing import Any
 
 from tilewright.design.book.record import Record
 from tilewright.errors import TilewrightError
-from tilewright.knobs import knobs
-from tilewright.operators import OPERATORS
-from tilewright.runtime import dispatch, modes, pool, promotion
+from tilewright.runtime import dispatch, modes, promotion
 from tilewright.runtime.background import Background, BackgroundProcess, Budget, Spent
 from tilewright.runtime.bounded import Bounded
 from tilewright.runtime.child import ChildDied, ChildError
@@ -62,6 +60,8 @@ class Learner:
         clock: Clock = time.monotonic,
     ) -> None:
         self.active = modes.may_learn()
+        if self.active:
+            modes.learning_begins()
         self.table, self.budget = table, budget
         self._watch, self._spent, self._shadow = Watch(trigger, clock), Spent(clock), Shadow()
         self._background = background(budget) if self.active else None
@@ -265,21 +265,9 @@ class Learner:
 
 def job_of(slot: Slot) -> dict[str, Any] | None:
     """What the background process has to know of a slot, as JSON; None where it could not draw operands like these."""
-    origin = slot.origin
-    unit = {n: x.strides.index(1) for n, x in origin.layouts if 1 in x.strides}
-    if len(unit) < len(origin.layouts) or not slot.common:
-        return None
-    known = OPERATORS.get(origin.operator.name) is origin.operator if hasattr(origin.operator, "name") else False
-    return {
-        "kernel": origin.program.text,
-        "machine": dispatch.machine().to_dict(),
-        "operator": origin.operator.name if known else None,
-        "options": [list(pair) for pair in origin.options],
-        "sizes": [list(pair) for pair in slot.common],
-        "unit": unit,
-        "threads": pool.available_threads(),
-        "numerics": knobs().numerics,
-    }
+    at = slot.common
+    told: dict[str, Any] | None = slot.origin.job(dict(at)) if at else None
+    return None if told is None else {**told, "sizes": [list(pair) for pair in at]}
 
 
 def tell_all(slots: list[Slot], reason: str) -> None:

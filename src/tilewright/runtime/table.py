@@ -10,14 +10,11 @@ import ctypes
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilewright.runtime.buckets import Exact, Place, Range, Shape
 from tilewright.runtime.events import tell
 from tilewright.runtime.monitor import Tally
-
-if TYPE_CHECKING:
-    from tilewright.runtime.launch import Kernel
 
 CAPACITY = 1024
 """Slots of a table; each is a few hundred bytes and at most one kernel of its own."""
@@ -28,9 +25,12 @@ MOST_SIZES = 32
 
 @dataclass(frozen=True, eq=False)
 class Special:
-    """A kernel for the shapes of one slot: what it was measured at, its seconds there and those of the generic one."""
+    """A kernel for the shapes of one slot: what it was measured at, its seconds there and those of the generic one.
 
-    kernel: Kernel
+    Which kind of kernel it is, of a CPU or a GPU, follows from the slot's origin.
+    """
+
+    kernel: Any
     sizes: Exact
     seconds: float
     generic_seconds: float
@@ -124,6 +124,8 @@ class Slot:
         self._hits, self._from = self.hits, calls
         self.special = special
         self.version.value += 1
+        global _swaps
+        _swaps += 1  # after the kernel is there: who sees the number sees the kernel
         for tally in [*self._sizes.values(), self._others]:
             tally.seconds = 0.0  # what was timed is the kernel before
         self.swaps += 1
@@ -202,6 +204,14 @@ class Table:
                 tell("evict", slot.shape, slot.reason)
 
 
+_swaps = 0
+
+
+def swaps() -> int:
+    """Another number after each swap of any slot: for what would have to look at many of them."""
+    return _swaps
+
+
 def _worth(slot: Slot) -> tuple[float, int]:
     return slot.saved, slot.calls
 
@@ -217,4 +227,4 @@ def _holds(known: int | Range, size: int) -> bool:
 TABLE = Table()
 """The table of this process."""
 
-__all__ = ["CAPACITY", "MOST_SIZES", "TABLE", "Row", "Slot", "Special", "Table"]
+__all__ = ["CAPACITY", "MOST_SIZES", "TABLE", "Row", "Slot", "Special", "Table", "swaps"]

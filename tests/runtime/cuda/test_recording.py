@@ -12,8 +12,9 @@ from tilewright.build import nvrtc
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import bf16, f32, i32
 from tilewright.machines.machine import Machine
+from tilewright.runtime import modes
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver
+from tilewright.runtime.cuda import dispatch, driver, follow
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.recording import Recording
 
@@ -25,6 +26,8 @@ def device(monkeypatch):
     """An H200 that is described, and not there."""
     monkeypatch.setattr(dispatch, "machine", lambda _: Machine.named("h200"))
     monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
+    monkeypatch.setattr(modes, "_learned", False)
+    monkeypatch.setattr(follow, "timed", lambda _number, _stream, launch, _tally: launch())
     monkeypatch.setattr(dispatch, "_requests", {})
     monkeypatch.setattr(dispatch, "_by_request", {})
 

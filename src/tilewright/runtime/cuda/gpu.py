@@ -22,6 +22,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver, streams
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation
+from tilewright.runtime.cuda.passes import Batch, Graph
 from tilewright.runtime.cuda.recording import Recording
 
 Launch = Callable[[], object]
@@ -127,43 +128,20 @@ class Gpu:
             for launch in launches:
                 launch()
 
+    def prepared(self, launches: Sequence[Launch]) -> Launch:
+        """The launches as one call, which compiled code queues one by one."""
+        return Batch(self.device, int(self.stream), launches)
+
     def replayed(self, launches: Sequence[Launch]) -> Launch:
-        """The launches as one graph: what they cost the host is paid here, once."""
-        self.wait()  # scratch memory of the launches may still be being cleared
-        cu = driver.driver()
-        mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        with driver.inside(self.device):
-            driver.checked(cu.cuStreamBeginCapture(self.stream, mode), "starting to capture a graph")
-            try:
-                self.run(launches)
-            except BaseException:
-                cu.cuStreamEndCapture(self.stream)  # whatever it says: what went wrong is on its way up
-                raise
-            graph = driver.checked(cu.cuStreamEndCapture(self.stream), "capturing a graph")
-            return Graph(self, graph, launches)
+        """The launches as one graph: what they cost the host is paid here, once, and again after a swap."""
+        made = Graph(self.device, int(self.stream), launches)
+        made.follow()
+        return made
 
     def wait(self) -> None:
         """Return once everything queued has run."""
         with driver.inside(self.device):
             driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
-
-
-class Graph:
-    """A captured pass: call it to queue it again. It keeps the launches, and so their memory, alive."""
-
-    def __init__(self, gpu: Gpu, graph: Any, launches: Sequence[Launch]) -> None:
-        cu = driver.driver()
-        self._gpu, self._launches = gpu, tuple(launches)
-        self._exec = driver.checked(cu.cuGraphInstantiate(graph, 0), "instantiating a graph")
-        cu.cuGraphDestroy(graph)
-
-    def __call__(self) -> None:
-        with driver.inside(self._gpu.device):
-            driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu.stream), "launching a graph")
-
-    def __del__(self) -> None:
-        if hasattr(self, "_exec"):
-            driver.driver().cuGraphExecDestroy(self._exec)
 
 
 class Mailbox:
@@ -241,4 +219,4 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return raw[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-__all__ = ["Gpu", "Graph", "Letter", "Mailbox"]
+__all__ = ["Gpu", "Letter", "Mailbox"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilewright.build.cuda_kernel import CudaBinary
 from tilewright.build.kernel_cache import Request
+from tilewright.design.design import Design
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import MAP_BYTES, TensorMap, Words, argument_bytes
 from tilewright.errors import LaunchError
@@ -42,6 +43,16 @@ class GpuKernel:
     def name(self) -> str:
         """The name of the tile program."""
         return self.request.kernel.name
+
+    @property
+    def design(self) -> Design:
+        """How it computes."""
+        return self.request.design
+
+    @property
+    def bound_for_good(self) -> bool:
+        """Calls that are known by their form hold the arguments of one kernel, as the driver takes them."""
+        return True
 
     def bind(
         self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
@@ -127,6 +138,11 @@ class GpuLaunch:
     def relies_on_alignment(self) -> bool:
         """Alignment on a GPU is a part of the form of a call."""
         return False
+
+    @property
+    def call(self) -> driver.Call:
+        """The call of the driver that it makes."""
+        return self._call
 
     @property
     def blocks(self) -> int:

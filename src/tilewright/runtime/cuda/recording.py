@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from tilewright.build.kernel_cache import Request
 from tilewright.design.gpu.product import product
@@ -13,8 +13,11 @@ from tilewright.knobs import knobs
 from tilewright.language import structure
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver
-from tilewright.runtime.cuda.kernel import layout_on_gpu
-from tilewright.runtime.dispatch import Program, described
+from tilewright.runtime.cuda.follow import Following, changes_bits
+from tilewright.runtime.cuda.kernel import GpuKernel, layout_on_gpu
+from tilewright.runtime.cuda.origin import GpuOrigin
+from tilewright.runtime.dispatch import Program, described, slot_of
+from tilewright.runtime.table import Slot, Special
 
 
 @dataclass(eq=False)
@@ -26,6 +29,9 @@ class Later:
     scalars: Mapping[str, float | int]
     sizes: dict[str, int]
     request: Request
+    slot: Slot
+    origin: GpuOrigin
+    special: Special | None
     launch: Any = None
 
     def __call__(self) -> None:
@@ -47,13 +53,16 @@ class Recording:
         program, sizes = described(operator, buffers, options)
         dispatch.device_of(program.kernel.name, buffers)
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-        request = None if pinned() else dispatch.booked(program, layouts, sizes, self._device)
-        if request is None:
-            fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
-            told = {**dict(program.significant(sizes)), **(pinned_sizes(program) if pinned() else {})}
-            known = tuple((d, sizes[d] if d in fixed else n) for d, n in told.items())
-            request = dispatch.request_for(program, layouts, known, self._device, fixed)
-        noted = Later(program, buffers, scalars, sizes, request)
+        fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
+        told = tuple(pinned_sizes(program).items()) if pinned() else ()
+        origin = GpuOrigin(program, layouts, operator, tuple(sorted(options.items())), self._device, fixed, told)
+        slot = slot_of(origin, sizes, knobs())
+        special = slot.special
+        if special is None or changes_bits(origin, special, sizes):
+            request = origin.generic_request(sizes)
+        else:
+            request = cast(GpuKernel, special.kernel).request
+        noted = Later(program, buffers, scalars, sizes, request, slot, origin, special)
         self.launches.append(noted)
         return noted
 
@@ -62,7 +71,8 @@ class Recording:
         kernels = dispatch.load_many([n.request for n in self.launches], self._device)
         with driver.inside(self._device):
             for noted, kernel in zip(self.launches, kernels, strict=True):
-                noted.launch = kernel.bind(noted.buffers, noted.scalars, noted.sizes)
+                bound = noted.special, kernel.bind(noted.buffers, noted.scalars, noted.sizes)
+                noted.launch = Following(noted.slot, noted.origin, bound, noted.buffers, noted.scalars, noted.sizes)
 
 
 def architecture(program: Program) -> tuple[str, ...]:

@@ -140,8 +140,8 @@ class GpuTrials(Trials):
 
     # ------------------------------------------------------------------------------------------- kernels
     def request(self, design: Design, sizes: dict[str, int], layouts: Any) -> Request:
-        """What to build for a design: each size is a part of the kernel, as it is of the key."""
-        return requested(self.program, layouts, sizes, self.machine, design, tuple(sizes))
+        """What to build for a design."""
+        return requested(self.program, layouts, sizes, self.machine, design, self.settled)
 
     def build(self, job: dict[str, Any]) -> dict[str, Any]:
         """Compile a design; no device is needed."""
@@ -178,12 +178,12 @@ class GpuTrials(Trials):
 
     # -------------------------------------------------------------------------------------------- verify
     def verify(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run a design on the checks whose rows are aligned as those of the subject."""
+        """Run a design on the checks whose sizes it takes, and whose rows are aligned as those of the subject."""
         built = self.build(job)
         if built["status"] != "ok":
             return built
         worst = 0.0
-        for check in [c for c in self.checks if c.operands.sizes == self.sizes]:
+        for check in [c for c in self.checks if all(c.operands.sizes[d] == self.sizes[d] for d in self.settled)]:
             try:
                 self._bound(Design.from_json(job["design"]), check)()
                 worst = max(worst, self._worst(check))
