@@ -66,10 +66,10 @@ def checks_for(subject: Subject, seed: int) -> list[Check]:
     A kernel takes any sizes but those that are a part of it; the smaller checks change all others. Sizes that the
     program does not allow together are left out there.
     """
-    found = [
-        _check(subject, "random", subject.sizes, seed, "random"),
-        _check(subject, "hard", subject.sizes, seed, "hard"),
-    ]
+    found = [_check(subject, "random", subject.sizes, seed, "random")]
+    ranged = subject.constant is not None  # then the smaller ones are of the same kernel, and hard ones among them
+    if not ranged:
+        found.append(_check(subject, "hard", subject.sizes, seed, "hard"))
     rows = {p.dims[subject.unit[p.name]] for p in subject.kernel.params if p.dims}
     small = {
         "odd": ({d: _near(n, -1, ODD) for d, n in subject.sizes.items()}, True),
@@ -79,7 +79,8 @@ def checks_for(subject: Subject, seed: int) -> list[Check]:
     whole = {d: subject.sizes[d] for d in (*subject.program.whole, *subject.settled)}
     for named, (sizes, high) in small.items():
         if {**sizes, **whole} not in [c.operands.sizes for c in found]:
-            found.append(_check(subject, named, {**sizes, **whole}, seed, "mixed", high))
+            kind: Kind = "hard" if ranged and named == "odd" else "mixed"
+            found.append(_check(subject, named, {**sizes, **whole}, seed, kind, high))
     return found
 
 

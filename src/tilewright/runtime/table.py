@@ -75,8 +75,7 @@ class Slot:
     """Whether the book, and no search of this process, chose its kernel."""
     _sizes: dict[Exact, Tally] = field(default_factory=dict)
     _others: Tally = field(default_factory=Tally)
-    _hits: int = 0  # of special kernels before this one
-    _from: int = 0  # calls when the special one in use came
+    _before: tuple[int, int] = (0, 0)  # hits of special kernels before this one, and calls when this one came
 
     def tally(self, sizes: Exact) -> Tally:
         """What counts the calls of these exact sizes."""
@@ -93,7 +92,12 @@ class Slot:
     @property
     def hits(self) -> int:
         """Calls since a special kernel is in use, and of earlier ones."""
-        return self._hits + (self.calls - self._from if self.special is not None else 0)
+        return self._hits_of(self.calls)
+
+    def _hits_of(self, calls: int) -> int:
+        """Hits when there had been so many calls: of one reading of the counters, as calls go on meanwhile."""
+        hits, since = self._before
+        return hits + (calls - since if self.special is not None else 0)
 
     @property
     def saved(self) -> float:
@@ -121,7 +125,7 @@ class Slot:
     def swap(self, special: Special | None, state: str, reason: str) -> None:
         """Answer by another kernel from each next call on; None is the generic one."""
         calls = self.calls
-        self._hits, self._from = self.hits, calls
+        self._before = self._hits_of(calls), calls
         self.special = special
         self.version.value += 1
         global _swaps

@@ -17,6 +17,7 @@ from tilewright.errors import ArgumentError, MachineError, TilewrightError
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
+from tilewright.runtime import modes
 from tilewright.runtime.buckets import Exact
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.chosen import sizes_of
@@ -67,11 +68,16 @@ def kernel_of(request: Request, device: int) -> GpuKernel:
     known = _kernels.get((id(request), device))
     if known is None:
         with _compiling:
-            known = request, loaded(request, device)
-            while len(_kernels) >= MOST_KERNELS:
-                del _kernels[next(iter(_kernels))]
-            _kernels[id(request), device] = known  # which keeps the request, and so its id
+            return _remembered(request, loaded(request, device), device)
     return known[1]
+
+
+def _remembered(request: Request, kernel: GpuKernel, device: int) -> GpuKernel:
+    """The kernel, which is found by the identity of its request from now on."""
+    while len(_kernels) >= MOST_KERNELS:
+        del _kernels[next(iter(_kernels))]
+    _kernels[id(request), device] = request, kernel  # which keeps the request, and so its id
+    return kernel
 
 
 def forget_chosen() -> None:
@@ -111,6 +117,9 @@ def request_for(
 
 def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
     """The kernels of requests, what has to be compiled side by side; raises the first error there is."""
+    found = [_kernels.get((id(r), device)) for r in requests]
+    if all(found):
+        return [pair[1] for pair in found if pair]
     with _compiling:
         missing = [r for r in dict.fromkeys(requests) if (r, device) not in _by_request]
         known = machine(device)
@@ -118,7 +127,7 @@ def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
             if isinstance(binary, TilewrightError):
                 raise binary
             _by_request[request, device] = _loaded(request, binary, known, device)
-        return [_by_request[r, device] for r in requests]
+        return [_remembered(r, _by_request[r, device], device) for r in requests]
 
 
 def requested(
@@ -152,6 +161,7 @@ def loaded(request: Request, device: int) -> GpuKernel:
 
 def _loaded(request: Request, binary: CudaBinary, known: Machine, device: int) -> GpuKernel:
     module = binary.module
+    modes.count(binary.seconds)
     function = driver.load(binary.cubin, module.entry, device, module.threads, module.shared_bytes, module.grid.cluster)
     packs = tuple((name, _loaded(r, b, known, device)) for name, r, b in binary.packs)
     return GpuKernel(request, binary, function, known, packs)

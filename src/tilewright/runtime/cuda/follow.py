@@ -14,6 +14,7 @@ from tilewright.knobs import knobs
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import counted, driver
 from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch
+from tilewright.runtime.cuda.memory import Shared
 from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.cuda.stopwatch import timed
 from tilewright.runtime.cuda.streams import stream_of
@@ -84,7 +85,7 @@ class Following(Counted):
     What a call uses is one tuple, made anew at a swap: calls under way on other threads keep their own, whole.
     """
 
-    __slots__ = ("_buffers", "_now", "_origin", "_pinned", "_scalars", "_sizes", "slot")
+    __slots__ = ("_buffers", "_now", "_origin", "_scalars", "_shared", "_sizes", "slot")
 
     def __init__(
         self,
@@ -94,8 +95,9 @@ class Following(Counted):
         buffers: Mapping[str, Buffer],
         scalars: Mapping[str, float | int],
         sizes: dict[str, int],
+        shared: Shared | None = None,
     ) -> None:
-        self.slot, self._origin, self._now = slot, origin, bound
+        self.slot, self._origin, self._now, self._shared = slot, origin, bound, shared
         self._buffers, self._scalars, self._sizes = buffers, scalars, sizes
         super().__init__(bound[1], origin.number, slot.tally(tuple(sizes.items())), MONITOR.counter(slot.shape))
 
@@ -115,7 +117,7 @@ class Following(Counted):
         special = self.slot.special
         kernel = kernel_for(self.slot, self._origin, special, self._sizes)
         with driver.inside(self.number):
-            inner = kernel.bind(self._buffers, self._scalars, self._sizes)
+            inner = kernel.bind(self._buffers, self._scalars, self._sizes, self._shared)
         self.inner, self._now = inner, (special, inner)
 
     def queue(self) -> None:

@@ -20,6 +20,9 @@ from tilewright.language import ir
 from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.dispatch import Layouts, Program
 
+ANY = 1
+"""What stands for a length that is not told."""
+
 CLASSES = (16, 64, 128, 256, 512)
 """Lengths whose default designs are the candidates."""
 
@@ -47,9 +50,10 @@ def any_length(
     designs = list(dict.fromkeys(default_design(program.kernel, f) for f in at(CLASSES)))
     allowed = [d for d in designs if not any(legal(program.kernel, d, f) for f in facts)] or designs
     design = allowed[0] if len(allowed) == 1 else _least(program.kernel, allowed, facts)
-    return gpu.requested(program, layouts, told, machine, design, tuple(d for d, _ in literal))
+    return gpu.requested(program, layouts, facts[0].sizes, machine, design, tuple(d for d, _ in literal))
 
 
+@lru_cache(maxsize=1024)
 def lengths_of(program: Program) -> frozenset[str]:
     """The dim that a request's length is: of those that a slot holds ranges of, the last one that results have."""
     stored = {s.ref.buffer for s in ir.walk(program.kernel.body) if isinstance(s, ir.Store)}
@@ -67,4 +71,4 @@ def _least(kernel: ir.Kernel, designs: list[Design], facts: list[Facts]) -> Desi
     return min(designs, key=lambda d: (worse(d), d.hash))
 
 
-__all__ = ["CLASSES", "LENGTHS", "any_length", "lengths_of"]
+__all__ = ["ANY", "CLASSES", "LENGTHS", "any_length", "lengths_of"]

@@ -21,7 +21,7 @@ from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver, streams
 from tilewright.runtime.cuda.arrays import DeviceArray
-from tilewright.runtime.cuda.memory import Allocation
+from tilewright.runtime.cuda.memory import Allocation, Shared
 from tilewright.runtime.cuda.passes import Batch, Graph
 from tilewright.runtime.cuda.recording import Recording
 
@@ -38,6 +38,7 @@ class Gpu:
         """MachineError where there is no driver, no GPU of that number, or one older than Ampere."""
         self.device = device
         self.machine = dispatch.machine(device)
+        self._shared = Shared(device)
         cu = driver.driver()
         with driver.inside(device):
             flags = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
@@ -120,7 +121,7 @@ class Gpu:
     # --------------------------------------------------------------------------------------------- running
     def recording(self) -> Recording:
         """What stands in for kernels while a pass is recorded."""
-        return Recording(self.device)
+        return Recording(self.device, self._shared)
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""

@@ -21,7 +21,7 @@ from tilewright.runtime import modes
 from tilewright.runtime.buckets import Exact, Place, Range, nearest_of
 from tilewright.runtime.chosen import record_for
 from tilewright.runtime.cuda import dispatch as gpu
-from tilewright.runtime.cuda.generic import any_length
+from tilewright.runtime.cuda.generic import ANY, any_length, lengths_of
 from tilewright.runtime.cuda.kernel import GpuKernel
 from tilewright.runtime.dispatch import Layouts, Program, told_of
 
@@ -84,6 +84,7 @@ class GpuOrigin:
         if not self.told and _one_for_all(knobs()):
             literal = tuple((d, sizes[d]) for d in sizes if d in self.program.whole or d in self.fixed)
             known = {**dict(self.program.significant(dict(sizes))), **dict(literal)}
+            known |= dict.fromkeys(lengths_of(self.program) - {d for d, _ in literal}, ANY)
             return any_length(self.program, self.layouts, tuple(known.items()), literal, self.number)
         told = {**dict(self.program.significant(dict(sizes))), **dict(self.told)}
         known = {d: sizes[d] if d in self.fixed else n for d, n in told.items()}

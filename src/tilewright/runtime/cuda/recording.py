@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 from tilewright.build.kernel_cache import Request
@@ -15,6 +16,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver
 from tilewright.runtime.cuda.follow import Following, changes_bits
 from tilewright.runtime.cuda.kernel import GpuKernel, layout_on_gpu
+from tilewright.runtime.cuda.memory import Shared
 from tilewright.runtime.cuda.origin import GpuOrigin
 from tilewright.runtime.dispatch import Program, described, slot_of
 from tilewright.runtime.table import Slot, Special
@@ -39,10 +41,13 @@ class Later:
 
 
 class Recording:
-    """What takes the place of the kernels (a backend of `tilewright.ops`) while a pass is recorded."""
+    """What takes the place of the kernels (a backend of `tilewright.ops`) while a pass is recorded.
 
-    def __init__(self, device: int) -> None:
-        self._device = device
+    `shared` is scratch memory for what is recorded, where it always runs on one stream.
+    """
+
+    def __init__(self, device: int, shared: Shared | None = None) -> None:
+        self._device, self._shared = device, shared
         self.launches: list[Later] = []
 
     def __call__(
@@ -71,8 +76,9 @@ class Recording:
         kernels = dispatch.load_many([n.request for n in self.launches], self._device)
         with driver.inside(self._device):
             for noted, kernel in zip(self.launches, kernels, strict=True):
-                bound = noted.special, kernel.bind(noted.buffers, noted.scalars, noted.sizes)
-                noted.launch = Following(noted.slot, noted.origin, bound, noted.buffers, noted.scalars, noted.sizes)
+                on = noted.buffers, noted.scalars, noted.sizes
+                bound = noted.special, kernel.bind(*on, self._shared)
+                noted.launch = Following(noted.slot, noted.origin, bound, *on, self._shared)
 
 
 def architecture(program: Program) -> tuple[str, ...]:
@@ -80,8 +86,11 @@ def architecture(program: Program) -> tuple[str, ...]:
 
     A kernel that knows them may split a sum where SMs would idle; under pinned numerics none does.
     """
-    if pinned():
-        return ()
+    return () if pinned() else _summed(program)
+
+
+@lru_cache(maxsize=1024)
+def _summed(program: Program) -> tuple[str, ...]:
     found = product(program.kernel)
     return () if isinstance(found, str) else (found.k.over, found.n.over)
 
@@ -91,6 +100,7 @@ def pinned() -> bool:
     return knobs().numerics == "pinned"
 
 
+@lru_cache(maxsize=1024)
 def pinned_sizes(program: Program) -> dict[str, int]:
     """Sizes to choose designs by under pinned numerics: what depends on other requests looks the same to all.
 
