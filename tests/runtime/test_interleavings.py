@@ -60,7 +60,7 @@ def launch_of(slot, generic):
     return Dispatched(Launch(generic, words, room, {}), None, how, Counter(), 0.0)
 
 
-def swapping(kernels, calls):
+def swapping(kernels, callers=2):
     """Threads that share a launch, and one that swaps; each call must be whole, counted, and no older than the swap."""
 
     def make():
@@ -70,13 +70,11 @@ def swapping(kernels, calls):
         launch = launch_of(slot, generic)
 
         def call():
-            for _ in range(calls):
-                seen = len(swapped)
-                before = len(ran)
-                launch()
-                assert len(ran) > before
-                if seen == len(others):  # all swaps were over when it began
-                    assert others[-1].mark in ran[before:]
+            seen, before = len(swapped), len(ran)
+            launch()
+            assert len(ran) > before
+            if seen == len(others):  # all swaps were over when it began
+                assert others[-1].mark in ran[before:]
 
         def swap():
             for kernel in others:
@@ -84,24 +82,30 @@ def swapping(kernels, calls):
                 swapped.append(kernel)
 
         def check():
-            assert len(ran) == 2 * calls
-            assert slot.calls == launch.shape.value == 2 * calls
+            assert len(ran) == slot.calls == launch.shape.value == callers
             assert slot.swaps == len(others)
             assert 0 <= slot.hits <= slot.calls
 
-        return (call, call, swap), check
+        return (*[call] * callers, swap), check
 
     return make
 
 
-@pytest.mark.parametrize(("rooms", "most"), [((0, 0), 1), ((0, 64), 2), ((64, 0), 1)], ids=["plain", "to", "from"])
-def test_a_launch_that_two_threads_share_while_its_kernel_is_swapped(rooms, most):
-    """With a workspace before the swap, after it, or at no time."""
-    assert explore(swapping(rooms, calls=1), WATCHED, preemptions=most) > 50
+ROOMS = pytest.mark.parametrize("rooms", [(0, 0), (0, 64), (64, 0)], ids=["no workspace", "one after", "one before"])
+
+
+@ROOMS
+def test_a_launch_that_two_threads_share_while_its_kernel_is_swapped(rooms):
+    assert explore(swapping(rooms), WATCHED, preemptions=1) > 50
+
+
+@ROOMS
+def test_a_launch_and_a_swap_in_more_orders(rooms):
+    assert explore(swapping(rooms, callers=1), WATCHED, preemptions=2) > 100
 
 
 def test_two_swaps_while_two_threads_call():
-    assert explore(swapping((0, 64, 0), calls=1), WATCHED, preemptions=1) > 50
+    assert explore(swapping((0, 64, 0)), WATCHED, preemptions=1) > 50
 
 
 class GpuKernel:
@@ -112,7 +116,7 @@ class GpuKernel:
     def __init__(self, mark, ran):
         self.mark, self.ran, self.design = mark, ran, mark
 
-    def bind(self, _buffers, _scalars, _sizes):
+    def bind(self, _buffers, _scalars, _sizes, _shared=None):
         return lambda: self.ran.append(self.mark)
 
 

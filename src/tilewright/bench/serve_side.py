@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.bench.serve_shake import shaken
 from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
 from tilewright.observe.served import served_trace
 from tilewright.runtime import learner, modes
@@ -32,7 +33,8 @@ CONTEXT = 2304
 class Task:
     """What to serve: `requests` of the trace, `passes` times; where the mode learns, first for `limit` seconds more.
 
-    A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`.
+    A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`. With `shake` the
+    trace is served for so many seconds while slots are swapped on purpose (`serve_shake`).
     """
 
     folder: str
@@ -43,6 +45,7 @@ class Task:
     search_seconds: float = 30.0
     limit: float = 0.0
     device: str = "cpu"
+    shake: float = 0.0
 
 
 class Server:
@@ -93,6 +96,7 @@ def serve(task: Task) -> dict[str, Any]:
     loaded = time.perf_counter() - begun
     began = time.time()
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
+    shaking, designs = shaken(task.shake, server.serve) if task.shake else ([], 0)
     done = len(events())
     passes = [server.serve() for _ in range(task.passes)]
     assert len(events()) == done, "something was swapped while nothing was to be learned"
@@ -101,6 +105,8 @@ def serve(task: Task) -> dict[str, Any]:
         "tokens": [len(p) for p in server.prompts],
         "began": round(began, 3),
         "learning": learning,
+        "shaken": shaking,
+        "designs": designs,
         "passes": passes,
         "events": [{"at": e.at, "kind": e.kind, "shape": str(e.shape), "detail": e.detail} for e in events()],
         "counts": asdict(modes.counts()),

@@ -32,6 +32,9 @@ MOST_DEATHS = 2
 SAVING = 0.25
 """The share of a generic call that a search is expected to save, where nothing better is known."""
 
+DOUBT = 0.25
+"""What is left of that for an operator each time that a search of it found nothing."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -71,6 +74,7 @@ class Learner:
         self._searches = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
         self._pressed = False
+        self._savings: dict[str, float] = {}  # by operator: what its last search saved, or what is still hoped for
         self._thread: threading.Thread | None = None
 
     # ----------------------------------------------------------------------------------------- for programs
@@ -158,7 +162,7 @@ class Learner:
                 continue
             calls = slot.calls
             seconds = slot.seconds / calls if calls else 0.0
-            reason = self._watch.fires(slot.key, Evidence(calls, seconds, SAVING * seconds), over)
+            reason = self._watch.fires(slot.key, Evidence(calls, seconds, self._saving(slot) * seconds), over)
             if reason is not None:
                 slot.state, slot.reason, found = "queued", reason, True
                 self._queue.append(slot)
@@ -166,13 +170,25 @@ class Learner:
         return found
 
     def _next(self) -> Slot | None:
-        """The queued slot whose calls took the most time, those that failed before last; queues are short."""
+        """The queued slot of whose calls most is to be saved, those that failed before last; queues are short."""
         if not self._queue:
             return None
-        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), s.seconds, s.calls))
+        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), self._saving(s) * s.seconds, s.calls))
         self._queue.remove(best)
         self._busy = True
         return best
+
+    def _saving(self, slot: Slot) -> float:
+        """The share of its time that a search may save: what searches of its operator saved so far."""
+        return self._savings.get(slot.shape.operator, SAVING)
+
+    def _learnt_of(self, slot: Slot, promoted: bool) -> None:
+        """Take in what came of a search."""
+        special = slot.special
+        if promoted and special is not None:
+            self._savings[slot.shape.operator] = 1.0 - special.seconds / special.generic_seconds
+        else:
+            self._savings[slot.shape.operator] = DOUBT * self._saving(slot)
 
     def _design(self, slot: Slot) -> None:
         try:
@@ -205,6 +221,7 @@ class Learner:
                 self._give_up(slot, str(error))
                 return
             self._promoted, self._kept = self._promoted + promoted, self._kept + (not promoted)
+            self._learnt_of(slot, promoted)
         else:
             self._give_up(slot, str(answer.get("error", "the background process gave no answer")))
 

@@ -107,7 +107,7 @@ def test_kernels_are_compiled_once_and_bound_to_all(device, monkeypatch):
         def __init__(self, request):
             self.request = request
 
-        def bind(self, buffers, scalars, sizes):
+        def bind(self, buffers, scalars, sizes, _shared):
             bound.append((self.request, buffers["c"].pointer))
             return lambda: None
 

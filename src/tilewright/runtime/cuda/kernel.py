@@ -62,7 +62,7 @@ class GpuKernel:
         sizes: Mapping[str, int],
         shared: Shared | None = None,
     ) -> GpuLaunch | PackedLaunch:
-        """A launch on these operands, with scratch memory of its own, or `shared` with what runs before and after it."""
+        """A launch on these operands, its scratch memory its own or `shared` with what runs before and after it."""
         if not self.packs:
             return self._bound(buffers, scalars, sizes, shared)
         copies, inside = [], dict(buffers)
