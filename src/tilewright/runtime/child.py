@@ -81,6 +81,8 @@ class Child:
     def renewed(self, setup: Mapping[str, Any], memory_limit: int, explain: Explain) -> Child:
         """The same process, set up anew; its module has to know how. ChildError where it cannot."""
         self._setup, self._limit, self._explain = dict(setup), memory_limit, explain
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()  # it ended meanwhile: the next job starts another
         if self._process is not None:
             self._base = 0
             self._set_up()

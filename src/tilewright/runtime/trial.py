@@ -58,10 +58,14 @@ FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 
 
 class Crew(dict[int, Child]):
-    """Processes that try designs on a GPU, by their numbers, kept from one search to the next; to be closed."""
+    """Processes that try designs on a GPU, by their numbers, kept from one search to the next; to be closed.
+
+    The threads that ask them are kept too: Linux takes the end of the thread that started a process for its parent's.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.threads = _threads()
         self.folder = Path(tempfile.mkdtemp(prefix="tilewright-crew-"))
 
     def close(self) -> None:
@@ -69,7 +73,12 @@ class Crew(dict[int, Child]):
         for child in self.values():
             child.stop()
         self.clear()
+        self.threads.shutdown(wait=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
 
 
 class TrialRunner:
@@ -114,7 +123,7 @@ class TrialRunner:
         self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
-        self._threads = ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
+        self._threads = _threads() if crew is None else crew.threads
         self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
         self._crew = crew
         try:
@@ -248,7 +257,7 @@ class TrialRunner:
         if self._crew is None:
             for child in self._all:
                 child.stop()
-        self._threads.shutdown(wait=False)
+            self._threads.shutdown(wait=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
