@@ -28,8 +28,10 @@ def device(monkeypatch):
     monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
     monkeypatch.setattr(modes, "_learned", False)
     monkeypatch.setattr(follow, "timed", lambda _number, _stream, launch, _tally: launch())
+    monkeypatch.setattr(follow, "stream_of", lambda _number: 0)
     monkeypatch.setattr(dispatch, "_requests", {})
     monkeypatch.setattr(dispatch, "_by_request", {})
+    monkeypatch.setattr(dispatch, "_kernels", {})
 
 
 def array(*shape, kind=bf16, at=1 << 20, writable=True, device="cuda:0"):
