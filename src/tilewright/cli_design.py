@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
     from tilewright.design.trial import Result
+    from tilewright.machines.machine import Machine
     from tilewright.models.shapes import Met
     from tilewright.report.evidence import Evidence
     from tilewright.runtime.designer import Designed
@@ -36,6 +37,11 @@ class How:
     seed: int = 0
     threads: int | None = None
     again: bool = False
+    machine: Machine | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As arguments of `tw.search`."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def design(
@@ -55,6 +61,8 @@ def design(
     strategy: Annotated[str, typer.Option(help="evolve, beam or random.")] = How.strategy,
     seed: Annotated[int, typer.Option(help="Makes the search repeatable.")] = How.seed,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: every core.")] = None,
+    device: Annotated[str, typer.Option(help="What to design for: cpu, cuda, or cuda:N for GPU number N.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="With --operator-list: sequences that decode together.")] = 1,
     again: Annotated[bool, typer.Option("--again", help="Search although the book knows the answer.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this folder.")] = None,
     operator_list: Annotated[
@@ -65,12 +73,13 @@ def design(
     """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
     if threads is not None:
         os.environ["TILEWRIGHT_THREADS"] = str(threads)
-    how = How(budget, target, objective, numerics, strategy, seed, threads, again or report is not None)
+    again = again or report is not None
+    how = How(budget, target, objective, numerics, strategy, seed, threads, again, _gpu(device, machine, report))
     if machine is not None:
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
     if operator_list is not None:
-        _design_list(operator, sizes or [], operator_list, report, how, as_json)
+        _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return
     wanted = {"operator": operator, "dtype": dtype, **parse_pairs(sizes or [], operator, dtype)}
     if report is not None:
@@ -79,6 +88,22 @@ def design(
     page = None if report is None or found.result is None else _report(found, wanted, how, report)
     _print(found, page, as_json, tuple(d for d in wanted if d not in _NO_SIZES))
     _exit_if_interrupted(found)
+
+
+def _gpu(device: str, simulated: str | None, report: Path | None) -> Machine | None:
+    """The GPU that `--device` names; None for the cpu. ArgumentError beside options that are for the cpu alone."""
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
+        raise ArgumentError(f"--device {device}: choose cpu, cuda, or cuda:N for GPU number N")
+    if simulated is not None:
+        raise ArgumentError(f"--device {device} and --machine {simulated}: leave one of them out")
+    if report is not None:
+        raise ArgumentError(f"--report is made for the cpu; leave it out, or --device {device}")
+    from tilewright.machines import nvidia
+
+    return nvidia.detect(int(number or 0))
 
 
 def parse_pairs(pairs: list[str], operator: str, dtype: str) -> dict[str, int]:
@@ -102,7 +127,7 @@ def _designed(wanted: dict[str, Any], how: How, title: str) -> Designed:
     from tilewright.runtime.designer import search
 
     with search_bar(title) as progress:
-        found = search(**wanted, **asdict(how), progress=progress)
+        found = search(**wanted, **how.options(), progress=progress)
     if interrupted(found):
         count = len(found.result.trials) if found.result is not None else 0
         more = "" if how.again else "; to go on from there, give the same command again"
@@ -213,14 +238,16 @@ def _command(wanted: dict[str, Any], how: How) -> str:
     operator, dtype = wanted["operator"], wanted["dtype"]
     words = ["tilewright", "design", operator if isinstance(operator, str) else operator.name, *sizes]
     words += ["--dtype", dtype] if isinstance(dtype, str) else []
-    for name, value in asdict(how).items():
-        if name != "again" and value not in (None, getattr(How, name)):
+    for name, value in how.options().items():
+        if name not in ("again", "machine") and value not in (None, getattr(How, name)):
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 
 
 # ------------------------------------------------------------------------------------- lists of operators
-def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, how: How, as_json: bool) -> None:
+def _design_list(
+    path: str, sizes: list[str], kind: str, batch: int, report: Path | None, how: How, as_json: bool
+) -> None:
     """Design every operator of a list, one after the other; those that the book knows cost nothing."""
     if kind not in LISTS or sizes:
         raise ArgumentError(f"--operator-list {kind}: write --operator-list model PATH, without sizes")
@@ -229,7 +256,7 @@ def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, ho
 
     if report is not None:
         _need_pictures()
-    met = shapes_of(Path(path))
+    met = shapes_of(Path(path), batch=batch, chosen_there=how.machine is not None)
     for count, each in enumerate(met, start=1):
         wanted = _wanted(each)
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from typer.testing import CliRunner
 
 from tilewright.bench.checkpoint import Shape
+from tilewright.bench.llm import time_limit
 from tilewright.bench.llm_cases import MODELS, LlmRequest, decode_name, llm_jobs, prefill_name, start_name
 from tilewright.cli import app
 from tilewright.errors import ArgumentError
@@ -23,10 +26,23 @@ def test_everything():
 def test_a_part():
     assert steps(only="1B, decode, batch 16*") == [decode_name("1B", 16)]
     jobs = llm_jobs(LlmRequest(only="8B*", compiled=False))
-    assert [job.options["model"] for job in jobs] == ["8B"]
+    assert [(job.options["model"], job.options["batch"]) for job in jobs] == [("8B", 1), ("8B", 16)]
+    assert [job.options["parts"] for job in jobs] == [["llm_prefill", "llm_decode"], ["llm_decode"]]
     assert jobs[0].options["compiled"] is False
     with pytest.raises(ArgumentError, match="no case fits '70B'; the families are llm_prefill, llm_decode, llm_start"):
         llm_jobs(LlmRequest(only="70B"))
+
+
+def test_every_job_ends():
+    assert all(job.limit for job in llm_jobs(LlmRequest()))
+
+
+def test_a_time_limit():
+    with time_limit(600.0):
+        pass
+    with pytest.raises(TimeoutError, match=r"more than 0\.05 s"), time_limit(0.05):
+        time.sleep(600)
+    time.sleep(0.06)  # it is off again
 
 
 def test_sizes_of_the_shapes():

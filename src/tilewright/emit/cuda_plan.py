@@ -117,6 +117,18 @@ class Plan:
         return 32 * sum(t.warps for t in self.teams.values())
 
     @cached_property
+    def along_only(self) -> bool:
+        """Whether some operands of dots are not of 16 bits: those run along the sum."""
+        lets = {s.name: s for s in self.statements if isinstance(s, ir.Let)}
+        dots = [s.expr for s in lets.values() if isinstance(s.expr, ir.Dot)]
+        return any(lets[d.a].type.dtype.bits != 16 for d in dots if d.a in lets)
+
+    @cached_property
+    def stagger(self) -> int:
+        """Steps after which the next warpgroup begins; 0 where all begin together."""
+        return max((number(s, "stagger", 0) for s in self.statements if isinstance(s, ir.Role)), default=0)
+
+    @cached_property
     def cluster(self) -> int:
         """Blocks of a cluster."""
         together = self.split is not None and ir.note(self.split.notes, "bind") == "cluster"

@@ -6,7 +6,7 @@ from tilewright.emit.cuda_copies import copy_in, copy_out
 from tilewright.emit.cuda_dots import is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
-from tilewright.emit.cuda_sync import arrive, expect, turn, wait
+from tilewright.emit.cuda_sync import arrive, expect, step_ahead, turn, wait
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_tiles import Tiles
 from tilewright.language import ir
@@ -185,6 +185,8 @@ class RoleText:
                 self.late(loop)
             else:
                 self.block(loop.body)
+            if not self.copies:
+                step_ahead(self.plan, self.text)
         if self.pending:
             self.text.line("wgmma_wait<0>();")
         self.tiles.hold()

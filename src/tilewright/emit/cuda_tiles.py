@@ -37,7 +37,10 @@ class Tiles:
         if ir.note(alloc.notes, "place") != "register":
             return
         self.held[alloc.name] = alloc
-        rows = next(d for d in alloc.dims if self._is_row(str(d)))
+        rows = next((d for d in alloc.dims if self._is_row(str(d))), None)
+        if rows is None:  # the same for all rows
+            self.text.line(f"{self.tile_type(alloc.dtype.name, tuple(map(str, alloc.dims)))} {cname(alloc.name)};")
+            return
         self.trips = max(1, self.plan.extent(rows) // 64 // self.groups)
         share = self.plan.share
         mine = share is not None and self._is_shared(alloc.name)
@@ -77,7 +80,8 @@ class Tiles:
 
     def register(self, name: str) -> str:
         """C++ of a register buffer at the row tile at hand."""
-        return f"{cname(name)}[turn]" if self.trips > 1 else cname(name)
+        by_row = any(self._is_row(str(d)) for d in self.held[name].dims)
+        return f"{cname(name)}[turn]" if by_row and self.trips > 1 else cname(name)
 
     def hold(self) -> None:
         """Nothing may touch accumulators before this line."""

@@ -35,6 +35,8 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "turns of two tiles": {**BASE, "schedule": "pingpong", "tile.n": 128},
     "engine stores": {**BASE, "store.OUT": "tma", "persistent": True},
     "engine stores, half rows": {**BASE, "store.OUT": "tma", "tile.n": 224},
+    "staggered": {**BASE, "tile.n": 192, "persistent": True, "store.OUT": "tma", "stagger": 2},
+    "three, staggered": {**BASE, "tile.m": 192, "tile.n": 160, "warpgroups": 3, "stagger": 1},
     "swapped": FEW,
     "swapped, engine stores": {**FEW, "tile.m": 40, "store.OUT": "tma"},
     "two passes": {**BASE, "tile.n": 128, "split.k": 3, "how.k": "two_pass"},

@@ -72,6 +72,7 @@ class _Rows:
     def _early(self, after: tuple[ir.Stmt, ...]) -> tuple[list[ir.Stmt], tuple[ir.Stmt, ...]]:
         """Loads that are asked for before the main loop, into registers, and what follows the sums without them."""
         allocs: list[ir.Stmt] = []
+        whole: list[ir.Stmt] = []  # what all rows share
         loads: list[ir.Stmt] = []
         rest: list[ir.Stmt] = []
         for stmt in after:
@@ -80,11 +81,12 @@ class _Rows:
                     held, first = (fresh(f"{name}_{w}", self.taken) for w in ("held", "early"))
                     place_ = ir.Ref(held, type_.axes)
                     allocs.append(self._alloc(held, stmt, "register"))
-                    loads += [replace(stmt, name=first), ir.Store(place_, first)]
+                    found = loads if self.axis.name in type_.axes else whole
+                    found += [replace(stmt, name=first), ir.Store(place_, first)]
                     rest.append(replace(stmt, expr=ir.Load(place_)))
                 case _:
                     rest.append(stmt)
-        return [*allocs, *([self._each(*loads)] if loads else [])], tuple(rest)
+        return [*allocs, *whole, *([self._each(*loads)] if loads else [])], tuple(rest)
 
     def _each(self, *body: ir.Stmt) -> ir.Loop:
         """`body` for every row tile; loops over the same axis may stand side by side."""

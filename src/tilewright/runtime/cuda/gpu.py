@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver, streams
+from tilewright.runtime.cuda import debug, dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation, Shared
 from tilewright.runtime.cuda.passes import Batch, Graph
@@ -125,16 +126,30 @@ class Gpu:
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
+        self._queue(launches)
+        watch.tell(launches)
+
+    def _queue(self, launches: Sequence[Launch]) -> None:
         with driver.inside(self.device), streams.on(int(self.stream)):
+            if debug.times_are_wanted():
+                debug.run_timed(launches, self.stream)
+                return
             for launch in launches:
                 launch()
 
     def prepared(self, launches: Sequence[Launch]) -> Launch:
-        """The launches as one call, which compiled code queues one by one."""
+        """The launches as one call, which compiled code queues one by one; Python does from DEBUG=2 on."""
+        if debug.times_are_wanted():
+            return partial(self.run, tuple(launches))
         return Batch(self.device, int(self.stream), launches)
 
     def replayed(self, launches: Sequence[Launch]) -> Launch:
-        """The launches as one graph: what they cost the host is paid here, once, and again after a swap."""
+        """The launches as one graph: what they cost the host is paid here, once, and again after a swap.
+
+        From DEBUG=2 on they are queued one by one.
+        """
+        if debug.times_are_wanted():
+            return partial(self.run, tuple(launches))
         made = Graph(self.device, int(self.stream), launches)
         made.follow()
         return made

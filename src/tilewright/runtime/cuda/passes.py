@@ -16,7 +16,7 @@ from typing import Any
 from tilewright.build.jit import Library
 from tilewright.errors import TilewrightError
 from tilewright.runtime import builtin, modes
-from tilewright.runtime.cuda import driver, streams
+from tilewright.runtime.cuda import driver, streams, watch
 from tilewright.runtime.cuda.follow import Counted, Following
 from tilewright.runtime.cuda.kernel import GpuLaunch
 from tilewright.runtime.cuda.packed import PackedLaunch
@@ -75,7 +75,7 @@ class Pass:
     """Launches in order on one stream of a GPU. Call it to queue them all, as often as wanted."""
 
     def __init__(self, device: int, stream: int, launches: Sequence[Launch]) -> None:
-        self._device, self._stream = device, stream
+        self._device, self._stream, self._told = device, stream, tuple(launches)
         self.launches = tuple(x.launch if isinstance(x, Later) else x for x in launches)
         self._runs = Counter()
         self._counters = Multiset(c for x in self.launches if isinstance(x, Counted) for c in (x.tally, x.shape))
@@ -92,6 +92,7 @@ class Pass:
                 self._timed()
             else:
                 self._queue()
+        watch.tell(self._told)
 
     def follow(self) -> None:
         """Make ready for the kernels that the slots now say; the first time for those that were bound."""

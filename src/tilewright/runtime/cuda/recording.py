@@ -26,6 +26,8 @@ from tilewright.runtime.table import Slot, Special
 class Later:
     """A launch that can be called once its recording is settled."""
 
+    operator: Any
+    options: Mapping[str, Any]
     program: Program
     buffers: Mapping[str, Buffer]
     scalars: Mapping[str, float | int]
@@ -67,7 +69,7 @@ class Recording:
             request = origin.generic_request(sizes)
         else:
             request = cast(GpuKernel, special.kernel).request
-        noted = Later(program, buffers, scalars, sizes, request, slot, origin, special)
+        noted = Later(operator, options, program, buffers, scalars, sizes, request, slot, origin, special)
         self.launches.append(noted)
         return noted
 
