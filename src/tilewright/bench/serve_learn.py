@@ -50,8 +50,8 @@ CPU = Setting(
     learn_seconds=110.0, pinned_seconds=20.0, trials=9, cost=0.25,
 )  # fmt: skip
 GPU = Setting(
-    "cuda", "2,000 requests, 8 layers of Llama 3.2 1B's, bf16", Shape(layers=8, vocabulary=32768, context=4096),
-    learn_seconds=55.0, pinned_seconds=5.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+    "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
+    learn_seconds=60.0, pinned_seconds=5.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
 

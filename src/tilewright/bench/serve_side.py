@@ -91,6 +91,8 @@ class Server:
 def serve(task: Task) -> dict[str, Any]:
     """All passes, the passes while something was learned, and what was counted."""
     begun = time.perf_counter()
+    if modes.may_learn() and task.limit:
+        modes.learning_begins()  # before anything is bound
     server = Server(task)
     server.decoder.prefill(server.cache, 0, server.prompts[0])  # compiles what is the same for all lengths
     loaded = time.perf_counter() - begun

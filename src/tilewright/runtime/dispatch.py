@@ -22,7 +22,7 @@ from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime import debug, modes, pool
-from tilewright.runtime.buckets import Exact, Place, nearest_of, placed, ranged_dims, shape_of
+from tilewright.runtime.buckets import Exact, Place, nearest_of, placed, range_of, ranged_dims, shape_of
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
 from tilewright.runtime.monitor import MONITOR
@@ -115,6 +115,15 @@ class Origin:
     options: tuple[tuple[str, object], ...]
 
     device = "cpu"
+    ranges = staticmethod(range_of)
+
+    def searched(self, slot: Slot) -> Exact:
+        """The sizes that a search for a slot is made at: those whose calls took the most time."""
+        return slot.common
+
+    def hope(self, _sizes: dict[str, int]) -> float | None:
+        """The share of a generic call that a search may save; None where nothing is known of it beforehand."""
+        return None
 
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""
@@ -182,7 +191,7 @@ def slot_of(origin: Any, sizes: dict[str, int], settings: Knobs) -> Slot:
     `origin` says what differs between machines: an `Origin`, or a `GpuOrigin`.
     """
     program, exact = origin.program, tuple(sizes.items())
-    place = exact if exact in origin.listed() else placed(sizes, program.ranged)
+    place = exact if exact in origin.listed() else placed(sizes, program.ranged, origin.ranges)
     key = origin.key(place, settings)
     slot = TABLE.get(key)
     if slot is None:

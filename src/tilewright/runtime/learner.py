@@ -74,7 +74,7 @@ class Learner:
         self._searches = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
         self._pressed = False
-        self._savings: dict[str, float] = {}  # by operator: what its last search saved, or what is still hoped for
+        self._trust: dict[str, float] = {}  # by operator: how much of what was expected its searches saved
         self._thread: threading.Thread | None = None
 
     # ----------------------------------------------------------------------------------------- for programs
@@ -179,16 +179,20 @@ class Learner:
         return best
 
     def _saving(self, slot: Slot) -> float:
-        """The share of its time that a search may save: what searches of its operator saved so far."""
-        return self._savings.get(slot.shape.operator, SAVING)
+        """The share of its time that a search may save: what is expected, as far as its operator kept to that."""
+        if slot.hope is None and slot.common:
+            known = slot.origin.hope(dict(slot.origin.searched(slot)))
+            slot.hope = SAVING if known is None else known
+        return self._trust.get(slot.shape.operator, 1.0) * (slot.hope or SAVING)
 
     def _learnt_of(self, slot: Slot, promoted: bool) -> None:
         """Take in what came of a search."""
-        special = slot.special
+        special, operator = slot.special, slot.shape.operator
         if promoted and special is not None:
-            self._savings[slot.shape.operator] = 1.0 - special.seconds / special.generic_seconds
+            saved = 1.0 - special.seconds / special.generic_seconds
+            self._trust[operator] = max(self._trust.get(operator, 1.0), saved / (slot.hope or SAVING))
         else:
-            self._savings[slot.shape.operator] = DOUBT * self._saving(slot)
+            self._trust[operator] = DOUBT * self._trust.get(operator, 1.0)
 
     def _design(self, slot: Slot) -> None:
         try:
@@ -282,7 +286,7 @@ class Learner:
 
 def job_of(slot: Slot) -> dict[str, Any] | None:
     """What the background process has to know of a slot, as JSON; None where it could not draw operands like these."""
-    at = slot.common
+    at = slot.origin.searched(slot) if slot.common else ()
     told: dict[str, Any] | None = slot.origin.job(dict(at)) if at else None
     return None if told is None else {**told, "sizes": [list(pair) for pair in at]}
 
