@@ -15,6 +15,7 @@ import pytest
 from interleavings import explore
 
 from tilewright.emit import abi
+from tilewright.runtime import modes
 from tilewright.runtime.cuda import follow
 from tilewright.runtime.cuda.passes import Pass
 from tilewright.runtime.launch import Dispatch, Dispatched, Launch
@@ -131,6 +132,7 @@ class Origin:
 def without_gpu(monkeypatch):
     from contextlib import nullcontext
 
+    monkeypatch.setattr(modes, "_learned", False)
     monkeypatch.setattr(follow.driver, "inside", lambda _: nullcontext())
     monkeypatch.setattr(follow, "timed", lambda _number, _stream, launch, _tally: launch())
     monkeypatch.setattr(follow, "stream_of", lambda _: 0)
