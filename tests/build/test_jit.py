@@ -135,7 +135,7 @@ def test_code_that_is_a_part_of_a_cycle_can_be_collected() -> None:
     code = """
 import gc
 from tilewright.build.jit import Target, compile_ir, load
-object_bytes = compile_ir("define i32 @one() { ret i32 1 }", Target.host(), False)
+object_bytes = compile_ir("define i32 @one() { ret i32 1 }", Target.host())
 gc.disable()
 for n in range(40):
     held = [load(object_bytes) for _ in range(3)]
