@@ -113,16 +113,45 @@ def tried(model: str, batch: int, gpu: Gpu, decoder: Decoder) -> tuple[llm_profi
     return profile, found
 
 
+def brief(gpu: Gpu, decoder: Decoder, batch: int) -> dict[str, float]:
+    """Microseconds of a step as it is, without early starts, and without those of some kinds of kernels."""
+    cache = decoder.new_cache(batch, 4096)
+    decoder.reserve(cache, batch, PROMPT_TOKENS + 1)
+    plan = decoder.plan(cache, 0, batch, 1, Want.BEST)
+    clock = llm_profile.Clock(gpu, plan)
+    found = {"step": clock.seconds(plan.launches) * 1e6}
+    kinds = {}
+    for kind in llm_profile.kinds(plan.launches):
+        sizes = kind[0].sizes
+        down = sizes.get("K", 0) > sizes.get("N", 0)
+        kinds["down" if down else kind[0].program.kernel.name + str(sizes.get("N", ""))] = kind
+    names, down, norm = list(kinds), "down", "add_rmsnorm"
+    gate = next(n for n in names if n.startswith("gate_up"))
+    for off in ([down], [norm], [down, norm], [gate, down], names):
+        plain = {id(x): p for n in off for x, p in zip(kinds[n], without_pdl(kinds[n]), strict=True)}
+        found["without " + "+".join(off if off is not names else ["any"])] = (
+            clock.seconds([plain.get(id(x), x) for x in plan.launches]) * 1e6
+        )
+    found["again"] = clock.seconds(plan.launches) * 1e6
+    return found
+
+
 def main(out: str, cases: list[str]) -> None:
-    """`cases` such as 1B:1 8B:16."""
+    """`cases` such as 1B:1 8B:16; `brief` first for steps alone."""
     gpu, decoders = Gpu(0), {}
-    for case in cases:
+    short = cases[0] == "brief"
+    for case in cases[short:]:
         model, batch = case.split(":")
         try:
             if model not in decoders:
                 config = ModelConfig.from_dict(MODELS[model].config())
                 weights = llm_profile.drawn_weights(MODELS[model], config)
                 decoders = {model: Decoder(config, weights, memory=gpu)}
+            if short:
+                times = brief(gpu, decoders[model], int(batch))
+                Path(out, f"brief-{model}-{batch}.json").write_text(json.dumps(times, indent=1))
+                print(model, batch, " ".join(f"{name}: {us:.1f}" for name, us in times.items()), flush=True)
+                continue
             profile, found = tried(model, int(batch), gpu, decoders[model])
         except Exception:
             traceback.print_exc()

@@ -14,7 +14,6 @@ import typer
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from tilewright.design.trial import Result
     from tilewright.machines.machine import Machine
     from tilewright.models.shapes import Met
     from tilewright.report.evidence import Evidence
@@ -50,9 +49,11 @@ def design(
     ],
     sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
     *,
-    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Element type of the tensors. Default: f32; of a simulated machine its own.")
+    ] = None,
     machine: Annotated[
-        str | None, typer.Option(help="Design for a simulated one: tpu-v1, systolic:32x32:ws. Default: this one.")
+        str | None, typer.Option(help="Design for a simulated one: tpu-v1, sn40l, h100 by model. Default: this one.")
     ] = None,
     budget: Annotated[str, typer.Option(help='How long: 60s, 2m, "16 trials", "60s, 100 trials".')] = How.budget,
     target: Annotated[str | None, typer.Option(help="Stop at the first design this fast, such as 50us.")] = None,
@@ -71,13 +72,15 @@ def design(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
     """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
-    if threads is not None:
-        os.environ["TILEWRIGHT_THREADS"] = str(threads)
     again = again or report is not None
     how = How(budget, target, objective, numerics, strategy, seed, threads, again, _gpu(device, machine, report))
     if machine is not None:
+        _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    dtype = dtype or "f32"
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return
@@ -154,40 +157,35 @@ def _exit_if_interrupted(found: Designed) -> None:
 
 
 # --------------------------------------------------------------------------------- simulated machines
-def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str, how: How, as_json: bool) -> None:
+def _refuse_with_machine(**given: object) -> None:
+    """ArgumentError for what a search by a model cannot heed."""
+    for name, value in given.items():
+        if value not in (None, How.numerics):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} {value} with --machine: a model of a machine measures nothing, draws no "
+                "report and has no threads or bits to keep; leave one of the two out"
+            )
+
+
+def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str | None, how: How, as_json: bool) -> None:
     """Search with a simulated machine as the judge, and print what was found beside the default design."""
     from tilewright.machines.machine import Machine
     from tilewright.report.progress import search_bar
+    from tilewright.report.told import summary, told
     from tilewright.simulate.designed import search_simulated
 
     machine, numbers = Machine.named(name), parse_pairs(sizes, operator, "f32")
-    element = None if dtype == "f32" else dtype  # f32 is the option's default: the array's own type then
     with search_bar(f"{operator} on {machine.name}") as progress:
         found = search_simulated(
-            operator, machine, numbers, element, budget=how.budget, target=how.target, objective=how.objective,
-            strategy=how.strategy, seed=how.seed, progress=progress,
+            operator, machine, numbers, dtype, budget=how.budget, target=how.target, objective=how.objective,
+            strategy=how.strategy, seed=how.seed, again=how.again, progress=progress,
         )  # fmt: skip
-    _print_simulated(operator, numbers, machine.name, found, as_json)
-
-
-def _print_simulated(operator: str, sizes: dict[str, int], machine: str, found: Result, as_json: bool) -> None:
-    from tilewright.report.canvas import duration
-
     if as_json:
-        told = {
-            "operator": operator, "sizes": sizes, "machine": machine, "simulated": True, "seconds": found.seconds,
-            "default_seconds": found.default_seconds, "trials": len(found.trials), "stopped": found.stopped,
-            "design": json.loads(found.winner.to_json()),
-        }  # fmt: skip
-        typer.echo(json.dumps(told))
-        return
-    shown = " ".join(f"{d}={n}" for d, n in sizes.items())
-    gain = found.default_seconds / found.seconds
-    typer.echo(f"{operator} {shown} on {machine}, simulated: {duration(found.seconds)}, {gain:.2f}x the default design")
-    typer.echo(f"  {found.winner.to_json()}")
-    typer.echo(
-        f"  {len(found.trials)} trials, ended by {found.stopped}; nothing was measured, so the book keeps nothing"
-    )
+        typer.echo(json.dumps({**summary(found), "machine": machine.name, "simulated": True}))
+    else:
+        typer.echo(told(found, tuple(numbers)))
+        typer.echo(f"  by a model of {machine.name}: nothing was measured")
+    _exit_if_interrupted(found)
 
 
 # ------------------------------------------------------------------------------------------- the report

@@ -64,6 +64,8 @@ def default_design(kernel: ir.Kernel, facts: Facts) -> Design:
         from tilewright.design.systolic.design import default_systolic
 
         return default_systolic(kernel, facts)
+    if facts.machine.kind == "dataflow":
+        return Design()  # all is left to the placement
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import default_gpu
 

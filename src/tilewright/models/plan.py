@@ -223,8 +223,8 @@ class Recorder:
 
 _PARTS, _LEVEL_PARTS = 256, 64
 """Into about how many parts a vocabulary is split: one for a block in passes that read it once, fewer to be summed."""
-LEVELS, LEVEL_PASSES = 32, 6
-"""Levels that are tried at once, and how often: a thousand millionth of a range is finer than f32 tells apart."""
+LEVELS, LEVEL_PASSES = 16, 8
+"""Levels that are tried at once, and how often: 16^8 parts of a range are finer than f32 tells apart."""
 
 
 def _parts(vocab: int, near: int) -> int:

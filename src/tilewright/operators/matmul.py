@@ -97,17 +97,18 @@ def gate_up(x: Tensor["M", "K"], gate: Tensor["N", "K"], up: Tensor["N", "K"], y
         y[i, j] = activate(g, "silu") * u
 
 
-def reference_batched_matmul(a: Any, b: Any) -> dict[str, Exact]:
-    """c[n] = a[n] b[n]^T for every n."""
+def reference_batched_matmul(a: Any, b: Any, *, precision: str | None = None) -> dict[str, Exact]:
+    """c[n] = a[n] b[n]^T for every n; with a precision each operand may be off by its share (`ir.PRECISIONS`)."""
     transposed = wide(b).swapaxes(1, 2)
-    return {"c": Exact(wide(a) @ transposed, np.abs(wide(a)) @ np.abs(transposed), a.shape[2])}
+    magnitude, short = np.abs(wide(a)) @ np.abs(transposed), PRECISIONS.get(precision or "", 0.0)
+    return {"c": Exact(wide(a) @ transposed, magnitude, a.shape[2], (2 * short + short**2) * magnitude)}
 
 
 @operator(reference_batched_matmul, writes=("c",))
 @kernel
-def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"]):
+def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"], *, precision=None):
     for n, i, j in parallel(each("B"), "M", "N"):
         acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):
-            acc += dot(a[n, i, k], b[n, j, k].T)
+            acc += dot(a[n, i, k], b[n, j, k].T, precision=precision)
         c[n, i, j] = acc

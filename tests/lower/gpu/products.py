@@ -41,6 +41,18 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "swapped, engine stores": {**FEW, "tile.m": 40, "store.OUT": "tma"},
     "two passes": {**BASE, "tile.n": 128, "split.k": 3, "how.k": "two_pass"},
     "two passes, swapped": {**FEW, "split.k": 2, "how.k": "two_pass"},
+    "fewer rows than the atom": {**FEW, "swap": False, "tile.n": 48, "tile.k": 128},
+    "fewer rows than the atom, swapped": {**FEW, "tile.n": 24},
+    "fewer rows than the atom, blocks that stay": {**BASE, "tile.m": 40, "warpgroups": 1, "persistent": True},
+    "fewer rows than the atom, joined in a cluster": {
+        **FEW,
+        "swap": False,
+        "tile.n": 32,
+        "split.k": 2,
+        "how.k": "cluster",
+    },
+    "added in memory": {**BASE, "tile.n": 192, "split.k": 3, "how.k": "atomic"},
+    "added in memory, swapped": {**FEW, "split.k": 2, "how.k": "atomic"},
     "joined in a cluster": {**FEW, "tile.m": 32, "split.k": 2, "how.k": "cluster"},
     "joined by one block": {**FEW, "tile.m": 8, "split.k": 3, "how.k": "cluster"},
 }

@@ -9,6 +9,7 @@ from worker_trials import Worker, outcomes, softmax_designs
 
 import tilewright as tw
 from tilewright.machines import nvidia
+from tilewright.runtime import trial
 
 H200 = tw.Machine.named("h200")
 SIZES = {"M": 5, "D": 64}
@@ -27,6 +28,16 @@ def test_what_a_kernel_does_to_the_device_ends_in_its_outcome(worker):
     assert "illegal memory access" in found[1].reason
     assert restarts == 2
     assert standings[0].ratio == 1.0 and standings[1].seconds > 0
+
+
+def test_what_kernels_take_is_known_before_they_run():
+    subject, tried = softmax_designs(H200, SIZES, 3)
+    with trial.TrialRunner(subject) as runner:
+        usages = runner.usages(tried)
+        assert set(usages) == set(tried) and all(u.registers > 0 and u.threads >= 32 for u in usages.values())
+        before = runner.compiled
+        assert [o.status for o in runner.evaluate(tried)] == ["ok"] * 3
+        assert runner.compiled == before
 
 
 def test_a_search_keeps_what_it_found_in_the_book():

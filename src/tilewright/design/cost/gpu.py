@@ -26,7 +26,7 @@ from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
 from tilewright.design.cost.usage import Usage
-from tilewright.design.cost.waves import Waves
+from tilewright.design.cost.waves import Waves, usable
 from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
@@ -199,11 +199,6 @@ def _shape(use: _Use, machine: Machine, roof: Roofline) -> tuple[Term, ...]:
     )
 
 
-def usable(cores: int, cluster: int) -> int:
-    """SMs that clusters can fill: they lie in groups of 16 or 18, and a cluster in one of them."""
-    return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
-
-
 def _after(program: Program, p: Product, design: Design, facts: Facts, use: _Use) -> tuple[float, float]:
     """Seconds behind the main loop where nothing runs beside it: what is computed there, and the stores.
 
@@ -260,7 +255,8 @@ def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
     how = how_joined(design)
     if how == "atomic":
-        return part / rates.grid_join_bytes_per_s
+        # Every part passes through L2 once, several at a time; whoever comes last reads the sum.
+        return rates.grid_wait_s + part / rates.grid_join_bytes_per_s
     if how == "cluster":
         return rates.cluster_wait_s + part * (p.split - 1) / p.split / rates.join_bytes_per_s
     return rates.grid_wait_s + part * (p.split - 1) / rates.grid_join_bytes_per_s

@@ -26,6 +26,8 @@ Decisions = dict[str, Choice]
 MOST_THREADS = 1024
 _REGISTERS = 1 << 16
 """Registers of an SM."""
+_TURNS = 4
+"""Turns of an inner loop that a thread makes at once where SMs are left without a token."""
 _MOST_SHARED = 128
 """Values of a thread where positions meet what it has loaded at once, each of them all of it."""
 _LONG = 1 << 16
@@ -181,7 +183,8 @@ def _flat(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     for axis in along:
         found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * accesses)
     spare, rest = threads // lanes, [a for a in (*s.serial, *s.parallel) if a not in along]
-    deep = 1 if along else accesses
+    few = s.count <= s.facts.machine.cores  # then each turn of an inner loop is a wait that nothing else fills
+    deep = 1 if along else max(accesses, _TURNS if few else 1)
     for axis in rest:
         inner = axis in s.serial
         free = spare * deep if inner or not s.serial else 1
