@@ -43,6 +43,11 @@ class RowCase:
         return f"{self.operator} {self.label} {self.element}{' unaligned' if self.offset else ''}"
 
     @property
+    def links(self) -> bool:
+        """Whether it is timed as links of a chain: it is so short that a lone call takes mostly what any call takes."""
+        return self.family == "gpu_rows_few"
+
+    @property
     def scalars(self) -> dict[str, float]:
         """What the operator takes beside tensors."""
         wanted = _BOUND.get(self.operator)

@@ -6,8 +6,9 @@ compared element by element within the bound of `runtime.tolerance`; that every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,7 @@ class RowProblem:
 
     def peer(self, compiled: bool) -> Callable[[], object]:
         """What a user of torch runs: eager, or the same by torch.compile for these shapes alone."""
-        function, arguments = peer_of(self.case, self.tensors)
-        if compiled:
-            function = self._torch.compile(function, dynamic=False)
-        return lambda: function(*arguments)
+        return peers([self], compiled)[0]
 
     # --------------------------------------------------------------------------------------- the judge
     def poison(self) -> None:
@@ -130,4 +128,14 @@ class RowProblem:
             tolerance.check(name, self._sliced(name).astype(kind.numpy), expected[name])
 
 
-__all__ = ["RowProblem"]
+def peers(setups: Sequence[RowProblem], compiled: bool) -> list[Callable[[], object]]:
+    """What a user of torch runs on the operands of each setup of one case; what is compiled is compiled once."""
+    import torch
+
+    function, _ = peer_of(setups[0].case, setups[0].tensors)
+    if compiled:
+        function = torch.compile(function, dynamic=False)
+    return [partial(function, *peer_of(s.case, s.tensors)[1]) for s in setups]
+
+
+__all__ = ["RowProblem", "peers"]
