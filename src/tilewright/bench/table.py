@@ -278,7 +278,7 @@ TABLES = (
         _GPU_FEW_ROWS,
         geomean=True,
         kind="rows",
-    ),  # fmt: skip
+    ),
     Table("Very long rows", ("gpu_rows_long",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Other types, odd lengths, unaligned rows", ("gpu_rows_odd",), _GPU_ROWS, geomean=True, kind="rows"),
     Table(
