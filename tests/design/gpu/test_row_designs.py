@@ -67,9 +67,11 @@ def reads(program, tensor):
 
 # ------------------------------------------------------------------------------------------------ defaults
 @pytest.mark.parametrize("rows", [1, 64, 8192])
-@pytest.mark.parametrize("name", ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "softmax_backward", "argmax"])
+@pytest.mark.parametrize(
+    "name", ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "softmax_backward", "argmax", "topk"]
+)
 def test_a_row_is_read_once_however_many_passes_it_takes(name, rows):
-    kernel, facts = of_sizes(name, M=rows, D=4096)
+    kernel, facts = of_sizes(name, M=rows, D=4096, K=8)
     program = lower_simt(kernel, default_simt(kernel, facts), facts)
     inputs = [p.name for p in kernel.params if p.dims == ("M", "D") and p.name not in OPERATORS[name].outputs]
     assert inputs

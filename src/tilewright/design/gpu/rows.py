@@ -16,6 +16,7 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.hold import held_rows
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
@@ -121,6 +122,9 @@ class _Walked:
         early = {f"early.{name}": True for name in early_loads(self.s.kernel)}
         if keep and self._fits(walk | keep) and pick("keep", (True, False)):
             found |= keep
+        hold = {f"hold.{name}": True for name in held_rows(self.s.kernel)}
+        if hold and self._fits(walk | found | hold) and pick("hold", (True, False)):
+            found |= hold
         if early and self._fits(walk | found | early) and pick("early", (self.few, not self.few)):
             found |= early
         if not self.few and pick("persistent", (False, True)):
