@@ -1,4 +1,4 @@
-"""Rows that rounds of a loop read again and again: which they are, and that the program means the same with registers."""
+"""Rows that rounds of a loop read again and again: which they are, and a program that holds them means the same."""
 
 import numpy as np
 import pytest
