@@ -26,7 +26,17 @@ from tilewright.runtime import tolerance  # noqa: E402
 from tilewright.runtime.cuda import dispatch  # noqa: E402
 
 ROWS = ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "argmax", "topk", "rmsnorm_backward", "softmax_backward"]
-OTHERS = ["rmsnorm_weight_backward", "silu", "gelu", "swiglu", "swiglu_backward", "scale_add", "embedding", "rope"]
+OTHERS = [
+    "rmsnorm_weight_backward",
+    "silu",
+    "gelu",
+    "swiglu",
+    "geglu",
+    "swiglu_backward",
+    "scale_add",
+    "embedding",
+    "rope",
+]
 
 
 def judge(call, outputs):
