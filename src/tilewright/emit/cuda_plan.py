@@ -117,6 +117,18 @@ class Plan:
         return 32 * sum(t.warps for t in self.teams.values())
 
     @cached_property
+    def along_only(self) -> bool:
+        """Whether some operands of dots are not of 16 bits: those run along the sum."""
+        lets = {s.name: s for s in self.statements if isinstance(s, ir.Let)}
+        dots = [s.expr for s in lets.values() if isinstance(s.expr, ir.Dot)]
+        return any(lets[d.a].type.dtype.bits != 16 for d in dots if d.a in lets)
+
+    @cached_property
+    def stagger(self) -> int:
+        """Steps after which the next warpgroup begins; 0 where all begin together."""
+        return max((number(s, "stagger", 0) for s in self.statements if isinstance(s, ir.Role)), default=0)
+
+    @cached_property
     def cluster(self) -> int:
         """Blocks of a cluster."""
         together = self.split is not None and ir.note(self.split.notes, "bind") == "cluster"
@@ -211,6 +223,11 @@ class Plan:
         return next((s for s in self.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "how")), None)
 
     @property
+    def atomic(self) -> bool:
+        """Whether parts of a sum are added to one in memory, in whatever order; it is 0 before and after a launch."""
+        return self.split is not None and ir.note(self.split.notes, "how") == "atomic"
+
+    @property
     def splits(self) -> int:
         """Parts of each sum."""
         return self.trips(self.split.axes[0]) if self.split else 1
@@ -272,7 +289,8 @@ class Plan:
                 each = [a.name for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes if a.each]
                 extents = [Extent(self.root(str(d)), self._grid_step(str(d))) for d in alloc.dims]
                 extents += [Extent(self.root(a)) for a in each]
-                found.append(Scratch(Reserve(name, 4 * self.splits, tuple(extents))))
+                each_tile = 4 if self.atomic else 4 * self.splits
+                found.append(Scratch(Reserve(name, each_tile, tuple(extents)), zeroed=self.atomic))
         drawn = any(isinstance(s, ir.Loop) and ir.note(s.notes, "drawn") for s in self.statements)
         if found or drawn:
             found.append(Scratch(Reserve("tickets", 4, (Extent(TICKETS),)), zeroed=True))

@@ -76,6 +76,7 @@ _TABLE = (
     NoteKey("stage", ("Role", "Sync"), ("int>=0", "name"), "place of a role in its pipeline; axis that picks the slot"),
     NoteKey("warps", ("Role",), ("int>0",), "warps that execute the role (a warpgroup is 4)"),
     NoteKey("registers", ("Role",), ("int>0",), "registers a thread of the role holds"),
+    NoteKey("stagger", ("Role",), ("int>0",), "steps of its loop after which the next of its warpgroups begins"),
     NoteKey("units", ("Role",), ("int>0",), "compute units of a dataflow machine that execute the role"),
     NoteKey(
         "scope",

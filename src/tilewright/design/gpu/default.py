@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.product import Product
-from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, shares_of
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, beside, shares_of
 
 FEW_ROWS = 128
 """Rows up to which the time is that of reading the weights."""
@@ -119,13 +119,18 @@ class _Candidate:
             longer = {**decisions, f"tile.{p.k.name}": 2 * ROW_BYTES // p.itemsize}
             if (deep := deepest_ring(p, Design.of(longer), facts, room)) >= 4:
                 decisions, stages = longer, deep
+        # Tiles that are asked for early hold up the first steps, so warpgroups begin one after the other.
+        held = any(_whole(p, tensor) for tensor, _ in Design.of(decisions).prefixed("early"))
+        if held and 1 < self.groups < stages:
+            decisions["stagger"] = 1
         return Design.of({**decisions, "stages": stages})
 
     def _order(self, p: Product, facts: Facts) -> dict[str, Choice]:
         """Blocks that stay, in groups that share operands in L2, in pairs that share what they read."""
         decisions: dict[str, Choice] = {"persistent": True, "grid.order": "grouped", "grid.group": 8}
-        # The wider operand is the one to share, but for tiles of 128 rows: there blocks that share weights are faster.
-        wide = self.rows > self.columns and (self.rows > 128 or len(p.dots) > 1)
+        # The wider operand is the one to share (all weights count), but for tiles of 128 rows: there blocks that share
+        # weights are faster.
+        wide = self.rows > self.columns * len(p.dots) and self.rows > 128
         axis, size = (p.n, self.columns) if wide else (p.m, self.rows)
         count = -(-p.size(axis, facts) // size)
         if self.tiles > facts.machine.cores // 2 and (count % 2 == 0 or count > 8):
@@ -138,6 +143,12 @@ class _Candidate:
         if not fits or not all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs):
             return {}
         return {f"store.{t}": "tma" for t in p.outputs}
+
+
+def _whole(p: Product, tensor: str) -> bool:
+    """Whether a tensor that is read beside the sums has an element for each of them."""
+    index = beside(p)[tensor].index
+    return p.m.name in index and p.n.name in index
 
 
 def early(p: Product, design: Design, facts: Facts) -> dict[str, Choice]:
@@ -229,7 +240,9 @@ def _many(p: Product, facts: Facts) -> list[_Candidate]:
 
 
 def _many_seconds(p: Product, facts: Facts, rows: int, columns: int, groups: int, parts: int, tiles: int) -> float:
-    sms, peak = facts.machine.cores, facts.machine.peak(p.dtype) or facts.machine.peak("bf16") or 1e15
+    # Wider operands take the matrix unit as much longer as they have more bytes.
+    stated = facts.machine.peak(p.dtype) or (facts.machine.peak("bf16") or 1e15) * 2 / p.itemsize
+    sms, peak = facts.machine.cores, stated
     depth = p.size(p.k, facts) / parts
     flops = 2.0 * rows * columns * depth * len(p.dots)
     moved = depth * p.itemsize * (rows + columns * len(p.dots))

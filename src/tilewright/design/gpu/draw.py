@@ -56,7 +56,7 @@ def _distribution(p: Product, facts: Facts, lean: bool, pick: Pick) -> dict[str,
     decisions: dict[str, Choice] = {}
     parts = pick("split", (1, 2, 3, 4, 6, 8) if p.k.over in facts.fixed else (1,))
     if parts > 1:
-        how = pick("how", ("cluster", "two_pass"))
+        how = pick("how", ("cluster", "two_pass", "atomic"))
         decisions |= {f"split.{p.k.name}": parts, f"how.{p.k.name}": how}
         if how == "two_pass" and not lean and pick("pairs", (True, False)):
             decisions |= {f"cluster.{p.m.name}": 2, **{f"store.{t}": "tma" for t in p.outputs}}

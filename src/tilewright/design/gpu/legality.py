@@ -15,7 +15,7 @@ from tilewright.language import ir
 
 NUMBERS = ("tile", "cluster", "split")
 WORDS = {
-    "how": ("cluster", "two_pass"),
+    "how": ("cluster", "two_pass", "atomic"),
     "store": ("direct", "tma"),
     "cache": ("evict_first", "evict_last"),
     "atom": ("wgmma", "mma", "fma"),
@@ -26,9 +26,11 @@ SINGLE: dict[str, tuple[object, ...]] = {
     "schedule": ("cooperative", "pingpong"), "grid.order": ("row", "grouped", "hilbert"), "warpgroups": (1, 2, 3),
     "inflight": (0, 1),
 }  # fmt: skip
-COUNTS = ("stages", "grid.group")
+COUNTS = ("stages", "stagger", "grid.group")
 SHARED_RESERVE = 1024
 TICKETS = 1 << 14
+UNIT_DTYPES = ("bf16", "f16", "tf32", "i8")
+"""What wgmma multiplies here. Its sums of 8-bit floats keep fewer bits than f32 has: those go to mma."""
 
 
 def is_for_matrix_unit(design: Design) -> bool:
@@ -89,8 +91,10 @@ def _form(r: Resources) -> Iterator[str]:
 def _unit(r: Resources) -> Iterator[str]:
     if "wgmma" not in {a.name.partition(".")[0] for a in r.facts.machine.atoms}:
         yield f"atom=wgmma: {r.facts.machine.name} has no wgmma; take mma"
-    if r.product.dtype not in ("bf16", "f16"):
+    if r.product.dtype not in UNIT_DTYPES:
         yield f"atom=wgmma: operands are {r.product.dtype}; take mma or fma"
+    if r.product.dtype == "i8" and r.splits > 1:
+        yield f"split.{r.product.k.name}={r.splits}: parts of sums are joined in f32, and these are i32; drop it"
     if any(r.design.get(f"atom.{d.name}") != "wgmma" for d in r.product.dots):
         yield "atom: some products go to the matrix unit and some do not; give it all"
     if r.design.get("pdl"):
@@ -114,6 +118,8 @@ def _atom(r: Resources) -> Iterator[str]:
     if r.depth * r.product.itemsize % ROW_BYTES:
         least = ROW_BYTES // r.product.itemsize
         yield f"tile.{r.product.k.name}={r.depth}: not whole rows of {ROW_BYTES} bytes; take {least}"
+    if r.product.dtype == "i8" and columns > 32 and columns % 16:
+        yield f"tile.{r.column}={columns}: of i8 one wgmma has 8, 16, 24, 32, 48, ... 256 columns; take {columns + 8}"
     for o in r.product.operands:
         if not r.product.runs_along_sum(o, r.facts) and r.tile(o.axis) * r.product.itemsize % ROW_BYTES:
             least = ROW_BYTES // r.product.itemsize
@@ -127,6 +133,8 @@ def _copies(r: Resources) -> Iterator[str]:
 
 
 def _copied(r: Resources, o: Operand) -> Iterator[str]:
+    if r.product.itemsize != 2 and not r.product.runs_along_sum(o, r.facts):
+        yield f"engine.{o.tensor}=tma: {r.product.dtype} must run along the sum, for wgmma turns 16 bits only; take fma"
     unit = r.facts.unit.get(o.tensor, ())
     tile_dims = [d for d, i in enumerate(o.ref.index) if i in (o.axis, r.product.k.name)]
     if not any(d in unit for d in tile_dims):
@@ -194,7 +202,7 @@ def _splits(r: Resources) -> Iterator[str]:
         yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:
         yield f"{label}: warpgroups that take turns do not join parts; take schedule=cooperative"
-    if r.how == "two_pass" and r.tiles > TICKETS:
+    if r.how != "cluster" and r.tiles > TICKETS:
         yield f"{label}: {r.tiles} tiles, and there are {TICKETS} tickets; drop it"
 
 
@@ -203,6 +211,12 @@ def _turns(r: Resources) -> Iterator[str]:
         yield "early: loads come first where a block computes one whole sum at a time; drop it"
     if r.pingpong and r.groups != 2:
         yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
+    if steps := r.design.number("stagger", 0):
+        if r.pingpong or r.groups == 1:
+            yield f"stagger={steps}: it is for warpgroups that share each step; drop it"
+        elif r.design.number("stages") < steps * (r.groups - 1) + 2:
+            most = (r.design.number("stages") - 2) // (r.groups - 1)
+            yield f"stagger={steps}: the ring has to hold what lies between the warpgroups; take {most}, or drop it"
     if r.design.get("producer") == "warp" and r.accumulators > 128:
         yield "producer=warp: consumers get no registers from it; take producer=warpgroup"
 

@@ -75,6 +75,8 @@ class SplitSum(Named):
 
     before:  for k in K step 64 { ... };  store c[m, n] = acc
     after:   for s in K step 2048 @bind=grid @how=two_pass { for k in s step 64 { ... } ... }
+
+    Joined in order by one block (`two_pass`), by the blocks of a cluster, or in memory by atomics in any order.
     """
 
     axis: str
@@ -212,6 +214,21 @@ class ReadEarly(Named):
 
 
 @dataclass(frozen=True)
+class Stagger(Named):
+    """A warpgroup begins some steps after the one before it, and so ends later: it multiplies meanwhile; 0: together.
+
+    before:  role consumer @warps=8 { ... }
+    after:   role consumer @stagger=2 @warps=8 { ... }
+    """
+
+    steps: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `stagger`, or without one."""
+        return changed(design, {"stagger": self.steps or None})
+
+
+@dataclass(frozen=True)
 class PackRows(Named):
     """An operand is copied first to rows that the copy engine can read, or read where it lies.
 
@@ -273,6 +290,7 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
     for tensor in dict.fromkeys(o.tensor for o in found.operands):
         if tensor not in facts.aligned or design.get(f"pack.{tensor}") is not None:
             yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
+    yield from (Stagger(steps) for steps in (0, 1, 2) if design.number("warpgroups", 1) > 1 or not steps)
     yield Overlap(1 - design.number("inflight", 1))
     from tilewright.design.gpu.straight_mutations import straightened
 
@@ -302,7 +320,7 @@ def _rings(r: Resources) -> Iterator[Mutation]:
 def _splits(r: Resources) -> Iterator[Mutation]:
     k = r.product.k.name
     for parts in (1, 2, 3, 4, 5, 6, 8, 12, 16):
-        for how in ("cluster", "two_pass") if parts > 1 else ("two_pass",):
+        for how in ("cluster", "two_pass", "atomic") if parts > 1 else ("two_pass",):
             yield SplitSum(k, parts, how, _fit(r, {f"split.{k}": parts, f"how.{k}": how}))
 
 
@@ -314,5 +332,5 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 __all__ = [
     "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum",
-    "Spread", "StoreBy", "changed", "suggested_gpu",
+    "Spread", "Stagger", "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip

@@ -131,19 +131,25 @@ class Resources:
     def accumulators(self) -> int:
         """Registers of a consumer's thread that hold sums; of split sums both parts and totals."""
         rows = self.tile(self.row) // (1 if self.pingpong else self.groups)
-        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if self.splits > 1 else 1)
+        both = self.splits > 1 and self.how != "atomic"
+        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if both else 1)
 
     @property
-    def beside(self) -> dict[str, int]:
-        """Tensors that are read beside the sums, with the bits of their elements."""
+    def beside(self) -> dict[str, ir.Ref]:
+        """Tensors that are read beside the sums, and where."""
         return beside(self.product)
 
     @property
     def early(self) -> int:
         """Registers of a consumer's thread that hold what was read of such tensors before the main loop."""
-        rows = self.tile(self.row) // self.groups
-        bits = sum(n for tensor, n in self.beside.items() if self.design.get(f"early.{tensor}"))
-        return rows * self.tile(self.column) // 128 * bits // 32
+        held = 0
+        for tensor, ref in self.beside.items():
+            if self.design.get(f"early.{tensor}"):
+                # Of 64 rows a thread has two, of 8 columns two.
+                rows = max(ATOM_ROWS, self.tile(self.row) // self.groups) // 32 if self.row in ref.index else 1
+                columns = self.tile(self.column) // 4 if self.column in ref.index else 1
+                held += -(-rows * columns * self.product.bits[tensor] // 32)
+        return held
 
     @property
     def register_limit(self) -> int:
@@ -153,10 +159,10 @@ class Resources:
         return {1: 232, 2: 232, 3: 160}[self.groups]
 
 
-def beside(p: Product) -> dict[str, int]:
-    """Tensors that are read beside the sums, element by element of the result, with the bits of their elements."""
+def beside(p: Product) -> dict[str, ir.Ref]:
+    """Tensors that are read beside the sums, along rows or columns of the result or both, and where."""
     loads = [s.expr.ref for s in p.after if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
-    return {x.buffer: p.bits[x.buffer] for x in loads if p.m.name in x.index and p.n.name in x.index}
+    return {x.buffer: x for x in loads if p.m.name in x.index or p.n.name in x.index}
 
 
 def shares_of(columns: int, parts: int) -> int:

@@ -31,6 +31,10 @@ _SMALL = 128
 """Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
 _ROUNDS = 1024
 """Accesses of a block that holds a row for rounds of a loop: four for each of 256 threads leave room for what these do."""
+_TURNS = 4
+"""Turns of an inner loop that a thread makes at once where SMs are left without a token."""
+_MOST_SHARED = 128
+"""Values of a thread where positions meet what it has loaded at once, each of them all of it."""
 _LONG = 1 << 16
 """Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
 
@@ -102,7 +106,7 @@ class _Walked:
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
         rest, spare = [a for a in (*s.serial, *s.parallel) if a not in self.along], threads // lanes
         for axis in rest:
-            found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare)
+            found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare * self._shared(axis, pick))
             spare = max(1, spare // tile)
         found["lanes"] = (*s.whole, *(a.name for a in self.along), *(a.name for a in rest))
         if blocks > 1:
@@ -125,6 +129,15 @@ class _Walked:
         if self.rounds:
             return 8 if self.length > _ROUNDS * self.s.run * self._blocks()[0] else 4
         return 8 if self.long else 1 if self.few else 4
+
+    def _shared(self, axis: ir.Axis, pick: Pick) -> int:
+        """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
+        along = {a.name for a in self.along}
+        rows = [let.type.axes for let, _ in structure.loads(self.s.kernel) if along & set(let.type.axes)]
+        if axis not in self.s.parallel or any(axis.name in axes for axes in rows):
+            return 1
+        most = max(1, _MOST_SHARED // self.s.run)
+        return pick("shared", _around(most, 1, most))
 
     def _blocks(self) -> tuple[int, ...]:
         """Blocks of a cluster that share a row: several where rows are long and few, or are to be done at once."""
@@ -201,7 +214,8 @@ def _flat(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     for axis in along:
         found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * accesses)
     spare, rest = threads // lanes, [a for a in (*s.serial, *s.parallel) if a not in along]
-    deep = 1 if along else accesses
+    few = s.count <= s.facts.machine.cores  # then each turn of an inner loop is a wait that nothing else fills
+    deep = 1 if along else max(accesses, _TURNS if few else 1)
     for axis in rest:
         inner = axis in s.serial
         free = spare * deep if inner or not s.serial else 1

@@ -25,7 +25,7 @@ CHUNK = 16
 UNITS = {"mma": (16, 8, 4), "fma": (1, 1, 32)}
 """Rows and columns of a fragment of the result, and lanes along the sum."""
 
-DTYPES = {"mma": ("bf16", "f16", "i8", "f8e4m3"), "fma": ("bf16", "f16", "f32")}
+DTYPES = {"mma": ("bf16", "f16", "i8", "f8e4m3"), "fma": ("bf16", "f16", "f32", "tf32")}
 MOST_ROWS = {"mma": 64, "fma": 8}
 """Rows of a tile; more are read again by each warp so often that shared memory, or mma, pays."""
 
