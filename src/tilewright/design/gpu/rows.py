@@ -30,7 +30,7 @@ _REGISTERS = 1 << 16
 _SMALL = 128
 """Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
 _ROUNDS = 1024
-"""Accesses of a block that holds a row for rounds of a loop: four for each of 256 threads leave room for what these do."""
+"""Accesses of a block that holds a row for rounds: four for each of 256 threads leave room for what these do."""
 _TURNS = 4
 """Turns of an inner loop that a thread makes at once where SMs are left without a token."""
 _MOST_SHARED = 128
