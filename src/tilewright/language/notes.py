@@ -176,12 +176,11 @@ def check_note(node: ir.Stmt | ir.Kernel, key: str, value: ir.Note) -> str | Non
 
 
 def _fits(value: ir.Note, allowed: str) -> bool:
-    is_int = isinstance(value, int) and not isinstance(value, bool)
     match allowed:
         case "int>0":
-            return is_int and int(value) > 0  # type: ignore[arg-type]
+            return isinstance(value, int) and not isinstance(value, bool) and value > 0
         case "int>=0":
-            return is_int and int(value) >= 0  # type: ignore[arg-type]
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
         case "bool":
             return isinstance(value, bool)
         case "name" | "text":

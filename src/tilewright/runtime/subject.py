@@ -116,8 +116,8 @@ class Subject:
     def _layout(self, p: Any) -> abi.TensorLayout:
         unit = self.unit.get(p.name)
         shape = [d if isinstance(d, int) else self.sizes[d] for d in p.dims]
-        row = 1 if unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit) else shape[unit]
-        step = _LINE if row == 1 else math.gcd(row * p.dtype.bytes, _LINE)
+        alone = unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit)
+        step = _LINE if alone or unit is None else math.gcd(shape[unit] * p.dtype.bytes, _LINE)
         strides = tuple(1 if d == unit else None for d in range(len(shape)))
         return abi.TensorLayout(strides, step if step == _LINE or not self.machine.is_cpu else 1)
 
