@@ -363,8 +363,8 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
     whole = [d for d in kernel.dims if d in counts and _is_value_axis(kernel, d)]
     lanes = [*whole, *sorted((a.name for a in (*serial, *parallel) if counts.get(a.name)), key=lambda a: -counts[a])]
     decisions: dict[str, Choice] = {}
-    for axis in serial:
-        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes else 1
+    for axis in serial:  # where whole rows have the lanes, an axis of a few scales beside them is walked one by one
+        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes and not whole else 1
     leading = next((a.name for a in parallel if a.name in lanes), None)
     for axis in parallel:
         decisions[f"tile.{axis.name}"] = 1

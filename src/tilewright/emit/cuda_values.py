@@ -202,6 +202,8 @@ class Values:
                 return self._load(ref, let)
             case ir.Map(op, args):
                 given = ", ".join(self._operand(a) for a in args)
+                if op == "cast" and args[0] in self._loaded:
+                    self._loaded.add(let.name)
                 return self.map(self._function(op, type_.dtype), given, type_)
             case ir.Reduce(op, arg, axis):
                 given = f"{reducer(op)}, {self.name(arg)}, {cname(axis)}, {self.team}"

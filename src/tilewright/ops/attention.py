@@ -7,9 +7,10 @@ import math
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
+from tilewright.language.dtypes import f8e4m3
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import INTEGERS, Operands, in_range
+from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range
 from tilewright.runtime.buffer import Buffer
 
 
@@ -23,6 +24,8 @@ def attention(
     window: int | None = None,
     lengths: Tensor | None = None,
     scale: float | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Bound[Tensor]:
     """`softmax(scale q k^T) v`: q[B, Hq, S, D], k[B, Hkv, T, D], v[B, Hkv, T, E] -> [B, Hq, S, E].
@@ -31,19 +34,22 @@ def attention(
     lengths[B] (i32 or i64, default T): how many keys of each sequence exist; later ones are never read. Query s
     sits at position length - S + s, so the last query is at the last key. `causal` hides keys after that
     position, `window` those more than window - 1 before it. A query that sees no key gives zeros. `scale` is
-    1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32.
+    1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32; or k and v are f8e4m3
+    (torch.float8_e4m3fn) and stand for k_scale[Hkv] and v_scale[Hkv] (f32) times what they hold.
     """
     given = Operands("attention")
-    query, keys = given.expect("q", q, ("B", "Hq", "S", "D")), given.expect("k", k, ("B", "Hkv", "T", "D"))
+    query = given.expect("q", q, ("B", "Hq", "S", "D"))
+    keys = given.expect("k", k, ("B", "Hkv", "T", "D"), CACHED)
     (b, _, _, d), (_, heads, t, _) = query.shape, keys.shape
     given.fit("k", keys, (b, "Hkv", "T", d), "B and D are those of q")
-    values = given.expect("v", v, (b, heads, t, "E"), why="B, Hkv and T are those of k")
+    values = given.expect("v", v, (b, heads, t, "E"), CACHED, "B, Hkv and T are those of k")
+    scales = given.scales(heads, keys, values, k_scale, v_scale)
     ragged = given.maybe("lengths", lengths, (b,), INTEGERS, "B is that of q")
     check = functools.partial(_lengths_fit, ragged["lengths"], t) if ragged else None
     out, bound = _output(given, q, query, keys, values, out)
     if 0 in bound["o"].shape:
         return Bound((), out, check)
-    operands = {**bound, "k": keys, "v": values, **ragged}
+    operands = {**bound, "k": keys, "v": values, **ragged, **scales}
     launch = bind(operators.attention, operands, _scale(scale, d), _options("attention", causal, window))
     return Bound((launch,), out, check)
 
@@ -59,6 +65,8 @@ def paged_attention(
     causal: bool = True,
     window: int | None = None,
     scale: float | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Bound[Tensor]:
     """As `attention`, with keys and values in pages: k_pages[N, Hkv, P, D], v_pages[N, Hkv, P, E].
@@ -69,8 +77,9 @@ def paged_attention(
     """
     given = Operands("paged_attention")
     query = given.expect("q", q, ("B", "Hq", "S", "D"))
-    keys = given.expect("k_pages", k_pages, ("N", "Hkv", "P", query.shape[3]), why="D is that of q")
-    values = given.expect("v_pages", v_pages, (*keys.shape[:3], "E"), why="N, Hkv and P are those of k_pages")
+    keys = given.expect("k_pages", k_pages, ("N", "Hkv", "P", query.shape[3]), CACHED, "D is that of q")
+    values = given.expect("v_pages", v_pages, (*keys.shape[:3], "E"), CACHED, "N, Hkv and P are those of k_pages")
+    scales = given.scales(keys.shape[1], keys, values, k_scale, v_scale)
     batch = query.shape[0]
     table = given.expect("page_table", page_table, (batch, "L"), INTEGERS, "B is that of q")
     ragged = given.expect("lengths", lengths, (batch,), INTEGERS, "B is that of q")
@@ -78,7 +87,7 @@ def paged_attention(
     out, bound = _output(given, q, query, keys, values, out, "k_pages", "v_pages")
     if 0 in bound["o"].shape:
         return Bound((), out, check)
-    operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged}
+    operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged, **scales}
     options = _options("paged_attention", causal, window)
     return Bound((bind(operators.paged_attention, operands, _scale(scale, query.shape[3]), options),), out, check)
 
@@ -88,8 +97,9 @@ def _output(
     k_name: str = "k", v_name: str = "v",
 ) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
     """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
-    given.same_dtype(k_name, keys, "q", query)
-    given.same_dtype(v_name, values, "q", query)
+    if keys.dtype != f8e4m3:
+        given.same_dtype(k_name, keys, "q", query)
+        given.same_dtype(v_name, values, "q", query)
     b, query_heads, s, _ = query.shape
     heads = keys.shape[1]
     if (query_heads % heads if heads else query_heads) != 0:

@@ -93,7 +93,7 @@ def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> i
     size, machine = s.size(axis), s.facts.machine
     tiles = math.prod(-(-s.size(a) // int(str(decisions.get(f"tile.{a.name}", 1)))) for a in s.nest.loop.axes)
     inner = math.prod(s.size(a) for a in s.serial if a is not axis)
-    each = inner * sum(s.facts.sizes.get(d, 1) for d in s.whole) * 2
+    each = inner * sum(s.facts.sizes.get(d, 1) for d in s.whole) * _bytes(s)
     slots = machine.cores * _RESIDENT
     read = machine.memory.read or machine.memory.bandwidth or 1e12
 
@@ -107,6 +107,11 @@ def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> i
     choices = [unit << n for n in range(12)]
     most = next((c for c in choices if c >= size), choices[-1])
     return min((c for c in choices if c <= most), key=lambda c: (seconds(c), c))
+
+
+def _bytes(s: Shape) -> int:
+    """Of an element of what streams by."""
+    return max((let.type.dtype.bytes for let in _ahead(s.kernel, s.nest)), default=2)
 
 
 # ------------------------------------------------------------------------------------------------------ legality
@@ -128,12 +133,13 @@ def _why_no_fragments(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> 
     for dot in nest.dots:
         assert isinstance(dot.expr, ir.Dot)
         first, second = lets[dot.expr.a], lets[dot.expr.b]
+        load = structure.source(lets, second.name)
         if (
             not {first.type.dtype.name, second.type.dtype.name} <= {"bf16", "f16"}
             or first.type.dtype != second.type.dtype
         ):
             return f"{dot.name} multiplies {first.type.dtype} by {second.type.dtype}, not two of bf16 or f16"
-        if not isinstance(second.expr, ir.Load) or len(second.type.axes) != 2:
+        if not isinstance(load.expr, ir.Load) or len(second.type.axes) != 2:
             return f"{second.name} is no matrix as it lies in memory"
         if set(first.type.axes) - {dot.expr.axis} != rows:
             return f"{first.name} does not have the rows {', '.join(sorted(rows))}"
@@ -218,7 +224,8 @@ def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts
 
 def _ahead(kernel: ir.Kernel, nest: structure.Nest) -> list[ir.Let]:
     """Loads of the innermost loop that dots read."""
-    read = {n for d in nest.dots if isinstance(d.expr, ir.Dot) for n in (d.expr.a, d.expr.b)}
+    lets, dots = structure.lets(kernel), [d.expr for d in nest.dots if isinstance(d.expr, ir.Dot)]
+    read = {structure.source(lets, n).name for d in dots for n in (d.a, d.b)}
     inner = [s for loop in ir.walk((nest.serial[0],)) if isinstance(loop, ir.Loop) for s in loop.body]
     return [s for s in inner if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load) and s.name in read]
 
@@ -228,8 +235,9 @@ def _carried(nest: structure.Nest) -> set[str]:
 
 
 def _step_bytes(let: ir.Let, design: Design, facts: Facts) -> int:
-    """Of one tile, at the most: whole dimensions are padded to what lanes share."""
-    points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // 64) * 64 for a in let.type.axes)
+    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes."""
+    row = 128 // let.type.dtype.bytes
+    points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // row) * row for a in let.type.axes)
     return math.prod(points) * let.type.dtype.bytes
 
 

@@ -74,6 +74,17 @@ template <> __device__ inline u32 pack2<f16>(float low, float high) {
   return y;
 }
 
+// Two bf16 times 2^120, which is exact for what is below 2^7.
+__device__ inline u32 scaled_pair(u32 x) {
+#if __CUDA_ARCH__ >= 900
+  u32 y;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(x), "r"(0x7b807b80u));
+  return y;
+#else
+  return pack2<bf16>(__uint_as_float(x << 16) * 0x1p120f, __uint_as_float(x & 0xffff0000u) * 0x1p120f);
+#endif
+}
+
 // ----------------------------------------------------------------------------------------------------- words
 // An unsigned integer, or a vector of them, of BYTES bytes.
 template <int BYTES> struct WordOf;
