@@ -207,7 +207,7 @@ class Ahead:
         described = TensorMap(ref.buffer, dims, box, _ROW, 256)
         if described not in self.maps:
             self.maps.append(described)
-        at = ", ".join(values.point(ref.index[d]) for d in dims[1:])
+        at = ", ".join(values.addresses.point(ref.index[d]) for d in dims[1:])
         hint = "tw::EVICT_FIRST" if ir.note(let.notes, "cache") in ("cs", "evict_first") else "tw::EVICT_NORMAL"
         column = values.matrix.along_twins(let).type.axes[let.type.axes.index(str(ref.index[unit]))]
         points = values.layouts.of[column].points

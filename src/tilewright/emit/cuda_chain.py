@@ -14,11 +14,11 @@ from tilewright.emit.cuda_chain_step import Step
 from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
 from tilewright.emit.cuda_copies import copy_in
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
+from tilewright.emit.cuda_places import Place
 from tilewright.emit.cuda_plan import Plan, Team, number
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_sync import TURNS
 from tilewright.emit.cuda_text import Text, cname
-from tilewright.emit.cuda_values import Place
 from tilewright.language import ir
 
 PAIR = 256

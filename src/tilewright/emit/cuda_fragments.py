@@ -114,11 +114,14 @@ class Fragments:
             axes = tuple(own if a == column else a for a in axes)
         self._wait(values, ref)
         place = values.places[ref.buffer]
-        at, terms = values.address(place, ref, axes)
+        at = values.addresses.of(place, ref, axes)
+        terms = dict(zip(values.layouts.order(axes), at.terms, strict=True))
         rows = next(a for a in axes if a not in self.depths)
         depth = next(a for a in axes if a in self.depths)
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
-        values.out.line(f"const auto {cname(let.name)} = tw::fragments<{cache}>({at}, {terms[rows]}, {terms[depth]});")
+        values.out.line(
+            f"const auto {cname(let.name)} = tw::fragments<{cache}>({at.point}, {terms[rows]}, {terms[depth]});"
+        )
 
     def _wait(self, values: Values, ref: ir.Ref) -> None:
         """Before the first load of what is not early, in the first step: the kernel before this one has ended."""

@@ -15,9 +15,10 @@ from tilewright.emit.cuda_abi import Scratch
 from tilewright.emit.cuda_ahead import Ahead, ring_of
 from tilewright.emit.cuda_layouts import Layouts
 from tilewright.emit.cuda_maps import ctype
+from tilewright.emit.cuda_places import Place
 from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
-from tilewright.emit.cuda_values import Place, Values
+from tilewright.emit.cuda_values import Values
 from tilewright.emit.cuda_warp import WarpDots, warp_dots
 from tilewright.language import ir
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.emit.cuda_maps import ctype
+from tilewright.emit.cuda_places import Place, Staged
 from tilewright.emit.cuda_text import cname
-from tilewright.emit.cuda_values import Place, Staged, Values
+from tilewright.emit.cuda_values import Values
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 
@@ -91,7 +92,7 @@ class Rings:
             self._send(values, copies, "next", f"{at} + {ahead * step}")
             out.line("tw::commit();")
             self._stage(values, body)
-            values.accumulating(body)
+            values.loops.accumulating(values, body)
             self._arrive(values, copies, "next")
 
     def _stage(self, values: Values, body: tuple[ir.Stmt, ...]) -> None:

@@ -9,12 +9,14 @@ from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_fragments import Fragments, direct_dots
 from tilewright.emit.cuda_infer import infer, registers
 from tilewright.emit.cuda_layouts import Layouts
+from tilewright.emit.cuda_loops import is_shared
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_parts import Parts, dealt, of_block, warp_layouts
+from tilewright.emit.cuda_places import Place
 from tilewright.emit.cuda_ring import Rings, shared_bytes
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
-from tilewright.emit.cuda_values import Place, Values, is_shared
+from tilewright.emit.cuda_values import Values
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
 from tilewright.language.accumulate import uses

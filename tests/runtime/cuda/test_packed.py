@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -25,6 +28,9 @@ class Recorded:
     def detached(self):
         return Recorded(self.names, self.log)
 
+    def record(self, sources):
+        return [([*sources], (self,))]
+
     def __call__(self):
         self.log.append(dict(zip(self.names, self.words, strict=True)))
 
@@ -38,7 +44,7 @@ def test_copies_run_first_and_the_kernel_reads_them():
     log = []
     main, copy = Recorded(["a", "b", "c"], log), Recorded(["x", "y"], log)
     main.words[0] = copy.words[1] = 900  # where the copy of a lies, as the launches were bound
-    launch = PackedLaunch(MATMUL, main, [("a", copy)], operands(100, 200, 300))
+    launch = PackedLaunch(MATMUL, main, [("a", copy)], [], operands(100, 200, 300))
     launch()
     assert log == [{"x": 100, "y": 900}, {"a": 900, "b": 200, "c": 300}]
     launch.words[launch.pointer_word("a")] = 111
@@ -49,13 +55,35 @@ def test_copies_run_first_and_the_kernel_reads_them():
 
 def test_a_detached_launch_has_pointers_of_its_own():
     log = []
-    launch = PackedLaunch(MATMUL, Recorded(["a", "b", "c"], log), [], operands(1, 2, 3))
+    launch = PackedLaunch(MATMUL, Recorded(["a", "b", "c"], log), [], [], operands(1, 2, 3))
     other = launch.detached()
     other.words[0] = 7
     launch()
     other()
     assert [entry["a"] for entry in log] == [1, 7]
     assert other.operands == {}
+
+
+class Held:
+    """Memory that a launch may hold."""
+
+
+def test_copies_keep_their_memory_in_a_detached_launch_and_in_its_record():
+    held = Held()
+    alive = weakref.ref(held)
+    log = []
+    main, copy = Recorded(["a", "b", "c"], log), Recorded(["x", "y"], log)
+    other = PackedLaunch(MATMUL, main, [("a", copy)], [held], operands(1, 2, 3)).detached()
+    del held
+    gc.collect()
+    assert alive() is not None
+    parts = other.record([(0, 0, 0), (1, 1, 0), (2, 2, 0)])
+    del other
+    gc.collect()
+    assert alive() is not None
+    del parts
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize(("shape", "unit", "strides"), [

@@ -55,7 +55,8 @@ class GpuKernel:
             inside[name] = packed_buffer(buffers[name], strides.index(1), self.function.device)
             dims = dict(zip(("B", "R", "C")[3 - len(strides) :], buffers[name].shape, strict=True))
             copies.append((name, copy._bound({"x": buffers[name], "y": inside[name]}, {}, dims)))
-        return PackedLaunch(self.request.kernel, self._bound(inside, scalars, sizes), copies, buffers)
+        memory = [inside[name].owner for name, _ in copies]
+        return PackedLaunch(self.request.kernel, self._bound(inside, scalars, sizes), copies, memory, buffers)
 
     def _bound(
         self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]

@@ -19,15 +19,22 @@ _Part = tuple[Any, tuple[tuple[int, int], ...]]
 class PackedLaunch:
     """A kernel on operands of any alignment: call it, as often as wanted, on what their memory then holds.
 
-    `copies` are launches from an operand `x` to a copy that `main` was bound to; their memory is this launch's own.
+    `copies` are launches from an operand `x` to a copy that `main` was bound to. `memory` is what holds these copies:
+    this launch's own, for a detached launch keeps no operand, and a copy is an operand of `main`.
     """
 
-    __slots__ = ("_copies", "_lock", "_main", "_names", "_parts", "_program", "operands", "words")
+    __slots__ = ("_copies", "_lock", "_main", "_memory", "_names", "_parts", "_program", "operands", "words")
 
     def __init__(
-        self, program: ir.Kernel, main: Any, copies: Sequence[tuple[str, Any]], operands: Mapping[str, Buffer]
+        self,
+        program: ir.Kernel,
+        main: Any,
+        copies: Sequence[tuple[str, Any]],
+        memory: Sequence[Any],
+        operands: Mapping[str, Buffer],
     ) -> None:
         self._program, self._main, self._copies, self.operands = program, main, tuple(copies), operands
+        self._memory = tuple(memory)
         self._names = tuple(p.name for p in program.params if p.dims is not None)
         self.words = memoryview(array("q", [0] * len(self._names)))
         for name, buffer in operands.items():
@@ -54,15 +61,19 @@ class PackedLaunch:
 
     def detached(self) -> PackedLaunch:
         """The same launch with words of its own, which keeps no operand alive."""
-        made = PackedLaunch(self._program, self._main.detached(), [(n, c.detached()) for n, c in self._copies], {})
+        copies = [(n, c.detached()) for n, c in self._copies]
+        made = PackedLaunch(self._program, self._main.detached(), copies, self._memory, {})
         made.words[:] = self.words
         return made
 
     def record(self, sources: Sequence[tuple[int, int, int]]) -> list[Part]:
-        """What compiled code needs to launch copies and kernel on other pointers, as `GpuLaunch.record`."""
+        """What compiled code needs to launch copies and kernel on other pointers, as `GpuLaunch.record`.
+
+        A part keeps this launch, and with it the memory of its copies.
+        """
         given = {word: (n, offset) for word, n, offset in sources}
         parts = [launch.record([(there, *given[here]) for there, here in pointers]) for launch, pointers in self._parts]
-        return [words for part in parts for words in part]
+        return [(words, (self, *kept)) for part in parts for words, kept in part]
 
     def __call__(self) -> None:
         with self._lock:
