@@ -166,8 +166,9 @@ class Parts:
         """Which part of its tile this block takes: neighbours share a tile. C++ of the tile's number."""
         _, points = self.dimension
         values.out.line(f"const unsigned parts = max(1, ({total} + {points - 1}) / {points});")
-        values.out.line(f"const int part = {block} % parts;")
-        return f"{block} / parts"
+        values.out.line(f"const tw::Share part_share = tw::share({block}, parts);")
+        values.out.line("const int part = part_share.left;")
+        return "part_share.times"
 
     def declare(self, values: Values, words: Mapping[str, int]) -> None:
         """Buffers by name; `words` are the places of their pointers."""

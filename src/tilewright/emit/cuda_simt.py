@@ -267,8 +267,13 @@ class _Program:
             if count == "1":
                 self._enter(axis, "0", *bounds[axis.name])
                 continue
-            self._enter(axis, f"{rest} % {count}" if n else rest, *bounds[axis.name])
-            rest = f"{rest} / {count}"
+            if not n:
+                self._enter(axis, rest, *bounds[axis.name])
+                break
+            shared = f"{axis.name}_share"
+            self.out.line(f"const tw::Share {shared} = tw::share({rest}, {count});")
+            self._enter(axis, f"{shared}.left", *bounds[axis.name])
+            rest = f"{shared}.times"
 
     def _enter(self, axis: ir.Axis, which: str, low: str, high: str) -> None:
         at, step = cname(axis.name) if axis.each else f"{axis.name}_at", axis.step or 1

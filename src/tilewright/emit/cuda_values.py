@@ -30,7 +30,7 @@ APPROXIMATED = ("erf", "exp", "sigmoid", "tanh")
 
 _CACHES = {
     "cs": "tw::STREAM", "cg": "tw::L2_ONLY", "ca": "tw::PLAIN",
-    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST",
+    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST", "strong": "tw::AHEAD",
 }  # fmt: skip
 
 

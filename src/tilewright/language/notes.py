@@ -106,8 +106,9 @@ _TABLE = (
     NoteKey(
         "cache",
         ("Load", "Store", "Copy"),
-        ("ca", "cg", "cs", "evict_first", "evict_last"),
-        "cache at all levels, at L2 only, stream through, or first or last to be evicted",
+        ("ca", "cg", "cs", "evict_first", "evict_last", "strong"),
+        "cache at all levels, at L2 only, stream through, first or last to be evicted, or a strong load of what nobody "
+        "writes, which the assembler leaves where it stands",
     ),
     NoteKey("vec", ("Load", "Store", "Copy"), ("int>0",), "neighbouring elements that one instruction moves"),
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),
