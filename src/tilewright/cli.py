@@ -214,9 +214,7 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _load(
-    model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto"
-) -> LLM:
+def _load(model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto") -> LLM:
     from tilewright.engine.llm import LLM
 
     return LLM(model, max_batch=1, device=device, mode=mode and mode.value, kv_cache=kv_cache)

@@ -40,7 +40,9 @@ def test_eight_bits_are_rounded_to_and_read_back_as_ml_dtypes_does():
     codes = np.arange(256, dtype=np.uint8).view(kind)
     finite = np.unique(codes.astype(np.float32)[np.isfinite(codes.astype(np.float32))])
     middle = (finite[1:] + finite[:-1]) / 2
-    edge = np.array([464.0, -464.0, 464.01, 479.9, 480.0, 1e38, np.inf, -np.inf, np.nan, 2.0**-10, 2.0**-11], np.float32)
+    edge = np.array(
+        [464.0, -464.0, 464.01, 479.9, 480.0, 1e38, np.inf, -np.inf, np.nan, 2.0**-10, 2.0**-11], np.float32
+    )
     beside = [np.nextafter(x, np.float32(s)) for x in (middle, finite, edge[:3]) for s in (-np.inf, np.inf)]
     values = np.concatenate([finite, middle, edge, *beside, np.array([0.0, -0.0], np.float32)])
     values = np.where(np.abs(values) < 2.0**-120, np.copysign(np.float32(0), values), values)  # f32 denormals may flush

@@ -62,7 +62,12 @@ def decode_cases() -> tuple[DecodeCase, ...]:
     ]
     narrow = [
         DecodeCase("attention_fp8", b, t, width, page, dtype="f8e4m3")
-        for width, page, (b, t) in ((128, 0, (1, 32768)), (128, 0, (64, 4096)), (128, PAGE, (64, 4096)), (64, 0, (64, 4096)))
+        for width, page, (b, t) in (
+            (128, 0, (1, 32768)),
+            (128, 0, (64, 4096)),
+            (128, PAGE, (64, 4096)),
+            (64, 0, (64, 4096)),
+        )
     ]
     return (*full, *paged, *ragged, *narrow)
 

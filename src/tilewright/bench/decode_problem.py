@@ -40,7 +40,8 @@ class DecodeProblem:
         c = self.case
         self.q = self._normal(c.batch, HEADS, 1, c.width)
         self.k, self.v = (self._normal(c.batch, KEY_HEADS, c.room, c.width) for _ in range(2))
-        self.cached, self.scales = (self.k, self.v), {}
+        self.cached: tuple[Any, Any] = (self.k, self.v)
+        self.scales: dict[str, Any] = {}
         if c.dtype != "bf16":
             self.cached, self.scales = self._narrow()
         self.o = torch.empty_like(self.q)

@@ -152,7 +152,11 @@ class _Deal:
 
 def _run(points: int, most: int) -> int:
     """Neighbours that a lane loads of each row: at most as many as 16 bytes hold, if few lie past the end."""
-    fitting = (n for n in (16, 8, 4, 2) if n <= most and 8 * n <= points and -(-points // (8 * n)) * 8 * n <= points + points // 3)
+    fitting = (
+        n
+        for n in (16, 8, 4, 2)
+        if n <= most and 8 * n <= points and -(-points // (8 * n)) * 8 * n <= points + points // 3
+    )
     return next(fitting, 1)
 
 

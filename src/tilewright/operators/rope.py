@@ -12,8 +12,21 @@ from typing import Any
 import numpy as np
 
 from tilewright.language import (
-    Scalar, Tensor, coord, each, f32, i64, kernel, maximum, minimum, parallel, rsqrt, size, tiles, whole,
-)  # fmt: skip
+    Scalar,
+    Tensor,
+    coord,
+    each,
+    f32,
+    i64,
+    kernel,
+    maximum,
+    minimum,
+    parallel,
+    rsqrt,
+    size,
+    tiles,
+    whole,
+)
 from tilewright.operators.operator import Array64, Exact, operator, wide
 
 
