@@ -25,8 +25,11 @@ SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 25
 @cache
 def stages(name="attention", head=128, element="bf16", machine="h200", more=(), **sizes):
     """All stages of attention by its default design, with some decisions changed."""
-    tensors = {p.name: element for p in OPERATORS[name].kernel.signature.params if p.name != "scale"}
+    scales = {"k_scale": "f32", "v_scale": "f32"}
+    tensors = {p.name: element for p in OPERATORS[name].kernel.signature.params if p.name not in ("scale", *scales)}
     tensors |= {n: "i32" for n in ("lengths", "page_table") if n in tensors}
+    if element == "f8e4m3":
+        tensors |= {"q": "bf16", "o": "bf16", **scales}
     kernel = OPERATORS[name].kernel.trace(tensors, options={"causal": True})
     known = {d: {**SIZES, "D": head, "E": head, **sizes}[d] for d in kernel.dims}
     layouts = tuple((p.name, TensorLayout((*[None] * (len(p.dims) - 1), 1), 128)) for p in kernel.params if p.dims)
@@ -93,6 +96,43 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     assert any(i.startswith("UTMALDG.4D") for i in code)
     assert not any(i.startswith("LDGSTS") for i in code)
     assert built.compiled.report.spill_stores == 0
+
+
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_rows_are_asked_for_one_by_each_lane(name):
+    """No map of the tensor has to come first; rows lie a chunk further apart than they are long."""
+    keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
+    built = stages(name, more=(("stages", 2), *((f"engine.{t}", "bulk") for t in keys)))
+    assert built.module.maps == ()
+    code = instructions(built)
+    assert any(i.startswith("UBLKCP") for i in code)
+    assert not any(i.startswith(("LDGSTS", "UTMALDG")) for i in code)
+    assert "tw::rowed<" in built.module.source and ", 272, " in built.module.source
+
+
+def test_warps_take_the_steps_of_a_part_in_turns():
+    """Each begins a step behind the one before it, and goes on by as many steps as there are warps, rings included."""
+    plain, turns = stages(more=(("part.t", 1024),)), stages(more=(("part.t", 1024), ("turns", True)))
+    assert "tw_at = ts_at + warp * 256" in plain.module.source
+    source = turns.module.source
+    assert "tw_at = ts_at + warp * 16, tw_stop = ts_stop" in source
+    assert re.search(r"for \(int t_at = tw_at; t_at < tw_stop; t_at \+= 64\)", source)
+    assert "for (int from = 0; from < 4 && from * 16 < ts_stop - ts_at; ++from)" in source
+    more = (("part.t", 1024), ("turns", True), ("stages", 2), ("engine.k", "bulk"), ("engine.v", "bulk"))
+    assert "t_next += 64;" in stages(more=more).module.source
+
+
+@compiled
+@pytest.mark.parametrize("head", [64, 96, 128])
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_eight_bits_are_widened_two_at_once_and_multiplied_by_the_matrix_unit(name, head):
+    built = stages(name, head, "f8e4m3")
+    code = instructions(built)
+    assert built.compiled.report.spill_stores == built.compiled.report.stack == 0
+    assert any(i.startswith("F2FP.F16.E4M3") for i in code) and any(i.startswith("HMMA.16816") for i in code)
+    widths = [i for i in code if i.startswith("LDG.E")]
+    assert head % 128 or sum(i.startswith("LDG.E.128") for i in widths) >= 8  # half as many as of 16 bits, and queries
 
 
 @compiled

@@ -57,6 +57,7 @@ _TABLE = (
     ),
     NoteKey("descending", ("Loop",), ("bool",), "tiles of the last axis are dealt out from its end"),
     NoteKey("group", ("Loop",), ("int>0",), "rows of tiles that a grouped order walks together"),
+    NoteKey("turns", ("Loop",), ("int>0",), "so many warps take the steps of the loop around it in turns, one each"),
     NoteKey("persistent", ("Loop",), ("bool",), "as many workers as the machine holds; each takes tile after tile"),
     NoteKey(
         "free",
@@ -113,7 +114,7 @@ _TABLE = (
     NoteKey("vec", ("Load", "Store", "Copy"), ("int>0",), "neighbouring elements that one instruction moves"),
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),
     NoteKey("nontemporal", ("Store",), ("bool",), "written around the caches"),
-    NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "tma", "dma"), "what moves the data"),
+    NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "bulk", "tma", "dma"), "what moves the data"),
     NoteKey("multicast", ("Copy",), ("int>0",), "blocks of the cluster that receive it from one read"),
     NoteKey(
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"

@@ -184,16 +184,20 @@ def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Fac
         yield f"engine: one for all of {', '.join(sorted(loads))}, or for none"
         return
     engine = next(iter(engines.values()))
-    if engine not in ("tma", "cp_async"):
-        yield f"engine={engine}: takes tma or cp_async"
+    if engine not in ("tma", "bulk", "cp_async"):
+        yield f"engine={engine}: takes tma, bulk or cp_async"
     if design.get("stages") is None:
         yield f"engine={engine}: brings what is on its way; add stages, or drop the decision"
-    if engine != "tma":
+    if engine == "cp_async":
         return
     if "wgmma" not in {a.name.partition(".")[0] for a in facts.machine.atoms}:
-        yield f"engine=tma: {facts.machine.name} has no copy engine for tensors; take cp_async"
+        yield f"engine={engine}: {facts.machine.name} has no copy engine for tensors; take cp_async"
     if not any(atom == "mma" for _, atom in design.prefixed("atom")):
-        yield "engine=tma: rows of 128 bytes are what mma reads; take cp_async"
+        yield f"engine={engine}: rows are what mma reads; take cp_async"
+    for let in loads.values() if engine == "bulk" else ():
+        row = facts.sizes.get(let.type.axes[-1], 0) * let.type.dtype.bytes
+        if row % VECTOR or let.type.axes[-1] not in facts.fixed:
+            yield f"engine=bulk: rows of {let.name} are not whole {VECTOR} bytes of a size that is known; take tma"
 
 
 def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[str]:
@@ -230,12 +234,21 @@ def _ahead(kernel: ir.Kernel, nest: structure.Nest) -> list[ir.Let]:
     return [s for s in inner if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load) and s.name in read]
 
 
+def loads_ahead(kernel: ir.Kernel) -> list[ir.Load]:
+    """Loads of the innermost loop that dots read: those that may be on their way some steps ahead."""
+    nest = structure.nests(kernel)[0]
+    return [let.expr for let in _ahead(kernel, nest) if isinstance(let.expr, ir.Load)] if nest.serial else []
+
+
 def _carried(nest: structure.Nest) -> set[str]:
     return {s.name for s in ir.walk(nest.serial[0].body) if isinstance(s, ir.Assign)}
 
 
 def _step_bytes(let: ir.Let, design: Design, facts: Facts) -> int:
-    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes."""
+    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes, or a chunk follows each row."""
+    if "bulk" in dict(design.prefixed("engine")).values():
+        rows, columns = (design.number(f"tile.{a}") or facts.sizes.get(a, 1) for a in let.type.axes[-2:])
+        return rows * (power(columns) * let.type.dtype.bytes + VECTOR)
     row = 128 // let.type.dtype.bytes
     points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // row) * row for a in let.type.axes)
     return math.prod(points) * let.type.dtype.bytes
@@ -273,4 +286,4 @@ def registers_of_warp(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterat
         yield let.name, math.prod(sizes.values()) // spread
 
 
-__all__ = ["broken_parts", "dealt_loop", "default_stream", "registers_of_warp"]
+__all__ = ["broken_parts", "dealt_loop", "default_stream", "loads_ahead", "registers_of_warp"]
