@@ -89,7 +89,7 @@ def test_steps_that_are_fetched_ahead_wait_for_nobody_else(name):
 @pytest.mark.parametrize("name", ["attention", "paged_attention"])
 def test_the_copy_engine_brings_what_is_on_its_way(name):
     keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
-    more = (("stages", 2), *((f"engine.{t}", "tma") for t in keys))
+    more = (("stages", 2), ("resident", 3), *((f"engine.{t}", "tma") for t in keys))
     built = stages(name, more=more)
     assert [(m.tensor, m.swizzle, m.box[0]) for m in built.module.maps] == [(t, 128, 64) for t in keys]
     code = instructions(built)
@@ -98,28 +98,33 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     assert built.compiled.report.spill_stores == 0
 
 
-@compiled
-@pytest.mark.parametrize("name", ["attention", "paged_attention"])
-def test_rows_are_asked_for_one_by_each_lane(name):
-    """No map of the tensor has to come first; rows lie a chunk further apart than they are long."""
-    keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
-    built = stages(name, more=(("stages", 2), *((f"engine.{t}", "bulk") for t in keys)))
-    assert built.module.maps == ()
-    code = instructions(built)
-    assert any(i.startswith("UBLKCP") for i in code)
-    assert not any(i.startswith(("LDGSTS", "UTMALDG")) for i in code)
-    assert "tw::rowed<" in built.module.source and ", 272, " in built.module.source
+@pytest.mark.parametrize(
+    ("batch", "head", "element", "wanted"),
+    [
+        (1, 128, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),  # one block for each SM, which reads ahead
+        (1, 64, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),
+        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 4096}),  # several, which load for themselves
+        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 4096}),
+        (64, 128, "f8e4m3", {"stages": 4, "engine.k": "tma"}),
+    ],
+)
+def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, head, element, wanted):
+    design = stages(head=head, element=element, B=batch).request.design
+    assert {name: design.get(name) for name in wanted} == wanted
+    assert design.get("turns") is True
+    older = stages(head=head, element=element, B=batch, machine="a100").request.design
+    assert older.get("stages") is None and older.get("resident") is None
 
 
 def test_warps_take_the_steps_of_a_part_in_turns():
     """Each begins a step behind the one before it, and goes on by as many steps as there are warps, rings included."""
-    plain, turns = stages(more=(("part.t", 1024),)), stages(more=(("part.t", 1024), ("turns", True)))
+    plain, turns = (stages(more=(("part.t", 1024), ("turns", wanted))) for wanted in (False, True))
     assert "tw_at = ts_at + warp * 256" in plain.module.source
     source = turns.module.source
     assert "tw_at = ts_at + warp * 16, tw_stop = ts_stop" in source
     assert re.search(r"for \(int t_at = tw_at; t_at < tw_stop; t_at \+= 64\)", source)
     assert "for (int from = 0; from < 4 && from * 16 < ts_stop - ts_at; ++from)" in source
-    more = (("part.t", 1024), ("turns", True), ("stages", 2), ("engine.k", "bulk"), ("engine.v", "bulk"))
+    more = (("part.t", 1024), ("turns", True), ("stages", 2), ("engine.k", "tma"), ("engine.v", "tma"))
     assert "t_next += 64;" in stages(more=more).module.source
 
 

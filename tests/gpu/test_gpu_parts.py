@@ -56,8 +56,8 @@ def launched(call, changes):
 WAYS = [
     {"warps": 1, "part": 1}, {"warps": 4, "part": 2}, {"warps": 8, "part": 1, "stages": 1},
     {"warps": 4, "part": 1, "stages": 2}, {"warps": 2, "part": 2, "stages": 3}, {"warps": 4, "part": 2, "turns": True},
-    {"warps": 4, "part": 2, "stages": 2, "engine": "tma"}, {"warps": 4, "part": 2, "stages": 3, "engine": "bulk"},
-    {"warps": 2, "part": 4, "stages": 2, "engine": "bulk", "turns": True},
+    {"warps": 4, "part": 2, "stages": 2, "engine": "tma"}, {"warps": 4, "part": 2, "stages": 3, "engine": "tma"},
+    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True},
 ]  # fmt: skip
 
 

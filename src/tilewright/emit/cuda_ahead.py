@@ -1,9 +1,8 @@
 """Loads that are made some steps of their loops ahead (`@prefetch`), through a ring of shared memory of each warp.
 
-Either each thread copies what it will hold itself, and reads it back when its step comes (`tw/ahead.cuh`), or the copy
-engine brings what it is asked for: boxes, by one lane (`@engine=tma`, `tw/boxed.cuh`), or rows, one for each lane
-(`@engine=bulk`, `tw/rowed.cuh`), which needs no map of the tensor to be read first. The steps may lie in two loops, one
-inside the other: a cursor runs through them ahead of the loops themselves.
+Either each thread copies what it will hold itself, and reads it back when its step comes (`tw/ahead.cuh`), or one lane
+hands boxes to the copy engine (`@engine=tma`, `tw/boxed.cuh`). The steps may lie in two loops, one inside the other: a
+cursor runs through them ahead of the loops themselves.
 """
 
 from __future__ import annotations
@@ -24,9 +23,6 @@ from tilewright.language import ir
 _ROW = 128
 """Bytes of a row of a box."""
 
-_PAD = 16
-"""Bytes after each row that is copied alone, so that the same chunk of eight rows lies in eight places of the banks."""
-
 
 @dataclass(frozen=True)
 class Ring:
@@ -36,17 +32,7 @@ class Ring:
     loads: Mapping[str, int]
     slots: int
     slot_bytes: int
-    engine: str
-
-    @property
-    def boxed(self) -> bool:
-        """Whether boxes come, in panels of rows of 128 bytes."""
-        return self.engine == "tma"
-
-    @property
-    def counted(self) -> bool:
-        """Whether a barrier counts the bytes of a slot as they come."""
-        return self.engine in ("tma", "bulk")
+    boxed: bool
 
     @property
     def bytes(self) -> int:
@@ -65,18 +51,14 @@ def ring_of(body: tuple[ir.Stmt, ...], layouts: Layouts, found: WarpDots) -> Rin
     noted = [s for s in (loops[-1].body if loops else ()) if isinstance(s, ir.Let) and ir.note(s.notes, "prefetch")]
     if not noted:
         return None
-    engine = str(ir.note(noted[0].notes, "engine", "cp_async"))
+    boxed = ir.note(noted[0].notes, "engine") == "tma"
     at, loads = 0, {}
     for let in noted:
         loads[let.name] = at
         extents = [layouts.of[a].points for a in found.along_twins(let).type.axes]
         row = extents[-1] * let.type.dtype.bytes
-        if engine == "tma":  # rows of the tile, in panels of 128 bytes
-            row = -(-row // _ROW) * _ROW
-        elif engine == "bulk":
-            row += _PAD
-        at += math.prod(extents[:-1]) * row
-    return Ring(tuple(loops), loads, ir.number(noted[0].notes, "prefetch", 1), at, engine)
+        at += math.prod(extents[:-1]) * (-(-row // _ROW) * _ROW if boxed else row)  # boxes: panels of 128 bytes
+    return Ring(tuple(loops), loads, ir.number(noted[0].notes, "prefetch", 1), at, boxed)
 
 
 def _chain(body: tuple[ir.Stmt, ...]) -> list[ir.Loop]:
@@ -97,7 +79,7 @@ class Ahead:
     @property
     def end(self) -> int:
         """The byte behind the rings and their barriers."""
-        barriers = 8 * self.ring.slots * self.warps if self.ring.counted else 0
+        barriers = 8 * self.ring.slots * self.warps if self.ring.boxed else 0
         return self.begins + self.ring.bytes * self.warps + barriers
 
     @property
@@ -122,7 +104,7 @@ class Ahead:
         """The cursor, and the first steps on their way."""
         out, ring = values.out, self.ring
         out.line(f"unsigned char* const ring = shared + {self.begins} + warp * {ring.bytes};")
-        if ring.counted:
+        if ring.boxed:
             at = self.begins + ring.bytes * self.warps
             out.line(f"tw::Barrier* const full = (tw::Barrier*)(shared + {at}) + warp * {ring.slots};")
             with out.block(f"if ({values.team}.thread == 0)"):
@@ -136,7 +118,7 @@ class Ahead:
                 self._one(values, *bounds)
             else:
                 self._nested(values, bounds)
-            if not ring.counted:
+            if not ring.boxed:
                 out.line("tw::commit();")
         out.line(";")
         values.scope.ranges, values.types = kept, types
@@ -147,11 +129,11 @@ class Ahead:
     def before(self, values: Values) -> None:
         """What every step waits for."""
         plain = f"tw::wait_all_but<{self.ring.slots - 1}>();"
-        values.out.line("full[slot.index].wait(slot.phase);" if self.ring.counted else plain)
+        values.out.line("full[slot.index].wait(slot.phase);" if self.ring.boxed else plain)
 
     def after(self, values: Values) -> None:
         """Its slot is free, and the step that comes so many later goes on its way there."""
-        if self.ring.counted:
+        if self.ring.boxed:
             values.out.line("__syncwarp();")
         values.out.line("ahead(slot.index);")
         values.out.line("slot.next();")
@@ -198,14 +180,11 @@ class Ahead:
     def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str) -> None:
         now = values.scope.enter(axis, at, low, high)
         values.scope.ranges[axis.name] = Range(at, high, now.size, now.grain, now.align, axis.each, now.step, low, high)
-        if axis.name in values.layouts.of and not self.ring.counted:
+        if axis.name in values.layouts.of and not self.ring.boxed:
             values.out.line(values.part(axis.name))
 
     def _send(self, values: Values) -> None:
         lets = [s for s in self.ring.loops[-1].body if isinstance(s, ir.Let) and s.name in self.ring.loads]
-        if self.ring.engine == "bulk":
-            self._rows_sent(values, lets)
-            return
         if not self.ring.boxed:
             for let in lets:
                 values.send(values.matrix.along_twins(let), self._place(let, "slot"))
@@ -220,39 +199,6 @@ class Ahead:
         """From a step of a loop to the next one of the same warp."""
         axis = loop.axes[0]
         return (1 if axis.each else axis.step or 1) * ir.number(loop.notes, "turns", 1)
-
-    def _rows_sent(self, values: Values, lets: list[ir.Let]) -> None:
-        """The rows of one step that exist, one for each lane; one lane says how many bytes will come."""
-        out, axis = values.out, self.ring.loops[-1].axes[0].name
-        now = values.scope[axis]
-        out.line(f"const int rows = min({values.layouts.of[axis].points}, {now.stop} - {now.start});")
-        bytes_ = sum(self._row_bytes(values, let) for let in lets)
-        out.line(f"if ({values.team}.thread == 0) full[slot].expect(rows * {bytes_});")
-        first = 0
-        for let in lets:
-            assert isinstance(let.expr, ir.Load)
-            ref, place = let.expr.ref, values.places[let.expr.ref.buffer]
-            others = [d for d, i in enumerate(ref.index) if i not in let.type.axes]
-            fixed = [f"{values.addresses.point(ref.index[d])} * {place.strides[d]}" for d in others]
-            row = next(d for d, i in enumerate(ref.index) if i == axis)
-            lane = f"({values.team}.thread - {first}) & 31" if first else f"{values.team}.thread"
-            count, each = values.layouts.of[axis].points, self._row_bytes(values, let)
-            with out.block(f"for (int row = {lane}; row < rows; row += 32)"):
-                from_ = " + ".join((place.pointer, *fixed, f"(tw::i64)({now.start} + row) * {place.strides[row]}"))
-                to = f"{self._place(let, 'slot')} + row * {self._pitch(values, let)}"
-                out.line(f"tw::load_row({to}, {from_}, {each}, full[slot]);")
-            first = (first + count) % 32
-
-    def _row_bytes(self, values: Values, let: ir.Let) -> int:
-        """Of the row of a tensor that is copied: a whole dimension."""
-        size = values.scope[let.type.axes[-1]].size
-        assert size is not None
-        return size * let.type.dtype.bytes
-
-    def _pitch(self, values: Values, let: ir.Let) -> int:
-        """Bytes from one row of a tile to the next, where rows are copied alone."""
-        along = values.matrix.along_twins(let).type.axes
-        return values.layouts.of[along[-1]].points * let.type.dtype.bytes + _PAD
 
     def _boxes(self, values: Values, let: ir.Let) -> None:
         """The boxes of one tile: as many as its rows have panels of 128 bytes."""
@@ -284,13 +230,10 @@ class Ahead:
     def taken(self, values: Values, let: ir.Let, most: int, terms: list[str]) -> str:
         """C++ of a load of the step at hand; `let` is along its twins."""
         place, tile = self._place(let, "slot.index"), values.tile(let.type)
-        if not self.ring.counted:
+        if not self.ring.boxed:
             return f"tw::sent<{tile}, {most}>({', '.join([place, values.team, *terms])})"
         row, column = let.type.axes
         zero = str(values.matrix.second.get(let.name) == values.matrix.named(row)).lower()
-        if self.ring.engine == "bulk":
-            pitch = self._pitch(values, let)
-            return f"tw::rowed<{tile}, {pitch}, {zero}>({place}, {cname(row)}, {cname(column)})"
         rows = values.layouts.of[row].points
         return f"tw::boxed<{tile}, {rows}, {zero}>({place}, {cname(row)}, {cname(column)})"
 

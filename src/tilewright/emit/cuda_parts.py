@@ -130,8 +130,7 @@ class Parts:
         """Of the tile library, beside those of every program."""
         found = [*(("warp",) if self.dots.calls else ()), "cluster"]
         if self.ahead:
-            kinds = {"tma": ("boxed",), "bulk": ("rowed",)}
-            found += ["ahead", "mbarrier", *kinds.get(self.ahead.ring.engine, ())]
+            found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)
 
     @property

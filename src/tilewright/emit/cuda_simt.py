@@ -129,6 +129,7 @@ class _Program:
         self.out.line("tw::let_next_start();")
         if self.fragments is None or not self.fragments.early:
             self.out.line("tw::wait_for_last();")
+        begun = len(self.out.lines)
         places = self._arguments()
         rings = Rings(self.kernel, places)
         held = registers(self.kernel)
@@ -151,6 +152,9 @@ class _Program:
             number = self.parts.number("blockIdx.x", self.scope[self.parts.dimension[0]].stop, values)
             self.out.line(f"const int tile = {number};")
             self._tile("tile", values)
+            if self.maps:  # the copy engine reads them while the block finds its place
+                asked = " ".join(f"tw::prefetch(args.maps[{n}]);" for n in range(len(self.maps)))
+                self.out.lines.insert(begun, f"  if (threadIdx.x == 0) {{ {asked} }}")
             return
         of_cluster = f" / {self.blocks}" if self.blocks > 1 else ""
         if not self.persistent:

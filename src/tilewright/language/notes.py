@@ -114,7 +114,7 @@ _TABLE = (
     NoteKey("vec", ("Load", "Store", "Copy"), ("int>0",), "neighbouring elements that one instruction moves"),
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),
     NoteKey("nontemporal", ("Store",), ("bool",), "written around the caches"),
-    NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "bulk", "tma", "dma"), "what moves the data"),
+    NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "tma", "dma"), "what moves the data"),
     NoteKey("multicast", ("Copy",), ("int>0",), "blocks of the cluster that receive it from one read"),
     NoteKey(
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"

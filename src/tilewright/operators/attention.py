@@ -217,7 +217,8 @@ def paged_attention(
         acc = zeros(g, s, e, dtype=f32)
         for n in tiles(each("L"), start=start // page_size, stop=(stop + page_size - 1) // page_size):
             # No table, however wrong, leads outside of the pages: on a GPU nobody can look at it before it is read.
-            page, base = minimum(maximum(page_table[b, n].to(i64), 0), size("N") - 1), coord(n) * page_size
+            page, base = page_table[b, n], coord(n) * page_size
+            page = minimum(maximum(page, 0), (size("N") - 1).to(page.dtype))
             # Places from `stop` on are not visited: nobody has written them, so they may hold NaN.
             for p in tiles("P", start=maximum(start - base, 0), stop=minimum(stop - base, page_size)):
                 scores = dot(query, _as_wide(k_pages[page, h, p, d], query).T) * _factor(scale, of_keys)

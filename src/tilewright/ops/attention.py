@@ -72,9 +72,9 @@ def paged_attention(
     """As `attention`, with keys and values in pages: k_pages[N, Hkv, P, D], v_pages[N, Hkv, P, E].
 
     Key t of sequence b is at place t % P of page page_table[b, t // P]; page_table[B, L] and lengths[B] are i32
-    or i64. Entries of the table past the last key of a sequence are never read. Lengths and pages that do not exist are
-    refused where they lie on the cpu; on a GPU a length ends with the table, and a page is one of those that exist. Pages
-    laid out as
+    or i64. Entries of the table past the last key of a sequence are never read. Lengths and pages that do not exist
+    are refused where they lie on the cpu; on a GPU a length ends with the table, and a page is one of those that
+    exist. Pages laid out as
     [N, P, Hkv, D] are passed as a transposed view.
     """
     given = Operands("paged_attention")

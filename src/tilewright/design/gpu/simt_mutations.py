@@ -125,10 +125,10 @@ class FetchAhead(Named):
 
 @dataclass(frozen=True)
 class Bring(Named):
-    """What is on its way ahead is brought by the copy engine, in boxes or row by row, or by the threads themselves.
+    """What is on its way ahead is brought by the copy engine, or by the threads themselves.
 
     before:  k = load k[b, t, D] @prefetch=2
-    after:   k = load k[b, t, D] @engine=bulk @prefetch=2
+    after:   k = load k[b, t, D] @engine=tma @prefetch=2
     """
 
     tensors: tuple[str, ...]
@@ -205,7 +205,7 @@ def _parts(kernel: ir.Kernel, design: Design, parts: dict[str, Choice]) -> Itera
     yield from (FetchAhead(steps) for steps in (0, 2, 3, 4))
     yield TakeTurns(not design.get("turns"))
     tensors = tuple(sorted({ahead.ref.buffer for ahead in loads_ahead(kernel)}))
-    yield from (Bring(tensors, engine) for engine in (None, "tma", "bulk"))
+    yield from (Bring(tensors, engine) for engine in (None, "tma"))
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:

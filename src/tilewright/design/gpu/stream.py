@@ -25,6 +25,8 @@ _WIDE = 256
 """Elements that a step of 16 keys may read of each key with registers to spare for all that is on its way."""
 
 MOST_STAGES = 8
+_AHEAD = 16 << 10  # bytes that a warp has on their way: 64 KB a block, twice what an SM needs at the rate of memory
+_SHORT = 128  # elements of a key and a value together, of which a step has few wide loads
 _WARPS = 4
 _RESIDENT = 4  # blocks of so many warps that fit on an SM
 _OVERHEAD_S = 2.5e-6  # a block until its first loads arrive, and from its last ones on
@@ -54,10 +56,54 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     (axis,) = loop.axes
     unit = _WARPS * (1 if axis.each else int(str(decisions[f"tile.{axis.name}"])))
     decisions[f"part.{axis.name}"] = _part(s, axis, unit, decisions)
+    decisions |= {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
     stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
     return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
+
+
+def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
+    """How what streams by comes: a step at a time, or some steps ahead by the copy engine.
+
+    Where tiles are few, a block on each SM has to have enough under way alone, and so has one that reads 8 bits, which
+    are widened first. Else several blocks of an SM have, and short rows want all loads of a step asked for at once.
+    """
+    loads = _ahead(s.kernel, s.nest)
+    mma = "mma" in decisions.values() and _has_copy_engine(s.facts)  # measured on Hopper, and nowhere else
+    tensors = [let.expr.ref.buffer for let in loads if isinstance(let.expr, ir.Load)]
+    few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
+    wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    if mma and wide <= _WIDE and (few or _bytes(s) == 1):
+        step = sum(_step_bytes(let, Design.of(decisions), s.facts) for let in loads)
+        stages = max(2, min(MOST_STAGES, _AHEAD // step))
+        ahead: dict[str, Choice] = {"stages": stages, **{f"engine.{t}": "tma" for t in tensors}}
+        if few:
+            ahead[f"part.{axis.name}"] = _one_each(s, axis, unit, decisions)
+        ahead["resident"] = max(
+            1, min(3, int(s.facts.machine.limit("shared_bytes_per_block")) // (_WARPS * stages * step))
+        )
+        design = Design.of(decisions | ahead)
+        if not any(True for rule in (_engines, _rings) for _ in rule(s.kernel, s.nest, design, s.facts)):
+            return ahead
+    if mma and wide <= _SHORT:
+        return {"resident": 3, **{f"cache.{t}": "strong" for t in tensors}}
+    return {"resident": _RESIDENT} if mma and wide <= _WIDE else {}
+
+
+def _has_copy_engine(facts: Facts) -> bool:
+    """Whether the machine copies boxes of tensors by itself."""
+    return "wgmma" in {a.name.partition(".")[0] for a in facts.machine.atoms}
+
+
+def _tiles(s: Shape, decisions: dict[str, Choice]) -> int:
+    return math.prod(-(-s.size(a) // int(str(decisions.get(f"tile.{a.name}", 1)))) for a in s.nest.loop.axes)
+
+
+def _one_each(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> int:
+    """The shortest parts of which there is at most one for each SM."""
+    parts, tiles = (unit << n for n in range(24)), _tiles(s, decisions)
+    return next(p for p in parts if tiles * -(-s.size(axis) // p) <= s.facts.machine.cores)
 
 
 def _result_run(kernel: ir.Kernel, decisions: dict[str, Choice], tensor: str, facts: Facts) -> int:
@@ -91,7 +137,7 @@ def _power_below(n: int) -> int:
 def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> int:
     """Points of the range for one block: as many as make all blocks end soonest, by bytes and whole waves."""
     size, machine = s.size(axis), s.facts.machine
-    tiles = math.prod(-(-s.size(a) // int(str(decisions.get(f"tile.{a.name}", 1)))) for a in s.nest.loop.axes)
+    tiles = _tiles(s, decisions)
     inner = math.prod(s.size(a) for a in s.serial if a is not axis)
     each = inner * sum(s.facts.sizes.get(d, 1) for d in s.whole) * _bytes(s)
     slots = machine.cores * _RESIDENT
@@ -184,20 +230,16 @@ def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Fac
         yield f"engine: one for all of {', '.join(sorted(loads))}, or for none"
         return
     engine = next(iter(engines.values()))
-    if engine not in ("tma", "bulk", "cp_async"):
-        yield f"engine={engine}: takes tma, bulk or cp_async"
+    if engine not in ("tma", "cp_async"):
+        yield f"engine={engine}: takes tma or cp_async"
     if design.get("stages") is None:
         yield f"engine={engine}: brings what is on its way; add stages, or drop the decision"
-    if engine == "cp_async":
+    if engine != "tma":
         return
-    if "wgmma" not in {a.name.partition(".")[0] for a in facts.machine.atoms}:
-        yield f"engine={engine}: {facts.machine.name} has no copy engine for tensors; take cp_async"
+    if not _has_copy_engine(facts):
+        yield f"engine=tma: {facts.machine.name} has no copy engine for tensors; take cp_async"
     if not any(atom == "mma" for _, atom in design.prefixed("atom")):
-        yield f"engine={engine}: rows are what mma reads; take cp_async"
-    for let in loads.values() if engine == "bulk" else ():
-        row = facts.sizes.get(let.type.axes[-1], 0) * let.type.dtype.bytes
-        if row % VECTOR or let.type.axes[-1] not in facts.fixed:
-            yield f"engine=bulk: rows of {let.name} are not whole {VECTOR} bytes of a size that is known; take tma"
+        yield "engine=tma: rows of 128 bytes are what mma reads; take cp_async"
 
 
 def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[str]:
@@ -245,10 +287,7 @@ def _carried(nest: structure.Nest) -> set[str]:
 
 
 def _step_bytes(let: ir.Let, design: Design, facts: Facts) -> int:
-    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes, or a chunk follows each row."""
-    if "bulk" in dict(design.prefixed("engine")).values():
-        rows, columns = (design.number(f"tile.{a}") or facts.sizes.get(a, 1) for a in let.type.axes[-2:])
-        return rows * (power(columns) * let.type.dtype.bytes + VECTOR)
+    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes."""
     row = 128 // let.type.dtype.bytes
     points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // row) * row for a in let.type.axes)
     return math.prod(points) * let.type.dtype.bytes
