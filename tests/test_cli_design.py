@@ -10,6 +10,8 @@ import pytest
 
 from tilewright import cli, cli_design
 from tilewright.errors import ArgumentError
+from tilewright.machines import nvidia
+from tilewright.machines.machine import Machine
 from tilewright.runtime import designer
 
 USER = """
@@ -68,6 +70,9 @@ def test_a_kernel_of_one_s_own_from_a_file(run, tmp_path):
         (("nowhere.py:mine", "M=1"), "there is no file nowhere.py"),
         (("here", "--operator-list", "models"), "--operator-list model PATH"),
         (("/nowhere", "--operator-list", "model"), "config.json"),
+        (("silu", "M=1", "D=1", "--device", "tpu"), "choose cpu, cuda, or cuda:N"),
+        (("silu", "M=1", "D=1", "--device", "cuda", "--machine", "tpu-v1"), "leave one of them out"),
+        (("silu", "M=1", "D=1", "--device", "cuda", "--report", "r"), "--report is made for the cpu"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, words, says):
@@ -99,6 +104,24 @@ def test_every_shape_of_a_model_is_designed_with_its_types(run, monkeypatch, tmp
     assert {w["M"] for w in products} >= {1, 512}
     assert all(w["budget"] == "5s" and w["dtype"]["b"] == "bf16" for w in products)
     assert any(w["options"] == {"causal": True} and "lengths" in w["present"] for w in seen)
+
+
+def test_every_shape_of_a_model_on_a_gpu(run, monkeypatch):
+    seen = []
+
+    def search(**words):
+        seen.append(words)
+        raise ArgumentError("not here")
+
+    gpu = Machine.named("h200")
+    monkeypatch.setattr(designer, "search", search)
+    monkeypatch.setattr(nvidia, "detect", lambda device: {1: gpu}[device])
+    shipped = Path(cli.__file__).parent / "models" / "shipped"
+    code, _, _ = run(str(shipped), "--operator-list", "model", "--device", "cuda:1", "--batch", "4")
+    assert code == 0
+    assert all(w["machine"] is gpu for w in seen)
+    assert {w["operator"].name for w in seen} >= {"matmul", "gate_up", "attention", "sample_parts", "sample_join"}
+    assert {w["M"] for w in seen if w["operator"].name == "gate_up"} >= {4, 512}
 
 
 def test_a_search_that_was_cut_off_says_how_to_go_on(run, monkeypatch):

@@ -58,6 +58,14 @@ def test_an_operators_rows_are_swept():
         (("llama-3.1-8b", "--machine", "l40s", "--chips", "2"), "link_bytes_per_s"),
         (("llama-3.1-8b", "--machine", "sn40l"), "memory units of 1040"),
         (("llama-3.1-9b", "--machine", "h200"), "llama-3.1-8b"),
+        (("matmul", "M=8", "N=8", "K=8", "--machine", "sn40l", "--set", "design=none"), "tilewright design matmul"),
+        (
+            ("matmul", "M=8", "N=8", "K=8", "--machine", "sn40l", "--set", 'design={"tile.q": 2}'),
+            "has no axis with tiles",
+        ),
+        (("matmul", "M=8", "N=8", "K=8", "--machine", "h200", "--set", "design=[]"), "write the JSON"),
+        (("matmul", "M=8", "N=8", "K=100000000", "--machine", "sn40l"), "take a larger tile.k"),
+        (("matmul", "M=8", "N=8", "K=8", "--machine", "h200", "--set", "colour=1"), "takes --set design=JSON"),
         (("llama-3.1-8b", "--machine", "h200", "--batch", "one"), "batch=1,8,64"),
     ],
 )

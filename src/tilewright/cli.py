@@ -245,14 +245,17 @@ def _print_pieces(stream: Stream) -> Completion:
 
 @contextmanager
 def _kernels_counted(threads: int | None, device: str = "cpu") -> Iterator[Counter[str]]:
-    """Launches by operator while the block runs, with at most `threads` threads; a GPU's graphs are not counted."""
+    """Launches by operator while the block runs, with at most `threads` threads; replayed ones count each time."""
     if threads is not None:
         os.environ["TILEWRIGHT_THREADS"] = str(threads)
     from tilewright.ops import Launch, using
 
     launches: Counter[str] = Counter()
     if device != "cpu":
-        yield launches
+        from tilewright.runtime.cuda.watch import watched
+
+        with watched(lambda passed: launches.update(launch.operator.name for launch in passed)):
+            yield launches
         return
 
     def bind(operator: Operator, *operands: Any) -> Launch:

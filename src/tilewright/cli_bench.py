@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,6 +169,9 @@ def bench_llm(
     device: Annotated[str, typer.Option(help="cuda; on the cpu whole models are a part of `bench cpu`.")] = "cuda",
     compiled: Annotated[bool, typer.Option(help="Beside torch.compile too, which takes half a minute a batch.")] = True,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each comparison, at least.")] = 3.0,
+    profile: Annotated[
+        bool, typer.Option(help="Compare nothing; print what each kernel of a step of decode takes, as JSON if asked.")
+    ] = False,
     save: Save = False,
     as_json: AsJson = False,
 ) -> None:
@@ -177,6 +181,9 @@ def bench_llm(
 
     _on_a_gpu(device, "cpu --only decoder")
     jobs = llm_jobs(LlmRequest(only, compiled, seconds))
+    if profile:
+        _print_profiles(jobs, as_json)
+        return
     _run(jobs, nvidia.detect(), "llm", save, as_json)
 
 
@@ -254,6 +261,15 @@ def _run(jobs: list[Job], machine: Machine, kind: str, save: bool, as_json: bool
 
     measured = _kept(run_jobs(jobs), machine, kind) if save else run_jobs(jobs)
     _judge(console.watch(jobs, measured, quiet=as_json), machine, kind, save, as_json)
+
+
+def _print_profiles(jobs: list[Job], as_json: bool) -> None:
+    """Where a step of decode goes, of each model and batch that is asked for."""
+    from tilewright.bench.llm_profile import profiled, table
+
+    for job in (j for j in jobs if "llm_decode" in j.options.get("parts", ())):
+        found = profiled(job.options["model"], job.options["batch"])
+        typer.echo(json.dumps(found.to_dict()) if as_json else table(found))
 
 
 def _on_a_gpu(device: str, instead: str) -> None:

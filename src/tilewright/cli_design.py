@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from tilewright.design.trial import Result
+    from tilewright.machines.machine import Machine
     from tilewright.models.shapes import Met
     from tilewright.report.evidence import Evidence
     from tilewright.runtime.designer import Designed
@@ -36,6 +36,11 @@ class How:
     seed: int = 0
     threads: int | None = None
     again: bool = False
+    machine: Machine | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As arguments of `tw.search`."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def design(
@@ -44,9 +49,11 @@ def design(
     ],
     sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
     *,
-    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Element type of the tensors. Default: f32; of a simulated machine its own.")
+    ] = None,
     machine: Annotated[
-        str | None, typer.Option(help="Design for a simulated one: tpu-v1, systolic:32x32:ws. Default: this one.")
+        str | None, typer.Option(help="Design for a simulated one: tpu-v1, sn40l, h100 by model. Default: this one.")
     ] = None,
     budget: Annotated[str, typer.Option(help='How long: 60s, 2m, "16 trials", "60s, 100 trials".')] = How.budget,
     target: Annotated[str | None, typer.Option(help="Stop at the first design this fast, such as 50us.")] = None,
@@ -55,6 +62,8 @@ def design(
     strategy: Annotated[str, typer.Option(help="evolve, beam or random.")] = How.strategy,
     seed: Annotated[int, typer.Option(help="Makes the search repeatable.")] = How.seed,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: every core.")] = None,
+    device: Annotated[str, typer.Option(help="What to design for: cpu, cuda, or cuda:N for GPU number N.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="With --operator-list: sequences that decode together.")] = 1,
     again: Annotated[bool, typer.Option("--again", help="Search although the book knows the answer.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this folder.")] = None,
     operator_list: Annotated[
@@ -63,14 +72,17 @@ def design(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
 ) -> None:
     """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
-    if threads is not None:
-        os.environ["TILEWRIGHT_THREADS"] = str(threads)
-    how = How(budget, target, objective, numerics, strategy, seed, threads, again or report is not None)
+    again = again or report is not None
+    how = How(budget, target, objective, numerics, strategy, seed, threads, again, _gpu(device, machine, report))
     if machine is not None:
+        _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
+    if threads is not None:
+        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    dtype = dtype or "f32"
     if operator_list is not None:
-        _design_list(operator, sizes or [], operator_list, report, how, as_json)
+        _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return
     wanted = {"operator": operator, "dtype": dtype, **parse_pairs(sizes or [], operator, dtype)}
     if report is not None:
@@ -79,6 +91,22 @@ def design(
     page = None if report is None or found.result is None else _report(found, wanted, how, report)
     _print(found, page, as_json, tuple(d for d in wanted if d not in _NO_SIZES))
     _exit_if_interrupted(found)
+
+
+def _gpu(device: str, simulated: str | None, report: Path | None) -> Machine | None:
+    """The GPU that `--device` names; None for the cpu. ArgumentError beside options that are for the cpu alone."""
+    kind, _, number = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
+        raise ArgumentError(f"--device {device}: choose cpu, cuda, or cuda:N for GPU number N")
+    if simulated is not None:
+        raise ArgumentError(f"--device {device} and --machine {simulated}: leave one of them out")
+    if report is not None:
+        raise ArgumentError(f"--report is made for the cpu; leave it out, or --device {device}")
+    from tilewright.machines import nvidia
+
+    return nvidia.detect(int(number or 0))
 
 
 def parse_pairs(pairs: list[str], operator: str, dtype: str) -> dict[str, int]:
@@ -102,7 +130,7 @@ def _designed(wanted: dict[str, Any], how: How, title: str) -> Designed:
     from tilewright.runtime.designer import search
 
     with search_bar(title) as progress:
-        found = search(**wanted, **asdict(how), progress=progress)
+        found = search(**wanted, **how.options(), progress=progress)
     if interrupted(found):
         count = len(found.result.trials) if found.result is not None else 0
         more = "" if how.again else "; to go on from there, give the same command again"
@@ -129,40 +157,35 @@ def _exit_if_interrupted(found: Designed) -> None:
 
 
 # --------------------------------------------------------------------------------- simulated machines
-def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str, how: How, as_json: bool) -> None:
+def _refuse_with_machine(**given: object) -> None:
+    """ArgumentError for what a search by a model cannot heed."""
+    for name, value in given.items():
+        if value not in (None, How.numerics):
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} {value} with --machine: a model of a machine measures nothing, draws no "
+                "report and has no threads or bits to keep; leave one of the two out"
+            )
+
+
+def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str | None, how: How, as_json: bool) -> None:
     """Search with a simulated machine as the judge, and print what was found beside the default design."""
     from tilewright.machines.machine import Machine
     from tilewright.report.progress import search_bar
+    from tilewright.report.told import summary, told
     from tilewright.simulate.designed import search_simulated
 
     machine, numbers = Machine.named(name), parse_pairs(sizes, operator, "f32")
-    element = None if dtype == "f32" else dtype  # f32 is the option's default: the array's own type then
     with search_bar(f"{operator} on {machine.name}") as progress:
         found = search_simulated(
-            operator, machine, numbers, element, budget=how.budget, target=how.target, objective=how.objective,
-            strategy=how.strategy, seed=how.seed, progress=progress,
+            operator, machine, numbers, dtype, budget=how.budget, target=how.target, objective=how.objective,
+            strategy=how.strategy, seed=how.seed, again=how.again, progress=progress,
         )  # fmt: skip
-    _print_simulated(operator, numbers, machine.name, found, as_json)
-
-
-def _print_simulated(operator: str, sizes: dict[str, int], machine: str, found: Result, as_json: bool) -> None:
-    from tilewright.report.canvas import duration
-
     if as_json:
-        told = {
-            "operator": operator, "sizes": sizes, "machine": machine, "simulated": True, "seconds": found.seconds,
-            "default_seconds": found.default_seconds, "trials": len(found.trials), "stopped": found.stopped,
-            "design": json.loads(found.winner.to_json()),
-        }  # fmt: skip
-        typer.echo(json.dumps(told))
-        return
-    shown = " ".join(f"{d}={n}" for d, n in sizes.items())
-    gain = found.default_seconds / found.seconds
-    typer.echo(f"{operator} {shown} on {machine}, simulated: {duration(found.seconds)}, {gain:.2f}x the default design")
-    typer.echo(f"  {found.winner.to_json()}")
-    typer.echo(
-        f"  {len(found.trials)} trials, ended by {found.stopped}; nothing was measured, so the book keeps nothing"
-    )
+        typer.echo(json.dumps({**summary(found), "machine": machine.name, "simulated": True}))
+    else:
+        typer.echo(told(found, tuple(numbers)))
+        typer.echo(f"  by a model of {machine.name}: nothing was measured")
+    _exit_if_interrupted(found)
 
 
 # ------------------------------------------------------------------------------------------- the report
@@ -213,14 +236,16 @@ def _command(wanted: dict[str, Any], how: How) -> str:
     operator, dtype = wanted["operator"], wanted["dtype"]
     words = ["tilewright", "design", operator if isinstance(operator, str) else operator.name, *sizes]
     words += ["--dtype", dtype] if isinstance(dtype, str) else []
-    for name, value in asdict(how).items():
-        if name != "again" and value not in (None, getattr(How, name)):
+    for name, value in how.options().items():
+        if name not in ("again", "machine") and value not in (None, getattr(How, name)):
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 
 
 # ------------------------------------------------------------------------------------- lists of operators
-def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, how: How, as_json: bool) -> None:
+def _design_list(
+    path: str, sizes: list[str], kind: str, batch: int, report: Path | None, how: How, as_json: bool
+) -> None:
     """Design every operator of a list, one after the other; those that the book knows cost nothing."""
     if kind not in LISTS or sizes:
         raise ArgumentError(f"--operator-list {kind}: write --operator-list model PATH, without sizes")
@@ -229,7 +254,7 @@ def _design_list(path: str, sizes: list[str], kind: str, report: Path | None, ho
 
     if report is not None:
         _need_pictures()
-    met = shapes_of(Path(path))
+    met = shapes_of(Path(path), batch=batch, chosen_there=how.machine is not None)
     for count, each in enumerate(met, start=1):
         wanted = _wanted(each)
         try:

@@ -105,6 +105,15 @@ def test_a_worker_that_dies_keeps_its_results_and_says_why(monkeypatch):
         next(results)
 
 
+def test_a_worker_that_takes_too_long_is_ended(monkeypatch):
+    line = json.dumps({"family": "f", "name": "n", "threads": 1})
+    worker(monkeypatch, f"import time; print('{line}', flush=True); time.sleep(600)")
+    results = cpu._work(1, limit=2.0, job="llm")
+    assert next(results).name == "n"
+    with pytest.raises(TilewrightError, match="ended with -9 after its limit of 2 s: nothing"):
+        next(results)
+
+
 def test_a_listener_that_leaves_ends_the_worker(monkeypatch):
     line = json.dumps({"family": "f", "name": "n", "threads": 1})
     worker(monkeypatch, f"import time; print('''{line}''', flush=True); time.sleep(600)")

@@ -12,6 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "lower" / "gpu"))
+import products
 from chains import DESIGNS, PROGRAMS, design, facts, inputs, results
 from emulate import COMPILER, run
 
@@ -19,6 +20,7 @@ from tilewright.design.default import default_design
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda import emit_cuda
+from tilewright.language import interpreter
 from tilewright.lower.gpu.stages import lower_gpu
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no g++")
@@ -93,3 +95,23 @@ def _run_source(module, source, kernel, known, folder):
 
     tensors = inputs(kernel, dict(known.sizes))
     return run(replace(module, source=source), kernel, tensors, {"scale": 0.125}, dict(known.sizes), folder)
+
+
+@pytest.mark.parametrize("name", ["matmul", "epilogue"])
+@pytest.mark.parametrize("decisions", ["staggered", "three, staggered", "plain"])
+def test_warpgroups_that_begin_one_after_the_other_compute_the_same(name, decisions, tmp_path):
+    kernel = products.traced(name)
+    known = products.facts(kernel, K=336)
+    more = {"early.bias": True, "early.residual": decisions == "staggered"} if name == "epilogue" else {}
+    chosen = products.design(kernel, {**products.DESIGNS[decisions], **{n: v for n, v in more.items() if v}})
+    assert legal(kernel, chosen, known) == []
+    module = emitted(kernel, chosen, known)
+    assert ("ahead" in module.source) == ("stagger" in decisions)
+    random, sizes = np.random.default_rng(0), dict(known.sizes)
+    tensors = {p.name: random.integers(-2, 3, [sizes[d] for d in p.dims]).astype(p.dtype.numpy) for p in kernel.params}
+    tensors["c"] = np.full_like(tensors["c"], np.nan)
+    expected = {n: x.copy() for n, x in tensors.items()}
+    interpreter.run(kernel, expected, steps=64)
+    for seed in range(2):
+        found = run(module, kernel, tensors, {}, sizes, tmp_path, seed)["c"]
+        assert (found.astype(np.float64) == expected["c"].astype(np.float64)).all()

@@ -1,6 +1,7 @@
 """CUDA C++ of programs without roles, compiled for three generations: what ptxas and the SASS say of it."""
 
 import functools
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,10 @@ from tilewright.design.default import Facts
 from tilewright.design.gpu.rows import fixed_dims
 from tilewright.design.gpu.simt import default_simt, legal_simt
 from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_maps import shifting
 from tilewright.emit.cuda_simt import emit_simt
 from tilewright.language import ir
+from tilewright.language.dtypes import f32, i32, i64
 from tilewright.lower.gpu.simt import lower_simt
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason="NVRTC is not inst
 
 MACHINES = {"a100": "sm_80", "rtx4090": "sm_89", "h200": "sm_90a"}
 SIZES = {"M": 512, "N": 1024, "K": 1024, "D": 4096, "B": 2, "S": 16, "H": 8, "R": 64, "P": 256, "E": 64, "G": 4,
-         "T": 512, "L": 32, "V": 1000, "Q": 32, "C": 256}  # fmt: skip
+         "T": 512, "L": 32, "V": 1000, "Q": 32, "C": 256, "J": 64}  # fmt: skip
 
 
 def built(
@@ -138,3 +141,18 @@ def test_a_program_of_two_loops_over_the_grid_is_refused():
     layouts = {t: TensorLayout((None, 1), 16) for t in ("x", "y")}
     with pytest.raises(IllegalDesign, match="2 loops over the grid; write one kernel for each"):
         emit_simt(twice, layouts, {}, Machine.named("h200"))
+
+
+@pytest.mark.parametrize(("divisor", "shifted"), [(1 << 31, 31), (8, 3), (1, 0), (7, None), (0, None), (-8, None)])
+def test_a_division_by_a_known_power_of_two_is_a_shift(divisor, shifted):
+    assert shifting("div", i64, divisor) == (None if shifted is None else f"tw::DivBy<{shifted}>{{}}")
+    assert shifting("mod", i32, divisor) == (None if shifted is None else f"tw::ModBy<{shifted}>{{}}")
+    assert shifting("div", f32, 8.0) is None and shifting("add", i32, 8) is None and shifting("mod", i32, "P") is None
+
+
+def test_draws_divide_by_nothing_but_powers_of_two_where_each_token_does():
+    module, _ = built("sample_parts", element="f32", present=("temperatures", "seeds", "places"))
+    source = module.source
+    assert source.count("tw::DivBy<31>{}") == source.count("tw::ModBy<31>{}") == 8
+    assert "tw::DivBy<8>{}" in source
+    assert not re.search(r"map<tw::Tile<tw::i64, axis::d>>\(tw::(Div|Mod)\{\}", source)

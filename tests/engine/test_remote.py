@@ -62,9 +62,7 @@ def test_a_cache_that_grows_is_bound_anew(llm):
         token = int(np.argmax(llm.decoder.decode(cache, [token])[0]))
 
 
-@pytest.mark.parametrize(
-    "more", [{"logprobs": 2}, {"repetition_penalty": 1.3}, {"temperature": 0.8, "top_k": 5, "seed": 1}]
-)
+@pytest.mark.parametrize("more", [{"logprobs": 2}, {"repetition_penalty": 1.3}])
 def test_what_needs_logits_is_chosen_on_the_host(llm, folder, more, monkeypatch):
     request = llm.engine.add(PROMPTS[2], params(**more))
     assert request.needs_logits
@@ -74,6 +72,30 @@ def test_what_needs_logits_is_chosen_on_the_host(llm, folder, more, monkeypatch)
 
     near = LLM(folder)
     assert request.output_ids == alone(near, PROMPTS[2], params(**more))
+
+
+@pytest.mark.parametrize(
+    "more", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"top_k": 1, "top_p": 0.5, "min_p": 0.1}]
+)
+def test_filters_that_leave_one_token_take_the_likeliest(llm, more):
+    request = llm.engine.add(PROMPTS[1], params(temperature=0.9, seed=1, **more))
+    assert not request.needs_logits
+    run(llm.engine, [request])
+    assert request.output_ids == alone(llm, PROMPTS[1], params())
+
+
+def test_filters_that_leave_all_tokens_change_no_draw(llm):
+    wanted = alone(llm, PROMPTS[1], params(temperature=0.9, seed=1))
+    assert alone(llm, PROMPTS[1], params(temperature=0.9, seed=1, min_p=1e-30)) == wanted
+    assert alone(llm, PROMPTS[1], params(temperature=0.9, seed=1, top_k=255, top_p=0.999999)) == wanted
+
+
+def test_requests_with_and_without_filters_share_a_step(llm):
+    ways = [{"temperature": 0.9, "seed": 3}, {"temperature": 1.2, "seed": 4, "top_k": 3, "top_p": 0.9}, {}]
+    wanted = [alone(llm, ids, params(**way)) for ids, way in zip(PROMPTS, ways, strict=False)]
+    requests = [llm.engine.add(ids, params(**way)) for ids, way in zip(PROMPTS, ways, strict=False)]
+    run(llm.engine, requests)
+    assert [r.output_ids for r in requests] == wanted
 
 
 def test_those_who_need_logits_and_those_who_do_not_share_a_step(llm):

@@ -30,6 +30,8 @@ def to_gpu(x: Any) -> torch.Tensor:
     x = np.ascontiguousarray(x)
     if x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).cuda()
+    if x.dtype.name == "float8_e4m3fn":
+        return torch.from_numpy(x.view(np.int8)).view(torch.float8_e4m3fn).cuda()
     return torch.from_numpy(x).cuda()
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from tilewright.build.nvrtc import compile_cuda
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.dispatch import machine
+from tilewright.runtime.cuda.streams import stream_of
 from tilewright.runtime.cuda.trial_worker import Call, CudaGpu, main
-from tilewright.runtime.rebind import current_stream
 
 SECONDS = 20  # a kernel that hangs ends at last, should nobody kill it
 _HEAD = 'struct Argument { unsigned long long word; };\nextern "C" __global__ void bad(const Argument argument)'
@@ -40,7 +40,7 @@ class Misbehaving(CudaGpu):
     def bind(self, request: Any, held: Any, scalars: Any, sizes: Any) -> Call:
         right = super().bind(request, held, scalars, sizes)
         how = json.loads(os.environ["MISBEHAVING"]).get(request.design.hash)
-        return right if how is None else lambda: bad(how)(current_stream()(0))
+        return right if how is None else lambda: bad(how)(stream_of(0))
 
 
 if __name__ == "__main__":

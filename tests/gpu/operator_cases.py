@@ -223,6 +223,68 @@ def _paged_attention(d: Draw, large: bool) -> Call:
     return _call("paged_attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5})
 
 
+F32, I32 = np.dtype(np.float32), np.dtype(np.int32)
+
+
+def _shares(j: int) -> Any:
+    return np.arange(j, dtype=F32) / np.float32(j)
+
+
+def _positive(d: Draw, *shape: int) -> Any:
+    """f32, some of them 0."""
+    return np.maximum(d.random.standard_normal(shape, dtype=np.float32) + 1, 0)
+
+
+def _sample_parts(d: Draw, large: bool) -> Call:
+    b, c, n = (16, 256, 501) if large else (d.size(1, 3), d.size(1, 7), d.size(1, 33, 500))
+    keys = {name: d.whole(1000, b) for name in ("seeds", "places")}
+    inputs = {"logits": d.normal(b, c, n), "temperatures": np.zeros(b, F32), **keys}  # ties are drawn apart elsewhere
+    if d.size(0, 1):
+        inputs["floors"] = d.random.standard_normal(b, dtype=np.float32)
+    return _call("sample_parts", inputs, {"score": ((b, c), F32), "token": ((b, c), I32)})
+
+
+def _level_begin(d: Draw, large: bool) -> Call:
+    b, c, j = (16, 64, 64) if large else (d.size(1, 3), d.size(1, 7, 64), d.size(1, 5, 64))
+    inputs = {
+        "score": d.random.standard_normal((b, c), dtype=np.float32), "temperatures": _positive(d, b),
+        "cuts": -_positive(d, b), "shares": _shares(j),
+    }  # fmt: skip
+    return _call("level_begin", inputs, {**dict.fromkeys(("top", "low", "high"), ((b,), F32)), "levels": ((b, j), F32)})
+
+
+def _level_again(d: Draw, large: bool) -> Call:
+    b, j = (16, 64) if large else (d.size(1, 3), d.size(1, 5, 64))
+    inputs = {
+        "top": _positive(d, b), "low": -_positive(d, b), "kept": _positive(d, b),
+        "portions": np.minimum(_positive(d, b), 1).astype(F32), "shares": _shares(j),
+    }  # fmt: skip
+    return _call("level_again", inputs, {**dict.fromkeys(("least", "high"), ((b,), F32)), "levels": ((b, j), F32)})
+
+
+def _level_parts(d: Draw, large: bool) -> Call:
+    b, c, n, j = (16, 64, 2004, 64) if large else (d.size(1, 3), d.size(1, 7), d.size(1, 33, 500), d.size(1, 5, 64))
+    x = d.normal(b, c, n)
+    inputs = {
+        "logits": x, "levels": d.random.standard_normal((b, j), dtype=np.float32),
+        "top": x.astype(F32).max((1, 2)), "temperatures": _positive(d, b),
+    }  # fmt: skip
+    return _call("level_parts", inputs, dict.fromkeys(("count", "mass"), ((b, j, c), F32)))
+
+
+def _level_join(d: Draw, large: bool) -> Call:
+    b, j, c = (16, 64, 64) if large else (d.size(1, 3), d.size(1, 5, 64), d.size(1, 7, 64))
+    falling = [np.sort(d.whole(5, b, j, c), axis=1)[:, ::-1].astype(F32) for _ in range(2)]
+    levels = np.sort(d.random.standard_normal((b, j), dtype=np.float32))
+    inputs = {
+        "count": falling[0], "mass": falling[1], "levels": levels, "shares": _shares(j),
+        "fewest": d.whole(3 * c, b).astype(F32), "least": d.whole(3 * c, b).astype(F32),
+        "low": levels[:, 0].copy(), "high": levels[:, -1] + 1,
+    }  # fmt: skip
+    ends = dict.fromkeys(("low", "high", "kept"), ((b,), F32))
+    return _call("level_join", inputs, {**ends, "finer": ((b, j), F32)})
+
+
 _MAKERS: dict[str, Any] = {
     "silu": _elementwise("silu", ("x",), "y"),
     "gelu": _elementwise("gelu", ("x",), "y"),
@@ -237,6 +299,7 @@ _MAKERS: dict[str, Any] = {
     "softmax": _softmax, "argmax": _argmax, "topk": _topk, "embedding": _embedding,
     "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,
-    "attention": _attention, "paged_attention": _paged_attention,
+    "attention": _attention, "paged_attention": _paged_attention, "sample_parts": _sample_parts,
+    "level_begin": _level_begin, "level_again": _level_again, "level_parts": _level_parts, "level_join": _level_join,
 }  # fmt: skip
 NAMES = tuple(_MAKERS)

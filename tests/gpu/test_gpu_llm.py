@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,9 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from model_folders import MODELS, make_model  # noqa: E402
 
 import tilewright as tw  # noqa: E402
+from tilewright.engine.sampling import Sampler, _candidates  # noqa: E402
 from tilewright.errors import ArgumentError, MachineError, OutOfDeviceMemory  # noqa: E402
 from tilewright.models.decoder import Decoder  # noqa: E402
 from tilewright.models.memory import memory_of  # noqa: E402
+from tilewright.models.plan import LEVELS, Choice, Filters, Recorder, Workspace  # noqa: E402
+from tilewright.observe.record import Recorder as TraceRecorder  # noqa: E402
 
 PROMPT = [5, 17, 200, 3, 99, 42, 8, 8, 250, 31, 77, 1, 64, 128, 254, 19, 23]
 PROMPTS = [PROMPT, PROMPT[3:9], PROMPT[::-1], PROMPT[:1], PROMPT * 5]
@@ -112,8 +116,61 @@ def test_what_needs_logits_is_chosen_on_the_host(small):
     found = llm.generate([PROMPT], params)[0]
     assert found.token_ids == greedy
     assert all(max(p, key=p.get) == token for p, token in zip(found.logprobs, greedy, strict=True))
-    filtered = tokens(llm, [PROMPT], temperature=0.7, top_k=1)[0]
-    assert filtered == greedy
+
+
+@pytest.mark.parametrize("way", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_filters_that_leave_one_token_take_the_likeliest(small, way):
+    llm = tw.LLM(small, device="cuda", max_batch=4)
+    assert tokens(llm, [PROMPT], temperature=0.7, **way) == tokens(llm, [PROMPT])
+
+
+def test_filtered_alone_or_among_others_the_same_tokens(small, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    ways = [{"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}, {}, {"top_k": 9, "top_p": 0.7, "min_p": 0.01}]
+    made = [
+        tw.SamplingParams(temperature=1.1, max_tokens=24, ignore_eos=True, seed=n, **way) for n, way in enumerate(ways)
+    ]
+    llm = tw.LLM(small, device="cuda", max_batch=4)
+    together = [c.token_ids for c in llm.generate(PROMPTS, made)]
+    assert together == [llm.generate([p], m)[0].token_ids for p, m in zip(PROMPTS, made, strict=True)]
+
+
+def drawn(logits, way, places=64):
+    """How often each token is drawn for each row of `logits`, by the kernels of a pass with filters."""
+    memory, (rows, vocab) = memory_of("cuda"), logits.shape
+    params = tw.SamplingParams(temperature=0.7, **way)
+    limits = np.array([Sampler(params, [1], vocab).limits] * rows, np.float32).T
+    ints = [memory.zeros((rows,), np.int32) for _ in range(3)]
+    filters = Filters(
+        *(memory.holding(np.ascontiguousarray(c)) for c in limits),
+        memory.holding(np.arange(LEVELS, dtype=np.float32) / LEVELS), memory.zeros((rows,), np.float32),
+    )  # fmt: skip
+    choice = Choice(
+        *ints, memory.holding(np.full(rows, 0.7, np.float32)), memory.holding(np.arange(rows, dtype=np.int32)),
+        memory.zeros((rows,), np.float32), filters,
+    )  # fmt: skip
+    recording, run = memory.recording(), Recorder(tw.ops, Workspace(memory), np.float32)
+    with tw.ops.using(recording):
+        run.sample(memory.holding(logits), choice, True)
+    recording.settle()
+    counts, step = np.zeros((rows, vocab)), memory.replayed(run.launches)
+    for _ in range(places):
+        step()
+        counts[np.arange(rows), memory.read(choice.tokens)] += 1
+    return counts
+
+
+@pytest.mark.parametrize("way", [{"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 20, "top_p": 0.9}])
+@pytest.mark.parametrize("vocab", [64, 128256])
+def test_draws_come_from_the_tokens_that_sorting_leaves(way, vocab):
+    row = (3 * np.random.default_rng(1).standard_normal(vocab)).astype(np.float32)
+    ids, weights = _candidates(row, tw.SamplingParams(temperature=0.7, **way))
+    counts = drawn(np.repeat(row[None], 64, 0), way).sum(0)
+    assert counts.sum() == counts[ids].sum()  # nothing else was drawn
+    expected = weights / weights.sum() * counts.sum()
+    likely = expected > 5
+    chi = ((counts[ids][likely] - expected[likely]) ** 2 / expected[likely]).sum()
+    assert chi < likely.sum() + 4 * np.sqrt(2 * likely.sum()) + 11  # chi-squared, far less than one in a thousand
 
 
 def test_draws_follow_the_distribution(small):
@@ -154,3 +211,34 @@ def test_operands_on_the_host_and_on_the_gpu(small):
 def test_too_little_memory():
     with pytest.raises(OutOfDeviceMemory, match="MiB left"):
         memory_of("cuda").empty((1 << 44,), np.float32)
+
+
+def test_the_kernels_that_ran_are_told(small):
+    from tilewright.cli import _kernels_counted
+
+    layers = json.loads((small / "config.json").read_text())["num_hidden_layers"]
+    with _kernels_counted(None, "cuda") as kernels:
+        tokens(tw.LLM(small, device="cuda", max_batch=1), [PROMPT], max_tokens=5)
+    assert kernels["embedding"] == 5  # the prompt, and a step for each token after the first
+    assert kernels["gate_up"] == kernels["rope_cache"] == kernels["attention"] == 5 * layers
+    assert kernels["matmul"] == 5 * (3 * layers + 1) and kernels["sample_join"] == 5
+
+
+def test_a_trace_has_every_replay(small):
+    recorder = TraceRecorder()
+    llm = tw.LLM(small, device="cuda", max_batch=1)
+    tokens(llm, [PROMPT], max_tokens=9)  # captures
+    with recorder.recording():
+        tokens(llm, [PROMPT], max_tokens=9)
+    steps = [c for c in recorder.trace().calls if c.operator == "embedding" and dict(c.sizes)["N"] == 1]
+    assert [(c.device, c.count) for c in steps] == [("cuda", 8)]
+
+
+def test_what_each_kernel_takes_is_told(small, monkeypatch, capsys):
+    wanted = tokens(tw.LLM(small, device="cuda", max_batch=1), [PROMPT], max_tokens=4)
+    monkeypatch.setenv("DEBUG", "2")
+    assert tokens(tw.LLM(small, device="cuda", max_batch=1), [PROMPT], max_tokens=4) == wanted
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("attention bf16 ")]
+    layers = json.loads((small / "config.json").read_text())["num_hidden_layers"]
+    assert len(lines) >= 4 * layers
+    assert all(" us " in line and line.endswith("GB/s") for line in lines)

@@ -26,6 +26,7 @@ from tilewright.runtime.cuda import dispatch  # noqa: E402
 
 ROWS = ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "argmax", "topk", "rmsnorm_backward", "softmax_backward"]
 OTHERS = ["rmsnorm_weight_backward", "silu", "gelu", "swiglu", "swiglu_backward", "scale_add", "embedding", "rope"]
+LEVELS = ["sample_parts", "level_begin", "level_again", "level_parts", "level_join"]
 
 
 def judge(call, outputs):
@@ -45,7 +46,7 @@ def of_rows(name, x, element="f32"):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", [*ROWS, *OTHERS])
+@pytest.mark.parametrize("name", [*ROWS, *OTHERS, *LEVELS])
 def test_any_design_computes_what_was_written(name, seed):
     call = draw(name, 7 * seed + 1, ("bf16", "f32", "f16")[seed % 3])
     tensors = {n: to_gpu(x) for n, x in call.inputs.items()}

@@ -14,7 +14,7 @@ from tilewright.operators.activation import ACTIVATIONS
 
 INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
 CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4)}
-CHOICES |= {"inverse": (False, True), "k": (1, 3)}
+CHOICES |= {"inverse": (False, True), "k": (1, 3), "precision": (None, "tf32")}
 
 
 def traces(operator, element):
@@ -22,6 +22,8 @@ def traces(operator, element):
     signature = operator.kernel.signature
     names = [name for name, _ in signature.options]
     for values in itertools.product(*(CHOICES[name] for name in names)):
+        if "tf32" in values and element != "f32":
+            continue
         for full in (False, True):
             given = [p for p in signature.params if isinstance(p.spec, Tensor) and p.spec.dtype is None]
             tensors = [p.name for p in given if full or not p.optional]

@@ -27,6 +27,8 @@ def test_the_likeliest_token_of_each_part_is_the_first_of_equals(memory, steps, 
     parts(x, np.zeros(b, F32), seeds, places).check(memory, steps)
     outputs = {"score": ((b, c), F32), "token": ((b, c), I32)}
     Case(operators.sample_parts, {"logits": x}, outputs).check(memory, steps)
+    given = {"temperatures": np.zeros(b, F32), "seeds": seeds, "places": places, "floors": memory.normal((b,), F32)}
+    Case(operators.sample_parts, {"logits": x, **given}, outputs).check(memory, steps)
 
 
 @thorough

@@ -94,6 +94,19 @@ def test_matmul_of_transposed_operands(generator):
     close(ops.matmul(a, b).numpy(), operators.Exact(theirs.numpy(), (a.abs() @ b.abs()).double().numpy(), 5))
 
 
+def test_tf32_is_asked_for_and_stays_within_its_bound(generator):
+    x, w = (torch.randn(n, 96, generator=generator) for n in (7, 33))
+    terms = x.abs().double() @ w.abs().double().T
+    for y in (ops.linear(x, w, precision="tf32"), ops.matmul(x, w.T, precision="tf32")):
+        assert ((y.double() - x.double() @ w.double().T).abs() <= 2.0**-8.9 * terms).all()
+    stack = torch.randn(2, 5, 96, generator=generator)
+    assert ops.matmul(stack, stack.mT, precision="tf32").shape == (2, 5, 5)
+    with pytest.raises(ArgumentError, match="tf32 or None"):
+        ops.linear(x, w, precision="tf16")
+    with pytest.raises(DTypeError, match="leave it away"):
+        ops.linear(x.bfloat16(), w.bfloat16(), precision="tf32")
+
+
 def test_nothing_to_sum_gives_the_bias_and_nothing_to_write_returns_at_once():
     x, w, bias = np.zeros((3, 0), np.float32), np.zeros((2, 0), np.float32), np.array([1, 2], np.float32)
     np.testing.assert_array_equal(ops.linear(x, w, bias), [[1, 2]] * 3)

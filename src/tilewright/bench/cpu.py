@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,14 @@ def _run(job: Job, folder: Path) -> Iterator[Result]:
         yield from measure_startup(**job.options)
     else:
         where = {} if job.shape is None else {"folder": str(folder)}
-        yield from _work(job.threads, job=job.kind, **job.options, **where)
+        yield from _work(job.threads, limit=job.limit, job=job.kind, **job.options, **where)
 
 
-def _work(threads: int, **job: Any) -> Iterator[Result]:
-    """The results of one worker with `threads` threads; TilewrightError with its last words if it fails."""
+def _work(threads: int, limit: float | None = None, **job: Any) -> Iterator[Result]:
+    """The results of one worker with `threads` threads; TilewrightError with its last words if it fails.
+
+    It is ended after `limit` seconds.
+    """
     count = str(threads)
     environment = {**os.environ, "TILEWRIGHT_THREADS": count, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     command = [sys.executable, "-m", "tilewright.bench.worker", json.dumps({**job, "threads": threads})]
@@ -68,17 +72,24 @@ def _work(threads: int, **job: Any) -> Iterator[Result]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
     ):
         assert process.stdout
+        ender = threading.Timer(limit or 0.0, process.kill)
+        if limit is not None:
+            ender.start()
         try:
             for line in process.stdout:
                 yield Result.from_json(json.loads(line))
         except GeneratorExit:  # whoever listened has gone
             process.terminate()
             raise
+        finally:
+            ended = limit is not None and not ender.is_alive()
+            ender.cancel()
         if process.wait():
             errors.seek(0)
             words = errors.read().strip().splitlines() or ["nothing"]
+            late = f" after its limit of {limit:.0f} s" if ended else ""
             raise TilewrightError(
-                f"the {job['job']} worker with {threads} threads ended with {process.returncode}: {words[-1]}"
+                f"the {job['job']} worker with {threads} threads ended with {process.returncode}{late}: {words[-1]}"
             )
 
 

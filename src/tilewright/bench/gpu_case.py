@@ -72,6 +72,7 @@ def searched(problem: Problem, facts: Facts, evaluator: Evaluator, effort: Effor
     return search(
         kernel, facts, evaluator, budget=Budget(trials=effort.trials), objective=Objective(), seed=effort.seed,
         model=lambda design: estimate(kernel, design, facts).seconds,
+        word=lambda design, usage: estimate(kernel, design, facts, usage).seconds,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from tilewright.bench.cases import matches
@@ -23,6 +22,8 @@ STEPS, ROUNDS = 8, 6
 """Tokens of one sample of decode, and the fewest samples: what is timed stays near a context of 512."""
 
 EAGER, COMPILED = "eager", "compiled"
+LIMIT = 240.0
+"""Seconds after which the process of a job is ended."""
 _START, _COMPILE, _FIRST = 25.0, 30.0, 12.0  # seconds: a process with its weights, torch.compile, a first token
 
 
@@ -55,7 +56,7 @@ def start_name(model: str) -> str:
 
 
 def llm_jobs(request: LlmRequest) -> list[Job]:
-    """The jobs that `request` asks for: a process for each model; ArgumentError where nothing fits it."""
+    """The jobs that `request` asks for: a process for each model and batch; ArgumentError where nothing fits it."""
     jobs = [job for model in MODELS for job in _model_jobs(model, request)]
     if not jobs:
         raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
@@ -63,32 +64,36 @@ def llm_jobs(request: LlmRequest) -> list[Job]:
 
 
 def _model_jobs(model: str, request: LlmRequest) -> list[Job]:
-    batches = [b for b in BATCHES if request.wants("llm_decode", decode_name(model, b))]
-    if request.wants("llm_prefill", prefill_name(model)) and 1 not in batches:
-        batches.insert(0, 1)
+    """A process for each batch of a model: what fails, or takes too long, takes nothing else with it."""
     jobs = []
-    if batches:
-        jobs.append(Job("llm", 1, tuple(_steps(model, batches, request)), {
-            "model": model, "batches": batches, "compiled": request.compiled, "seconds": request.seconds,
-        }))  # fmt: skip
+    for batch in BATCHES:
+        steps = _steps(model, batch, request)
+        if steps:
+            options = {
+                "model": model, "batch": batch, "parts": [s.family for s in steps], "compiled": request.compiled,
+                "seconds": request.seconds,
+            }  # fmt: skip
+            jobs.append(Job("llm", 1, steps, options, limit=LIMIT))
     if model == "1B" and request.wants("llm_start", start_name(model)):
         shape = MODELS[model]
         options = {"model": model, "shape": asdict(shape)}
-        jobs.append(Job("llm_start", 1, (Step("llm_start", start_name(model), 1, 60 + 4 * _FIRST),), options, shape))
+        steps = (Step("llm_start", start_name(model), 1, 60 + 4 * _FIRST),)
+        jobs.append(Job("llm_start", 1, steps, options, shape, LIMIT))
     return jobs
 
 
-def _steps(model: str, batches: Sequence[int], request: LlmRequest) -> list[Step]:
-    each = request.seconds + 1.0 + (_COMPILE if request.compiled else 0.0)
+def _steps(model: str, batch: int, request: LlmRequest) -> tuple[Step, ...]:
+    """What is asked for of one model and batch."""
     steps = []
-    for batch in batches:
-        if batch == 1:
-            steps.append(Step("llm_prefill", prefill_name(model), 1, _START + request.seconds))
-        steps.append(Step("llm_decode", decode_name(model, batch), 1, each))
-    return steps
+    if batch == 1 and request.wants("llm_prefill", prefill_name(model)):
+        steps.append(Step("llm_prefill", prefill_name(model), 1, _START + request.seconds))
+    if request.wants("llm_decode", decode_name(model, batch)):
+        around = (0.0 if steps else _START) + (_COMPILE if request.compiled else 0.0)
+        steps.append(Step("llm_decode", decode_name(model, batch), 1, around + request.seconds))
+    return tuple(steps)
 
 
 __all__ = [
-    "BATCHES", "COMPILED", "EAGER", "FAMILIES", "MODELS", "PROMPT_TOKENS", "ROUNDS", "STEPS",
+    "BATCHES", "COMPILED", "EAGER", "FAMILIES", "LIMIT", "MODELS", "PROMPT_TOKENS", "ROUNDS", "STEPS",
     "LlmRequest", "decode_name", "llm_jobs", "prefill_name", "start_name",
 ]  # fmt: skip

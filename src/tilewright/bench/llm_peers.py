@@ -5,7 +5,10 @@ The weights are drawn once, by torch on the GPU, and both they and Tilewright re
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +42,18 @@ def drawn_model(shape: Shape, seed: int = 0) -> Any:
         for name, weight in model.named_parameters():
             weight.normal_(1.0 if "norm" in name else 0.0, SPREAD, generator=generator)
     return model
+
+
+@contextmanager
+def in_f32(model: Any) -> Iterator[Any]:
+    """A copy of a model in f32, which computes in nothing less, inside the `with` block."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield copy.deepcopy(model).float()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+        torch.cuda.empty_cache()
 
 
 class SharedWeights:
@@ -93,10 +108,11 @@ class Eager:
             self._token = self._forward(self._token)
         torch.cuda.synchronize()
 
-    def logits(self, ids: list[int]) -> Any:
-        """f32[vocab] logits after a prompt."""
+    def logits(self, ids: list[int], count: int) -> Any:
+        """f32[count, vocab] logits after each of the last tokens of a prompt."""
         with torch.inference_mode():
-            return self._model(torch.tensor([ids], device="cuda"), logits_to_keep=1).logits[0, -1].float().cpu().numpy()
+            found = self._model(torch.tensor([ids], device="cuda"), logits_to_keep=count).logits[0]
+            return found.float().cpu().numpy()
 
     def _new_cache(self) -> Any:
         from transformers import DynamicCache
@@ -150,4 +166,4 @@ class Compiled(Eager):
         return output.logits[:, -1].argmax(dim=-1, keepdim=True)
 
 
-__all__ = ["ROOM", "Compiled", "Eager", "SharedWeights", "drawn_model", "shared_weights"]
+__all__ = ["ROOM", "Compiled", "Eager", "SharedWeights", "drawn_model", "in_f32", "shared_weights"]

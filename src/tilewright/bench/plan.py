@@ -54,13 +54,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """What one process measures (`kind` is one of the worker's, or startup) and the results it will give, in order."""
+    """What one process measures (`kind` is one of the worker's, or startup) and the results it will give, in order.
+
+    A process that takes longer than `limit` seconds is ended.
+    """
 
     kind: str
     threads: int
     steps: tuple[Step, ...]
     options: dict[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
+    limit: float | None = None
 
 
 def plan(request: Request) -> list[Job]:

@@ -184,11 +184,11 @@ def serve_learn(threads: int, names: Sequence[str], quick: bool) -> Iterator[Res
     yield from learn_results(threads, quick)
 
 
-def llm(threads: int, model: str, batches: Sequence[int], compiled: bool, seconds: float) -> Iterator[Result]:
+def llm(threads: int, model: str, batch: int, parts: Sequence[str], compiled: bool, seconds: float) -> Iterator[Result]:
     """A whole model on the GPU beside transformers."""
     from tilewright.bench.llm import llm_results
 
-    yield from llm_results(model, batches, compiled, seconds)
+    yield from llm_results(model, batch, parts, compiled, seconds)
 
 
 def llm_start(threads: int, folder: str, model: str, shape: dict[str, int]) -> Iterator[Result]:

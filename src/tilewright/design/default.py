@@ -64,6 +64,8 @@ def default_design(kernel: ir.Kernel, facts: Facts) -> Design:
         from tilewright.design.systolic.design import default_systolic
 
         return default_systolic(kernel, facts)
+    if facts.machine.kind == "dataflow":
+        return Design()  # all is left to the placement
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import default_gpu
 
@@ -359,13 +361,16 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
     """No dots: the axis with unit stride lies across lanes, four vectors at a time, one row after the other."""
     counts = unit_axes(kernel, facts)
     parallel = [a for a in nest.loop.axes if not a.each]
-    serial = [a for loop in ir.walk(nest.loop.body) if isinstance(loop, ir.Loop) for a in loop.axes if not a.each]
+    loops = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Loop)]
+    serial = [a for loop in loops for a in loop.axes if not a.each]
+    around = {a.name for loop in loops if any(isinstance(s, ir.Loop) for s in ir.walk(loop.body)) for a in loop.axes}
     whole = [d for d in kernel.dims if d in counts and _is_value_axis(kernel, d)]
     lanes = [*whole, *sorted((a.name for a in (*serial, *parallel) if counts.get(a.name)), key=lambda a: -counts[a])]
     decisions: dict[str, Choice] = {}
     wide = any(_is_value_axis(kernel, d) for d in kernel.dims if d not in structure.axes(kernel))
     for axis in serial:  # beside values that lie along a whole dimension, an axis of a few scales is walked one by one
-        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes and not wide else 1
+        alone = axis.name not in around  # a loop around another one takes a position at a time, as rows do
+        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes and alone and not wide else 1
     leading = next((a.name for a in parallel if a.name in lanes), None)
     for axis in parallel:
         decisions[f"tile.{axis.name}"] = 1

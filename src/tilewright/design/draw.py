@@ -31,6 +31,10 @@ def draw(kernel: ir.Kernel, facts: Facts, pick: Pick) -> Design:
         from tilewright.design.systolic.design import draw_systolic
 
         return draw_systolic(kernel, facts, pick)
+    if facts.machine.kind == "dataflow":
+        from tilewright.design.dataflow.design import draw_dataflow
+
+        return draw_dataflow(kernel, facts, pick)
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import draw_gpu
 

@@ -70,6 +70,10 @@ def legal(kernel: ir.Kernel, design: Design, facts: Facts) -> list[Reason]:
         from tilewright.design.systolic.design import legal_systolic
 
         return legal_systolic(kernel, design, facts)
+    if facts.machine.kind == "dataflow":
+        from tilewright.design.dataflow.design import legal_dataflow
+
+        return legal_dataflow(kernel, design, facts)
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.design import legal_with_packs
 

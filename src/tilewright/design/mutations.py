@@ -61,6 +61,11 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
 
         yield from suggested_systolic(kernel, design, facts)
         return
+    if facts.machine.kind == "dataflow":
+        from tilewright.design.dataflow.design import suggested_dataflow
+
+        yield from suggested_dataflow(kernel, design, facts)
+        return
     if facts.machine.kind == "nvidia":
         from tilewright.design.gpu.mutations import suggested_gpu
 

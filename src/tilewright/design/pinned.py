@@ -31,6 +31,8 @@ def summed(kernel: ir.Kernel) -> frozenset[str]:
 
 def differs(kernel: ir.Kernel, design: Design, pinned: Design) -> str:
     """A decision of `design` that may change a bit of what `pinned` computes; empty where there is none."""
+    if any(how == "atomic" for _, how in design.prefixed("how")):
+        return "how=atomic: parts of a sum are added in the order in which they come"
     one, other = (_relevant(kernel, d) for d in (design, pinned))
     name = next((n for n in sorted({*one, *other}) if one.get(n) != other.get(n)), None)
     return "" if name is None else f"{name}={one.get(name)}, not {other.get(name)}"

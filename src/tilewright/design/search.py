@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.finals import Finals, Verdict
+from tilewright.design.informed import Compiler, Informed, informed
 from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task
 from tilewright.design.trial import (
     Budget,
@@ -52,14 +53,19 @@ def search(
     resume: Sequence[Trial] = (),
     quarantined: Mapping[str, str] | None = None,
     floor: float | None = None,
+    completed: Callable[[Design], Design] = lambda design: design,
     progress: Callable[[Progress], None] | None = None,
+    word: Informed | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """The best design of `kernel` that the budget finds, with the evidence.
 
     `model` gives seconds for a design; `floor` are seconds that no design can beat (the roofline), near which the
     search ends. `resume` are trials of an earlier search of the same key; `quarantined` are designs by their hashes
-    that are not to be tried. `progress` is told of every batch, and of its new trials, which are to be kept.
+    that are not to be tried; `completed` decides what a design leaves open. `word` is the model's for a design whose
+    kernel's use of the machine is known: where the evaluator can compile before it runs, predictions are made anew by
+    it, and what then has no hope is not run. `progress` is told of every batch, and of its new trials, which are to be
+    kept.
     The default design is trial 0 and in the finals. Ctrl-C ends the search with what it has.
     Raises ArgumentError for a budget without limits or a target without seconds, and VerificationError where not one
     design works, the default's reason in the message.
@@ -68,8 +74,8 @@ def search(
     earlier = {t.design: t for t in resume}
     # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
     barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
-    task = Task(kernel, facts, model, barred)
-    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator))
+    task = Task(kernel, facts, model, barred, completed)
+    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator), word)
     stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
     return run.result(kernel.name, stopped)
 
@@ -96,6 +102,7 @@ class _Run:
     earlier: dict[Design, Trial]
     record: tuple[Trial, ...]  # the same, in order
     finals: Finals
+    word: Informed | None = None
     trials: list[Trial] = field(default_factory=list)
     begun: float = 0.0
 
@@ -127,9 +134,10 @@ class _Run:
     def _try(self, batch: Sequence[Candidate]) -> None:
         """Trials of a batch; what an earlier search measured is not measured again."""
         unknown = [c for c in batch if c.design not in self.earlier]
-        outcomes = self.evaluator.evaluate([c.design for c in unknown]) if unknown else []
+        unknown, measured = self._informed(unknown)
+        wanted = [c.design for c in unknown if c.design not in measured]
+        measured |= zip(wanted, self.evaluator.evaluate(wanted) if wanted else [], strict=True)
         at = self.clock() - self.begun
-        measured = dict(zip((c.design for c in unknown), outcomes, strict=True))
         new = [_trial(c, measured[c.design], at) for c in unknown]
         if new:
             new[0] = replace(new[0], met=self.finals.drain())
@@ -137,6 +145,12 @@ class _Run:
         self.trials += [made.get(c.design) or self.earlier.pop(c.design) for c in batch]
         if self.progress is not None:
             self.progress(self._progress(tuple(new)))
+
+    def _informed(self, candidates: list[Candidate]) -> tuple[list[Candidate], dict[Design, Outcome]]:
+        """Candidates with what is known of their kernels before they run, and outcomes of those that need not run."""
+        if self.word is None or not candidates or not isinstance(self.evaluator, Compiler):
+            return candidates, {}
+        return informed(candidates, self.evaluator.usages([c.design for c in candidates]), self.word, self._best())
 
     def _progress(self, new: tuple[Trial, ...]) -> Progress:
         left = None if self.budget.seconds is None else max(0.0, self.budget.seconds - (self.clock() - self.begun))

@@ -112,7 +112,13 @@ def _draws(describe: Callable[[Pick], Design]) -> Iterator[Design]:
         digits[-1] += 1
 
 
-def pool(kernel: ir.Kernel, facts: Facts, model: Callable[[Design], float], size: int) -> list[Design]:
+def pool(
+    kernel: ir.Kernel,
+    facts: Facts,
+    model: Callable[[Design], float],
+    size: int,
+    completed: Callable[[Design], Design] = lambda design: design,
+) -> list[Design]:
     """About `size` designs that the model was asked about, best first by its word, ties by canonical order.
 
     The default, members of the drawn space, and then the neighbours of whatever is best so far, again and again. It
@@ -122,6 +128,7 @@ def pool(kernel: ir.Kernel, facts: Facts, model: Callable[[Design], float], size
     ahead: list[tuple[float, tuple[int, str], Design]] = []  # not expanded yet, the best first
 
     def ask(design: Design) -> None:
+        design = completed(design)
         if design not in known and len(known) < size:
             known[design] = model(design)
             heapq.heappush(ahead, (known[design], canonical(design), design))

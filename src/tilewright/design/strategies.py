@@ -32,12 +32,16 @@ class Candidate:
 
 @dataclass
 class Task:
-    """What is searched: a program with its facts, the model, and the designs that need no further trial."""
+    """What is searched: a program with its facts, the model, and the designs that need no further trial.
+
+    `completed` gives a design with what it leaves open decided, where the machine places what is open.
+    """
 
     kernel: ir.Kernel
     facts: Facts
     model: Model
     quarantined: Mapping[str, str] = field(default_factory=dict)
+    completed: Callable[[Design], Design] = lambda design: design
     _predictions: dict[Design, float] = field(default_factory=dict)
 
     def predicted(self, design: Design) -> float:
@@ -47,7 +51,8 @@ class Task:
         return self._predictions[design]
 
     def candidate(self, design: Design, parent: str | None = None, mutation: str | None = None) -> Candidate:
-        """A design as a candidate."""
+        """A design as a candidate, complete."""
+        design = self.completed(design)
         return Candidate(design, self.predicted(design), parent, mutation)
 
     def start(self) -> Candidate:
@@ -92,7 +97,7 @@ class Random:
                 break
             design = random_design(self._task.kernel, self._task.facts, self._rng)
             new = self._task.fresh([self._task.candidate(design)], tried)
-            tried.add(design)
+            tried |= {c.design for c in new}
             found += new
         return found
 
@@ -134,7 +139,9 @@ class Evolve:
         self._neighbours = _Neighbours(task)
         self._champion: Design | None = None
         self._until = 0
-        self._pool = [task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL)]
+        self._pool = [
+            task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.completed)
+        ]
         self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:

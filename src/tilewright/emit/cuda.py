@@ -11,7 +11,7 @@ from tilewright.emit.cuda_chain_values import chain_layouts
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import declare, initialise, open_turns, peers
+from tilewright.emit.cuda_sync import begin, declare, initialise, let_begin, open_turns, peers
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -77,7 +77,8 @@ class _Module:
         """Comment, headers, and the parameter."""
         line = self.text.line
         line(f"// {self.kernel.name} for {self.machine.name}, design {ir.note(self.kernel.notes, 'design')}")
-        for name in (*_HEADERS, *(_CHAIN_HEADERS if self.chained else ())):
+        more = ("wgmma_along",) if self.plan.along_only else ()
+        for name in (*_HEADERS, *more, *(_CHAIN_HEADERS if self.chained else ())):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
         line("")
@@ -197,10 +198,13 @@ class _Module:
             self.text.line(f"Slot<{ir.note(rings[0].notes, 'stages')}> slot;")
         if team.name != "producer":
             open_turns(self.plan, self.text)
+            begin(self.plan, self.text)
         leaves = team.name != "producer" and self.plan.leaving
         if leaves:
             self.text.line("unsigned leaving = 0;")
         RoleText(self.plan, team, self.text).block(self.kernel.body)
+        if team.name != "producer":
+            let_begin(self.plan, self.text)
         if leaves:
             self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
 

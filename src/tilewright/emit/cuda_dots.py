@@ -43,12 +43,13 @@ def multiply(plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, f
         if isinstance(s, ir.Store) and s.value == dot.name
     )
     dtype = operands[0].type.dtype
+    kind = dot.expr.precision or c_type(dtype.name)
     steps = plan.extent(depth) * dtype.bits // 8 // _STEP_BYTES
     a, b = (_operand(plan, let, row, rows, depth) for let in operands)
     keep = f"{cname(depth)} > {first[depth]}"
     sums = tiles.register(target.ref.buffer)
     tiles.live.append(target.ref.buffer)
-    text.line(f"multiply<{c_type(dtype.name)}, {plan.extent(column)}, {steps}>({sums}.v, {a}, {b}, {keep});")
+    text.line(f"multiply<{kind}, {plan.extent(column)}, {steps}>({sums}.v, {a}, {b}, {keep});")
 
 
 def _operand(plan: Plan, let: ir.Let, row: str, rows: ir.Loop, depth: str) -> str:

@@ -32,6 +32,13 @@ def functor(op: str, result: DType) -> str:
     return f"tw::{op.capitalize()}{{}}"
 
 
+def shifting(op: str, result: DType, divisor: float | int | str | None) -> str | None:
+    """The function object of a division of integers by a known power of two, which a shift does; None for others."""
+    if op not in ("div", "mod") or result.kind != "int" or not isinstance(divisor, int) or divisor.bit_count() != 1:
+        return None
+    return f"tw::{op.capitalize()}By<{divisor.bit_length() - 1}>{{}}" if divisor > 0 else None
+
+
 def reducer(op: str) -> str:
     """The function object of a reduction."""
     return f"tw::{_REDUCTIONS[op]}{{}}"
@@ -59,4 +66,4 @@ def _special(value: float, infinity: str) -> str | None:
     return None
 
 
-__all__ = ["ctype", "functor", "literal", "reducer"]
+__all__ = ["ctype", "functor", "literal", "reducer", "shifting"]

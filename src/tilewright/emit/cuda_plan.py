@@ -16,6 +16,9 @@ C_TYPES = {"f32": "float", "f64": "double", "bool": "bool"}
 PANEL = 128
 """Bytes of a swizzled row."""
 
+ROWS = 64
+"""Rows of the atom."""
+
 TICKETS = 1 << 14
 """Tiles of a grid whose sums are split: each has a ticket."""
 
@@ -117,6 +120,18 @@ class Plan:
         return 32 * sum(t.warps for t in self.teams.values())
 
     @cached_property
+    def along_only(self) -> bool:
+        """Whether some operands of dots are not of 16 bits: those run along the sum."""
+        lets = {s.name: s for s in self.statements if isinstance(s, ir.Let)}
+        dots = [s.expr for s in lets.values() if isinstance(s.expr, ir.Dot)]
+        return any(lets[d.a].type.dtype.bits != 16 for d in dots if d.a in lets)
+
+    @cached_property
+    def stagger(self) -> int:
+        """Steps after which the next warpgroup begins; 0 where all begin together."""
+        return max((number(s, "stagger", 0) for s in self.statements if isinstance(s, ir.Role)), default=0)
+
+    @cached_property
     def cluster(self) -> int:
         """Blocks of a cluster."""
         together = self.split is not None and ir.note(self.split.notes, "bind") == "cluster"
@@ -178,6 +193,17 @@ class Plan:
         return rings
 
     @cached_property
+    def short(self) -> frozenset[str]:
+        """Axes whose tiles have fewer rows than the atom."""
+        rows = [a for s in self.statements if isinstance(s, ir.Loop) and s.parallel for a in s.axes]
+        return frozenset(a.over for a in rows if a.step == ROWS and a.over in self.axes and self.extent(a.over) < ROWS)
+
+    @property
+    def beyond(self) -> int:
+        """Bytes behind the rings that the atom reads too, where a tile has fewer rows than it: whatever lies there."""
+        return max([0, *(ROWS - self.extent(a) for a in self.short)]) * PANEL
+
+    @cached_property
     def leaving(self) -> frozenset[str]:
         """Buffers from which copies lead out: each warpgroup has its own."""
         return frozenset(
@@ -211,18 +237,23 @@ class Plan:
         return next((s for s in self.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "how")), None)
 
     @property
+    def atomic(self) -> bool:
+        """Whether parts of a sum are added to one in memory, in whatever order; it is 0 before and after a launch."""
+        return self.split is not None and ir.note(self.split.notes, "how") == "atomic"
+
+    @property
     def splits(self) -> int:
         """Parts of each sum."""
         return self.trips(self.split.axes[0]) if self.split else 1
 
     def elements(self, alloc: ir.Alloc) -> int:
-        """Elements of a buffer."""
-        return math.prod(self.extent(d) for d in alloc.dims)
+        """Elements of a buffer of sums: whole rows of the atom."""
+        return math.prod(ROWS if d in self.short else self.extent(d) for d in alloc.dims)
 
     @cached_property
     def part_offsets(self) -> dict[str, int]:
         """Where parts lie in shared memory: one for each block of the cluster."""
-        at = sum(r.slots * r.slot_bytes for r in self.rings.values())
+        at = sum(r.slots * r.slot_bytes for r in self.rings.values()) + self.beyond
         offsets = {}
         for name, alloc in self.parts.items():
             if ir.note(alloc.notes, "place") == "shared":
@@ -272,7 +303,8 @@ class Plan:
                 each = [a.name for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes if a.each]
                 extents = [Extent(self.root(str(d)), self._grid_step(str(d))) for d in alloc.dims]
                 extents += [Extent(self.root(a)) for a in each]
-                found.append(Scratch(Reserve(name, 4 * self.splits, tuple(extents))))
+                each_tile = 4 if self.atomic else 4 * self.splits
+                found.append(Scratch(Reserve(name, each_tile, tuple(extents)), zeroed=self.atomic))
         drawn = any(isinstance(s, ir.Loop) and ir.note(s.notes, "drawn") for s in self.statements)
         if found or drawn:
             found.append(Scratch(Reserve("tickets", 4, (Extent(TICKETS),)), zeroed=True))
@@ -307,9 +339,9 @@ class Plan:
         return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
 
     def box_rows(self, copy: ir.Copy) -> int:
-        """Rows that one copy instruction moves: a block's share of a multicast, at most 256."""
+        """Rows that one copy instruction moves: a block's share of a multicast, at most 256, or what is noted."""
         ring, _, _ = self.ring_of(copy)
-        return min(256, ring.rows // number(copy, "multicast", 1))
+        return min(number(copy, "box", 256), ring.rows // number(copy, "multicast", 1))
 
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)

@@ -6,7 +6,7 @@ from tilewright.emit.cuda_copies import copy_in, copy_out
 from tilewright.emit.cuda_dots import is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
-from tilewright.emit.cuda_sync import arrive, expect, turn, wait
+from tilewright.emit.cuda_sync import arrive, expect, step_ahead, turn, wait
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_tiles import Tiles
 from tilewright.language import ir
@@ -135,6 +135,13 @@ class RoleText:
                 self.stmt(stmt)
         if at == len(own) or self.copies:
             return
+        if self.plan.atomic:
+            self.tiles.joining = True
+            with self.text.block(f"if ({self.joins(own[at])})"):
+                self.text.line(f"const int {s} = {(self.plan.splits - 1) * self.plan.extent(axis.name)};")
+                self.block(tuple(own[at + 1 :]))
+            self.tiles.joining = False
+            return
         with (
             self.text.block(f"if ({self.joins(own[at])})"),
             self.text.block(
@@ -185,6 +192,8 @@ class RoleText:
                 self.late(loop)
             else:
                 self.block(loop.body)
+            if not self.copies:
+                step_ahead(self.plan, self.text)
         if self.pending:
             self.text.line("wgmma_wait<0>();")
         self.tiles.hold()
@@ -221,8 +230,8 @@ class RoleText:
 
     def rows(self, loop: ir.Loop) -> None:
         """Row tiles of the atom, dealt to the warpgroups of the role."""
-        if self.copies:
-            return
+        if self.copies or (self.plan.atomic and _begins_sums(loop)):
+            return  # sums in memory are 0 before and after a launch
         dots = [s for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)]
         if dots:
             self.text.line("wgmma_fence();")
@@ -262,6 +271,11 @@ class RoleText:
 
 def _announces(stmt: ir.Stmt) -> bool:
     return isinstance(stmt, ir.Sync) and stmt.action == "expect"
+
+
+def _begins_sums(loop: ir.Loop) -> bool:
+    """Whether all that a loop does is to store a constant."""
+    return all(isinstance(s, ir.Store) or (isinstance(s, ir.Let) and isinstance(s.expr, ir.Full)) for s in loop.body)
 
 
 def _gives(stmt: ir.Stmt) -> bool:

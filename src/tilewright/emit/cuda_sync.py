@@ -8,6 +8,8 @@ from tilewright.language import ir
 
 TURNS = 5
 """The first of the named barriers by which warpgroups take turns; those before meet for other reasons."""
+AHEAD = 8
+"""The first of the named barriers by which a warpgroup lets the next one begin."""
 
 
 def wait(text: Text, sync: ir.Sync, free: bool) -> None:
@@ -22,6 +24,29 @@ def turn(text: Text, sync: ir.Sync) -> None:
         text.line(f"meet({TURNS} + group, {threads});")
     else:
         text.line(f"pass({TURNS} + (group + 1) % {threads // 128}, {threads});")
+
+
+def begin(plan: Plan, text: Text) -> None:
+    """A warpgroup begins some steps after the one before it, so that it multiplies while that one ends its tile."""
+    if plan.stagger:
+        text.line(f"unsigned ahead = {plan.stagger};  // steps until the next warpgroup begins")
+        text.line(f"if (group > 0) meet({AHEAD} + group, 256);")
+
+
+def step_ahead(plan: Plan, text: Text) -> None:
+    """One step is done: of the first ones the last lets the next warpgroup begin."""
+    if plan.stagger:
+        text.line(f"if (ahead != 0 && --ahead == 0 && {_has_next(plan)}) pass({AHEAD + 1} + group, 256);")
+
+
+def let_begin(plan: Plan, text: Text) -> None:
+    """Whoever had fewer steps than that lets the next one begin at its end."""
+    if plan.stagger:
+        text.line(f"if (ahead != 0 && {_has_next(plan)}) pass({AHEAD + 1} + group, 256);")
+
+
+def _has_next(plan: Plan) -> str:
+    return f"group < {plan.groups - 1}"
 
 
 def open_turns(plan: Plan, text: Text) -> None:

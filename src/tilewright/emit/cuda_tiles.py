@@ -28,6 +28,8 @@ class Tiles:
         self.split: ir.Axis | None = None
         self.live: list[str] = []  # accumulators that the matrix unit writes
         self.held: dict[str, ir.Alloc] = {}
+        self.joining = False  # whether all parts of a sum are there
+        self.sums: dict[str, str] = {}  # sums that memory adds up by itself -> what this block adds
 
     # ------------------------------------------------------------------------------------- registers
     def alloc(self, alloc: ir.Alloc) -> None:
@@ -37,7 +39,10 @@ class Tiles:
         if ir.note(alloc.notes, "place") != "register":
             return
         self.held[alloc.name] = alloc
-        rows = next(d for d in alloc.dims if self._is_row(str(d)))
+        rows = next((d for d in alloc.dims if self._is_row(str(d))), None)
+        if rows is None:  # the same for all rows
+            self.text.line(f"{self.tile_type(alloc.dtype.name, tuple(map(str, alloc.dims)))} {cname(alloc.name)};")
+            return
         self.trips = max(1, self.plan.extent(rows) // 64 // self.groups)
         share = self.plan.share
         mine = share is not None and self._is_shared(alloc.name)
@@ -77,7 +82,8 @@ class Tiles:
 
     def register(self, name: str) -> str:
         """C++ of a register buffer at the row tile at hand."""
-        return f"{cname(name)}[turn]" if self.trips > 1 else cname(name)
+        by_row = any(self._is_row(str(d)) for d in self.held[name].dims)
+        return f"{cname(name)}[turn]" if by_row and self.trips > 1 else cname(name)
 
     def hold(self) -> None:
         """Nothing may touch accumulators before this line."""
@@ -131,11 +137,14 @@ class Tiles:
         match stmt.expr:
             case ir.Load(ref) if ref.buffer in self.held:
                 self.text.line(f"const {type_} {name} = {self.piece(ref, type_)};")
+            case ir.Load(ref) if ref.buffer in self.plan.parts and self.plan.atomic and not self.joining:
+                self.sums[stmt.name] = ""
+            case ir.Map("add", (x, y)) if x in self.sums:
+                self.sums[stmt.name] = y
             case ir.Load(ref) if ref.buffer in self.plan.parts:
+                call = "take_out" if self.plan.atomic else f"take<{self.shared(ref.buffer)}>"
                 self.text.line(f"{type_} {name};")
-                self.text.line(
-                    f"take<{self.shared(ref.buffer)}>({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);"
-                )
+                self.text.line(f"{call}({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);")
             case ir.Load(ref):
                 self.text.line(f"const {type_} {name} = {self.load(ref, type_, stmt)};")
             case ir.Full(value):
@@ -183,13 +192,13 @@ class Tiles:
         alloc = self.plan.parts[buffer]
         assert self.split is not None
         size = self.plan.elements(alloc) // (self.plan.shares if self.shared(buffer) == "true" else 1)
-        index = f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
+        index = "0" if self.plan.atomic else f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         row = f"({cname(self.row)} - {cname(str(rows))}) * {size // self.plan.extent(rows)}"
         if self.shared(buffer) == "true":
             return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size} + {row}"
         place = f"(float*)args.words[{self.plan.words.scratch_word(buffer)}]"
-        block = f"(i64)({self.block_number()}) * {self.plan.splits}"
+        block = f"(i64)({self.block_number()}) * {1 if self.plan.atomic else self.plan.splits}"
         return f"{place} + ({block} + {index}) * {size} + {row}"
 
     def block_number(self) -> str:
@@ -211,10 +220,12 @@ class Tiles:
 
     def _part_name(self, axis: str) -> str:
         """C++ of the positions of an axis."""
-        distribution = self.axis_type(axis)
-        return (
-            f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
-        )
+        distribution, size, edge = self.axis_type(axis), self.plan.size(self.plan.root(axis)), self.plan.edge(axis)
+        over = self.plan.axes[axis].over
+        if over in self.plan.axes and (whole := self.plan.extent(over)) < self.plan.extent(axis):
+            # A tile of fewer rows than the atom: rows past it are another tile's.
+            size, edge = f"min({cname(over)} + {whole}, {size})", edge or whole & -whole
+        return f"Part<{distribution}, {edge}>({cname(axis)}, {size}, team)"
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""
@@ -235,6 +246,9 @@ class Tiles:
             turned = self._is_row(str(ring.alloc.dims[-1]))
             call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}, {ring.wide}>"
             self.text.line(f"{call}({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
+        elif buffer in self.plan.parts and self.plan.atomic:
+            mine = cname(self.sums[store.value])
+            self.text.line(f"add_to({self.part(buffer)}, {mine}.v, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
             call = f"give<{self.plan.shares}>({self.part(buffer)}, {cname(barrier)}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tilewright.emit.cuda_fragments import Fragments
 from tilewright.emit.cuda_layouts import AccRows, Layouts, axis_name
 from tilewright.emit.cuda_loops import Loops
-from tilewright.emit.cuda_maps import ctype, functor, literal, reducer
+from tilewright.emit.cuda_maps import ctype, functor, literal, reducer, shifting
 from tilewright.emit.cuda_places import WIDEST, Addresses, Place, Staged
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
@@ -60,6 +60,7 @@ class Values:
     fragments: Fragments | None = None  # operands of dots that go straight to registers
     loops: Loops = field(default_factory=Loops)  # serial loops, and the sums of those being written
     _mutable: frozenset[str] = frozenset()
+    _constants: dict[str, ir.Atom] = field(default_factory=dict)  # values that are one number, or a size
     _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _waiting: set[str] = field(default_factory=set)  # loads that are asked for before any of them is used
 
@@ -161,6 +162,7 @@ class Values:
         type_ = let.type
         match let.expr:
             case ir.Full(value):
+                self._constants[let.name] = value
                 return self._full(value, type_)
             case ir.Coord(axis):
                 if not type_.axes:
@@ -173,7 +175,8 @@ class Values:
                 given = ", ".join(self._operand(a) for a in args)
                 if op == "cast" and args[0] in self._loaded:
                     self._loaded.add(let.name)
-                return self.map(self._function(op, type_.dtype), given, type_)
+                divided = shifting(op, type_.dtype, self._constants.get(args[-1]))
+                return self.map(divided or self._function(op, type_.dtype), given, type_)
             case ir.Reduce(op, arg, axis):
                 given = f"{reducer(op)}, {self.name(arg)}, {cname(axis)}, {self.team}"
                 return f"tw::reduce<{self.tile(type_)}>({given})"
@@ -232,7 +235,8 @@ class Values:
             a, b = b, a
         how = "multiply" if isinstance(self.layouts.of[a.axis], AccRows) else "multiply_add"
         down = f"{str(a.down).lower()}, {str(b.down).lower()}"
-        self.out.line(f"tw::{how}<{down}>({into}, {a.panel}, {b.panel}, {self.team});")
+        kind = f"tw::{dot.precision}, " if dot.precision and how == "multiply" else ""
+        self.out.line(f"tw::{how}<{kind}{down}>({into}, {a.panel}, {b.panel}, {self.team});")
 
     def bits(self, axis: str) -> int:
         """How many bits of a thread's number tell positions of an axis apart; 0 for an axis of panels."""

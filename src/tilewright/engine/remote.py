@@ -136,6 +136,10 @@ class RemoteSteps:
             temperatures[n], seeds[n] = request.params.temperature, request.sampler.key
         self._decoder.memory.put(plan.choice.temperatures, temperatures)
         self._decoder.memory.put(plan.choice.seeds, seeds)
+        if (filters := plan.choice.filters) is not None:
+            limits = np.array([r.sampler.limits for r in requests], np.float32)
+            for array, column in zip((filters.cuts, filters.fewest, filters.portions), limits.T, strict=True):
+                self._decoder.memory.put(array, np.pad(column, (0, batch - len(requests))))
 
     def _drop(self) -> None:
         """Forget a step that was queued on a wrong guess."""
@@ -162,7 +166,9 @@ class RemoteSteps:
 
 
 def _want(requests: Sequence[Request]) -> Want:
-    """Whether any of these requests draws its tokens."""
+    """Whether any of these requests draws its tokens, and from a part of the vocabulary."""
+    if any(r.sampler.filtered for r in requests):
+        return Want.FILTERED
     return Want.BEST if all(r.params.greedy for r in requests) else Want.DRAWN
 
 

@@ -14,6 +14,8 @@ from tilewright.errors import ModelError, SamplingError
 
 Logits = npt.NDArray[np.float32]
 _MAX_LOGPROBS = 20
+REACH = 110.0
+"""A token so many temperatures below the likeliest is never drawn: in f32 its probability is 0."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Sampler:
     """Chooses the tokens of one request: its parameters, its own random generator, what it has seen so far."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Sequence[int], vocab: int) -> None:
-        self.params = params
+        self.params, self._vocab = params, vocab
         self._random = np.random.default_rng(params.seed)
         self.key = int(np.random.SeedSequence(params.seed).generate_state(1)[0]) >> 1  # for draws on other machines
         p = params
@@ -114,10 +116,21 @@ class Sampler:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether more than the likeliest token, or one drawn at a temperature, is asked for."""
+        """Whether the choice depends on what was chosen before, which only the host knows."""
+        return self._penalised
+
+    @property
+    def filtered(self) -> bool:
+        """Whether tokens are drawn from a part of the vocabulary only."""
         p = self.params
-        filtered = p.top_k > 0 or p.top_p < 1 or p.min_p > 0
-        return self._penalised or (filtered and not p.greedy)
+        return not p.greedy and (p.top_k > 0 or p.top_p < 1 or p.min_p > 0)
+
+    @property
+    def limits(self) -> tuple[float, float, float]:
+        """How many temperatures a logit may lie below the best, how many tokens stay, and which share of those."""
+        p = self.params
+        cut = max(-REACH, math.log(p.min_p)) if p.min_p > 0 else -REACH
+        return cut, float(p.top_k if 0 < p.top_k < self._vocab else self._vocab), p.top_p
 
     def choose(self, logits: Logits) -> int:
         """The next token for f32[vocab] `logits`, which are left as they are."""

@@ -41,11 +41,12 @@ def where(condition: Operable, x: Operable, y: Operable) -> Tile:
     return emit_map("select", compute, [chosen, *(convert(as_tile(a, compute), compute) for a in operands)])
 
 
-def dot(a: Tile, b: Tile) -> Tile:
+def dot(a: Tile, b: Tile, *, precision: str | None = None) -> Tile:
     """Sum over the axis that ends `a` and starts `b`: (.., m, k) x (k, n) -> (.., m, n).
 
     Accumulates in f32 (f64 for f64, i32 for i8). Operands of one dtype are taken as they are; of two
-    float dtypes both are computed in f32 (or f64).
+    float dtypes both are computed in f32 (or f64). With `precision` "tf32" a machine may take operands of f32 with
+    ten bits of mantissa, each up to 2^-10 of itself smaller than it is: matrix units multiply such.
     """
     a, b = as_tile(a, f32), as_tile(b, f32)
     if not a.axes or not b.axes or a.axes[-1].name != b.axes[0].name:
@@ -63,9 +64,12 @@ def dot(a: Tile, b: Tile) -> Tile:
         a, b = convert(a, compute), convert(b, compute)
     if a.dtype.kind != "float" and a.dtype.name != "i8":
         fail(DTypeError, f"dot multiplies float or i8 tiles, not {a.dtype}; convert with .to(f32)")
-    return emit(
-        ir.Dot(a.name, b.name, over.name), sum_type(a.dtype), rest, "dot", deps=a.deps | b.deps, operands=(a, b)
-    )
+    if precision is not None and precision not in ir.PRECISIONS:
+        fail(DTypeError, f"dot knows no precision {precision!r}; take one of {', '.join(ir.PRECISIONS)}, or None")
+    if precision is not None and a.dtype != f32:
+        fail(DTypeError, f"dot with precision {precision} takes f32 tiles, not {a.dtype}; leave the precision away")
+    product = ir.Dot(a.name, b.name, over.name, precision or "")
+    return emit(product, sum_type(a.dtype), rest, "dot", deps=a.deps | b.deps, operands=(a, b))
 
 
 def sum_type(dtype: DType) -> DType:

@@ -26,7 +26,7 @@ Grammar (the printer writes it, the parser reads it, `parse(print(p)) == p`):
              | "load" ref                                         Load
              | OP NAME {NAME}                                     Map       (elementwise)
              | "reduce" OP NAME "over" NAME                       Reduce
-             | "dot" NAME NAME "over" NAME                        Dot
+             | "dot" NAME NAME "over" NAME ["as" NAME]             Dot
              | "permute" NAME                                     Permute   (to the axes of the type)
     ref      = NAME "[" [index {"," index}] "]"
     index    = NAME | INT          an axis, a whole dim, an integer value (gather), or a position
@@ -143,11 +143,15 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Dot:
-    """Sum over `axis` of the products of `a` and `b`; accumulated in f32 (f64 for f64, i32 for i8)."""
+    """Sum over `axis` of the products of `a` and `b`; accumulated in f32 (f64 for f64, i32 for i8).
+
+    `precision` is "", or one of PRECISIONS: operands of f32 may then be taken with fewer bits, as its error there says.
+    """
 
     a: str
     b: str
     axis: str
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -330,4 +334,7 @@ COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 LOGICAL = frozenset({"and", "or", "not"})
 FLOAT_ONLY = frozenset({"exp", "exp2", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf"})
 REDUCTIONS = ("sum", "max", "min")
+PRECISIONS = {"tf32": 2.0**-10}
+"""What a dot of f32 may take its operands with, and how far an operand may then be off, as a share of it: tf32 has ten
+bits of mantissa, and may drop the others."""
 CONDITIONS = ("first", "last", "not_first", "not_last")

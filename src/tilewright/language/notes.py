@@ -77,6 +77,7 @@ _TABLE = (
     NoteKey("stage", ("Role", "Sync"), ("int>=0", "name"), "place of a role in its pipeline; axis that picks the slot"),
     NoteKey("warps", ("Role",), ("int>0",), "warps that execute the role (a warpgroup is 4)"),
     NoteKey("registers", ("Role",), ("int>0",), "registers a thread of the role holds"),
+    NoteKey("stagger", ("Role",), ("int>0",), "steps of its loop after which the next of its warpgroups begins"),
     NoteKey("units", ("Role",), ("int>0",), "compute units of a dataflow machine that execute the role"),
     NoteKey(
         "scope",
@@ -115,6 +116,7 @@ _TABLE = (
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),
     NoteKey("nontemporal", ("Store",), ("bool",), "written around the caches"),
     NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "tma", "dma"), "what moves the data"),
+    NoteKey("box", ("Copy",), ("int>0",), "rows that one instruction of the copy engine moves; else as many as it can"),
     NoteKey("multicast", ("Copy",), ("int>0",), "blocks of the cluster that receive it from one read"),
     NoteKey(
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"

@@ -251,7 +251,8 @@ class _Reader:
                 how = self.word("a reduction", ir.REDUCTIONS)
                 return ir.Reduce(how, self.name(), self.over())
             case "dot":
-                return ir.Dot(self.name(), self.name(), self.over())
+                a, b, axis = self.name(), self.name(), self.over()
+                return ir.Dot(a, b, axis, self.word("a precision", tuple(ir.PRECISIONS)) if self.accept("as") else "")
         if op not in ir.MAPS:
             self.fail(f"{op!r} is not an operator", at)
         return ir.Map(op, tuple(self.name("an operand") for _ in range(ir.MAPS[op])))

@@ -49,8 +49,8 @@ def show_expr(expr: ir.Expr) -> str:
             return " ".join((op, *args))
         case ir.Reduce(op, arg, axis):
             return f"reduce {op} {arg} over {axis}"
-        case ir.Dot(a, b, axis):
-            return f"dot {a} {b} over {axis}"
+        case ir.Dot(a, b, axis, precision):
+            return f"dot {a} {b} over {axis}{f' as {precision}' if precision else ''}"
         case ir.Permute(arg):
             return f"permute {arg}"
 

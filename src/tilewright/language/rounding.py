@@ -108,8 +108,8 @@ class _Bounded(Execution):
                 return self._aligned_error(arg, tile_type.axes)
             case ir.Reduce(op, arg, axis):
                 return self._reduced(op, arg, axis)
-            case ir.Dot(a, b, axis):
-                return self._dot_error(a, b, axis)
+            case ir.Dot(a, b, axis, precision):
+                return self._dot_error(a, b, axis, ir.PRECISIONS.get(precision, 0.0))
             case ir.Map(op, args):
                 values = [np.asarray(self.aligned(a, tile_type.axes), np.float64) for a in args]
                 errors = [self._aligned_error(a, tile_type.axes) for a in args]
@@ -127,13 +127,15 @@ class _Bounded(Execution):
         terms = np.abs(value.astype(np.float64)).sum(at)
         return np.asarray(error.sum(at) + _additions(value.shape[at]) * terms * self._unit(value))
 
-    def _dot_error(self, a: str, b: str, axis: str) -> Array64:
+    def _dot_error(self, a: str, b: str, axis: str, short: float) -> Array64:
+        """Of a sum of products, each operand `short` of itself off before it is multiplied."""
         (a_axes, x), (b_axes, y) = self.values[a], self.values[b]
         over = [a_axes.index(axis)], [b_axes.index(axis)]
         x, y = np.abs(x.astype(np.float64)), np.abs(y.astype(np.float64))
         dx, dy = self.errors[a], self.errors[b]
         passed = np.tensordot(x, dy, over) + np.tensordot(dx, y + dy, over) if dx.any() or dy.any() else 0.0
-        return np.asarray(passed + (_additions(x.shape[over[0][0]]) + 1) * _F32 * np.tensordot(x, y, over))
+        own = (_additions(x.shape[over[0][0]]) + 1) * _F32 + 2 * short + short**2
+        return np.asarray(passed + own * np.tensordot(x, y, over))
 
     def _map_error(self, op: str, x: list[Array64], e: list[Array64], size: Array64, dtype: DType) -> Array64:
         whole = dtype.kind == "int"

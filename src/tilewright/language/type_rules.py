@@ -28,8 +28,10 @@ def type_problems(let: ir.Let, scope: Scope) -> Iterator[str]:
             yield from _map(op, args, let.type)
         case ir.Reduce(op, _, axis):
             yield from _reduce(op, args[0], axis, let.type)
-        case ir.Dot(_, _, axis):
+        case ir.Dot(_, _, axis, precision):
             yield from _dot(args[0], args[1], axis, let.type)
+            if precision and (precision not in ir.PRECISIONS or args[0].dtype != f32):
+                yield f"dot as {precision} takes operands of f32 and one of {', '.join(ir.PRECISIONS)}"
         case ir.Permute(_):
             if set(args[0].axes) != set(let.type.axes) or args[0].dtype != let.type.dtype:
                 yield f"permute keeps the axes of {show_type(args[0])}"

@@ -70,7 +70,8 @@ class Machine:
     thread block, stage or thread: CPU cores that this process may use, SMs, PCUs. `levels` go from
     the nearest to the farthest. `limits` are numbers that bound a design, `peaks` flop/s by dtype as
     the vendor states them, `ceilings` what was measured beyond that (names and units: the cost model
-    that reads them), `notes` say where facts come from.
+    that reads them), `notes` say where facts come from. `simulated` marks a description that stands for the machine:
+    nothing is measured on it, so that its rates decide which designs are best.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Machine:
     peaks: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     ceilings: tuple[tuple[str, float], ...] = ()
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -151,7 +153,7 @@ class Machine:
         data["levels"] = [_without_none(level) for level in data["levels"]]
         data["atoms"] = [_without_none(atom) for atom in data["atoms"]]
         data["limits"], data["peaks"], data["ceilings"] = dict(self.limits), dict(self.peaks), dict(self.ceilings)
-        return data
+        return data if self.simulated else {name: value for name, value in data.items() if name != "simulated"}
 
     def to_json(self) -> str:
         """The description as JSON text; `Machine.from_json` reads it back as an equal machine."""
@@ -162,7 +164,8 @@ class Machine:
         """16 hex digits, equal on machines for which the same designs are right and equally good.
 
         Hashes what bounds a design and nothing that varies from run to run or from host to host:
-        measured rates and ceilings, clock, names and notes stay out.
+        measured rates and ceilings, clock, names and notes stay out. Of a simulated machine all rates are in it, so
+        that what was designed by a model is never taken for what was measured.
         """
         vector = None if self.vector is None else asdict(self.vector)
         facts = [
@@ -171,6 +174,12 @@ class Machine:
             [(a.name, a.dtype, a.accumulator, a.shape) for a in self.atoms],
             sorted(self.limits),
         ]  # fmt: skip
+        if self.simulated:
+            rates = [
+                [asdict(m) for m in self.levels], [a.flops_per_cycle for a in self.atoms], self.clock_hz,
+                sorted(self.peaks), sorted(self.ceilings),
+            ]  # fmt: skip
+            facts += ["simulated", rates]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     # ------------------------------------------------------------------------------------- questions
@@ -258,6 +267,10 @@ class Machine:
             return stated[dtype]
         rates = [a.flops_per_cycle for a in self.atoms if a.dtype == dtype and a.flops_per_cycle is not None]
         return max(rates) * self.cores * self.clock_hz if rates and self.clock_hz else None
+
+    def as_simulated(self) -> Machine:
+        """This description as a machine of its own, which only a model stands behind; another fingerprint."""
+        return replace(self, simulated=True)
 
     def with_memory_rates(self, read: float, copy: float, copy_nontemporal: float) -> Machine:
         """This machine with measured bandwidths (bytes/s) of its main memory; the fingerprint does not change."""

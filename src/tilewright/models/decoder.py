@@ -19,7 +19,7 @@ from tilewright.models.config import ModelConfig
 from tilewright.models.kv_cache import KVCache
 from tilewright.models.kv_scales import kv_scales
 from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_of
-from tilewright.models.plan import Choice, Plan, Recorder, Workspace
+from tilewright.models.plan import LEVELS, Choice, Filters, Plan, Recorder, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
 from tilewright.runtime.modes import compile_seconds
@@ -38,6 +38,7 @@ class Want(Enum):
     LAST = "last"  # logits after the last token of each sequence
     BEST = "best"  # those, and the likeliest token of each sequence, chosen where the model runs
     DRAWN = "drawn"  # the same, of sequences some of which draw at a temperature
+    FILTERED = "filtered"  # the same, of sequences some of which draw from a part of the vocabulary only
     HIDDEN = "hidden"  # the normalised hidden state of every token
 
 
@@ -235,18 +236,22 @@ class Decoder:
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
         choice = None
-        if want in (Want.BEST, Want.DRAWN):
-            choice = self._choice(ids, positions, lengths) if tokens == 1 else self._choice()
-            run.sample(output, choice, want is Want.DRAWN)
+        if want in (Want.BEST, Want.DRAWN, Want.FILTERED):
+            choice = self._choice(want, *((ids, positions, lengths) if tokens == 1 else ()))
+            run.sample(output, choice, want is not Want.BEST)
         return Plan(ids, positions, lengths, output, tuple(run.launches), self.memory, choice)
 
-    def _choice(self, *state: Array) -> Choice:
+    def _choice(self, want: Want, *state: Array) -> Choice:
         """Room for the choice of tokens; `state` are ids, positions and lengths of a pass that goes on from it."""
         ids, positions, lengths = state or [self.memory.zeros((1,), np.int32) for _ in range(3)]
         batch = len(ids)
         temperatures, peaks = (self.memory.zeros((batch,), np.float32) for _ in range(2))
-        seeds = self.memory.zeros((batch,), np.int32)
-        return Choice(ids, positions.reshape(batch), lengths, temperatures, seeds, peaks)
+        seeds, filters = self.memory.zeros((batch,), np.int32), None
+        if want is Want.FILTERED:
+            cuts, fewest, portions, nothing = (self.memory.zeros((batch,), np.float32) for _ in range(4))
+            shares = self.memory.holding(np.arange(LEVELS, dtype=np.float32) / LEVELS)
+            filters = Filters(cuts, fewest, portions, shares, nothing)
+        return Choice(ids, positions.reshape(batch), lengths, temperatures, seeds, peaks, filters)
 
     def _forget(self, layout: int) -> None:
         """Drop the plans of a cache's former memory, which they keep alive."""

@@ -19,12 +19,28 @@ from tilewright.models.memory import HOST, Array, Launch, Memory
 
 
 @dataclass(frozen=True)
+class Filters:
+    """Which tokens may be drawn; f32 arrays of one element for each sequence, but for the last two.
+
+    cuts: how many temperatures below the likeliest token's a logit may lie, at most 0 (min-p, as a logarithm). fewest:
+    how many tokens are kept (top-k). portions: the share of their probability that is kept of those (top-p). shares:
+    where levels are tried, see `operators.levels`. nothing: zeros, one for each sequence.
+    """
+
+    cuts: Array
+    fewest: Array
+    portions: Array
+    shares: Array
+    nothing: Array
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the choice of the next tokens reads and writes; arrays of one element for each sequence.
 
     tokens: i32, the chosen ones. places: i32, where the last token stands; one further after each pass, as are
     lengths, i32. temperatures: f32, 0 for the likeliest token. seeds: i32. peaks: f32, the score of what was chosen:
-    not finite where the model's logits are not.
+    not finite where the model's logits are not. filters: which tokens may be drawn at all, where that is asked.
     """
 
     tokens: Array
@@ -33,6 +49,7 @@ class Choice:
     temperatures: Array
     seeds: Array
     peaks: Array
+    filters: Filters | None = None
 
 
 @dataclass(frozen=True)
@@ -152,17 +169,49 @@ class Recorder:
     def sample(self, logits: Array, choice: Choice, drawn: bool) -> None:
         """The next token of each row of f32 `logits`, in two passes: over parts of the vocabulary, and over those.
 
-        `drawn`: at the temperatures of `choice`; else the likeliest.
+        `drawn`: at the temperatures of `choice`, from the tokens that its filters leave; else the likeliest.
         """
-        rows, vocab = logits.shape
-        parts = _parts(vocab)
-        split = logits.reshape(rows, parts, vocab // parts)
-        scores, found = (
-            self._take(f"best_{n}", rows, parts, dtype=t) for n, t in (("score", np.float32), ("id", np.int32))
-        )
-        keys = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
+        split, scores, found = self._parts(logits, _PARTS)
+        keys: tuple[Array | None, ...] = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
+        if choice.filters is not None:
+            keys = (*keys, self._floors(logits, choice, choice.filters))
         self._bind("sample_parts", (scores, found), split, *keys)
         self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)
+
+    def _floors(self, logits: Array, choice: Choice, filters: Filters) -> Array:
+        """f32[rows]: the logit that a token has to reach to be drawn; see `operators.levels`."""
+        split, scores, found = self._parts(logits, _LEVEL_PARTS)
+        rows, heats, shares = len(logits), choice.temperatures, filters.shares
+        top, low, high, kept, least = (
+            self._take(f"level_{n}", rows, dtype=np.float32) for n in ("top", "low", "high", "kept", "least")
+        )
+        levels = [self._take(f"levels_{n}", rows, LEVELS, dtype=np.float32) for n in range(2)]
+        sums = [self._take(f"level_{n}", rows, LEVELS, split.shape[1], dtype=np.float32) for n in ("count", "mass")]
+
+        def narrow(fewest: Array, least: Array) -> None:
+            """Passes that end with `low` at the highest level that so many tokens of such a mass reach."""
+            for n in range(LEVEL_PASSES):
+                now, then = levels[n % 2], levels[1 - n % 2]
+                self._bind("level_parts", tuple(sums), split, now, top, heats)
+                self._bind("level_join", (low, high, kept, then), *sums, now, fewest, least, shares)
+
+        self._bind("sample_parts", (scores, found), split)
+        self._bind("level_begin", (top, low, high, levels[0]), scores, heats, filters.cuts, shares)
+        narrow(filters.fewest, filters.nothing)
+        self._bind("level_again", (least, high, levels[0]), top, low, kept, filters.portions, shares)
+        narrow(filters.nothing, least)
+        return low
+
+    def _parts(self, logits: Array, near: int) -> tuple[Array, Array, Array]:
+        """Logits in parts, and room for the score and the number of the best token of each part."""
+        rows, vocab = logits.shape
+        parts = _parts(vocab, near)
+        scores = self._take(f"best_score_{near}", rows, parts, dtype=np.float32)
+        return (
+            logits.reshape(rows, parts, vocab // parts),
+            scores,
+            self._take(f"best_id_{near}", rows, parts, dtype=np.int32),
+        )
 
     def _bind(self, name: str, out: Any, *operands: Any, **options: Any) -> Any:
         """Record `name(*operands, **options)` into `out`. The launch keeps all these arrays alive."""
@@ -178,6 +227,12 @@ def _named(scales: Scales) -> dict[str, Array]:
     return {} if scales[0] is None else {"k_scale": scales[0], "v_scale": scales[1]}
 
 
-def _parts(vocab: int) -> int:
-    """Into how many equal parts a vocabulary is split to be looked through: near 256, as far as it divides."""
-    return max((n for n in range(1, 385) if vocab % n == 0), key=lambda n: -abs(math.log(n / 256)))
+_PARTS, _LEVEL_PARTS = 256, 64
+"""Into about how many parts a vocabulary is split: one for a block in passes that read it once, fewer to be summed."""
+LEVELS, LEVEL_PASSES = 16, 8
+"""Levels that are tried at once, and how often: 16^8 parts of a range are finer than f32 tells apart."""
+
+
+def _parts(vocab: int, near: int) -> int:
+    """Into how many equal parts a vocabulary is split to be looked through: near `near`, as far as it divides."""
+    return max((n for n in range(1, 3 * near // 2 + 1) if vocab % n == 0), key=lambda n: -abs(math.log(n / near)))

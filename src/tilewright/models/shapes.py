@@ -41,14 +41,17 @@ class Met:
         return f"{self.operator.name} {' '.join(f'{d}={n}' for d, n in self.sizes)} ({self.where})"
 
 
-def shapes_of(folder: Path, *, prompt: int = PREFILL_CHUNK, batch: int = 1, context: int = CONTEXT) -> list[Met]:
+def shapes_of(
+    folder: Path, *, prompt: int = PREFILL_CHUNK, batch: int = 1, context: int = CONTEXT, chosen_there: bool = False
+) -> list[Met]:
     """What the model in a folder meets: a prompt of `prompt` tokens, then decoding `batch` sequences at `context`.
 
     Only config.json is needed; without weights bf16 is assumed. Each is listed once, in the order in which a pass
-    calls them. Raises ModelError for a folder that holds no model which Tilewright runs.
+    calls them. `chosen_there`: with the choice of tokens, which a GPU makes itself. Raises ModelError for a folder that
+    holds no model which Tilewright runs.
     """
     config = ModelConfig.from_folder(folder)
-    return met_by(config, _dtype(folder), prompt=prompt, batch=batch, context=context)
+    return met_by(config, _dtype(folder), prompt=prompt, batch=batch, context=context, chosen_there=chosen_there)
 
 
 def _dtype(folder: Path) -> DType:
@@ -58,7 +61,9 @@ def _dtype(folder: Path) -> DType:
         return bf16
 
 
-def met_by(config: ModelConfig, dtype: DType, *, prompt: int, batch: int, context: int) -> list[Met]:
+def met_by(
+    config: ModelConfig, dtype: DType, *, prompt: int, batch: int, context: int, chosen_there: bool = False
+) -> list[Met]:
     """As `shapes_of`, for a configuration and a dtype."""
     windows = 2 * tuple(dict.fromkeys(config.windows))  # twice: of a prompt, the last layer works on one token only
     config = replace(config, layers=len(windows), windows=windows)
@@ -67,9 +72,10 @@ def met_by(config: ModelConfig, dtype: DType, *, prompt: int, batch: int, contex
     cache = decoder.new_cache(batch, context)
     decoder.reserve(cache, batch, context)
     met: dict[tuple[Any, ...], Met] = {}
+    want = Want.BEST if chosen_there else Want.LAST
     for where, rows, tokens in (("prefill", 1, min(prompt, context)), ("decode", batch, 1)):
         with using(_Watch(where, met)):
-            decoder.plan(cache, 0, rows, tokens, Want.LAST)
+            decoder.plan(cache, 0, rows, tokens, want)
     return list(met.values())
 
 

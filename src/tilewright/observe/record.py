@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tilewright.errors import ArgumentError, TraceError
 from tilewright.language import ir
@@ -18,6 +19,7 @@ from tilewright.observe.trace import Call, Option, Trace
 from tilewright.operators import OPERATORS, Operator
 from tilewright.ops import Launch, using
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda.watch import watched
 
 
 class Recorder:
@@ -25,12 +27,16 @@ class Recorder:
 
     def __init__(self) -> None:
         self._counts: Counter[Call] = Counter()
+        self._met: WeakKeyDictionary[Any, Call] = WeakKeyDictionary()  # launches of passes, which are queued often
         self._lock = threading.Lock()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Every operator that is bound inside the block counts each of its launches, from whichever thread."""
-        with using(self._bind):
+        """Every operator that is bound inside the block counts each of its launches, from whichever thread.
+
+        Passes of models on a GPU count theirs each time that they are queued, whenever they were bound.
+        """
+        with using(self._bind), watched(self._seen):
             yield
 
     def trace(self) -> Trace:
@@ -48,6 +54,14 @@ class Recorder:
         if operator is not OPERATORS.get(operator.name):  # a user's own: nobody could replay it
             return launch
         return self._counted(call_of(operator, buffers, options), launch)
+
+    def _seen(self, launches: Sequence[Any]) -> None:
+        """The launches of a pass."""
+        with self._lock:
+            for launch in launches:
+                if launch not in self._met:
+                    self._met[launch] = call_of(launch.operator, launch.buffers, launch.options)
+            self._counts.update(self._met[x] for x in launches if x.operator is OPERATORS.get(x.operator.name))
 
     def _counted(self, call: Call, launch: Launch) -> Launch:
         def counted() -> None:

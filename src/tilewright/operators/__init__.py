@@ -6,6 +6,7 @@ from tilewright.operators.activation import gelu, silu, swiglu, swiglu_backward
 from tilewright.operators.argmax import argmax, topk
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
+from tilewright.operators.levels import level_again, level_begin, level_join, level_parts
 from tilewright.operators.matmul import batched_matmul, gate_up, matmul
 from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm, rmsnorm_backward, rmsnorm_weight_backward
 from tilewright.operators.operator import Exact, Operator, operator
@@ -19,7 +20,7 @@ OPERATORS: dict[str, Operator] = {
     for op in (
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
         rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
-        sample_parts, sample_join,
+        sample_parts, sample_join, level_begin, level_parts, level_join, level_again,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
     )
 }  # fmt: skip
@@ -36,6 +37,10 @@ __all__ = [
     "gate_up",
     "gelu",
     "layernorm",
+    "level_again",
+    "level_begin",
+    "level_join",
+    "level_parts",
     "matmul",
     "operator",
     "paged_attention",

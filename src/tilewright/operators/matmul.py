@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.language import Tensor, dot, each, f32, kernel, parallel, sum_type, tiles, zeros
+from tilewright.language.ir import PRECISIONS
 from tilewright.operators.activation import activate, activated
 from tilewright.operators.operator import Exact, operator, wide
 
@@ -19,17 +20,34 @@ _STEEPEST = 1.13
 
 
 def reference_matmul(
-    a: Any, b: Any, bias: Any = None, residual: Any = None, activation: str | None = None
+    a: Any,
+    b: Any,
+    bias: Any = None,
+    residual: Any = None,
+    activation: str | None = None,
+    *,
+    row_scale: Any = None,
+    column_scale: Any = None,
+    precision: str | None = None,
 ) -> dict[str, Exact]:
-    """c = activation(a b^T + bias) + residual."""
+    """c = activation(row_scale column_scale (a b^T) + bias) + residual, a scale for each row and each column.
+
+    With a precision each operand may be off by its share (`ir.PRECISIONS`).
+    """
     value, magnitude = wide(a) @ wide(b).T, np.abs(wide(a)) @ np.abs(wide(b)).T
+    for scale in (None if row_scale is None else wide(row_scale)[:, None], column_scale):
+        if scale is not None:
+            value, magnitude = value * wide(scale), magnitude * np.abs(wide(scale))
+    short = PRECISIONS.get(precision or "", 0.0)
+    narrowing = (2 * short + short**2) * magnitude
     if bias is not None:
         value, magnitude = value + wide(bias), magnitude + np.abs(wide(bias))
     if activation is not None:
         value, magnitude = activated(value, activation), magnitude * _STEEPEST
+        narrowing = narrowing * _STEEPEST
     if residual is not None:
         value, magnitude = value + wide(residual), magnitude + np.abs(wide(residual))
-    return {"c": Exact(value, magnitude, a.shape[1])}
+    return {"c": Exact(value, magnitude, a.shape[1], narrowing)}
 
 
 @operator(reference_matmul, writes=("c",))
@@ -40,14 +58,19 @@ def matmul(
     c: Tensor["M", "N"],
     bias: Tensor["N"] = None,
     residual: Tensor["M", "N"] = None,
+    row_scale: Tensor["M"] = None,
+    column_scale: Tensor["N"] = None,
     *,
     activation=None,
+    precision=None,
 ):
     for i, j in parallel("M", "N"):
         acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):
-            acc += dot(a[i, k], b[j, k].T)
-        v = acc if bias is None else acc + bias[j]
+            acc += dot(a[i, k], b[j, k].T, precision=precision)
+        v = acc if row_scale is None else acc.to(f32) * row_scale[i]
+        v = v if column_scale is None else v.to(f32) * column_scale[j]
+        v = v if bias is None else v + bias[j]
         v = activate(v, activation)
         c[i, j] = v if residual is None else v + residual[i, j]
 
@@ -74,17 +97,18 @@ def gate_up(x: Tensor["M", "K"], gate: Tensor["N", "K"], up: Tensor["N", "K"], y
         y[i, j] = activate(g, "silu") * u
 
 
-def reference_batched_matmul(a: Any, b: Any) -> dict[str, Exact]:
-    """c[n] = a[n] b[n]^T for every n."""
+def reference_batched_matmul(a: Any, b: Any, *, precision: str | None = None) -> dict[str, Exact]:
+    """c[n] = a[n] b[n]^T for every n; with a precision each operand may be off by its share (`ir.PRECISIONS`)."""
     transposed = wide(b).swapaxes(1, 2)
-    return {"c": Exact(wide(a) @ transposed, np.abs(wide(a)) @ np.abs(transposed), a.shape[2])}
+    magnitude, short = np.abs(wide(a)) @ np.abs(transposed), PRECISIONS.get(precision or "", 0.0)
+    return {"c": Exact(wide(a) @ transposed, magnitude, a.shape[2], (2 * short + short**2) * magnitude)}
 
 
 @operator(reference_batched_matmul, writes=("c",))
 @kernel
-def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"]):
+def batched_matmul(a: Tensor["B", "M", "K"], b: Tensor["B", "N", "K"], c: Tensor["B", "M", "N"], *, precision=None):
     for n, i, j in parallel(each("B"), "M", "N"):
         acc = zeros(i, j, dtype=sum_type(a.dtype))
         for k in tiles("K"):
-            acc += dot(a[n, i, k], b[n, j, k].T)
+            acc += dot(a[n, i, k], b[n, j, k].T, precision=precision)
         c[n, i, j] = acc

@@ -10,6 +10,7 @@ best of those; the lowest id among equals.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,28 @@ _SEEDS, _PLACES, _IDS = 1103515245, 362437, 741103597
 _DROPPED = 256  # the lowest bits of a residue: what is left has as many digits as an f32
 
 
-def _fifth(x: Any) -> Any:
+def _modulo(x: Any) -> Any:
+    """x modulo PRIME, by the division that every integer has."""
+    return x % PRIME
+
+
+def _folded(x: Any) -> Any:
+    """The same for x from 0 to below 2^62, inside a kernel: 2^31 counts as 1, so that shifts are enough."""
+    over = (x // (PRIME + 1)).to(i32) - PRIME + (x % (PRIME + 1)).to(i32)
+    return where(over < 0, over + PRIME, over).to(i64)
+
+
+def _fifth(x: Any, reduced: Callable[[Any], Any] = _modulo) -> Any:
     """x^5 modulo PRIME, of integers of 64 bits."""
-    square = x * x % PRIME
-    return square * square % PRIME * x % PRIME
+    square = reduced(x * x)
+    return reduced(reduced(square * square) * x)
 
 
-def _uniform(seed: Any, place: Any, token: Any) -> Any:
+def _uniform(seed: Any, place: Any, token: Any, reduced: Callable[[Any], Any] = _modulo) -> Any:
     """An integer in [0, 2^23) for each token: the same for the same three numbers."""
     key = _fifth((seed * _SEEDS + place * _PLACES + 1) % PRIME)
-    mixed = _fifth((key + token * _IDS) % PRIME)
-    return _fifth((mixed + key) % PRIME) // _DROPPED
+    mixed = _fifth(reduced(key + token * _IDS), reduced)
+    return _fifth(reduced(mixed + key), reduced) // _DROPPED
 
 
 def gumbel(seeds: Any, places: Any, tokens: Any) -> Array64:
@@ -80,15 +92,17 @@ def _warmed(v: Any, heat: Any, share: Any) -> Any:
 
 
 def reference_sample_parts(
-    logits: Any, temperatures: Any = None, seeds: Any = None, places: Any = None
+    logits: Any, temperatures: Any = None, seeds: Any = None, places: Any = None, floors: Any = None
 ) -> dict[str, Exact]:
     """score[b, c] = the largest of x / t + g in part c; token[b, c] = where it is, the first of equals.
 
-    Without temperatures all are 0: the likeliest token is taken.
+    Without temperatures all are 0: the likeliest token is taken. Logits below floors[b] do not count.
     """
     cold = np.zeros(len(logits), np.int32)
     given = (temperatures, seeds, places) if temperatures is not None else (cold, cold, cold)
     scores, sizes = _scores(logits, *given)
+    if floors is not None:
+        scores = np.where(wide(logits) < wide(floors)[:, None, None], -np.inf, scores)
     best = np.argmax(scores, axis=-1)
     pick = best[..., None]
     value, magnitude = (np.take_along_axis(a, pick, -1)[..., 0] for a in (scores, sizes))
@@ -105,17 +119,21 @@ def sample_parts(
     temperatures: Tensor["B"].of("f32") = None,
     seeds: Tensor["B"].of("i32") = None,
     places: Tensor["B"].of("i32") = None,
+    floors: Tensor["B"].of("f32") = None,
 ):
     for b, c in parallel(each("B"), each("C")):
         first = coord(c) * size("D")
         top = full(value=-math.inf, dtype=f32)
-        found = zeros(dtype=i32)
+        found = full(value=first.to(i32), dtype=i32)
         for d in tiles("D"):
             v = logits[b, c, d].to(f32)
             v = where(v >= -math.inf, v, math.inf)
+            kept = v >= floors[b] if floors is not None else None
             if temperatures is not None:
-                drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first)
+                drawn = _uniform(seeds[b].to(i64), places[b].to(i64), coord(d) + first, _folded)
                 v = _warmed(v, temperatures[b], (drawn.to(f32) + 0.5) * 2.0**-23)
+            if kept is not None:
+                v = where(kept, v, -math.inf)
             largest = v.max(d)
             here = where(v == largest, (coord(d) + first).to(i32), _NOWHERE).min(d)
             found.update(where(largest > top, here, found))

@@ -9,6 +9,7 @@ that computes each time it is called. Gradients are not recorded.
 from tilewright.ops.attention import attention, paged_attention
 from tilewright.ops.backend import Launch, using
 from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu, swiglu_backward
+from tilewright.ops.levels import level_again, level_begin, level_join, level_parts
 from tilewright.ops.linear import gate_up, linear, matmul
 from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
 from tilewright.ops.rows import (
@@ -32,6 +33,10 @@ __all__ = [
     "gate_up",
     "gelu",
     "layernorm",
+    "level_again",
+    "level_begin",
+    "level_join",
+    "level_parts",
     "linear",
     "matmul",
     "paged_attention",

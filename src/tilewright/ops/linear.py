@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from tilewright import operators
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, DTypeError
+from tilewright.language.ir import PRECISIONS
 from tilewright.operators.activation import ACTIVATIONS
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import Operands, broadcast, fold_rows
-from tilewright.runtime.buffer import Shape
+from tilewright.runtime.buffer import Buffer, Shape
 
 
 @op
@@ -23,12 +25,14 @@ def linear(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    precision: str | None = None,
     out: Tensor | None = None,
 ) -> Bound[Tensor]:
     """`activation(x w^T + bias) + residual`: x[..., K], w[N, K], bias[N], residual[..., N] -> [..., N].
 
     `activation` is "silu", "gelu" (exact), "gelu_tanh", "relu" or None. x and w have one dtype (f32, bf16 or
-    f16), sums are f32, the result has the dtype of x or of `out`; `out` may be `residual` itself.
+    f16), sums are f32, the result has the dtype of x or of `out`; `out` may be `residual` itself. `precision` "tf32"
+    lets a machine take f32 with ten bits of mantissa, so that each term of a sum may be 2^-9 of itself off.
     Raises ArgumentError or DTypeError naming the operand.
     """
     given = Operands("linear")
@@ -44,7 +48,7 @@ def linear(
     out, rows["c"] = given.output(out, x, (*lead, n), a.dtype, in_place=("residual",))
     if 0 in rows["c"].shape:
         return Bound((), out)
-    options = {"activation": activation}
+    options = {"activation": activation, **_precision(given, a, precision)}
     folded = fold_rows(rows, len(lead))
     return Bound([bind(operators.matmul, {**part, **fixed}, {}, options) for part in folded], out)
 
@@ -70,10 +74,11 @@ def gate_up(x: Tensor, w_gate: Tensor, w_up: Tensor, *, out: Tensor | None = Non
 
 
 @op
-def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
+def matmul(a: Tensor, b: Tensor, *, precision: str | None = None, out: Tensor | None = None) -> Bound[Tensor]:
     """`a b`: a[..., M, K], b[..., K, N] -> [..., M, N]; leading dimensions broadcast as torch.matmul's do.
 
     Both have one dtype (f32, bf16 or f16) and any strides; sums are f32, the result has the dtype of a or of `out`.
+    `precision` is that of `linear`.
     """
     given = Operands("matmul")
     left, right = given.take("a", a, rank=2), given.take("b", b, rank=2)
@@ -88,11 +93,25 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
     out, result = given.output(out, a, (*lead, m, n), left.dtype)
     if 0 in result.shape:
         return Bound((), out)
+    options = _precision(given, left, precision)
     if math.prod(right.shape[:-2]) == 1:
         # One matrix for all rows of a: a single, larger product.
         one = right.reshape(right.shape[-2:]).swap(0, 1)
         wide_left = broadcast(left, lead, 2)
         parts = fold_rows({"a": wide_left, "c": result}, len(lead) + 1)
-        return Bound([bind(operators.matmul, {**part, "b": one}) for part in parts], out)
+        return Bound([bind(operators.matmul, {**part, "b": one}, {}, options) for part in parts], out)
     batch = {"a": broadcast(left, lead, 2), "b": broadcast(right, lead, 2).swap(-2, -1), "c": result}
-    return Bound([bind(operators.batched_matmul, part) for part in fold_rows(batch, len(lead))], out)
+    return Bound([bind(operators.batched_matmul, part, {}, options) for part in fold_rows(batch, len(lead))], out)
+
+
+def _precision(given: Operands, x: Buffer, precision: str | None) -> dict[str, Any]:
+    """The option of a product whose operands may be taken with fewer bits; none where that is not asked for."""
+    if precision is None:
+        return {}
+    if precision not in PRECISIONS:
+        raise ArgumentError(
+            f"{given.name}: unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)} or None"
+        )
+    if x.dtype.name != "f32":
+        raise DTypeError(f"{given.name}: precision {precision} is for f32, and x is {x.dtype}; leave it away")
+    return {"precision": precision}

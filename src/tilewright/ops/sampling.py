@@ -17,6 +17,7 @@ def sample_parts(
     temperatures: Tensor | None = None,
     seeds: Tensor | None = None,
     places: Tensor | None = None,
+    floors: Tensor | None = None,
     *,
     out: tuple[Tensor, Tensor] | None = None,
 ) -> Bound[tuple[Tensor, Tensor]]:
@@ -24,7 +25,8 @@ def sample_parts(
 
     Token c D + d of sequence b scores logits[b, c, d] at temperatures[b] (f32) 0, and is drawn from the softmax of
     logits / temperature above 0, by seeds[b] (i32) and places[b] (i32, where the last token stands). All three are
-    given, or none: then every temperature is 0. NaN counts as +inf.
+    given, or none: then every temperature is 0. NaN counts as +inf. A token whose logit is below floors[b] (f32) scores
+    -inf, where floors are given.
     """
     given = Operands("sample_parts")
     x = given.take("logits", logits)
@@ -38,6 +40,7 @@ def sample_parts(
     keys: dict[str, Buffer] = {}
     for name, (value, kind) in drawn.items():
         keys |= given.maybe(name, value, (batch,), (kind,), why)
+    keys |= given.maybe("floors", floors, (batch,), (f32,), why)
     first, second = out or (None, None)
     first, score = given.output(first, logits, (batch, parts), f32, name="out[0]", dtypes=(f32,))
     second, token = given.output(second, logits, (batch, parts), i32, name="out[1]", dtypes=(i32,))

@@ -12,8 +12,10 @@ from typing import Any
 from tilewright.design.book.key import Key
 from tilewright.design.book.record import Record, now, versions
 from tilewright.design.book.store import Book
+from tilewright.design.cost.usage import Usage
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
+from tilewright.design.informed import Informed
 from tilewright.design.pinned import differs
 from tilewright.design.trial import Budget, Objective, Outcome, Progress, Result, Standing, Trial
 from tilewright.errors import ArgumentError
@@ -211,11 +213,13 @@ class _Task:
 
             default = default_design(self.subject.kernel, self.subject.facts)
             pinned = default if self.key.numerics == "pinned" else None
+            model = self._model(pinned, run)
             result = explore(
                 self.subject.kernel,
                 self.subject.facts,
                 runner if pinned is None else _Pinned(runner, pinned, self.subject),
-                model=self._model(pinned, run),
+                model=model,
+                word=_word(self.subject, model) if self.subject.machine.kind == "nvidia" else None,
                 budget=room,
                 objective=self.goal,
                 strategy=strategy,
@@ -306,9 +310,24 @@ class _Pinned:
         found = dict(zip(allowed, self.runner.evaluate(allowed), strict=True)) if allowed else {}
         return [found.get(d) or Outcome("illegal", reason=f"pinned numerics: {why[d]}") for d in designs]
 
+    def usages(self, designs: Sequence[Design]) -> Mapping[Design, Usage]:
+        """As the runner, of those that are allowed."""
+        return self.runner.usages([d for d in designs if not differs(self.subject.kernel, d, self.default)])
+
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
         """As the runner."""
         return self.runner.compare(designs)
+
+
+def _word(subject: Subject, model: Callable[[Design], float]) -> Informed:
+    """The model's word for a design whose kernel's use of the GPU is known: changed as the analytical model's is."""
+    from tilewright.design.cost import estimate
+
+    def seconds(design: Design, usage: Usage) -> float:
+        before = estimate(subject.kernel, design, subject.facts).seconds
+        return model(design) * estimate(subject.kernel, design, subject.facts, usage).seconds / before
+
+    return seconds
 
 
 def _quarantine(book: Book, key: Key, outcomes: Mapping[Design, Outcome]) -> None:

@@ -72,7 +72,7 @@ def limits(stored: DType, exact: Exact) -> Array64:
     It is 0 where the reference is not finite, and for integers but where `narrowing` says otherwise.
     """
     value = np.asarray(exact.value)
-    if np.issubdtype(value.dtype, np.integer):
+    if np.issubdtype(value.dtype, np.integer) or stored.kind == "int":
         return np.broadcast_to(np.asarray(exact.narrowing, np.float64), value.shape)
     finite = np.isfinite(value)
     magnitude, result, narrowing = (np.where(finite, x, 0.0) for x in (exact.magnitude, value, exact.narrowing))

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.design.trial import Outcome, Standing, Status
@@ -91,6 +92,7 @@ class TrialRunner:
             )  # fmt: skip
         self.subject.check_runnable()
         self.tried = 0
+        self._usages: dict[Design, Usage] = {}
         self._compilations: list[Design] = []  # appended to by several threads
         self._final_seconds = final_seconds
         self.noise_class = self.cache = ""
@@ -107,6 +109,12 @@ class TrialRunner:
             raise
 
     # -------------------------------------------------------------------------------------------- evaluator
+    def usages(self, designs: Sequence[Design]) -> dict[Design, Usage]:
+        """What the kernels of designs take, where the machine says it; they are compiled now, and found again later."""
+        legal_ones = [d for d in dict.fromkeys(designs) if self._illegal(d) is None]
+        list(self._threads.map(self._built, legal_ones))
+        return {d: self._usages[d] for d in legal_ones if d in self._usages}
+
     def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
         """Compile, check and time each design; those that pass are timed beside the best so far."""
         self.tried += len(designs)
@@ -147,6 +155,8 @@ class TrialRunner:
             self._idle.put(builder)
         if answer.get("seconds", 0.0) > 0:
             self._compilations.append(design)
+        if "usage" in answer:
+            self._usages[design] = Usage(**answer["usage"])
         return _failure(answer)
 
     def _verified(self, design: Design) -> Outcome | None:

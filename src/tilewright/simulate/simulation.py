@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tilewright.design.design import Design
+from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 
 Value = float | int | str | bool
@@ -107,6 +109,17 @@ class Simulation:
             "numbers": {name: {"value": value, "unit": unit} for name, value, unit in self.numbers},
             "assumptions": list(self.assumptions), "facts": list(self.facts),
         }  # fmt: skip
+
+
+def design_given(job: Job) -> Design | None:
+    """The design of `--set design=JSON`, None where it is not set; ArgumentError for what is none."""
+    text = job.options.get("design")
+    try:
+        return None if text is None else Design.from_json(text)
+    except ValueError as error:
+        raise ArgumentError(
+            f"design={text}: {error}; write the JSON that `tilewright design {job.program} ... --json` gives, in quotes"
+        ) from None
 
 
 def notes_of(machine: Machine) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -139,16 +139,18 @@ def test_a_design_without_the_matrix_unit_takes_the_other_lowering():
 @pytest.mark.parametrize(
     "name", ["plain", "two tiles a warpgroup", "engine stores, half rows", "cluster of rows", "swapped"]
 )
-def test_what_is_read_beside_the_sums_may_come_first(name):
+@pytest.mark.parametrize("early", [("residual",), ("bias",), ("bias", "residual")], ids=" and ".join)
+def test_what_is_read_beside_the_sums_may_come_first(name, early):
     kernel = traced("epilogue")
     known = facts(kernel)
-    decisions = {**DESIGNS[name], "tile.n": min(DESIGNS[name]["tile.n"], 192)}
-    chosen = design(kernel, decisions).with_(early__residual=True)
+    decisions = {**DESIGNS[name], "tile.n": min(DESIGNS[name]["tile.n"], 192 // len(early))}
+    chosen = design(kernel, decisions).with_(**{f"early__{tensor}": True for tensor in early})
     assert legal(kernel, chosen, known) == []
     scheduled = lower_gpu(kernel, chosen, known)
     assert verify(scheduled) == []
     lines = [x.strip() for x in show(scheduled).splitlines()]
-    first, main = (next(n for n, x in enumerate(lines) if x.startswith(s)) for s in ("residual0_early =", "for k in"))
+    wanted = (f"{early[0]}0_early =", "for k in")
+    first, main = (next(n for n, x in enumerate(lines) if x.startswith(s)) for s in wanted)
     assert first < main
     assert (result(scheduled, known.sizes, kernel) == result(kernel, known.sizes, kernel)).all()
 
@@ -164,4 +166,4 @@ def test_what_comes_first_needs_registers_and_one_whole_sum():
     for decisions, word in ((DESIGNS["two passes"], "whole sum"), (three, "registers")):
         found = legal(kernel, design(kernel, decisions).with_(early__residual=True), known)
         assert len(found) == 1 and word in str(found[0])
-    assert "drop it" in str(legal(kernel, design(kernel, DESIGNS["plain"]).with_(early__bias=True), known)[0])
+    assert "drop it" in str(legal(kernel, design(kernel, DESIGNS["plain"]).with_(early__c=True), known)[0])

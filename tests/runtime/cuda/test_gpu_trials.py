@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
+from worker_trials import Worker, outcomes, softmax_designs
 
 import tilewright as tw
-from tilewright.design.default import default_design
-from tilewright.design.space import random_design
 from tilewright.machines import nvidia
 from tilewright.runtime import trial
-from tilewright.runtime.subject import Subject
 
 H200 = tw.Machine.named("h200")
 SIZES = {"M": 5, "D": 64}
 
 
 @pytest.fixture(autouse=True)
-def fake(monkeypatch, tmp_path):
-    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("FAKE_GPU", "{}")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parent)])
+def worker(monkeypatch, tmp_path):
     monkeypatch.setattr(nvidia, "detect", lambda device=0: H200)
-    monkeypatch.setitem(trial.WORKERS, "nvidia", "fake_gpu_worker")
+    return Worker(monkeypatch, tmp_path / "cache", Path(__file__).parent, "fake_gpu_worker", "FAKE_GPU")
 
 
-def designs(count):
-    import random
-
-    subject = Subject.of(tw.operators.softmax, SIZES, "f32", machine=H200)
-    found, rng = [default_design(subject.kernel, subject.facts)], random.Random(0)
-    while len(found) < count:
-        design = random_design(subject.kernel, subject.facts, rng)
-        if design not in found:
-            found.append(design)
-    return subject, found
-
-
-def test_what_a_kernel_does_to_the_device_ends_in_its_outcome(monkeypatch):
-    subject, tried = designs(5)
-    behaviours = dict(zip([d.hash for d in tried[1:4]], ("trap", "hang", "wrong"), strict=True))
-    monkeypatch.setenv("FAKE_GPU", json.dumps(behaviours))
-    with trial.TrialRunner(subject, seconds_limit=5.0) as runner:
-        outcomes = runner.evaluate(tried)
-        assert [o.status for o in outcomes] == ["ok", "crash", "hang", "wrong", "ok"]
-        assert "illegal memory access" in outcomes[1].reason
-        assert runner.restarts == 2
-        standings = runner.compare([tried[0], tried[4]])
+def test_what_a_kernel_does_to_the_device_ends_in_its_outcome(worker):
+    subject, tried = softmax_designs(H200, SIZES, 5)
+    found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "wrong"), 5.0)
+    assert [o.status for o in found] == ["ok", "crash", "hang", "wrong", "ok"]
+    assert "illegal memory access" in found[1].reason
+    assert restarts == 2
     assert standings[0].ratio == 1.0 and standings[1].seconds > 0
+
+
+def test_what_kernels_take_is_known_before_they_run():
+    subject, tried = softmax_designs(H200, SIZES, 3)
+    with trial.TrialRunner(subject) as runner:
+        usages = runner.usages(tried)
+        assert set(usages) == set(tried) and all(u.registers > 0 and u.threads >= 32 for u in usages.values())
+        before = runner.compiled
+        assert [o.status for o in runner.evaluate(tried)] == ["ok"] * 3
+        assert runner.compiled == before
 
 
 def test_a_search_keeps_what_it_found_in_the_book():

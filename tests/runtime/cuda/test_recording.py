@@ -12,8 +12,9 @@ from tilewright.build import nvrtc
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import bf16, f32, i32
 from tilewright.machines.machine import Machine
+from tilewright.observe.record import Recorder
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver
+from tilewright.runtime.cuda import dispatch, driver, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.recording import Recording
 
@@ -127,3 +128,24 @@ def test_other_types_have_kernels_of_their_own(device):
     x, w = array(1, 128, kind=f32), array(256, 128, kind=f32, at=1 << 24)
     launches = recorded(linear(1, 256, 128), lambda: ops.linear.bind(x, w, out=array(1, 256, kind=f32, at=1 << 30)))
     assert launches[0].request != launches[1].request
+
+
+def test_passes_are_counted_each_time_that_they_are_queued(device):
+    launches = recorded(linear(1, 3072, 320), linear(1, 3072, 320, place=1 << 20), linear(1, 64, 320))
+    recorder = Recorder()
+    with recorder.recording():
+        for _ in range(3):
+            watch.tell(launches)
+        watch.tell(launches[2:])
+    watch.tell(launches)  # nobody listens any more
+    found = [(c.operator, dict(c.sizes)["N"], c.device, c.count) for c in recorder.trace().calls]
+    assert sorted(found) == [("matmul", 64, "cuda", 4), ("matmul", 3072, "cuda", 6)]
+
+
+def test_a_watcher_leaves_whatever_happens():
+    seen = []
+    with pytest.raises(KeyError), watch.watched(seen.append):
+        watch.tell(["a"])
+        raise KeyError
+    watch.tell(["b"])
+    assert seen == [["a"]]

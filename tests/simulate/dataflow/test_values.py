@@ -60,7 +60,9 @@ def test_the_command_computes_values_where_that_is_quick(name, sizes):
     assert simulate(Job(name, MACHINE, sizes, options={"values": "no"})).number("values") == "not computed"
 
 
-@pytest.mark.parametrize("options, says", [({"values": "maybe"}, "yes, no or auto"), ({"colour": "1"}, "not colour")])
+@pytest.mark.parametrize(
+    "options, says", [({"values": "maybe"}, "yes, no or auto"), ({"colour": "1"}, "no option .colour.")]
+)
 def test_other_settings_are_refused(options, says):
     with pytest.raises(ArgumentError, match=says):
         simulate(Job("softmax", MACHINE, {"M": 3, "D": 7}, options=options))

@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from tilewright.machines import Machine
-from tilewright.simulate.systolic.applications import APPLICATIONS, Application, awaited, by_counters, by_machine
+from tilewright.simulate.systolic.applications import (
+    APPLICATIONS,
+    Application,
+    awaited,
+    by_causes,
+    by_counters,
+    by_machine,
+)
 
 TPU = Machine.named("tpu-v1")
 WHOLE = [a for a in APPLICATIONS if not a.lacks]
@@ -28,11 +35,32 @@ def test_the_shares_of_cycles_are_those_of_table_3():
     assert statistics.fmean(a.error for a in APPLICATIONS) == pytest.approx(GOOGLE, abs=0.005)
 
 
-def test_rates_with_occupancy_and_stalls_given_are_as_near_as_googles_own_model():
-    errors = {a.name: off(by_counters, a) for a in WHOLE}
+def test_rates_with_occupancy_and_stalls_given_are_nearer_than_googles_own_model():
+    errors = {a.name: off(by_causes, a) for a in WHOLE}
     assert len(errors) == 5
-    assert round(statistics.fmean(errors.values()), 2) <= GOOGLE
-    assert max(errors.values()) < 0.17  # CNN0, whose counters say 72 of its 86 TOPS
+    assert statistics.fmean(errors.values()) < 0.025 < GOOGLE
+    assert max(errors.values()) < 0.04
+
+
+def test_idle_cycles_without_a_cause_are_what_parts_counters_from_rates():
+    """With them CNN0 could not be as fast as it is; where causes explain all idle cycles, nothing changes."""
+    assert {a.name for a in APPLICATIONS if a.unexplained} == {"MLP0", "MLP1", "CNN0"}
+    for app in APPLICATIONS:
+        assert by_causes(TPU, app) >= by_counters(TPU, app)
+        assert (by_causes(TPU, app) == by_counters(TPU, app)) == (not app.unexplained)
+    cnn = next(a for a in WHOLE if a.name == "CNN0")
+    assert off(by_counters, cnn) > 0.16 and off(by_causes, cnn) < 0.021
+    assert 0.08 < statistics.fmean(off(by_counters, a) for a in WHOLE) < 0.081
+
+
+def hidden(machine: Machine, app: Application) -> float:
+    """As by_machine, if tiles of weights went on arriving through every idle cycle."""
+    busy = replace(app, hazards=0.0, inputs=0.0)
+    return min(by_machine(machine, busy), by_machine(machine, replace(app, rows=1 << 20)))
+
+
+def test_memory_does_not_hide_idle_cycles():
+    assert statistics.fmean(off(hidden, a) for a in WHOLE) > 0.14
 
 
 def test_the_memory_of_the_machine_says_how_long_weights_are_awaited():

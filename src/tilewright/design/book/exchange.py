@@ -55,10 +55,16 @@ def document(book: Book) -> Document:
 
 
 def starter_document(book: Book) -> Document:
-    """The verified designs, as hints for other hosts."""
-    records = tuple(replace(r, verified=False, origin="starter") for r in book.list() if r.verified)
+    """The verified designs, as hints for other hosts; not those that only a model of a machine stands behind."""
+    kept = (r for r in book.list() if r.verified and not _by_model(book, r))
+    records = tuple(replace(r, verified=False, origin="starter") for r in kept)
     programs = _texts(book, "programs", {r.key.semantics for r in records})
     return Document(records, programs=programs, machines=_texts(book, "machines", {r.key.machine for r in records}))
+
+
+def _by_model(book: Book, record: Record) -> bool:
+    machine = book.subjects.machine(record.key.machine)
+    return machine is not None and machine.simulated
 
 
 def _texts(book: Book, table: str, hashes: set[str]) -> dict[str, str]:

@@ -41,6 +41,9 @@ def explain(book: Book, key: Key) -> str:
     record, measured = book.get(key), book.measurements(key)
     lines = [f"{key.label} on {key.machine}, {key.threads} thread(s), {key.objective}, {key.numerics} numerics",
              f"key {key.hash}, program {key.semantics}"]  # fmt: skip
+    machine = book.subjects.machine(key.machine)
+    if machine is not None and machine.simulated:
+        lines.append(f"times are by a model of {machine.name}; nothing was measured")
     lines += _hit(record) if record is not None else _miss(book, key)
     lines += _candidates(measured, record)
     lines += _runs(measured)

@@ -96,6 +96,6 @@ class _Names:
             case ir.Reduce(op, arg, axis):
                 return ir.Reduce(op, self.of(arg), self.of(axis))
             case ir.Dot(a, b, axis):
-                return ir.Dot(self.of(a), self.of(b), self.of(axis))
+                return replace(expr, a=self.of(a), b=self.of(b), axis=self.of(axis))
             case ir.Permute(arg):
                 return ir.Permute(self.of(arg))

@@ -26,7 +26,7 @@ from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
 from tilewright.design.cost.usage import Usage
-from tilewright.design.cost.waves import Waves
+from tilewright.design.cost.waves import Waves, usable
 from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
@@ -77,7 +77,7 @@ def estimate_gpu(
     alone = (*_alone(program, products, design, facts, use), Term("packs", _packs(program, design, facts, copies), "s"))
     if usage is not None and usage.spills:
         alone = (*alone, Term("spills", _spilled(usage, products[0].steps * use.rounds, rates), "s"))
-    peak = facts.machine.cores * flops_per_cycle(facts.machine, atom) * rates.clock
+    peak = facts.machine.cores * flops_per_cycle(facts.machine, atom, products[0].itemsize) * rates.clock
     roof = Roofline(sum(p.flops for p in products), moved, peak, rates.read)
     counts = (*_bytes(moved, loaded_once(products)), *_shape(use, facts.machine, roof))
     terms = (Term("launch", rates.launch_s, "s"), *overlapping, *alone)
@@ -126,7 +126,8 @@ def _overlapping(
 ) -> tuple[Term, ...]:  # fmt: skip
     """What runs side by side: main memory, L2, and the matrix unit of the SM that has most to do."""
     rates, first = rates_of(machine), products[0]
-    step = sum(issue_cycles(p.tiles, flops_per_cycle(machine, atom), p.itemsize, atom) for p in products)
+    rate = flops_per_cycle(machine, atom, first.itemsize)
+    step = sum(issue_cycles(p.tiles, rate, p.itemsize, atom) for p in products)
     coupled = 1.0 + rates.cluster_coupling * max(0, first.cluster - 2)
     tensor = powered(first.steps * step / rates.clock * use.rounds * coupled, rates)
     l2 = loaded_once(products) / (use.active * use.per_sm)
@@ -198,11 +199,6 @@ def _shape(use: _Use, machine: Machine, roof: Roofline) -> tuple[Term, ...]:
     )
 
 
-def usable(cores: int, cluster: int) -> int:
-    """SMs that clusters can fill: they lie in groups of 16 or 18, and a cluster in one of them."""
-    return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
-
-
 def _after(program: Program, p: Product, design: Design, facts: Facts, use: _Use) -> tuple[float, float]:
     """Seconds behind the main loop where nothing runs beside it: what is computed there, and the stores.
 
@@ -259,7 +255,8 @@ def _join(products: list[Product], design: Design, rates: GpuRates) -> float:
     part = sum(4.0 * q.tiles[0] * q.tiles[1] for q in products)
     how = how_joined(design)
     if how == "atomic":
-        return part / rates.grid_join_bytes_per_s
+        # Every part passes through L2 once, several at a time; whoever comes last reads the sum.
+        return rates.grid_wait_s + part / rates.grid_join_bytes_per_s
     if how == "cluster":
         return rates.cluster_wait_s + part * (p.split - 1) / p.split / rates.join_bytes_per_s
     return rates.grid_wait_s + part * (p.split - 1) / rates.grid_join_bytes_per_s

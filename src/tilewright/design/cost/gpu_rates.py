@@ -70,13 +70,14 @@ def has_wgmma(machine: Machine) -> bool:
     return any(a.name.startswith("wgmma") for a in machine.atoms)
 
 
-def flops_per_cycle(machine: Machine, atom: str) -> float:
-    """Flop a cycle and SM: of tensor cores on bf16, or of scalar multiplications."""
+def flops_per_cycle(machine: Machine, atom: str, itemsize: int = 2) -> float:
+    """Flop a cycle and SM: of tensor cores, as many times those on bf16 as operands are smaller; or of scalar FMA."""
     atoms = machine.atoms
     if atom != "fma":
         rates = [a.flops_per_cycle for a in atoms if a.dtype in ("bf16", "f16") and a.flops_per_cycle]
         if rates:
-            return max(rates) * (1.0 if atom == "wgmma" or not has_wgmma(machine) else 0.62)  # mma.sync on Hopper
+            on_hopper = 1.0 if atom == "wgmma" or not has_wgmma(machine) else 0.62  # mma.sync there
+            return max(rates) * 2 / itemsize * on_hopper
     return next((a.flops_per_cycle for a in atoms if a.dtype == "f32" and a.flops_per_cycle), 256.0)
 
 

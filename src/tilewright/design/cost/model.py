@@ -7,6 +7,7 @@ import math
 from tilewright.design.cost.cpu import estimate_cpu
 from tilewright.design.cost.gpu import estimate_gpu
 from tilewright.design.cost.term import Estimate
+from tilewright.design.cost.usage import Usage
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.errors import MachineError
@@ -24,15 +25,16 @@ _GPU_PLAIN = ("stages", "warpgroups", "warps", "persistent", "swap", "inflight")
 _KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch")
 
 
-def estimate(kernel: ir.Kernel, design: Design, facts: Facts) -> Estimate:
+def estimate(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
     """Seconds of one call at `facts.sizes`, what bounds it, and the terms; caches warm, nothing is run.
 
+    `usage` is what the compiled kernel takes of a GPU's SM, where it is known.
     Raises MachineError for machines that have no model (they are simulated instead).
     """
     if facts.machine.is_cpu:
         return estimate_cpu(kernel, design, facts)
     if facts.machine.kind == "nvidia":
-        return estimate_gpu(kernel, design, facts)
+        return estimate_gpu(kernel, design, facts, usage)
     raise MachineError(f"{facts.machine.name} is of kind {facts.machine.kind}: it has a simulator, no cost model")
 
 

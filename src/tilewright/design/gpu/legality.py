@@ -13,9 +13,9 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTER
 from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
-NUMBERS = ("tile", "cluster", "split")
+NUMBERS = ("tile", "cluster", "split", "box")
 WORDS = {
-    "how": ("cluster", "two_pass"),
+    "how": ("cluster", "two_pass", "atomic"),
     "store": ("direct", "tma"),
     "cache": ("evict_first", "evict_last"),
     "atom": ("wgmma", "mma", "fma"),
@@ -26,9 +26,11 @@ SINGLE: dict[str, tuple[object, ...]] = {
     "schedule": ("cooperative", "pingpong"), "grid.order": ("row", "grouped", "hilbert"), "warpgroups": (1, 2, 3),
     "inflight": (0, 1),
 }  # fmt: skip
-COUNTS = ("stages", "grid.group")
+COUNTS = ("stages", "stagger", "grid.group")
 SHARED_RESERVE = 1024
 TICKETS = 1 << 14
+UNIT_DTYPES = ("bf16", "f16", "tf32", "i8")
+"""What wgmma multiplies here. Its sums of 8-bit floats keep fewer bits than f32 has: those go to mma."""
 
 
 def is_for_matrix_unit(design: Design) -> bool:
@@ -61,7 +63,7 @@ def _form(r: Resources) -> Iterator[str]:
     tensors = {o.tensor for o in p.operands} | set(p.outputs)
     known = {"tile": axes, "cluster": {p.m.name, p.n.name}, "split": {p.k.name}, "how": {p.k.name}}
     known |= {"atom": {d.name for d in p.dots}, "store": set(p.outputs), "cache": tensors, "engine": tensors}
-    known["early"] = set(r.beside)
+    known |= {"early": set(r.beside), "box": {o.tensor for o in p.operands}}
     for name, value in r.design.decisions:
         prefix, _, what = name.partition(".")
         if name in SINGLE:
@@ -89,8 +91,10 @@ def _form(r: Resources) -> Iterator[str]:
 def _unit(r: Resources) -> Iterator[str]:
     if "wgmma" not in {a.name.partition(".")[0] for a in r.facts.machine.atoms}:
         yield f"atom=wgmma: {r.facts.machine.name} has no wgmma; take mma"
-    if r.product.dtype not in ("bf16", "f16"):
+    if r.product.dtype not in UNIT_DTYPES:
         yield f"atom=wgmma: operands are {r.product.dtype}; take mma or fma"
+    if r.product.dtype == "i8" and r.splits > 1:
+        yield f"split.{r.product.k.name}={r.splits}: parts of sums are joined in f32, and these are i32; drop it"
     if any(r.design.get(f"atom.{d.name}") != "wgmma" for d in r.product.dots):
         yield "atom: some products go to the matrix unit and some do not; give it all"
     if r.design.get("pdl"):
@@ -106,7 +110,9 @@ def _sizes(r: Resources) -> Iterator[str]:
 def _atom(r: Resources) -> Iterator[str]:
     rows, columns = r.tile(r.row), r.tile(r.column)
     unit = ATOM_ROWS * (1 if r.pingpong else r.groups)
-    if rows % unit:
+    if r.short:
+        yield from _short(r)
+    elif rows % unit:
         more = -(-rows // unit) * unit
         yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {more}"
     if columns % 8 or columns > 256:
@@ -114,11 +120,26 @@ def _atom(r: Resources) -> Iterator[str]:
     if r.depth * r.product.itemsize % ROW_BYTES:
         least = ROW_BYTES // r.product.itemsize
         yield f"tile.{r.product.k.name}={r.depth}: not whole rows of {ROW_BYTES} bytes; take {least}"
+    if r.product.dtype == "i8" and columns > 32 and columns % 16:
+        yield f"tile.{r.column}={columns}: of i8 one wgmma has 8, 16, 24, 32, 48, ... 256 columns; take {columns + 8}"
     for o in r.product.operands:
         if not r.product.runs_along_sum(o, r.facts) and r.tile(o.axis) * r.product.itemsize % ROW_BYTES:
             least = ROW_BYTES // r.product.itemsize
             label = f"tile.{o.axis}={r.tile(o.axis)}"
             yield f"{label}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
+
+
+def _short(r: Resources) -> Iterator[str]:
+    """A tile of fewer rows than the atom has: of few rows of x, boxes as high as x is."""
+    label = f"tile.{r.row}={r.tile(r.row)}"
+    if r.tile(r.row) % 8:
+        yield f"{label}: swizzled rows come in eights; take {-(-r.tile(r.row) // 8) * 8}"
+    if r.groups > 1 or r.pingpong:
+        yield f"{label}: {r.groups} warpgroups take {ATOM_ROWS} rows each; take warpgroups=1"
+    if r.splits > 1 and r.how != "cluster":
+        yield f"{label}: parts are joined in memory by whole rows of the atom; take how.{r.product.k.name}=cluster"
+    if any(r.design.get(f"store.{t}") == "tma" for t in r.product.outputs):
+        yield f"{label}: boxes of results are {ATOM_ROWS} rows high; take store=direct"
 
 
 def _copies(r: Resources) -> Iterator[str]:
@@ -127,14 +148,28 @@ def _copies(r: Resources) -> Iterator[str]:
 
 
 def _copied(r: Resources, o: Operand) -> Iterator[str]:
+    if r.product.itemsize != 2 and not r.product.runs_along_sum(o, r.facts):
+        yield f"engine.{o.tensor}=tma: {r.product.dtype} must run along the sum, for wgmma turns 16 bits only; take fma"
     unit = r.facts.unit.get(o.tensor, ())
     tile_dims = [d for d, i in enumerate(o.ref.index) if i in (o.axis, r.product.k.name)]
     if not any(d in unit for d in tile_dims):
         yield f"engine.{o.tensor}=tma: no axis of its tiles has stride one; take mma or fma"
     if o.tensor not in r.facts.aligned:
         yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take fma, or pad it"
+    yield from _box(r, o)
     if r.design.get(f"engine.{o.tensor}", "tma") != "tma":
         yield f"engine.{o.tensor}: the matrix unit is fed by the copy engine alone; take tma, or mma"
+
+
+def _box(r: Resources, o: Operand) -> Iterator[str]:
+    """Rows that one instruction of the copy engine moves, where a design says it."""
+    rows = r.design.number(f"box.{o.tensor}", 0)
+    if not rows:
+        return
+    along = r.product.runs_along_sum(o, r.facts)
+    share = (r.tile(o.axis) if along else r.depth) // (r.cluster(r.row) * r.cluster(r.column) // r.cluster(o.axis))
+    if rows % 8 or rows > min(share, 256) or share % rows:
+        yield f"box.{o.tensor}={rows}: takes a multiple of 8 that divides {share}, the rows of a block's copy"
 
 
 def _ring(r: Resources) -> Iterator[str]:
@@ -189,12 +224,12 @@ def _splits(r: Resources) -> Iterator[str]:
     steps = math.ceil(r.facts.sizes[p.k.over] / r.depth)
     if math.ceil(steps / math.ceil(steps / parts)) != parts:
         yield f"{label}: {steps} steps fall in fewer parts; take {math.ceil(steps / math.ceil(steps / parts))}"
-    if r.how == "cluster" and (r.design.get("persistent") or r.groups * ATOM_ROWS != r.tile(r.row)):
+    if r.how == "cluster" and (r.design.get("persistent") or not (r.short or r.groups * ATOM_ROWS == r.tile(r.row))):
         wanted = "one tile for each block, 64 rows for each warpgroup"
         yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:
         yield f"{label}: warpgroups that take turns do not join parts; take schedule=cooperative"
-    if r.how == "two_pass" and r.tiles > TICKETS:
+    if r.how != "cluster" and r.tiles > TICKETS:
         yield f"{label}: {r.tiles} tiles, and there are {TICKETS} tickets; drop it"
 
 
@@ -203,6 +238,12 @@ def _turns(r: Resources) -> Iterator[str]:
         yield "early: loads come first where a block computes one whole sum at a time; drop it"
     if r.pingpong and r.groups != 2:
         yield f"schedule=pingpong: two warpgroups take turns, not {r.groups}; take warpgroups=2"
+    if steps := r.design.number("stagger", 0):
+        if r.pingpong or r.groups == 1:
+            yield f"stagger={steps}: it is for warpgroups that share each step; drop it"
+        elif r.design.number("stages") < steps * (r.groups - 1) + 2:
+            most = (r.design.number("stages") - 2) // (r.groups - 1)
+            yield f"stagger={steps}: the ring has to hold what lies between the warpgroups; take {most}, or drop it"
     if r.design.get("producer") == "warp" and r.accumulators > 128:
         yield "producer=warp: consumers get no registers from it; take producer=warpgroup"
 

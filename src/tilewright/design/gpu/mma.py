@@ -13,7 +13,7 @@ from tilewright.language import ir
 
 _ROW_BYTES = 128
 _FEW = 8
-_MMA = ("bf16", "f16", "i8", "f8e4m3")
+_MMA = ("bf16", "f16", "tf32", "i8", "f8e4m3")
 
 # Rows and columns of a tile, warps, and the rate beside the first where all waves are full.
 _TILES = ((128, 256, 8, 1.0), (128, 128, 8, 0.9), (128, 64, 4, 0.75), (64, 64, 4, 0.6), (32, 64, 4, 0.4))
@@ -30,9 +30,10 @@ def staged_product(p: Product, facts: Facts, extra: bool = False) -> dict[str, C
         return None
     if p.dtype not in (*_MMA, "f32") or (min(m, n) <= _FEW and all(p.runs_along_sum(o, facts) for o in p.operands)):
         return None
-    if p.itemsize == 1 and not all(p.runs_along_sum(o, facts) for o in p.operands):
+    turned = not all(p.runs_along_sum(o, facts) for o in p.operands)
+    if p.itemsize == 1 and turned:
         return None
-    atom = "fma" if p.dtype == "f32" else "mma"
+    atom = "fma" if p.dtype == "f32" or (p.dtype == "tf32" and turned) else "mma"
     swap = m <= 32 < n
     rows, columns, warps, _ = _tile(p, facts, m, n, atom, swap)
     if swap:
@@ -74,7 +75,8 @@ def _tile(p: Product, facts: Facts, m: int, n: int, atom: str, swap: bool) -> tu
         columns = 16 if m <= 16 else 32
         return (64, columns, 4, 1.0)
     each = math.prod(facts.sizes.get(a.over, 1) for a in p.each)
-    several = len(p.dots) > 1 or any(o.tensor not in facts.aligned for o in p.operands)
+    # Without an instruction of their own, 8-bit floats are widened in registers.
+    several = len(p.dots) > 1 or p.dtype == "f8e4m3" or any(o.tensor not in facts.aligned for o in p.operands)
 
     def cost(tile: tuple[int, int, int, float]) -> float:
         rows, columns, _, rate = tile
@@ -121,9 +123,10 @@ def _problems(p: Product, design: Design, facts: Facts) -> Iterator[str]:
         yield f"atom={', '.join(sorted(atoms))}: takes mma or fma, the same for all dots"
     if atoms == {"mma"} and p.dtype not in _MMA:
         yield f"atom=mma multiplies {', '.join(_MMA)}, not {p.dtype}; take fma"
-    if atoms == {"fma"} and p.dtype != "f32":
+    if atoms == {"fma"} and p.dtype not in ("f32", "tf32"):
         yield f"atom=fma multiplies panels of f32, not {p.dtype}; take mma"
-    yield from (m for o in p.operands for m in _operand(p, o, str(engines.get(o.tensor)), facts))
+    atom = min(atoms, default="")
+    yield from (m for o in p.operands for m in _operand(p, o, atom, str(engines.get(o.tensor)), facts))
     yield from _tiles(p, design, atoms)
     if not 2 <= design.number("stages", 2) <= 8:
         yield f"stages={design.number('stages', 2)}: takes 2 to 8"
@@ -131,7 +134,7 @@ def _problems(p: Product, design: Design, facts: Facts) -> Iterator[str]:
         yield f"stages={design.number('stages', 2)}: {need} bytes of shared memory, and {_room(facts)} is the most"
 
 
-def _operand(p: Product, o: Operand, engine: str, facts: Facts) -> Iterator[str]:
+def _operand(p: Product, o: Operand, atom: str, engine: str, facts: Facts) -> Iterator[str]:
     if engine not in ("cp_async", "plain"):
         yield f"engine.{o.tensor}={engine}: takes cp_async or plain"
     if engine == "cp_async" and o.tensor not in facts.aligned:
@@ -140,6 +143,8 @@ def _operand(p: Product, o: Operand, engine: str, facts: Facts) -> Iterator[str]
         yield f"engine.{o.tensor}={engine}: none of its dimensions has stride one; drop the decision"
     if p.itemsize == 1 and not p.runs_along_sum(o, facts):
         yield f"engine.{o.tensor}={engine}: elements of one byte must run along the sum; drop the decision"
+    if p.dtype == "tf32" and atom == "mma" and not p.runs_along_sum(o, facts):
+        yield f"atom=mma: {o.tensor} must run along the sum, for ldmatrix turns 16 bits only; take fma"
 
 
 def _tiles(p: Product, design: Design, atoms: set[str]) -> Iterator[str]:

@@ -75,6 +75,8 @@ class SplitSum(Named):
 
     before:  for k in K step 64 { ... };  store c[m, n] = acc
     after:   for s in K step 2048 @bind=grid @how=two_pass { for k in s step 64 { ... } ... }
+
+    Joined in order by one block (`two_pass`), by the blocks of a cluster, or in memory by atomics in any order.
     """
 
     axis: str
@@ -180,6 +182,22 @@ class Cache(Named):
 
 
 @dataclass(frozen=True)
+class Boxes(Named):
+    """One instruction of the copy engine moves so many rows of a tensor, or as many as it can (None).
+
+    before:  copy s_b <- b @engine=tma
+    after:   copy s_b <- b @box=8 @engine=tma
+    """
+
+    tensor: str
+    rows: int | None
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `box.TENSOR`, or without one."""
+        return changed(design, {f"box.{self.tensor}": self.rows})
+
+
+@dataclass(frozen=True)
 class Overlap(Named):
     """The matrix unit works on one step while the next is issued, or each step is waited for.
 
@@ -209,6 +227,21 @@ class ReadEarly(Named):
     def apply(self, design: Design) -> Design | Illegal:
         """The design with or without `early.TENSOR`."""
         return changed(design, {f"early.{self.tensor}": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
+class Stagger(Named):
+    """A warpgroup begins some steps after the one before it, and so ends later: it multiplies meanwhile; 0: together.
+
+    before:  role consumer @warps=8 { ... }
+    after:   role consumer @stagger=2 @warps=8 { ... }
+    """
+
+    steps: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `stagger`, or without one."""
+        return changed(design, {"stagger": self.steps or None})
 
 
 @dataclass(frozen=True)
@@ -270,9 +303,11 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
     yield from (ReadEarly(tensor, not design.get(f"early.{tensor}")) for tensor in r.beside)
     for tensor in dict.fromkeys(o.tensor for o in found.operands if not few or o.axis == found.n.name):
         yield from (Cache(tensor, policy) for policy in (None, "evict_first", "evict_last"))
+        yield from (Boxes(tensor, rows) for rows in (None, 8, 16) if few)
     for tensor in dict.fromkeys(o.tensor for o in found.operands):
         if tensor not in facts.aligned or design.get(f"pack.{tensor}") is not None:
             yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
+    yield from (Stagger(steps) for steps in (0, 1, 2) if design.number("warpgroups", 1) > 1 or not steps)
     yield Overlap(1 - design.number("inflight", 1))
     from tilewright.design.gpu.straight_mutations import straightened
 
@@ -302,7 +337,7 @@ def _rings(r: Resources) -> Iterator[Mutation]:
 def _splits(r: Resources) -> Iterator[Mutation]:
     k = r.product.k.name
     for parts in (1, 2, 3, 4, 5, 6, 8, 12, 16):
-        for how in ("cluster", "two_pass") if parts > 1 else ("two_pass",):
+        for how in ("cluster", "two_pass", "atomic") if parts > 1 else ("two_pass",):
             yield SplitSum(k, parts, how, _fit(r, {f"split.{k}": parts, f"how.{k}": how}))
 
 
@@ -313,6 +348,6 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 
 __all__ = [
-    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum",
-    "Spread", "StoreBy", "changed", "suggested_gpu",
+    "Boxes", "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape",
+    "SplitSum", "Spread", "Stagger", "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ class Product:
     each: tuple[ir.Axis, ...]
     dots: tuple[ir.Let, ...]
     operands: tuple[Operand, ...]
-    dtype: str
+    dtype: str  # of what is multiplied: f32 that may be taken with fewer bits is tf32
     outputs: tuple[str, ...]
     result_dtype: str
     unit_dims: tuple[tuple[str, int], ...]  # of each output: the dimension along n
@@ -50,7 +50,7 @@ class Product:
     @property
     def itemsize(self) -> int:
         """Bytes of an element of the operands."""
-        return {"bf16": 2, "f16": 2, "f32": 4, "f8e4m3": 1, "i8": 1}.get(self.dtype, 8)
+        return {"bf16": 2, "f16": 2, "f32": 4, "tf32": 4, "f8e4m3": 1, "i8": 1}.get(self.dtype, 8)
 
     def runs_along_sum(self, operand: Operand, facts: Facts) -> bool:
         """Whether the tensor of an operand has stride one along the sum."""
@@ -85,7 +85,9 @@ def product(kernel: ir.Kernel) -> Product | str:
     body = nest.loop.body
     after = tuple(body[body.index(nest.main) + 1 :]) if nest.main in body else ()
     widths = tuple((x.name, x.dtype.bits) for x in kernel.params if x.dims is not None)
-    dtype = lets[first.a].type.dtype.name
+    # What every dot may take with fewer bits is multiplied by the units that have no more.
+    short = {d.expr.precision for d in nest.dots if isinstance(d.expr, ir.Dot)}
+    dtype = short.pop() if len(short) == 1 and "" not in short else lets[first.a].type.dtype.name
     return Product(m, n, k, each, nest.dots, operands, dtype, stores, result, along, after, widths)
 
 

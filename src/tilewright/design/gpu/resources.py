@@ -94,7 +94,7 @@ class Resources:
     @property
     def result_bytes(self) -> int:
         """One tile of every sum in f32."""
-        return 4 * self.tile(self.row) * self.tile(self.column) * len(self.product.dots)
+        return 4 * max(ATOM_ROWS, self.tile(self.row)) * self.tile(self.column) * len(self.product.dots)
 
     @property
     def shared_bytes(self) -> int:
@@ -103,7 +103,7 @@ class Resources:
         shares = shares_of(self.tile(self.column), self.splits)
         parts = self.splits * self.result_bytes // shares if together else 0
         stages = self.design.number("stages", 1)
-        return stages * self.stage_bytes + self.store_bytes + parts + 16 * stages + 24
+        return stages * self.stage_bytes + self.beyond_bytes + self.store_bytes + parts + 16 * stages + 24
 
     @property
     def store_bytes(self) -> int:
@@ -128,22 +128,38 @@ class Resources:
         return 128 * self.groups + (32 if self.design.get("producer") == "warp" else 128)
 
     @property
-    def accumulators(self) -> int:
-        """Registers of a consumer's thread that hold sums; of split sums both parts and totals."""
-        rows = self.tile(self.row) // (1 if self.pingpong else self.groups)
-        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if self.splits > 1 else 1)
+    def short(self) -> bool:
+        """Whether a tile has fewer rows than the atom: others are multiplied as they lie there, and never stored."""
+        return self.tile(self.row) < ATOM_ROWS
 
     @property
-    def beside(self) -> dict[str, int]:
-        """Tensors that are read beside the sums, with the bits of their elements."""
+    def beyond_bytes(self) -> int:
+        """Shared memory behind a short tile that the atom reads too, and that has to be there."""
+        return (ATOM_ROWS - self.tile(self.row)) * ROW_BYTES if self.short else 0
+
+    @property
+    def accumulators(self) -> int:
+        """Registers of a consumer's thread that hold sums; of split sums both parts and totals."""
+        rows = max(ATOM_ROWS, self.tile(self.row) // (1 if self.pingpong else self.groups))
+        both = self.splits > 1 and self.how != "atomic"
+        return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if both else 1)
+
+    @property
+    def beside(self) -> dict[str, ir.Ref]:
+        """Tensors that are read beside the sums, and where."""
         return beside(self.product)
 
     @property
     def early(self) -> int:
         """Registers of a consumer's thread that hold what was read of such tensors before the main loop."""
-        rows = self.tile(self.row) // self.groups
-        bits = sum(n for tensor, n in self.beside.items() if self.design.get(f"early.{tensor}"))
-        return rows * self.tile(self.column) // 128 * bits // 32
+        held = 0
+        for tensor, ref in self.beside.items():
+            if self.design.get(f"early.{tensor}"):
+                # Of 64 rows a thread has two, of 8 columns two.
+                rows = max(ATOM_ROWS, self.tile(self.row) // self.groups) // 32 if self.row in ref.index else 1
+                columns = self.tile(self.column) // 4 if self.column in ref.index else 1
+                held += -(-rows * columns * self.product.bits[tensor] // 32)
+        return held
 
     @property
     def register_limit(self) -> int:
@@ -153,10 +169,10 @@ class Resources:
         return {1: 232, 2: 232, 3: 160}[self.groups]
 
 
-def beside(p: Product) -> dict[str, int]:
-    """Tensors that are read beside the sums, element by element of the result, with the bits of their elements."""
+def beside(p: Product) -> dict[str, ir.Ref]:
+    """Tensors that are read beside the sums, along rows or columns of the result or both, and where."""
     loads = [s.expr.ref for s in p.after if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
-    return {x.buffer: p.bits[x.buffer] for x in loads if p.m.name in x.index and p.n.name in x.index}
+    return {x.buffer: x for x in loads if p.m.name in x.index or p.n.name in x.index}
 
 
 def shares_of(columns: int, parts: int) -> int:

@@ -26,6 +26,10 @@ Decisions = dict[str, Choice]
 MOST_THREADS = 1024
 _REGISTERS = 1 << 16
 """Registers of an SM."""
+_TURNS = 4
+"""Turns of an inner loop that a thread makes at once where SMs are left without a token."""
+_MOST_SHARED = 128
+"""Values of a thread where positions meet what it has loaded at once, each of them all of it."""
 _LONG = 1 << 16
 """Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
 
@@ -97,12 +101,21 @@ class _Walked:
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
         rest, spare = [a for a in (*s.serial, *s.parallel) if a not in self.along], threads // lanes
         for axis in rest:
-            found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare)
+            found[f"tile.{axis.name}"] = tile = min(power(s.size(axis)), spare * self._shared(axis, pick))
             spare = max(1, spare // tile)
         found["lanes"] = (*s.whole, *(a.name for a in self.along), *(a.name for a in rest))
         if blocks > 1:
             found |= {f"split.{a.name}": blocks for a in self.along}
         return found | self._stays(pick, found)
+
+    def _shared(self, axis: ir.Axis, pick: Pick) -> int:
+        """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
+        along = {a.name for a in self.along}
+        rows = [let.type.axes for let, _ in structure.loads(self.s.kernel) if along & set(let.type.axes)]
+        if axis not in self.s.parallel or any(axis.name in axes for axes in rows):
+            return 1
+        most = max(1, _MOST_SHARED // self.s.run)
+        return pick("shared", _around(most, 1, most))
 
     def _blocks(self) -> tuple[int, ...]:
         """Blocks of a cluster that share a row: several where rows are long and few."""
@@ -170,7 +183,8 @@ def _flat(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     for axis in along:
         found[f"tile.{axis.name}"] = min(power(s.size(axis)), lanes * s.run * accesses)
     spare, rest = threads // lanes, [a for a in (*s.serial, *s.parallel) if a not in along]
-    deep = 1 if along else accesses
+    few = s.count <= s.facts.machine.cores  # then each turn of an inner loop is a wait that nothing else fills
+    deep = 1 if along else max(accesses, _TURNS if few else 1)
     for axis in rest:
         inner = axis in s.serial
         free = spare * deep if inner or not s.serial else 1

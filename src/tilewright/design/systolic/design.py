@@ -95,7 +95,7 @@ def suggested_systolic(kernel: ir.Kernel, design: Design, facts: Facts) -> Itera
     for axis in room.shape.roles(room.shape.dataflow(design)):
         now = design.number(f"tile.{axis.name}", 1)
         most = facts.sizes[axis.over]
-        yield from (SetTile(axis.name, n) for n in dict.fromkeys((2 * now, now // 2, most)) if n >= 1)
+        yield from (SetTile(axis.name, n) for n in dict.fromkeys((2 * now, now // 2, most)) if 1 <= n <= most)
     for name in STAGES:
         now = design.number(name, 1)
         yield from (SetStages(name, n) for n in (now + 1, now - 1) if n >= 1)
@@ -153,10 +153,12 @@ def _fits(room: Room, design: Design) -> Iterator[Reason]:
             f"takes {sums} rows of accumulators of {room.accumulators}; take tile.{streamed}={most_streamed}",
         )
     if room.buffer is not None and (taken := room.buffered_bytes(design)) > room.buffer:
+        points = design.number(f"tile.{streamed}", 1)
+        fewer = points * room.buffer // taken
         yield _reason(
             "buffer",
-            f"tile.{streamed}={design.number(f'tile.{streamed}', 1)}: what streams takes {taken} bytes of the unified "
-            f"buffer's {room.buffer}; take {design.number(f'tile.{streamed}', 1) * room.buffer // taken} or fewer",
+            f"tile.{streamed}={points}: what streams takes {taken} bytes of the unified buffer's {room.buffer}; "
+            + (f"take {fewer} or fewer" if fewer else "not even one fits: split the sum into several products"),
         )
 
 

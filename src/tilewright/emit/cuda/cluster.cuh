@@ -55,6 +55,27 @@ __device__ inline void give(float* part, const float (&v)[N], int thread, int th
     __stcg((float4*)part + i * threads + thread, make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]));
   }
 }
+// The same added to what lies there, whoever comes first.
+template <int N>
+__device__ inline void add_to(float* sum, const float (&v)[N], int thread, int threads) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"((float4*)sum + i * threads + thread), "f"(v[4 * i]),
+                 "f"(v[4 * i + 1]), "f"(v[4 * i + 2]), "f"(v[4 * i + 3])
+                 : "memory");
+  }
+}
+// Registers from such a sum, which is 0 again afterwards.
+template <int N>
+__device__ inline void take_out(float (&v)[N], float* sum, int thread, int threads) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    float4* from = (float4*)sum + i * threads + thread;
+    const float4 x = __ldcg(from);
+    __stcg(from, make_float4(0.0f, 0.0f, 0.0f, 0.0f));
+    v[4 * i] = x.x, v[4 * i + 1] = x.y, v[4 * i + 2] = x.z, v[4 * i + 3] = x.w;
+  }
+}
 // Registers from a part: in this block's shared memory, or in memory that all blocks see.
 template <bool SHARED, int N>
 __device__ inline void take(float (&v)[N], const float* part, int thread, int threads) {

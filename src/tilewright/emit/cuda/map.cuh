@@ -30,6 +30,12 @@ struct Mod {
   template <class T> __device__ T operator()(T x, T y) const { return x % y + (x % y != 0 && (x < 0) != (y < 0) ? y : 0); }
 };
 
+// The same by 2^N, whatever the second operand.
+template <int N> struct DivBy { template <class T> __device__ T operator()(T x, T) const { return x >> N; } };
+template <int N> struct ModBy {
+  template <class T> __device__ T operator()(T x, T) const { return x & ((T(1) << N) - T(1)); }
+};
+
 // A NaN in either operand is the result.
 struct Max {
   template <class T> __device__ T operator()(T x, T y) const { return x != x || x > y ? x : y; }

@@ -39,6 +39,7 @@ template <class T, class D> __device__ inline void mma(D (&d)[4], const u32 (&a)
   }
 TW_MMA(bf16, float, "f", "m16n8k16.row.col.f32.bf16.bf16.f32")
 TW_MMA(f16, float, "f", "m16n8k16.row.col.f32.f16.f16.f32")
+TW_MMA(tf32, float, "f", "m16n8k8.row.col.f32.tf32.tf32.f32")
 TW_MMA(i8, int, "r", "m16n8k32.row.col.s32.s8.s8.s32")
 #if __CUDA_ARCH__ >= 890
 TW_MMA(f8e4m3, float, "f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
@@ -47,9 +48,9 @@ TW_MMA(f8e4m3, float, "f", "m16n8k32.row.col.f32.e4m3.e4m3.f32")
 
 // ------------------------------------------------------------------------------------------------ whole panels
 // acc += a b over all of the panels' sum. A_DOWN, B_DOWN: rows of that panel run along the sum, not along the result.
-template <bool A_DOWN, bool B_DOWN, class D, class A, class B, class TEAM, int WM, int WN, int MT, int NT, class R, class C>
+// T: what mma takes the elements for.
+template <class T, bool A_DOWN, bool B_DOWN, class D, class A, class B, class TEAM, int WM, int WN, int MT, int NT, class R, class C>
 __device__ void multiply(Tile<D, R, C>& acc, const A& a, const B& b, TEAM team, const AccRows<WM, WN, MT>*, const AccCols<WM, WN, NT>*) {
-  typedef typename A::T T;
   constexpr int STEP = 32 / sizeof(T), K = A_DOWN ? A::ROWS : A::COLS;
   const int wm = team.warp() % WM, wn = team.warp() / WM;
 #pragma unroll
@@ -68,9 +69,13 @@ __device__ void multiply(Tile<D, R, C>& acc, const A& a, const B& b, TEAM team, 
     }
   }
 }
+template <class T, bool A_DOWN, bool B_DOWN, class D, class R, class C, class A, class B, class TEAM>
+__device__ void multiply(Tile<D, R, C>& acc, const A& a, const B& b, TEAM team) {
+  multiply<T, A_DOWN, B_DOWN>(acc, a, b, team, (const R*)nullptr, (const C*)nullptr);
+}
 template <bool A_DOWN, bool B_DOWN, class D, class R, class C, class A, class B, class TEAM>
 __device__ void multiply(Tile<D, R, C>& acc, const A& a, const B& b, TEAM team) {
-  multiply<A_DOWN, B_DOWN>(acc, a, b, team, (const R*)nullptr, (const C*)nullptr);
+  multiply<typename A::T, A_DOWN, B_DOWN>(acc, a, b, team);
 }
 
 // The same by FMA, in the order of the sum: four steps at a time of this thread's rows and columns.

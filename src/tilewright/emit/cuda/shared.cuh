@@ -7,8 +7,8 @@ namespace tw {
 
 // 64 rows by 64 or 32 columns of a warpgroup's accumulators as 16-bit elements. Lane l gives the address of row l % 8 of the
 // 8 x 8 matrix number l / 8; each of the eight rows of a matrix lies in other banks.
-template <class T, int COLUMNS>
-__device__ inline void store_rows(unsigned char* tile, const float (&v)[COLUMNS / 2], int thread) {
+template <class T, int COLUMNS, class D>
+__device__ inline void store_rows(unsigned char* tile, const D (&v)[COLUMNS / 2], int thread) {
   const int lane = thread % 32, row = thread / 32 * 16 + lane % 16, half = lane / 16;
   const int turned = COLUMNS == 64 ? row & 7 : row >> 1 & 3;
   const unsigned line = shared_address(tile) + row * (2 * COLUMNS);

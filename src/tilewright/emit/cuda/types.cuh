@@ -11,6 +11,7 @@ typedef unsigned int u32;
 struct bf16 { unsigned short bits; };
 struct f16 { unsigned short bits; };
 struct f8e4m3 { unsigned char bits; };
+struct tf32 { u32 bits; };  // an f32, of which products see the leading 19 bits
 
 template <class A, class B> constexpr bool same = false;
 template <class A> constexpr bool same<A, A> = true;

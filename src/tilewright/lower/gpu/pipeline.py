@@ -54,6 +54,8 @@ class _Pipeline:
         if registers:
             self.producer = ir.with_notes(self.producer, registers=registers[0])
             self.consumer = ir.with_notes(self.consumer, registers=registers[1])
+        if stagger := design.number("stagger", 0):
+            self.consumer = ir.with_notes(self.consumer, stagger=stagger)
         self.turns = groups if design.get("schedule") == "pingpong" else 1
         own = groups // self.turns
         blocks = 1

@@ -72,6 +72,7 @@ class _Rows:
     def _early(self, after: tuple[ir.Stmt, ...]) -> tuple[list[ir.Stmt], tuple[ir.Stmt, ...]]:
         """Loads that are asked for before the main loop, into registers, and what follows the sums without them."""
         allocs: list[ir.Stmt] = []
+        whole: list[ir.Stmt] = []  # what all rows share
         loads: list[ir.Stmt] = []
         rest: list[ir.Stmt] = []
         for stmt in after:
@@ -80,11 +81,12 @@ class _Rows:
                     held, first = (fresh(f"{name}_{w}", self.taken) for w in ("held", "early"))
                     place_ = ir.Ref(held, type_.axes)
                     allocs.append(self._alloc(held, stmt, "register"))
-                    loads += [replace(stmt, name=first), ir.Store(place_, first)]
+                    found = loads if self.axis.name in type_.axes else whole
+                    found += [replace(stmt, name=first), ir.Store(place_, first)]
                     rest.append(replace(stmt, expr=ir.Load(place_)))
                 case _:
                     rest.append(stmt)
-        return [*allocs, *([self._each(*loads)] if loads else [])], tuple(rest)
+        return [*allocs, *whole, *([self._each(*loads)] if loads else [])], tuple(rest)
 
     def _each(self, *body: ir.Stmt) -> ir.Loop:
         """`body` for every row tile; loops over the same axis may stand side by side."""
@@ -213,16 +215,26 @@ class _Rows:
         allocs, steps = self._main(main, inits)
         saves: list[ir.Stmt] = []
         adds: list[ir.Stmt] = []
-        shared = ir.note(loop.notes, "how") == "cluster"
+        how = ir.note(loop.notes, "how")
+        shared = how == "cluster"
         buffers = {}
+        begun: list[ir.Stmt] = []  # sums in memory, before the first part is added to them
+        zeros: list[ir.Stmt] = []
         for init, total in zip(inits, totals, strict=True):
             parts, mine, own = (fresh(f"{total.name}_{w}", self.taken) for w in ("parts", "mine", "one"))
-            allocs.append(self._alloc(parts, init, "shared" if shared else "memory"))
             place_ = ir.Ref(parts, init.type.axes)
-            saves += [replace(init, name=mine, expr=ir.Load(ir.Ref(init.name, init.type.axes))), ir.Store(place_, mine)]
+            saves.append(replace(init, name=mine, expr=ir.Load(ir.Ref(init.name, init.type.axes))))
             adds.append(replace(init, name=own, expr=ir.Load(place_)))
-            adds += self._accumulated(total.name, own, init.type, part)
             buffers[total.name] = total.name
+            if how == "atomic":
+                begun.append(self._alloc(parts, init, "memory"))
+                zeros += [replace(init, name=(zero := fresh(f"{total.name}_zero", self.taken))), ir.Store(place_, zero)]
+                saves += self._added(place_, mine, init.type)
+                adds.append(ir.Store(ir.Ref(total.name, init.type.axes), own))
+                continue
+            allocs.append(self._alloc(parts, init, "shared" if shared else "memory"))
+            saves.append(ir.Store(place_, mine))
+            adds += self._accumulated(total.name, own, init.type, part)
         reads = self._reads(buffers, {t.name: t for t in totals})
         rest = (*before, *reads[0], *renamed(after, reads[1]))
         column = next(a for a in inits[0].type.axes if a != self.axis.name)
@@ -243,7 +255,17 @@ class _Rows:
             ),
         )
         held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
+        held += [*begun, *([self._each(*zeros)] if zeros else [])]
         return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*join))))
+
+    def _added(self, place_: ir.Ref, mine: str, type_: ir.TileType) -> list[ir.Stmt]:
+        """What lies at a place, and `mine` with it."""
+        before, after = fresh(f"{mine}_before", self.taken), fresh(f"{mine}_after", self.taken)
+        return [
+            ir.Let(before, type_, ir.Load(place_)),
+            ir.Let(after, type_, ir.Map("add", (before, mine))),
+            ir.Store(place_, after),
+        ]
 
     def _share(self, column: str) -> ir.Axis | None:
         """The columns that one block of a cluster joins and ends: whole fragments of the atom."""

@@ -49,7 +49,7 @@ def _expr(expr: ir.Expr, new: Mapping[str, str]) -> ir.Expr:
         case ir.Reduce(op, arg, axis):
             return ir.Reduce(op, new.get(arg, arg), new.get(axis, axis))
         case ir.Dot(a, b, axis):
-            return ir.Dot(new.get(a, a), new.get(b, b), new.get(axis, axis))
+            return replace(expr, a=new.get(a, a), b=new.get(b, b), axis=new.get(axis, axis))
         case ir.Permute(arg):
             return ir.Permute(new.get(arg, arg))
         case ir.Full(value):

@@ -19,6 +19,9 @@ def split(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
              for s in K step 2048 @bind=grid @how=two_pass {
                part = full 0.0;  for k in s step 64 { ... part := part + d };  acc := acc + part }
              store c[m, n] = acc
+
+    `@how=two_pass`: the last block to come adds up the parts, in their order; `cluster`: blocks of a cluster, each its
+    share of the columns; `atomic`: each block adds its part to one sum in memory when it has it, in whatever order.
     """
     taken = names(kernel)
 

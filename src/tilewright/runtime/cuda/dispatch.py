@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
@@ -26,9 +27,10 @@ from tilewright.errors import (
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
+from tilewright.runtime import modes
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.chosen import record_for
-from tilewright.runtime.cuda import driver
+from tilewright.runtime.cuda import debug, driver
 from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch, layout_on_gpu
 from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program
@@ -145,8 +147,10 @@ def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
     """The kernels of requests, what has to be compiled side by side; raises the first error there is."""
     with _compiling:
         missing = [r for r in dict.fromkeys(requests) if (r, device) not in _by_request]
-        known = machine(device)
-        for request, binary in zip(missing, build_many(missing, known, len(os.sched_getaffinity(0))), strict=True):
+        known, begun = machine(device), time.perf_counter()
+        binaries = build_many(missing, known, len(os.sched_getaffinity(0)))
+        _count(binaries, time.perf_counter() - begun)
+        for request, binary in zip(missing, binaries, strict=True):
             if isinstance(binary, TilewrightError):
                 raise binary
             _by_request[request, device] = _loaded(request, binary, known, device)
@@ -178,11 +182,22 @@ def loaded(request: Request, device: int) -> GpuKernel:
     found = _by_request.get((request, device))
     if found is None:
         known = machine(device)
-        found = _by_request[request, device] = _loaded(request, build_cuda(request, known), known, device)
+        binary = build_cuda(request, known)
+        modes.count(binary.seconds)
+        found = _by_request[request, device] = _loaded(request, binary, known, device)
     return found
 
 
+def _count(binaries: Sequence[CudaBinary | TilewrightError], seconds: float) -> None:
+    """Note kernels that were built side by side in so many seconds, which those that were compiled share."""
+    built = [b for b in binaries if isinstance(b, CudaBinary)]
+    compiled = sum(b.seconds > 0 for b in built)
+    for binary in built:
+        modes.count(seconds / compiled if binary.seconds > 0 else 0.0)
+
+
 def _loaded(request: Request, binary: CudaBinary, known: Machine, device: int) -> GpuKernel:
+    debug.built(request, binary, known)
     module = binary.module
     function = driver.load(binary.cubin, module.entry, device, module.threads, module.shared_bytes, module.grid.cluster)
     packs = tuple((name, _loaded(r, b, known, device)) for name, r, b in binary.packs)

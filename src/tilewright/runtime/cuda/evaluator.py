@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.build.cuda_kernel import build_many
+from tilewright.build.cuda_kernel import CudaBinary, build_many
+from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
 from tilewright.design.trial import Outcome, Standing
 from tilewright.errors import CompileError, IllegalDesign, LaunchError, TilewrightError, VerificationError
@@ -52,13 +53,22 @@ class GpuEvaluator:
         self._workers = workers or os.cpu_count() or 1
         self.launches: dict[Design, GpuLaunch | PackedLaunch] = {}
 
+    def usages(self, designs: Sequence[Design]) -> dict[Design, Usage]:
+        """What the kernels of designs take of an SM, of those that can be built."""
+        built = zip(designs, self._build(designs), strict=True)
+        return {d: b.usage for d, b in built if not isinstance(b, TilewrightError)}
+
     def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
         """An outcome for each design, in order."""
-        p, known = self.problem, machine(self.problem.device)
-        requests = [requested(p.program, p.layouts, p.sizes, known, d, p.fixed) for d in designs]
-        built = build_many(requests, known, self._workers)
-        errors = [b if isinstance(b, TilewrightError) else None for b in built]
+        errors = [b if isinstance(b, TilewrightError) else None for b in self._build(designs)]
         return [self._outcome(d, error) for d, error in zip(designs, errors, strict=True)]
+
+    def _build(self, designs: Sequence[Design]) -> list[CudaBinary | TilewrightError]:
+        """Kernels, or why there are none; what was compiled before is found on disk."""
+        p, known = self.problem, machine(self.problem.device)
+        return build_many(
+            [requested(p.program, p.layouts, p.sizes, known, d, p.fixed) for d in designs], known, self._workers
+        )
 
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
         """All designs in paired, interleaved rounds; a standing for each, in order, beside the first."""

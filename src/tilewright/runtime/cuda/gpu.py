@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver, streams
+from tilewright.runtime.cuda import debug, dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation
 from tilewright.runtime.cuda.recording import Recording
@@ -123,19 +124,28 @@ class Gpu:
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
+        self._queue(launches)
+        watch.tell(launches)
+
+    def _queue(self, launches: Sequence[Launch]) -> None:
         with driver.inside(self.device), streams.on(int(self.stream)):
+            if debug.times_are_wanted():
+                debug.run_timed(launches, self.stream)
+                return
             for launch in launches:
                 launch()
 
     def replayed(self, launches: Sequence[Launch]) -> Launch:
-        """The launches as one graph: what they cost the host is paid here, once."""
+        """The launches as one graph: what they cost the host is paid here, once. From DEBUG=2 on, one by one."""
+        if debug.times_are_wanted():
+            return partial(self.run, tuple(launches))
         self.wait()  # scratch memory of the launches may still be being cleared
         cu = driver.driver()
         mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         with driver.inside(self.device):
             driver.checked(cu.cuStreamBeginCapture(self.stream, mode), "starting to capture a graph")
             try:
-                self.run(launches)
+                self._queue(launches)
             except BaseException:
                 cu.cuStreamEndCapture(self.stream)  # whatever it says: what went wrong is on its way up
                 raise
@@ -160,6 +170,7 @@ class Graph:
     def __call__(self) -> None:
         with driver.inside(self._gpu.device):
             driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu.stream), "launching a graph")
+        watch.tell(self._launches)
 
     def __del__(self) -> None:
         if hasattr(self, "_exec"):

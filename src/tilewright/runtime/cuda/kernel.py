@@ -6,12 +6,14 @@ import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tilewright.build.cuda_kernel import CudaBinary
 from tilewright.build.kernel_cache import Request
+from tilewright.design.gpu.product import product
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import MAP_BYTES, TensorMap, Words, argument_bytes
 from tilewright.errors import LaunchError
@@ -78,11 +80,24 @@ class GpuKernel:
                 slots[at + 1 : at + 1 + len(p.dims)] = buffers[p.name].strides
         for dim in program.dims:
             slots[words.dim(dim)] = sizes[dim]
+        blocks = module.grid.blocks(sizes, self._resident())
+        early = module.pdl and self._starts_early(blocks, buffers)
         call = driver.Call(
-            self.name, self.function, argument, module.grid.blocks(sizes, self._resident()),
-            module.threads, module.shared_bytes, module.grid.cluster, module.pdl,
-        )  # fmt: skip
+            self.name, self.function, argument, blocks, module.threads, module.shared_bytes, module.grid.cluster, early
+        )
         return GpuLaunch(self, call, words, scratch, buffers)
+
+    def _starts_early(self, blocks: int, buffers: Mapping[str, Buffer]) -> bool:
+        """Whether it pays to be there before the last kernel has gone; only products are ever better off later."""
+        if not self._is_product:
+            return True
+        read = self.machine.memory.read or self.machine.memory.bandwidth
+        moved = sum(b.size * b.dtype.bytes for b in buffers.values())
+        return not read or starts_early(blocks / self._resident(), moved / read)
+
+    @cached_property
+    def _is_product(self) -> bool:
+        return not isinstance(product(self.request.kernel), str)
 
     def _resident(self) -> int:
         return self.function.resident * self.machine.cores
@@ -94,6 +109,19 @@ class GpuKernel:
             slots[words.scratch_word(part.name)] = memory.data_ptr()
             owners.append(memory)
         return owners
+
+
+_MOST_WAVES, _LONG_BLOCK = 3.0, 5e-6
+"""Waves and seconds of a block: where waves are fewer and blocks longer, one that finds no place at first is missed."""
+
+
+def starts_early(waves: float, seconds: float) -> bool:
+    """Whether a product of so many waves and seconds should start while the kernel before it still runs.
+
+    What still runs takes room: some blocks of the first wave come later, and the last wave ends later by a whole block.
+    Where blocks are long and waves few that costs more than a launch. See docs/notes/0018-llama-on-a-gpu.md.
+    """
+    return not (1.0 < waves < _MOST_WAVES and seconds / waves > _LONG_BLOCK)
 
 
 class GpuLaunch:

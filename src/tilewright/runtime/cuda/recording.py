@@ -21,6 +21,8 @@ from tilewright.runtime.dispatch import Program, described
 class Later:
     """A launch that can be called once its recording is settled."""
 
+    operator: Any
+    options: Mapping[str, Any]
     program: Program
     buffers: Mapping[str, Buffer]
     scalars: Mapping[str, float | int]
@@ -53,7 +55,7 @@ class Recording:
             told = {**dict(program.significant(sizes)), **(pinned_sizes(program) if pinned() else {})}
             known = tuple((d, sizes[d] if d in fixed else n) for d, n in told.items())
             request = dispatch.request_for(program, layouts, known, self._device, fixed)
-        noted = Later(program, buffers, scalars, sizes, request)
+        noted = Later(operator, options, program, buffers, scalars, sizes, request)
         self.launches.append(noted)
         return noted
 

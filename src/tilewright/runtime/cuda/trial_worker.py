@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -147,7 +147,8 @@ class GpuTrials(Trials):
         """Compile a design; no device is needed."""
         request = self.request(Design.from_json(job["design"]), self.sizes, self.layouts)
         try:
-            return {"status": "ok", "seconds": build_cuda(request, self.machine).seconds}
+            binary = build_cuda(request, self.machine)
+            return {"status": "ok", "seconds": binary.seconds, "usage": asdict(binary.usage)}
         except IllegalDesign as error:
             return {"status": "illegal", "reason": str(error)}
         except (TilewrightError, MemoryError, AssertionError, LookupError, ValueError) as error:

@@ -22,17 +22,39 @@ def default_dataflow(kernel: ir.Kernel, sizes: Mapping[str, int], array: Dataflo
 
     Raises IllegalDesign, with what to split, where not even tiles of one element fit.
     """
+    return completed(kernel, sizes, array, Design())
+
+
+def completed(kernel: ir.Kernel, sizes: Mapping[str, int], array: DataflowArray, design: Design) -> Design:
+    """The design with what it leaves open placed: tiles, copies, units. One that gives units has decided it all.
+
+    Raises IllegalDesign where tiles are open and none fit; what is decided is not judged.
+    """
+    decided = {name.partition(".")[0] for name, _ in design.decisions}
+    if "units" in decided:
+        return design
+    decisions = dict(design.decisions)
+    if "tile" not in decided:
+        decisions = _with_tiles(kernel, sizes, array, decisions)
+    if "par" not in decided:
+        decisions = _with_copies(kernel, sizes, array, decisions)
+    return with_units(kernel, sizes, array, decisions)
+
+
+def _with_tiles(
+    kernel: ir.Kernel, sizes: Mapping[str, int], array: DataflowArray, decisions: dict[str, Choice]
+) -> dict[str, Choice]:
+    """The largest square tiles that fit."""
     tile, lengths = LARGEST_TILE, {a.name: sizes.get(a.over, 1) for a in structure.axes(kernel).values() if not a.each}
     while True:
-        decisions: dict[str, Choice] = {f"tile.{name}": max(1, min(tile, n)) for name, n in lengths.items()}
+        tiles: dict[str, Choice] = {f"tile.{name}": max(1, min(tile, n)) for name, n in lengths.items()}
         try:
-            check_fit(lower_dataflow(kernel, Design.of(decisions), array.name), sizes, array)
-            break
+            check_fit(lower_dataflow(kernel, Design.of({**decisions, **tiles}), array.name), sizes, array)
+            return {**decisions, **tiles}
         except IllegalDesign:
             if tile == 1:
                 raise
             tile //= 2
-    return with_units(kernel, sizes, array, _with_copies(kernel, sizes, array, decisions))
 
 
 def _with_copies(
@@ -45,7 +67,7 @@ def _with_copies(
     one = footprint(lower_dataflow(kernel, Design.of(decisions), array.name), sizes)
     room = min(array.compute_units // 2 // one.compute_units(), array.memory_units // one.memory_units(array))
     for axis in loop.axes:
-        length, step = sizes[axis.over], 1 if axis.each else Design.of(decisions).number(f"tile.{axis.name}")
+        length, step = sizes[axis.over], 1 if axis.each else Design.of(decisions).number(f"tile.{axis.name}", 16)
         tiles = math.ceil(length / step)
         copies = max(1, min(room, tiles))
         if copies > 1:

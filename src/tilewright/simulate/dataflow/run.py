@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.design.design import Design
+from tilewright.design.legality import check
 from tilewright.errors import ArgumentError
 from tilewright.lower.dataflow.fit import check_fit
-from tilewright.lower.dataflow.stages import lower_dataflow
 from tilewright.machines.dataflow import DataflowArray
-from tilewright.runtime.compiled import dtypes_of
-from tilewright.runtime.subject import Subject, named, program_named
 from tilewright.simulate.chips import plan
 from tilewright.simulate.chips.collectives import Link
 from tilewright.simulate.chips.published import PUBLISHED, PUBLISHED_BYTES, roofline
 from tilewright.simulate.chips.scaling import scaling
 from tilewright.simulate.dataflow import decoding
 from tilewright.simulate.dataflow.gantt import gantt
-from tilewright.simulate.dataflow.place import default_dataflow
-from tilewright.simulate.dataflow.timing import Timing
+from tilewright.simulate.dataflow.judge import scheduled, subject_on
+from tilewright.simulate.dataflow.place import completed
 from tilewright.simulate.dataflow.values import quick, verified
 from tilewright.simulate.decoder import DECODERS, Decoder
-from tilewright.simulate.simulation import Job, Part, Simulation, Value, notes_of
+from tilewright.simulate.simulation import Job, Part, Simulation, Value, design_given, notes_of
 
 if TYPE_CHECKING:
     from tilewright.simulate.dataflow.timing import Piece
@@ -41,22 +40,30 @@ def simulate(job: Job) -> Simulation:
 
 
 # ------------------------------------------------------------------------------------------- operators
+OPTIONS = {
+    "values": "yes, no or auto: whether stages are executed and their results checked (auto: where that is quick)",
+    "design": "a design as JSON, such as tilewright design found, instead of the default one",
+}
+"""Options that an operator takes, and what each says."""
+
+
 def _wanted(job: Job) -> str:
     """Whether values are wanted: yes, no, or auto."""
     for name, value in job.options.items():
-        if name != "values":
-            raise ArgumentError(f"{job.program} takes --set values=yes|no|auto here, not {name}; drop it")
-        if value not in ("yes", "no", "auto"):
+        if name not in OPTIONS:
+            known = "; ".join(f"{n}: {says}" for n, says in OPTIONS.items())
+            raise ArgumentError(f"{job.program} has no option {name!r} here; there are {known}")
+        if name == "values" and value not in ("yes", "no", "auto"):
             raise ArgumentError(f"values={value}: takes yes, no or auto")
     return job.options.get("values", "auto")
 
 
 def _operator(job: Job, array: DataflowArray, wanted: str) -> Simulation:
-    subject = _subject(job)
-    design = default_dataflow(subject.kernel, job.sizes, array)
-    lowered = lower_dataflow(subject.kernel, design, array.name)
-    fit = check_fit(lowered, job.sizes, array)
-    timing = Timing(lowered, job.sizes, array)
+    subject = subject_on(job.machine, job.program, job.sizes, job.dtype)
+    given = check(subject.kernel, design_given(job) or Design(), subject.facts)
+    design = completed(subject.kernel, job.sizes, array, given)
+    timing = scheduled(subject, design)
+    fit = check_fit(timing.kernel, job.sizes, array)
     span = timing.whole()
     run = wanted == "yes" or (wanted == "auto" and quick(timing, span.flops))
     if run:
@@ -77,16 +84,6 @@ def _operator(job: Job, array: DataflowArray, wanted: str) -> Simulation:
         assumptions=("loops whose bounds are data are counted in full", *assumed), facts=facts,
         charts=() if span.schedule is None else (gantt(span.schedule, f"{job.program} on {array.name}"),),
     )  # fmt: skip
-
-
-def _subject(job: Job) -> Subject:
-    """The program at its sizes; ArgumentError where sizes are missing, unknown or 0."""
-    program = program_named(job.program)
-    dtypes = dtypes_of(program, job.dtype or "bf16")
-    missing = [d for d in program.trace(dtypes).dims if d not in job.sizes]
-    if missing:
-        raise ArgumentError(f"{job.program} needs its sizes: {' '.join(f'{d}=..' for d in missing)}")
-    return Subject.of(named(job.program), job.sizes, dtypes, machine=job.machine, threads=1)
 
 
 def _schedule_numbers(span: Piece) -> list[tuple[str, Value, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 from tilewright.machines.dataflow import DataflowArray
 from tilewright.simulate.dataflow.cost import Work, work
@@ -12,6 +13,9 @@ from tilewright.simulate.dataflow.pipeline import Channel, Pipeline, Stage
 from tilewright.simulate.dataflow.schedule import Schedule, simulate
 
 Lengths = dict[str, int]
+
+MOST_TRIPS = 1 << 16
+"""Iterations of one loop that are simulated; that many take some seconds."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,11 @@ class Timing:
         roles = [s for s in body if isinstance(s, ir.Role)]
         if not trips:
             return Piece(0)
+        if len(trips) > MOST_TRIPS:
+            raise IllegalDesign(
+                f"{self.kernel.name}: the loop over {name} has {len(trips):,} iterations, each an event of every "
+                f"stage; {MOST_TRIPS:,} are simulated: take a larger tile.{name} in a design, or smaller sizes"
+            )
         known: dict[tuple[int, tuple[tuple[str, int], ...]], Piece] = {}
         stages, memory, flops = [], 0.0, 0.0
         for n, role in enumerate(roles):

@@ -19,7 +19,7 @@ from tilewright.simulate.decoder import DECODERS, Decoder
 from tilewright.simulate.gpu.calls import Call, Step, calls
 from tilewright.simulate.gpu.parallel import collective_seconds, link_of
 from tilewright.simulate.gpu.step import LAUNCHES, Timed, call_timed, step_seconds, timed
-from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value, design_given
 from tilewright.simulate.sweep import numbers
 
 OPTIONS = ("batch", "context", "phase", "tokens", "launch", "all_reduce_us")
@@ -69,8 +69,10 @@ def _refuse(job: Job) -> None:
 def _refuse_operator(job: Job) -> None:
     if job.program not in OPERATORS and ":" not in job.program:
         raise ArgumentError(_unknown("program", job.program, (*DECODERS, *OPERATORS)))
-    if job.options:
-        raise ArgumentError(f"{', '.join(job.options)}: for models ({', '.join(DECODERS)}) only; drop it")
+    if other := [name for name in job.options if name != "design"]:
+        raise ArgumentError(
+            f"{', '.join(other)}: for models ({', '.join(DECODERS)}) only; an operator takes --set design=JSON"
+        )
     if job.chips != 1:
         raise ArgumentError(f"--chips {job.chips}: an operator runs on one GPU; models ({', '.join(DECODERS)}) on many")
 
@@ -230,12 +232,16 @@ def _operator(job: Job) -> Simulation:
     dtypes = {n: str(getattr(d, "name", d)) for n, d in dtypes_of(program, job.dtype or "bf16").items()}
     kernel = program.trace(dtypes)
     check_sizes(kernel, dict(job.sizes))
-    op = call_timed(Call(job.program, job.program, dict(job.sizes), 1, dtypes), kernel, job.machine)
+    call = Call(job.program, job.program, dict(job.sizes), 1, dtypes)
+    op = call_timed(call, kernel, job.machine, design_given(job))
     launch = op.estimate.value("launch")
     row = _row(op, job)
+    parts = (Part(op.bound, op.seconds), Part("launch", launch))
+    bars = tuple(Series(p.name, (job.program,), (1e6 * p.seconds,)) for p in parts)
+    chart = Chart(f"{job.program} on {job.machine.name}: where the time goes", "", "us", bars, kind="stacked")
     return Simulation(
-        job.program, job.machine.name, row.sizes, op.estimate.seconds, None, row.utilisation,
-        (Part(op.bound, op.seconds), Part("launch", launch)), (), row.numbers, ASSUMPTIONS,
+        job.program, job.machine.name, row.sizes, op.estimate.seconds, None, row.utilisation, parts, (), row.numbers,
+        ASSUMPTIONS, (chart,),
     )  # fmt: skip
 
 

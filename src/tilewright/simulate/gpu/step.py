@@ -11,6 +11,7 @@ from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, largest
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.legality import check
 from tilewright.errors import ArgumentError
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -45,14 +46,14 @@ def timed(call: Call, machine: Machine) -> Timed:
     return call_timed(call, OPERATORS[call.operator].kernel.trace(call.dtypes, options=call.options), machine)
 
 
-def call_timed(call: Call, kernel: ir.Kernel, machine: Machine) -> Timed:
-    """One call of any program, as `timed`."""
+def call_timed(call: Call, kernel: ir.Kernel, machine: Machine, design: Design | None = None) -> Timed:
+    """One call of any program, as `timed`, or under `design`; IllegalDesign where that is not legal."""
     tensors = [p for p in kernel.params if p.dims]
     facts = Facts(
         call.sizes, {p.name: (len(p.dims or ()) - 1,) for p in tensors}, machine,
         frozenset(p.name for p in tensors), frozenset(kernel.dims),
     )  # fmt: skip
-    design = default_design(kernel, facts)
+    design = default_design(kernel, facts) if design is None else check(kernel, design, facts)
     found = estimate(kernel, design, facts)
     work = work_of(kernel, call.sizes)
     seconds = found.seconds - found.value("launch")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tilewright.design.design import Design
 from tilewright.design.legality import check
 from tilewright.design.systolic.shape import shape
-from tilewright.design.trial import Outcome, Standing
-from tilewright.errors import AccumulatorOverflow, IllegalDesign, VerificationError
+from tilewright.errors import IllegalDesign, VerificationError
 from tilewright.language import ir, structure
 from tilewright.language.dtypes import dtype as dtype_of
 from tilewright.language.program import TileProgram
@@ -24,6 +22,7 @@ from tilewright.runtime.checks import expected
 from tilewright.runtime.compiled import dtypes_of
 from tilewright.runtime.inputs import draw, written
 from tilewright.runtime.subject import Subject, named, program_named
+from tilewright.simulate.judge import Judge
 from tilewright.simulate.systolic.closed import closed_form
 from tilewright.simulate.systolic.plan import Plan, plan
 from tilewright.simulate.systolic.stepped import run_stepped
@@ -89,38 +88,17 @@ def stepped_cost(found: Plan) -> int:
 
 # --------------------------------------------------------------------------------------------- search
 @dataclass
-class ArrayJudge:
-    """An Evaluator: legality, values on a smaller problem of the same tiles, and cycles by the closed form."""
+class ArrayJudge(Judge):
+    """Cycles by the closed form; values, cycle by cycle, on a smaller problem of the same tiles."""
 
-    subject: Subject
-    seed: int = 0
-    known: dict[Design, Outcome] = field(default_factory=dict)
-
-    def seconds(self, design: Design) -> float:
-        """Seconds by the closed form, with nothing run; infinite for an illegal design."""
-        try:
-            _, found = planned(self.subject, design)
-        except IllegalDesign:
-            return math.inf
+    def simulated(self, design: Design) -> float:
+        """Seconds by the closed form, with nothing run."""
+        _, found = planned(self.subject, design)
         return closed_form(found) / found.array.clock_hz
 
-    def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
-        """An outcome for each design, in order."""
-        for design in designs:
-            if design not in self.known:
-                self.known[design] = self._outcome(design)
-        return [self.known[design] for design in designs]
-
-    def _outcome(self, design: Design) -> Outcome:
-        try:
-            _, found = planned(self.subject, design)
-            verified(self._small(found), design, self.seed)
-        except IllegalDesign as error:
-            return Outcome("illegal", reason=str(error))
-        except (VerificationError, AccumulatorOverflow) as error:
-            return Outcome("wrong", reason=str(error))
-        seconds = closed_form(found) / found.array.clock_hz
-        return Outcome("ok", seconds, (seconds,))
+    def check_values(self, design: Design) -> None:
+        """Step a few tiles along each axis; VerificationError or AccumulatorOverflow where values are wrong."""
+        verified(self._small(planned(self.subject, design)[1]), design, self.seed)
 
     def _small(self, found: Plan) -> Subject:
         """The same program with few tiles along each axis, ragged at the end."""
@@ -131,9 +109,3 @@ class ArrayJudge:
             if axis.each:
                 sizes[axis.over] = min(sizes[axis.over], 2)
         return replace(self.subject, sizes=sizes)
-
-    def compare(self, designs: Sequence[Design]) -> list[Standing]:
-        """Ratios of cycles, exact: a model has no noise."""
-        seconds = [self.seconds(d) for d in designs]
-        ratios = [s / seconds[0] for s in seconds]
-        return [Standing(d, s, r, r, r) for d, s, r in zip(designs, seconds, ratios, strict=True)]

@@ -9,7 +9,7 @@ from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
 from tilewright.simulate.decoder import DECODERS
-from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value
+from tilewright.simulate.simulation import Chart, Job, Part, Series, Simulation, Value, design_given
 from tilewright.simulate.systolic.closed import Account, account
 from tilewright.simulate.systolic.judge import MOST_STEPPED, planned, stepped_cost, subject_on, verified
 from tilewright.simulate.systolic.plan import Plan
@@ -56,8 +56,7 @@ def _check_options(options: Mapping[str, str]) -> None:
 # ------------------------------------------------------------------------------------------ one product
 def _one(job: Job) -> Simulation:
     subject = subject_on(job.machine, job.program, job.sizes, job.dtype)
-    given = job.options.get("design")
-    design = default_design(subject.kernel, subject.facts) if given is None else Design.from_json(given)
+    design = design_given(job) or default_design(subject.kernel, subject.facts)
     _, found = planned(subject, design)
     wanted = job.options.get("values", "auto")
     stepped = wanted == "yes" or (wanted == "auto" and stepped_cost(found) <= MOST_STEPPED)

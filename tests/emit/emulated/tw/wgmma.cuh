@@ -26,6 +26,11 @@ template <int GROUPS> void wgmma_wait() {
   }
   emulated::meet_warp();
 }
+template <class TILE, class D, int N> TILE piece(const D (&d)[N], int n) {
+  TILE y;
+  for (int f = 0; f < TILE::N; ++f) y.v[f] = d[n * TILE::N + f];
+  return y;
+}
 template <int N> void hold(float (&)[N]) {}
 template <int N> void hold(u32 (&)[N]) {}
 
