@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
@@ -20,6 +21,7 @@ from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.gpu.straight import is_straight, legal_straight
 from tilewright.design.gpu.stream import broken_parts, default_stream, registers_of_warp
+from tilewright.design.hold import held_rows
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -51,7 +53,7 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "part")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "hold", "part")
 _SINGLE = ("warps", "lanes", "stages", "swap", "turns", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -83,6 +85,7 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
     known = dict.fromkeys(("tile", "unroll", "split"), axes) | dict.fromkeys(("vec", "cache", "engine"), tensors)
     known |= {"atom": dots, "keep": set(twins(kernel)), "early": set(early_loads(kernel))}
+    known["hold"] = set(held_rows(kernel))
     known["part"] = set(structure.axes(kernel))
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"
@@ -99,13 +102,13 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
             yield f"{name}={value}: takes a power of two"
 
 
-def _ispower(value: Choice) -> bool:
+def _ispower(value: Choice | None) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     warps, resident = design.get("warps", 4), design.get("resident", 1)
-    if not _ispower(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
+    if not _ispower(warps) or warps > MOST_WARPS:
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
     elif not isinstance(resident, int) or not 1 <= resident <= 64 // design.number("warps", 4):
         yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"
