@@ -26,7 +26,9 @@ SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 25
 def stages(name="attention", head=128, element="bf16", machine="h200", more=(), **sizes):
     """All stages of attention by its default design, with some decisions changed."""
     scales = {"k_scale": "f32", "v_scale": "f32"}
-    tensors = {p.name: element for p in OPERATORS[name].kernel.signature.params if p.name not in ("scale", "lse", *scales)}
+    tensors = {
+        p.name: element for p in OPERATORS[name].kernel.signature.params if p.name not in ("scale", "lse", *scales)
+    }
     tensors |= {n: "i32" for n in ("lengths", "page_table") if n in tensors}
     if element == "f8e4m3":
         tensors |= {"q": "bf16", "o": "bf16", **scales}
