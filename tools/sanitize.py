@@ -43,6 +43,10 @@ PRODUCTS: dict[str, tuple[tuple[int, int, int], str, str, dict[str, Any] | None]
     "cluster": ((512, 256, 128), "bf16", "", {**_TMA, "cluster.m": 2}),
     "pingpong": ((512, 256, 128), "bf16", "", {**_TMA, "schedule": "pingpong", "tile.m": 64, "tile.n": 128}),
     "few": ((16, 256, 512), "bf16", "bias_gelu", _FEW),
+    "few-short": ((16, 264, 520), "bf16", "residual", {**_FEW, "swap": False, "tile.n": 48}),
+    "few-ahead": ((5, 256, 1024), "bf16", "", {
+        "atom.dot0": "mma", "tile.m": 16, "tile.n": 8, "tile.k": 64, "warps": 8, "warps.k": 8, "stages": 2,
+    }),
     "few-cluster": ((16, 256, 512), "bf16", "", {**_FEW, "split.k": 2, "how.k": "cluster"}),
     "few-two-pass": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "two_pass"}),
     "ring": ((130, 136, 200), "bf16", "bias_gelu", _RING),

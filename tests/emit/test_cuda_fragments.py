@@ -11,8 +11,9 @@ from test_cuda_library import holds
 from test_cuda_simt import MACHINES, sass
 
 from tilewright.build.nvrtc import compile_cuda, missing
+from tilewright.design.design import Design
 from tilewright.design.gpu.product import product
-from tilewright.design.gpu.straight import straight
+from tilewright.design.gpu.straight import Straight, straight
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda import emit_cuda
@@ -35,12 +36,19 @@ CASES = {
 }
 
 
-def built(case, machine, constant=()):
-    """(module, cubin with report) of a case."""
+def straight_of(case, machine, **more):
+    """(the product by its design, program, design, facts) of a case, by its deal and `more` decisions."""
     name, deal, sizes = CASES[case]
     kernel = traced(name)
     known = facts(kernel, machine=machine, **sizes)
-    design = straight(product(kernel), known, *deal)
+    found = product(kernel)
+    design = Design.of({**dict(straight(found, known, *deal).decisions), **more})
+    return Straight(found, design, known), kernel, design, known
+
+
+def built(case, machine, constant=(), **more):
+    """(module, cubin with report) of a case, by its deal and `more` decisions."""
+    _, kernel, design, known = straight_of(case, machine, **more)
     assert legal(kernel, design, known) == []
     layouts = {
         p.name: TensorLayout(
@@ -63,6 +71,22 @@ def test_operands_are_read_sixteen_bytes_at_once_and_multiplied_without_spills(c
     assert ("FFMA" if "lanes" in case else "HMMA.16816.F32") in text
     assert "LDGSTS" not in text
     assert len(module.source.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("case", ["one row", "odd", "gate_up", "one row by lanes", "gate_up by lanes", "batched"])
+def test_weights_on_their_way_pass_through_shared_memory_asynchronously(case, machine):
+    module, compiled = built(case, machine, stages=2)
+    assert compiled.report.spill_stores == compiled.report.stack == 0
+    assert module.shared_bytes == straight_of(case, machine, stages=2)[0].ring_bytes
+    text = sass(compiled.cubin)
+    assert "LDGSTS.E" in text and "LDS.128" in text
+    assert ("FFMA" if "lanes" in case else "HMMA.16816.F32") in text
+
+
+def test_constant_weights_on_their_way_are_asked_for_before_the_wait_for_the_last_kernel():
+    text = sass(built("one row", "h200", ("b",), stages=2)[1].cubin)
+    assert 0 < text.index("LDGSTS") < text.index("ACQBULK")
 
 
 def test_all_that_a_warp_asks_for_in_a_step_is_in_flight_before_the_first_product():

@@ -10,7 +10,7 @@ _HINTS = {"evict_first": "EVICT_FIRST", "evict_last": "EVICT_LAST"}
 
 
 def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot") -> None:
-    """`copy ring <- tensor`: a box for each panel, and for each 256 rows."""
+    """`copy ring <- tensor`: boxes, those of the same rows one after the other: they lie side by side in memory."""
     ring, near, far = plan.ring_of(copy)
     box_map = plan.copies[copy]
     map_ = f"args.maps[{plan.maps.index(box_map)}]"
@@ -19,8 +19,8 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot"
     hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
     place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}" if ring.slots > 1 else cname(ring.alloc.name)
     first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
-    for panel in range(ring.panels):
-        for row in range(0, share, height):
+    for row in range(0, share, height):
+        for panel in range(ring.panels):
             shift = f" + {panel * ring.rows * ring.pitch + row * ring.pitch}" if panel or row else ""
             if blocks > 1:
                 shift += f" + {multicast_rank(plan, copy)} * {share * ring.pitch}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilewright.emit.abi import TensorLayout
+from tilewright.emit.cuda_fragment_ring import FragmentRing, ring_of
 from tilewright.emit.cuda_layouts import AccCols, AccRows, Chunks, Dist, Layouts, OperandRows, Spread, WarpRows
 from tilewright.emit.cuda_text import cname
 from tilewright.language import ir
@@ -86,15 +87,21 @@ class Fragments:
     `early` are constant tensors of weights: they are asked for before this kernel waits for the one before it.
     """
 
-    def __init__(self, kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], axes: Layouts
+    ) -> None:
         self.warps = _parts(kernel, sizes)
         self.fma = all(ir.note(d.notes, "atom") != "mma" for d in direct_dots(kernel))
         dots = [d.expr for d in direct_dots(kernel) if isinstance(d.expr, ir.Dot)]
         self.operands = {o for d in dots for o in (d.a, d.b)}
         self.second = second_rows(kernel)
         self.depths = {d.axis for d in dots}
-        lets = {s.name: s.expr for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
-        weights = {e.ref.buffer for o in self.second if isinstance(e := lets[o], ir.Load)}
+        lets = {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
+        weights = {e.ref.buffer for o in self.second if isinstance(e := lets[o].expr, ir.Load)}
+        threads = ir.number(kernel.notes, "threads", 128)
+        self.ring: FragmentRing | None = ring_of(
+            [lets[o] for o in self.second], axes, threads // 32, threads // 32 // self.warps
+        )
         self.early = frozenset(t for t in weights if layouts[t].constant)
         self._waited = not self.early
 
@@ -107,21 +114,29 @@ class Fragments:
     def load(self, values: Values, let: ir.Let) -> None:
         """`const auto x = fragments(...)`, the rows first."""
         assert isinstance(let.expr, ir.Load)
-        ref, axes = let.expr.ref, let.type.axes
-        if let.name in self.second:
-            column, own = self.second[let.name]
-            ref = replace(ref, index=tuple(own if i == column else i for i in ref.index))
-            axes = tuple(own if a == column else a for a in axes)
-        self._wait(values, ref)
-        place = values.places[ref.buffer]
-        at = values.addresses.of(place, ref, axes)
-        terms = dict(zip(values.layouts.order(axes), at.terms, strict=True))
-        rows = next(a for a in axes if a not in self.depths)
-        depth = next(a for a in axes if a in self.depths)
+        if self.ring and self.ring.holds(let):
+            self.ring.take(values, let)
+            return
+        self._wait(values, let.expr.ref)
+        place = values.places[let.expr.ref.buffer]
         cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
-        values.out.line(
-            f"const auto {cname(let.name)} = tw::fragments<{cache}>({at.point}, {terms[rows]}, {terms[depth]});"
-        )
+        values.out.line(f"const auto {cname(let.name)} = tw::fragments<{cache}>({', '.join(self.place(values, let))});")
+
+    def axes_of(self, let: ir.Let) -> tuple[str, str]:
+        """Rows and sum of an operand, by the names of their layouts."""
+        column, own = self.second.get(let.name, ("", ""))
+        axes = [own if a == column else a for a in let.type.axes]
+        return next(a for a in axes if a not in self.depths), next(a for a in axes if a in self.depths)
+
+    def place(self, values: Values, let: ir.Let) -> tuple[str, str, str]:
+        """C++ of where an operand begins, and of its terms along its rows and along the sum."""
+        assert isinstance(let.expr, ir.Load)
+        ref, (rows, depth) = let.expr.ref, self.axes_of(let)
+        column, own = self.second.get(let.name, ("", ""))
+        ref = replace(ref, index=tuple(own if i == column else i for i in ref.index))
+        at = values.addresses.of(values.places[ref.buffer], ref, (rows, depth))
+        terms = dict(zip(values.layouts.order((rows, depth)), at.terms, strict=True))
+        return at.point, terms[rows], terms[depth]
 
     def _wait(self, values: Values, ref: ir.Ref) -> None:
         """Before the first load of what is not early, in the first step: the kernel before this one has ended."""
@@ -149,7 +164,12 @@ class Fragments:
             mine = f"{values.team}.warp() % {self.warps} * {step}" if self.warps > 1 else "0"
             out.line(f"const int {at} = {mine};")
             values.scope.enter_part(axis, at)
-            values.emit(loop.body[: inner + 1])
+            steps = loop.body[inner]
+            assert isinstance(steps, ir.Loop)
+            values.emit(loop.body[:inner])
+            if self.ring:
+                self.ring.begin(values, steps)
+            values.emit((steps,))
             for n, init in enumerate(s for s in loop.body[:inner] if isinstance(s, ir.Let) and self.warps > 1):
                 copies = str(self.fma).lower()
                 out.line(f"tw::join_warps<{self.warps}, {n}, {copies}>({cname(init.name)}, {values.team});")

@@ -16,6 +16,9 @@ C_TYPES = {"f32": "float", "f64": "double", "bool": "bool"}
 PANEL = 128
 """Bytes of a swizzled row."""
 
+ROWS = 64
+"""Rows of the atom."""
+
 TICKETS = 1 << 14
 """Tiles of a grid whose sums are split: each has a ticket."""
 
@@ -190,6 +193,17 @@ class Plan:
         return rings
 
     @cached_property
+    def short(self) -> frozenset[str]:
+        """Axes whose tiles have fewer rows than the atom."""
+        rows = [a for s in self.statements if isinstance(s, ir.Loop) and s.parallel for a in s.axes]
+        return frozenset(a.over for a in rows if a.step == ROWS and a.over in self.axes and self.extent(a.over) < ROWS)
+
+    @property
+    def beyond(self) -> int:
+        """Bytes behind the rings that the atom reads too, where a tile has fewer rows than it: whatever lies there."""
+        return max([0, *(ROWS - self.extent(a) for a in self.short)]) * PANEL
+
+    @cached_property
     def leaving(self) -> frozenset[str]:
         """Buffers from which copies lead out: each warpgroup has its own."""
         return frozenset(
@@ -233,13 +247,13 @@ class Plan:
         return self.trips(self.split.axes[0]) if self.split else 1
 
     def elements(self, alloc: ir.Alloc) -> int:
-        """Elements of a buffer."""
-        return math.prod(self.extent(d) for d in alloc.dims)
+        """Elements of a buffer of sums: whole rows of the atom."""
+        return math.prod(ROWS if d in self.short else self.extent(d) for d in alloc.dims)
 
     @cached_property
     def part_offsets(self) -> dict[str, int]:
         """Where parts lie in shared memory: one for each block of the cluster."""
-        at = sum(r.slots * r.slot_bytes for r in self.rings.values())
+        at = sum(r.slots * r.slot_bytes for r in self.rings.values()) + self.beyond
         offsets = {}
         for name, alloc in self.parts.items():
             if ir.note(alloc.notes, "place") == "shared":
@@ -325,14 +339,15 @@ class Plan:
         return (*inner, *(d for d in reversed(range(len(ref.index))) if d not in inner))
 
     def box_rows(self, copy: ir.Copy) -> int:
-        """Rows that one copy instruction moves: a block's share of a multicast, at most 256."""
+        """Rows that one copy instruction moves: a block's share of a multicast, at most 256, or what is noted."""
         ring, _, _ = self.ring_of(copy)
-        return min(256, ring.rows // number(copy, "multicast", 1))
+        return min(number(copy, "box", 256), ring.rows // number(copy, "multicast", 1))
 
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)
         dims = self.dims_of(far, near)
-        box = (ring.wide, self.box_rows(copy), *(1 for _ in dims[2:]))
+        heights = (self.box_rows(copy),) if len(near.index) < 3 else tuple(map(self.extent, near.index[-2::-1]))
+        box = (ring.wide, *heights, *(1 for _ in dims[1 + len(heights) :]))
         return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions

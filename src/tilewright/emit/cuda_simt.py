@@ -46,7 +46,7 @@ class _Program:
         self.scope = Scope(kernel, sizes)
         self.out = Text()
         self.axes = infer(of_block(kernel), layouts, sizes, self.threads)
-        self.fragments = Fragments(kernel, layouts, sizes) if direct_dots(kernel) else None
+        self.fragments = Fragments(kernel, layouts, sizes, self.axes) if direct_dots(kernel) else None
         nests = [s for s in kernel.body if isinstance(s, ir.Loop)]
         if len(nests) != 1:
             raise IllegalDesign(f"{kernel.name} has {len(nests)} loops over the grid; write one kernel for each")
@@ -82,7 +82,7 @@ class _Program:
             cname(self.kernel.name),
             self.threads,
             grid,
-            shared_bytes=self.parts.shared_bytes if self.parts else shared_bytes(self.kernel),
+            shared_bytes=self._shared_bytes,
             maps=self.maps,
             scratch=self.scratch,
             pdl=cuda_abi.overlaps(self.machine),
@@ -92,6 +92,14 @@ class _Program:
     def maps(self) -> tuple[cuda_abi.TensorMap, ...]:
         """Tensors as the copy engine sees them: known once the body is written."""
         return tuple(self.parts.ahead.maps) if self.parts and self.parts.ahead else ()
+
+    @property
+    def _shared_bytes(self) -> int:
+        """Shared memory that a launch has to give: of parts, of panels, or of fragments on their way."""
+        if self.parts:
+            return self.parts.shared_bytes
+        ring = self.fragments.ring if self.fragments else None
+        return ring.bytes if ring else shared_bytes(self.kernel)
 
     def _forget_ends(self) -> None:
         """Ends that no access asks for are not computed: the compiler would only find that out in the end."""
@@ -107,6 +115,7 @@ class _Program:
         grouped = ir.note(self.nest.notes, "order") == "grouped"
         more = (
             ("copy", dots), ("mma", dots), ("fragments", self.fragments is not None), ("grid", grouped),
+            ("fragment_ring", self.fragments is not None and self.fragments.ring is not None),
             ("blocks", self.blocks > 1), ("approx", self.short),
         )  # fmt: skip
         headers = [*_HEADERS, *(name for name, wanted in more if wanted), *(self.parts.headers if self.parts else ())]

@@ -220,10 +220,12 @@ class Tiles:
 
     def _part_name(self, axis: str) -> str:
         """C++ of the positions of an axis."""
-        distribution = self.axis_type(axis)
-        return (
-            f"Part<{distribution}, {self.plan.edge(axis)}>({cname(axis)}, {self.plan.size(self.plan.root(axis))}, team)"
-        )
+        distribution, size, edge = self.axis_type(axis), self.plan.size(self.plan.root(axis)), self.plan.edge(axis)
+        over = self.plan.axes[axis].over
+        if over in self.plan.axes and (whole := self.plan.extent(over)) < self.plan.extent(axis):
+            # A tile of fewer rows than the atom: rows past it are another tile's.
+            size, edge = f"min({cname(over)} + {whole}, {size})", edge or whole & -whole
+        return f"Part<{distribution}, {edge}>({cname(axis)}, {size}, team)"
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""

@@ -44,10 +44,19 @@ def test_the_default_design_is_legal_and_for_the_matrix_unit(name, m):
         assert {atom for _, atom in chosen.prefixed("atom")} == {"wgmma"}
 
 
-def test_few_rows_put_the_weights_along_the_rows_of_the_atom():
+def test_tiles_of_few_rows_are_as_high_as_x_and_come_out_even():
     kernel = traced("matmul")
-    assert default_design(kernel, facts(kernel, M=16, N=4096, K=4096)).get("swap") is True
-    assert default_design(kernel, facts(kernel, M=2048, N=4096, K=4096)).get("swap") is None
+    for m, n, height, down in ((12, 4096, 16, 1), (16, 6144, 16, 1), (64, 6144, 64, 1), (128, 6144, 64, 2)):
+        known = facts(kernel, M=m, N=n, K=4096)
+        chosen = default_design(kernel, known)
+        assert chosen.number("tile.m") == height
+        tiles = -(-n // chosen.number("tile.n")) * down * chosen.number("split.k", 1)
+        assert 0.9 * known.machine.cores < tiles <= known.machine.cores
+
+
+def test_blocks_with_other_rows_of_x_share_the_weights():
+    chosen = default_design(traced("matmul"), facts(traced("matmul"), M=128, N=6144, K=4096))
+    assert (chosen.number("tile.m"), chosen.number("cluster.m")) == (64, 2)
 
 
 def test_blocks_that_stay_share_what_they_read_and_store_by_the_engine():

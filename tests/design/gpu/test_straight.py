@@ -53,6 +53,18 @@ def test_the_scheduled_program_means_what_was_written(name, deal):
     assert (result(program, known.sizes, kernel) == result(kernel, known.sizes, kernel)).all()
 
 
+@pytest.mark.parametrize("deal", DEALS)
+def test_steps_ahead_change_when_weights_are_asked_for_and_nothing_else(deal):
+    kernel, design, known = chosen("matmul", deal, M=19, N=72, K=328)
+    ahead = Design.of({**dict(design.decisions), "stages": 3})
+    assert legal(kernel, ahead, known) == []
+    program = lower_gpu(kernel, ahead, known)
+    assert verify(program) == []
+    noted = [s.expr.ref.buffer for s in ir.walk(program.body) if isinstance(s, ir.Let) and ir.note(s.notes, "prefetch")]
+    assert noted == ["b"]
+    assert (result(program, known.sizes, kernel) == result(kernel, known.sizes, kernel)).all()
+
+
 def test_weights_are_asked_for_before_all_else():
     kernel, design, known = chosen("gate_up")
     parts, steps = (
@@ -75,7 +87,9 @@ def test_weights_are_asked_for_before_all_else():
         ({"warps": 12}, "tiles", "a multiple of warps.k=8"),
         ({"tile.n": 512}, "registers", "hold sums and operands"),
         ({"resident": 9}, "registers", "takes 1 to 8 blocks"),
-        ({"stages": 3}, "form", "no decision of operands in registers is called so"),
+        ({"store.c": "tma"}, "form", "no decision of operands in registers is called so"),
+        ({"stages": 1}, "ring", "take 2, or drop it"),
+        ({"stages": 16, "resident": 2}, "ring", "bytes of shared memory in each of 2 blocks"),
         ({"tile.k": 0}, "form", "1 or more"),
         ({"cache.b": "evict_last"}, "form", "takes one of"),
         ({"atom.dot0": "fma", "tile.k": 256, "warps.k": 4, "warps": 4, "tile.n": 4}, "tiles", "up to 8"),
@@ -97,7 +111,7 @@ def test_chunks_need_rows_along_a_sum_of_known_length_that_holds_them_whole():
     assert "does not run along" in legal(kernel, design, replace(known, unit={**known.unit, "b": (0,)}))[0].message
 
 
-@pytest.mark.parametrize("name", ["Deal", "Through"])
+@pytest.mark.parametrize("name", ["Ahead", "Deal", "Through"])
 def test_a_mutation_shows_what_it_changes(name):
     text = getattr(straight_mutations, name).__doc__
     assert "before:" in text
@@ -149,6 +163,10 @@ def test_bytes_in_flight_and_registers_follow_from_the_deal():
     assert s.fragments == (1, 2, 4)
     assert s.flying == 8 * 32 * 16 * 2 * 4
     assert s.registers == 4 * 2 + 4 * 2 * 4 + 4 * 2  # sums, weights, and two chunks of x
+    ahead = Straight(product(kernel), Design.of({**dict(design.decisions), "stages": 4}), known)
+    assert ahead.flying == 4 * s.flying
+    assert ahead.ring_bytes == 4 * 8 * 16 * (256 + 64)  # rows of 256 bytes, and what keeps them in other banks
+    assert ahead.shared_bytes == ahead.ring_bytes + 4 * 8 * 256  # and eight sums of each thread
     kernel, design, known = chosen(deal=(2, 4, 2, 4, "fma"), K=4096)
     s = Straight(product(kernel), design, known)
     assert s.fragments == (3, 2, 4)
@@ -166,9 +184,8 @@ def test_few_rows_go_straight_to_registers_by_default(name, machine):
             known = facts(kernel, machine=machine, M=m, N=n, K=k)
             design = default_design(kernel, known)
             assert legal(kernel, design, known) == []
-            single = len(product(kernel).dots) == 1  # two sums in one kernel are for searches, which verify
-            assert is_straight(design) == single
-            assert not single or {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
+            assert is_straight(design)
+            assert {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
 
 
 def test_sums_of_unknown_length_pass_through_shared_memory_by_default():

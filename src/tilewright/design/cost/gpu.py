@@ -26,7 +26,7 @@ from tilewright.design.cost.program import Program, program_of
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
 from tilewright.design.cost.usage import Usage
-from tilewright.design.cost.waves import Waves
+from tilewright.design.cost.waves import Waves, usable
 from tilewright.design.cost.work import bytes_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
@@ -197,11 +197,6 @@ def _shape(use: _Use, machine: Machine, roof: Roofline) -> tuple[Term, ...]:
         Term("intensity", roof.intensity, "flop/byte"),
         Term("roofline", roof.seconds, "s at least"),
     )
-
-
-def usable(cores: int, cluster: int) -> int:
-    """SMs that clusters can fill: they lie in groups of 16 or 18, and a cluster in one of them."""
-    return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster
 
 
 def _after(program: Program, p: Product, design: Design, facts: Facts, use: _Use) -> tuple[float, float]:

@@ -84,7 +84,8 @@ def _resident(s: Straight, usage: Usage | None) -> int:
     asked = s.design.number("resident", 1)
     most = 65536 // (32 * s.warps * asked) // 8 * 8
     registers = min(most, 255, max(32, s.registers + _SPARE))
-    return max(1, asked, blocks_per_sm(limits_of(s.facts.machine), 32 * s.warps, registers, 0))
+    held = s.shared_bytes if s.stages else 0
+    return max(1, asked, blocks_per_sm(limits_of(s.facts.machine), 32 * s.warps, registers, held))
 
 
 def _issue(s: Straight, rates: GpuRates) -> float:

@@ -34,3 +34,8 @@ def pipeline_cycles(steps: int, stages: int, load: float, compute: float) -> flo
     if stages < 2:
         return steps * (load + compute)
     return load + (steps - 1) * max(load, compute) + compute
+
+
+def usable(cores: int, cluster: int) -> int:
+    """SMs that clusters can fill: they lie in groups of 16 or 18, and a cluster in one of them."""
+    return cores if cluster <= 2 else max(1, (cores - cores // 16) // cluster) * cluster

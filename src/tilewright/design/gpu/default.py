@@ -1,8 +1,6 @@
 """The default design of a product on a GPU: tile, parts of the sum, ring and cluster, by bytes and waves.
 
-Few rows: weights lie along the rows of the atom, 64 or 128 a block; the sum is split where SMs would idle, and the ring
-is as deep as memory latency asks for. Many rows: the tile and the split whose waves waste least; blocks in pairs share
-what they read.
+Few rows: `few_default`. Many: the tile and the split whose waves waste least; blocks in pairs share what they read.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.few_default import default_few
 from tilewright.design.gpu.product import Product
 from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTERS, Resources, beside, shares_of
 
@@ -20,10 +19,7 @@ FEW_ROWS = 128
 
 _L2 = 1.0e13  # bytes/s that all SMs together read from L2
 _PORT = 9.5e10  # bytes/s that one SM takes in
-_ALONE, _IDLE = 0.6, 0.4
 _MEET, _TICKET = 1.2e-6, 3.2e-6  # seconds until parts of a sum have met: in a cluster, in memory
-_WIDE = 192
-_NEXT = 0.4e-6  # seconds that each further wave of few rows costs
 _WAVE = 1.0e-6  # seconds to fill and to drain the pipeline of one tile
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 _SURE = 1.03  # what a split has to be better by
@@ -55,7 +51,7 @@ def shapes(p: Product, facts: Facts, swap: bool) -> list[tuple[int, int, int, st
 
 def _rows_of(m: int) -> tuple[tuple[int, int], ...]:
     """Rows of the atom with x along them, and warpgroups."""
-    return ((64, 1),) if m <= ATOM_ROWS else ((128, 2), (64, 1))
+    return ((-(-m // 8) * 8, 1),) if m <= ATOM_ROWS else ((128, 2), (64, 1))
 
 
 def even_columns(p: Product, facts: Facts, rows: int) -> list[int]:
@@ -72,8 +68,9 @@ def even_columns(p: Product, facts: Facts, rows: int) -> list[int]:
 def default_product(p: Product, facts: Facts) -> Design:
     """A legal design of a product, good at once."""
     few_rows = p.size(p.m, facts) <= FEW_ROWS and p.size(p.n, facts) >= 64
-    found = min(_few(p, facts) if few_rows else _many(p, facts), key=lambda c: c.seconds)
-    return found.design(p, facts)
+    if few_rows and (few := default_few(p, facts)) is not None:
+        return few
+    return min(_many(p, facts), key=lambda c: c.seconds).design(p, facts)
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,6 @@ class _Candidate:
     parts: int
     swap: bool
     tiles: int
-    few: bool = False  # rows: blocks come and go, one warp copies, and steps are waited for
 
     def design(self, p: Product, facts: Facts) -> Design:
         row, column = (p.n.name, p.m.name) if self.swap else (p.m.name, p.n.name)
@@ -100,25 +96,17 @@ class _Candidate:
         decisions |= {"warpgroups": self.groups, "stages": 2}
         if self.swap:
             decisions["swap"] = True
-        if self.few:
-            decisions |= {"producer": "warp", "inflight": 0}
         if self.parts > 1:
             alone = self.rows != 64 * self.groups
             how = "two_pass" if alone else _join(p, self.rows, self.columns, self.parts)[1]
             decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": how}
-        elif not self.few:
+        else:
             decisions |= self._order(p, facts)
-        if not self.few and decisions.get(f"how.{p.k.name}") != "cluster":
+        if decisions.get(f"how.{p.k.name}") != "cluster":
             decisions |= self._stores(p, facts)
         if not self.swap and self.parts == 1:
             decisions |= early(p, Design.of(decisions), facts)
-        several = self.few and self.tiles * self.parts > facts.machine.cores
-        room = _room(facts) // (2 if several else 1)
-        stages = deepest_ring(p, Design.of(decisions), facts, room)
-        if self.few and not self.swap and self.parts == 1:  # long steps: each costs its barriers
-            longer = {**decisions, f"tile.{p.k.name}": 2 * ROW_BYTES // p.itemsize}
-            if (deep := deepest_ring(p, Design.of(longer), facts, room)) >= 4:
-                decisions, stages = longer, deep
+        stages = deepest_ring(p, Design.of(decisions), facts)
         # Tiles that are asked for early hold up the first steps, so warpgroups begin one after the other.
         held = any(_whole(p, tensor) for tensor, _ in Design.of(decisions).prefixed("early"))
         if held and 1 < self.groups < stages:
@@ -193,38 +181,6 @@ def _tiles(p: Product, facts: Facts, rows: int, columns: int, swap: bool) -> int
     m, n = p.size(p.m, facts), p.size(p.n, facts)
     each = math.prod(facts.sizes.get(a.over, 1) for a in p.each)
     return each * (-(-n // rows) * -(-m // columns) if swap else -(-m // rows) * -(-n // columns))
-
-
-def _few(p: Product, facts: Facts) -> list[_Candidate]:
-    """Weights along the rows of the atom: seconds by what the fullest SM reads, and what joining parts takes."""
-    m = p.size(p.m, facts)
-    columns = max(8, -(-m // 8) * 8)
-    shapes = [(rows, columns, groups, True) for rows, groups in ((64, 1), (128, 2))]
-    even = [(r, c, g, False) for r, g in _rows_of(m)[:1] for c in even_columns(p, facts, r)]
-    # Rows that are not there take time, for their boxes are filled with zeros: many columns make up for it.
-    shapes += [(r, c, g, swap) for r, c, g, swap in even if m > ATOM_ROWS // 2 or c >= _WIDE]
-    found = []
-    for rows, across, groups, swap in shapes:
-        tiles = _tiles(p, facts, rows, across, swap)
-        for parts in _parts(p, facts, 8 if swap else 2):
-            if rows // groups * across * len(p.dots) * (1 if parts == 1 else 2) <= 64 * 256:
-                wide, high = (rows, across) if swap else (across, rows)
-                seconds = _few_seconds(p, facts, wide, high, parts, tiles)
-                found.append(_Candidate(seconds, rows, across, groups, parts, swap, tiles, True))
-    return found or _many(p, facts)
-
-
-def _few_seconds(p: Product, facts: Facts, rows: int, columns: int, parts: int, tiles: int) -> float:
-    sms, read = facts.machine.cores, facts.machine.memory.read or facts.machine.memory.bandwidth or 3e12
-    depth = p.size(p.k, facts) / parts * p.itemsize
-    weights = rows * depth * sum(o.axis == p.n.name for o in p.operands)
-    blocks, waves = tiles * parts, math.ceil(tiles * parts / sms)
-    # Where SMs idle, the others read more than their share, up to 1 / _ALONE of it, and not quite all that there is.
-    idle = max(0.0, 0.95 - blocks / sms)
-    seconds = max(blocks * weights * (1 + _IDLE * idle), waves * sms * weights * _ALONE) / read
-    moved = weights + columns * depth
-    seconds = max(seconds, blocks * moved / _L2, waves * moved / _PORT)
-    return seconds + _NEXT * (waves - 1) + _join(p, rows, columns, parts)[0]
 
 
 def _many(p: Product, facts: Facts) -> list[_Candidate]:

@@ -34,6 +34,9 @@ def draw_product(p: Product, facts: Facts, pick: Pick) -> Design:
     if schedule != "cooperative":
         decisions["schedule"] = schedule
     decisions |= _distribution(p, facts, lean, pick)
+    whole = f"split.{k}" not in decisions
+    if lean and not swap and whole and rows < p.size(p.m, facts) <= 2 * rows:
+        decisions[f"cluster.{p.m.name}"] = 2  # blocks with other rows share the weights
     if pick("inflight", (1, 0)) == 0:
         decisions["inflight"] = 0
     deepest = deepest_ring(p, Design.of(decisions), facts)
@@ -47,8 +50,9 @@ def draw_straight(p: Product, facts: Facts, pick: Pick) -> Design:
     columns, chunks = pick("columns", (1, 2, 4)), pick("chunks", (4, 8, 2, 16, 1))
     lanes = p.size(p.m, facts) <= MOST_ROWS["fma"] and pick("atom", ("fma", "mma")) == "fma"
     design = straight(p, facts, columns, along, across, chunks, "fma" if lanes else "mma")
-    resident = pick("resident", (2, 4, 1, 3, 8))
-    return Design.of({**dict(design.decisions), "resident": resident}) if resident > 1 else design
+    resident, ahead = pick("resident", (2, 4, 1, 3, 8)), pick("ahead", (0, 2, 4, 8))
+    more = {**({"resident": resident} if resident > 1 else {}), **({"stages": ahead} if ahead else {})}
+    return Design.of({**dict(design.decisions), **more})
 
 
 def _distribution(p: Product, facts: Facts, lean: bool, pick: Pick) -> dict[str, Choice]:

@@ -13,7 +13,7 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, SPARE_REGISTER
 from tilewright.design.legality import Reason, Rule
 from tilewright.language import ir
 
-NUMBERS = ("tile", "cluster", "split")
+NUMBERS = ("tile", "cluster", "split", "box")
 WORDS = {
     "how": ("cluster", "two_pass", "atomic"),
     "store": ("direct", "tma"),
@@ -63,7 +63,7 @@ def _form(r: Resources) -> Iterator[str]:
     tensors = {o.tensor for o in p.operands} | set(p.outputs)
     known = {"tile": axes, "cluster": {p.m.name, p.n.name}, "split": {p.k.name}, "how": {p.k.name}}
     known |= {"atom": {d.name for d in p.dots}, "store": set(p.outputs), "cache": tensors, "engine": tensors}
-    known["early"] = set(r.beside)
+    known |= {"early": set(r.beside), "box": {o.tensor for o in p.operands}}
     for name, value in r.design.decisions:
         prefix, _, what = name.partition(".")
         if name in SINGLE:
@@ -110,7 +110,9 @@ def _sizes(r: Resources) -> Iterator[str]:
 def _atom(r: Resources) -> Iterator[str]:
     rows, columns = r.tile(r.row), r.tile(r.column)
     unit = ATOM_ROWS * (1 if r.pingpong else r.groups)
-    if rows % unit:
+    if r.short:
+        yield from _short(r)
+    elif rows % unit:
         more = -(-rows // unit) * unit
         yield f"tile.{r.row}={rows}: not a multiple of {unit}, the rows of {r.groups} warpgroups; take {more}"
     if columns % 8 or columns > 256:
@@ -127,6 +129,19 @@ def _atom(r: Resources) -> Iterator[str]:
             yield f"{label}: {o.tensor} has its rows along {o.axis}, {least} to 128 bytes; take {least}"
 
 
+def _short(r: Resources) -> Iterator[str]:
+    """A tile of fewer rows than the atom has: of few rows of x, boxes as high as x is."""
+    label = f"tile.{r.row}={r.tile(r.row)}"
+    if r.tile(r.row) % 8:
+        yield f"{label}: swizzled rows come in eights; take {-(-r.tile(r.row) // 8) * 8}"
+    if r.groups > 1 or r.pingpong:
+        yield f"{label}: {r.groups} warpgroups take {ATOM_ROWS} rows each; take warpgroups=1"
+    if r.splits > 1 and r.how != "cluster":
+        yield f"{label}: parts are joined in memory by whole rows of the atom; take how.{r.product.k.name}=cluster"
+    if any(r.design.get(f"store.{t}") == "tma" for t in r.product.outputs):
+        yield f"{label}: boxes of results are {ATOM_ROWS} rows high; take store=direct"
+
+
 def _copies(r: Resources) -> Iterator[str]:
     for o in r.product.operands:
         yield from _copied(r, o)
@@ -141,8 +156,20 @@ def _copied(r: Resources, o: Operand) -> Iterator[str]:
         yield f"engine.{o.tensor}=tma: no axis of its tiles has stride one; take mma or fma"
     if o.tensor not in r.facts.aligned:
         yield f"engine.{o.tensor}=tma: its rows do not start at multiples of 16 bytes; take fma, or pad it"
+    yield from _box(r, o)
     if r.design.get(f"engine.{o.tensor}", "tma") != "tma":
         yield f"engine.{o.tensor}: the matrix unit is fed by the copy engine alone; take tma, or mma"
+
+
+def _box(r: Resources, o: Operand) -> Iterator[str]:
+    """Rows that one instruction of the copy engine moves, where a design says it."""
+    rows = r.design.number(f"box.{o.tensor}", 0)
+    if not rows:
+        return
+    along = r.product.runs_along_sum(o, r.facts)
+    share = (r.tile(o.axis) if along else r.depth) // (r.cluster(r.row) * r.cluster(r.column) // r.cluster(o.axis))
+    if rows % 8 or rows > min(share, 256) or share % rows:
+        yield f"box.{o.tensor}={rows}: takes a multiple of 8 that divides {share}, the rows of a block's copy"
 
 
 def _ring(r: Resources) -> Iterator[str]:
@@ -197,7 +224,7 @@ def _splits(r: Resources) -> Iterator[str]:
     steps = math.ceil(r.facts.sizes[p.k.over] / r.depth)
     if math.ceil(steps / math.ceil(steps / parts)) != parts:
         yield f"{label}: {steps} steps fall in fewer parts; take {math.ceil(steps / math.ceil(steps / parts))}"
-    if r.how == "cluster" and (r.design.get("persistent") or r.groups * ATOM_ROWS != r.tile(r.row)):
+    if r.how == "cluster" and (r.design.get("persistent") or not (r.short or r.groups * ATOM_ROWS == r.tile(r.row))):
         wanted = "one tile for each block, 64 rows for each warpgroup"
         yield f"how.{p.k.name}=cluster: {wanted}; drop persistent, or take two_pass"
     if r.pingpong:

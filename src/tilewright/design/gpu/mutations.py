@@ -182,6 +182,22 @@ class Cache(Named):
 
 
 @dataclass(frozen=True)
+class Boxes(Named):
+    """One instruction of the copy engine moves so many rows of a tensor, or as many as it can (None).
+
+    before:  copy s_b <- b @engine=tma
+    after:   copy s_b <- b @box=8 @engine=tma
+    """
+
+    tensor: str
+    rows: int | None
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `box.TENSOR`, or without one."""
+        return changed(design, {f"box.{self.tensor}": self.rows})
+
+
+@dataclass(frozen=True)
 class Overlap(Named):
     """The matrix unit works on one step while the next is issued, or each step is waited for.
 
@@ -287,6 +303,7 @@ def suggested_gpu(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[M
     yield from (ReadEarly(tensor, not design.get(f"early.{tensor}")) for tensor in r.beside)
     for tensor in dict.fromkeys(o.tensor for o in found.operands if not few or o.axis == found.n.name):
         yield from (Cache(tensor, policy) for policy in (None, "evict_first", "evict_last"))
+        yield from (Boxes(tensor, rows) for rows in (None, 8, 16) if few)
     for tensor in dict.fromkeys(o.tensor for o in found.operands):
         if tensor not in facts.aligned or design.get(f"pack.{tensor}") is not None:
             yield PackRows(tensor, design.get(f"pack.{tensor}") is None)
@@ -331,6 +348,6 @@ def _fit(r: Resources, change: Mapping[str, Choice]) -> int:
 
 
 __all__ = [
-    "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape", "SplitSum",
-    "Spread", "Stagger", "StoreBy", "changed", "suggested_gpu",
+    "Boxes", "Cache", "Deepen", "Lengthen", "OrderTiles", "Overlap", "PackRows", "Persist", "ReadEarly", "Reshape",
+    "SplitSum", "Spread", "Stagger", "StoreBy", "changed", "suggested_gpu",
 ]  # fmt: skip

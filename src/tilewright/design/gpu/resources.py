@@ -94,7 +94,7 @@ class Resources:
     @property
     def result_bytes(self) -> int:
         """One tile of every sum in f32."""
-        return 4 * self.tile(self.row) * self.tile(self.column) * len(self.product.dots)
+        return 4 * max(ATOM_ROWS, self.tile(self.row)) * self.tile(self.column) * len(self.product.dots)
 
     @property
     def shared_bytes(self) -> int:
@@ -103,7 +103,7 @@ class Resources:
         shares = shares_of(self.tile(self.column), self.splits)
         parts = self.splits * self.result_bytes // shares if together else 0
         stages = self.design.number("stages", 1)
-        return stages * self.stage_bytes + self.store_bytes + parts + 16 * stages + 24
+        return stages * self.stage_bytes + self.beyond_bytes + self.store_bytes + parts + 16 * stages + 24
 
     @property
     def store_bytes(self) -> int:
@@ -128,9 +128,19 @@ class Resources:
         return 128 * self.groups + (32 if self.design.get("producer") == "warp" else 128)
 
     @property
+    def short(self) -> bool:
+        """Whether a tile has fewer rows than the atom: others are multiplied as they lie there, and never stored."""
+        return self.tile(self.row) < ATOM_ROWS
+
+    @property
+    def beyond_bytes(self) -> int:
+        """Shared memory behind a short tile that the atom reads too, and that has to be there."""
+        return (ATOM_ROWS - self.tile(self.row)) * ROW_BYTES if self.short else 0
+
+    @property
     def accumulators(self) -> int:
         """Registers of a consumer's thread that hold sums; of split sums both parts and totals."""
-        rows = self.tile(self.row) // (1 if self.pingpong else self.groups)
+        rows = max(ATOM_ROWS, self.tile(self.row) // (1 if self.pingpong else self.groups))
         both = self.splits > 1 and self.how != "atomic"
         return rows * self.tile(self.column) * len(self.product.dots) // 128 * (2 if both else 1)
 

@@ -31,8 +31,11 @@ MOST_ROWS = {"mma": 64, "fma": 8}
 
 _NUMBERS = ("tile", "warps", "unroll")
 _WORDS = {"cache": ("ca", "cg", "cs", "evict_first"), "atom": ("mma", "fma")}
-_SINGLE = ("warps", "resident")
+_SINGLE = ("warps", "resident", "stages")
 _ORDERS = ("row", "grouped")
+MOST_JOINED = 8192
+"""Numbers that the warps of a block give one another at once."""
+
 _SPARE = 16  # registers for addresses and the epilogue
 
 
@@ -106,10 +109,36 @@ class Straight:
         return sums + 4 * chunks * columns * self.weights + of_x
 
     @property
+    def stages(self) -> int:
+        """Steps of a warp that are on their way at once; 0: the one at hand, straight to registers."""
+        return self.design.number("stages", 0)
+
+    @property
     def flying(self) -> int:
         """Bytes of weights that a block has asked for before it needs the first."""
         _, columns, chunks = self.fragments
-        return 32 * self.warps * CHUNK * columns * chunks * self.weights
+        return 32 * self.warps * CHUNK * columns * chunks * self.weights * max(1, self.stages)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block: steps on their way, and sums that its warps join."""
+        rows, columns, _ = self.fragments
+        each = 4 * rows * columns * (32 if self.atom == "mma" else 1)
+        joined = min(each * self.warps, MOST_JOINED) * len(self.product.dots) if self.along > 1 else 0
+        return self.ring_bytes + (4 * joined if self.atom == "mma" else joined)
+
+    @property
+    def ring_bytes(self) -> int:
+        """Shared memory of a block in which steps are on their way."""
+        _, columns, chunks = self.fragments
+        _, width, lanes = self.unit
+        rows = columns * width * self.weights
+        return self.stages * self.warps * rows * slot_pitch(chunks * lanes * CHUNK, lanes < 32)
+
+
+def slot_pitch(row_bytes: int, quads: bool) -> int:
+    """Bytes from one row to the next of a step on its way: lanes in quads read eight rows, from all banks."""
+    return row_bytes + (64 if quads and row_bytes % 128 == 0 else 0)
 
 
 def is_straight(design: Design) -> bool:
@@ -229,14 +258,28 @@ def _registers(s: Straight) -> Iterator[str]:
         yield f"resident={s.design.number('resident', 1)}: takes 1 to {64 // s.warps} blocks of {s.warps} warps"
 
 
+def _ring(s: Straight) -> Iterator[str]:
+    if not s.stages:
+        return
+    if s.stages < 2:
+        yield f"stages={s.stages}: one step on its way is the one at hand; take 2, or drop it"
+    resident, room = s.design.number("resident", 1), int(s.facts.machine.limit("shared_bytes_per_block"))
+    # Of each block the system takes 1 KB.
+    each = min(room, (room + 1024) // resident - 1024)
+    if s.shared_bytes > each:
+        taken = f"{s.shared_bytes} bytes of shared memory in each of {resident} blocks"
+        yield f"stages={s.stages}: {taken}, of {each}; take fewer"
+
+
 RULES: tuple[Rule[Straight], ...] = (
     Rule("unit", "an instruction multiplies the types it has", _unit),
     Rule("operands", "a lane reads 16 bytes of a row that lie side by side along the sum", _operands),
     Rule("sum", "no chunk is cut by the end of the sum", _sum),
     Rule("tiles", "16 rows by 8 columns a fragment of mma, four lanes along the sum; of FMA one, and 32", _tiles),
     Rule("registers", "sums and operands lie in registers, all of them", _registers),
+    Rule("ring", "what is on its way lies in shared memory", _ring),
 )
 
 __all__ = [
-    "CHUNK", "MOST_ROWS", "RULES", "UNITS", "Straight", "is_straight", "legal_straight", "straight",
+    "CHUNK", "MOST_ROWS", "RULES", "UNITS", "Straight", "is_straight", "legal_straight", "slot_pitch", "straight",
 ]  # fmt: skip

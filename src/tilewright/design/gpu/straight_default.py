@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.product import Product
@@ -11,32 +13,49 @@ from tilewright.language import ir
 _BY_FMA, _BY_MMA = 2, 8
 """Rows up to which each is best on an H200 (note 0019); more rows pass through shared memory."""
 
-_WARPS, _THREADS = 8, 1024
-"""Warps of a block, and threads of an SM: enough to keep memory busy, few enough that each has 64 registers."""
+_WARPS, _MOST, _THREADS = 8, 16, 1024
+"""Warps of a block, the most, and threads of an SM: enough for memory, few enough that each has 64 registers."""
+
+_CHUNKS = 4
+"""Chunks of all rows of the weights that a lane asks for at once."""
 
 
 def default_straight(kernel: ir.Kernel, p: Product, facts: Facts) -> Design | None:
     """A legal design, good at once; None where rows are too many, or operands lie in another way."""
     m, k = p.size(p.m, facts), p.size(p.k, facts)
-    # Two sums in one kernel (gate and up) have not been seen to be right on a GPU since their joins were parted:
-    # searches, which verify, may find them.
-    if m > _BY_MMA or len(p.dots) > 1:
+    if m > _BY_MMA:
         return None
+    weights = sum(o.axis == p.n.name for o in p.operands)
     for atom in ("fma", "mma") if m <= _BY_FMA else ("mma",):
-        lanes = UNITS[atom][2] * 16 // p.itemsize
-        chunks = max(1, 4 // sum(o.axis == p.n.name for o in p.operands))
-        steps = -(-k // (lanes * chunks))
-        along = next(w for w in (4, 2, 1) if steps % w == 0) if atom == "fma" else _part(steps)
-        found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks, atom)
-        found = Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})
-        if not legal_straight(kernel, found, facts):
-            return found
+        for found in (_by_fma if atom == "fma" else _by_mma)(p, facts, k, weights):
+            if not legal_straight(kernel, found, facts):
+                return found
     return None
 
 
-def _part(steps: int) -> int:
-    """As many warps as have equal parts of a sum."""
-    return next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
+def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
+    """Four warps along the sum where it falls in so many steps; of two sums in small blocks, which end soon."""
+    lanes = UNITS["fma"][2] * 16 // p.itemsize
+    whole = weights > 1 and k % (4 * _CHUNKS * lanes) == 0
+    chunks = _CHUNKS if whole else max(1, _CHUNKS // weights)
+    steps = -(-k // (lanes * chunks))
+    along = next(w for w in (4, 2, 1) if steps % w == 0)
+    warps = _WARPS if weights == 1 else 4
+    found = straight(p, facts, 1, along, max(1, warps // along), chunks, "fma")
+    resident = _THREADS // (32 * found.number("warps")) if weights == 1 else 4
+    yield Design.of({**dict(found.decisions), "resident": resident})
+
+
+def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
+    """As many warps as have equal parts of the sum; where sixteen have two to four steps each, two are on their way."""
+    lanes, chunks = UNITS["mma"][2] * 16 // p.itemsize, max(1, _CHUNKS // weights)
+    steps = -(-k // (lanes * chunks))
+    if weights == 1 and steps % _MOST == 0 and 2 <= steps // _MOST <= _MOST // 4:
+        found = straight(p, facts, 1, _MOST, 1, chunks)
+        yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * _MOST), "stages": 2})
+    along = next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
+    found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks)
+    yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})
 
 
 __all__ = ["default_straight"]

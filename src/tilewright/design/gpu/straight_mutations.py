@@ -60,6 +60,21 @@ class Through(Named):
         return Illegal("the design has it so already") if after == design else after
 
 
+@dataclass(frozen=True)
+class Ahead(Named):
+    """Weights are on their way so many steps ahead, through shared memory of each warp; 0: straight to registers.
+
+    before:  for k in ks step 128 { b0 = load b[n, k]; a0 = load a[m, k] ... }
+    after:   for k in ks step 128 { a0 = load a[m, k]; b0 = load b[n, k] @prefetch=4 ... }
+    """
+
+    steps: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `stages`, or without."""
+        return changed(design, {"stages": self.steps or None})
+
+
 def suggested_straight(p: Product, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation of such a design, legal or not, in a fixed order."""
     from tilewright.design.gpu.default import default_product
@@ -77,6 +92,7 @@ def suggested_straight(p: Product, design: Design, facts: Facts) -> Iterator[Mut
     for tensor in dict.fromkeys(o.tensor for o in p.operands if o.axis == p.n.name):
         yield from (Cache(tensor, policy) for policy in (None, "cs"))
     yield from (Resident(n) for n in (1, 2, 3, 4, 6, 8))
+    yield from (Ahead(n) for n in (0, 2, 3, 4, 6, 8))
     yield Through(default_product(p, facts).decisions)
     other = "mma" if s.atom == "fma" else "fma"
     yield from (Through(straight(p, facts, c, 8, 1, 4, other).decisions) for c in (1, 2))
@@ -98,4 +114,4 @@ def straightened(p: Product, facts: Facts) -> Iterator[Mutation]:
         yield Through(straight(p, facts, 1, 4, 2, 4, "fma").decisions)
 
 
-__all__ = ["FEW", "WARPS", "Deal", "Through", "straightened", "suggested_straight"]
+__all__ = ["FEW", "WARPS", "Ahead", "Deal", "Through", "straightened", "suggested_straight"]

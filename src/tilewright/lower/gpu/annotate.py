@@ -59,6 +59,8 @@ def _copy(copy: ir.Copy, spread: list[ir.Axis], design: Design) -> ir.Notes:
     """A copy whose source does not depend on an axis of the cluster is made once for all blocks along it."""
     cache = design.get(f"cache.{copy.src.buffer}")
     notes = copy.notes if cache is None else ir.with_notes(copy.notes, cache=str(cache))
+    if (rows := design.number(f"box.{copy.src.buffer}", 0)) > 0:
+        notes = ir.with_notes(notes, box=rows)
     shared = [a for a in spread if a.name not in copy.src.index]
     blocks = math.prod(design.number(f"cluster.{_root(a)}", 1) for a in shared)
     return ir.with_notes(notes, multicast=blocks) if blocks > 1 else notes

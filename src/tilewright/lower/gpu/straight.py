@@ -36,15 +36,23 @@ def _dealt(stmt: ir.Stmt, body: tuple[ir.Stmt, ...], design: Design, facts: Fact
     assert isinstance(stmt, ir.Loop)
     depth = stmt.axes[0]
     points = points_of_part(facts.sizes[depth.over], depth.step or 1, design.number(f"warps.{depth.name}", 1))
-    return in_parts(_weights_first(stmt), body, points, (("bind", "warp"), ("how", "tree")), taken)
+    return in_parts(_asked(stmt, design.number("stages", 0)), body, points, (("bind", "warp"), ("how", "tree")), taken)
 
 
-def _weights_first(loop: ir.Loop) -> ir.Loop:
-    """The loads of a loop before all else in it, those of columns of the result first: there are more of them."""
+def _asked(loop: ir.Loop, stages: int) -> ir.Loop:
+    """The loads of a loop before all else in it: those of columns of the result first, as there are more of them.
+
+    Where these are on their way `stages` steps ahead, the others are asked for before the step waits for them.
+    """
     column = next(s for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)).type.axes[1]
     loads = [s for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
     rest = tuple(s for s in loop.body if s not in loads)
-    return replace(loop, body=(*sorted(loads, key=lambda s: column not in s.type.axes), *rest))
+    weights = [s for s in loads if column in s.type.axes]
+    others = [s for s in loads if s not in weights]
+    if not stages:
+        return replace(loop, body=(*weights, *others, *rest))
+    ahead = (replace(s, notes=ir.with_notes(s.notes, prefetch=stages)) for s in weights)
+    return replace(loop, body=(*others, *ahead, *rest))
 
 
 __all__ = ["straight"]

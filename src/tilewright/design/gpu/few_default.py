@@ -1,0 +1,177 @@
+"""The default design of a product of few rows whose operands pass through shared memory.
+
+Nothing but the weights takes time: each SM should read the same share of them, once, and little else. x lies along the
+rows of the atom in tiles as high as it is, and columns are so many that every SM has a tile or two (up to 64 rows; more
+in pairs of blocks that share the weights); or weights lie along the rows, 64 or 128 a block. Sums are split where tiles
+are too few. Which of these is best is told by a closed form, fitted to sweeps on an H200 (note 0019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.design.cost.waves import usable
+from tilewright.design.default import Facts
+from tilewright.design.design import Choice, Design
+from tilewright.design.gpu.product import Product
+from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, shares_of
+
+_BASE = 6.3e-6  # seconds of a launch, of the first step on its way, and of the last results
+_PORT = 1.55e11  # bytes/s that one SM takes in beside what the others do
+_UNEVEN = 0.3  # of the time that the fullest SM takes longer than all on average, that the others do not make up
+_NORM = 1.7  # by which the time of memory and that of the SM's port are joined
+_STEP = 1.5e-8  # seconds of a block's step: its barriers
+_MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
+_GIVEN, _LEFT = 1.1e-10, 5.3e-11  # seconds a byte of parts that are given to other blocks, and left in memory
+_MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
+
+
+@dataclass(frozen=True)
+class _Few:
+    """Tiles of such a design."""
+
+    p: Product
+    facts: Facts
+    rows: int  # of x in a tile
+    columns: int
+    groups: int
+    parts: int = 1
+    how: str = "cluster"
+    swap: bool = False
+
+    @property
+    def down(self) -> int:
+        """Tiles along the rows: the blocks of a cluster, which share weights."""
+        return -(-self.p.size(self.p.m, self.facts) // self.rows)
+
+    @property
+    def cluster(self) -> int:
+        """Blocks of a cluster."""
+        return self.down * (self.parts if self.how == "cluster" else 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the grid."""
+        each = math.prod(self.facts.sizes.get(a.over, 1) for a in self.p.each)
+        return each * self.down * -(-self.p.size(self.p.n, self.facts) // self.columns) * self.parts
+
+    @property
+    def depth(self) -> int:
+        """Bytes of a row of a part of the sum."""
+        return -(-self.p.size(self.p.k, self.facts) // self.parts) * self.p.itemsize
+
+    @property
+    def seconds(self) -> float:
+        """How long it should take."""
+        p, machine = self.p, self.facts.machine
+        sms = usable(machine.cores, self.cluster)
+        read = machine.memory.read or machine.memory.bandwidth or 3e12
+        weights = sum(o.axis == p.n.name for o in p.operands)
+        turns = -(-self.blocks // sms)
+        memory = self.blocks / self.down * self.columns * self.depth * weights / read
+        memory *= 1 + (_UNEVEN * (turns * sms / self.blocks - 1) if turns > 1 else 0.0)  # others draw for idle SMs
+        port = turns * (self.columns * weights + self.rows) * self.depth / _PORT
+        streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
+        steps = turns * self.depth / (2 * ROW_BYTES)
+        return _BASE + streams + _STEP * steps + self._join + (_SPREAD if self.cluster > 2 else 0.0)
+
+    @property
+    def _join(self) -> float:
+        """Seconds until the parts of a sum are one."""
+        if self.parts == 1:
+            return 0.0
+        part = 4 * max(ATOM_ROWS, self.rows) * self.columns * len(self.p.dots)
+        if self.how == "cluster":
+            return _MEET + _GIVEN * part * (self.parts - 1) / self.parts
+        return _TICKET + _LEFT * part * (self.parts - 1)
+
+    # ------------------------------------------------------------------------------------------------ design
+    def design(self) -> Design:
+        """The decisions: steps as long as a deep ring allows."""
+        p = self.p
+        decisions: dict[str, Choice] = {f"atom.{d.name}": "wgmma" for d in p.dots}
+        decisions |= {f"tile.{p.m.name}": self.rows, f"tile.{p.n.name}": self.columns, "warpgroups": self.groups}
+        decisions |= {"producer": "warp", "stages": 2}
+        if self.swap:
+            decisions["swap"] = True
+        if self.down > 1:
+            decisions[f"cluster.{p.m.name}"] = self.down
+        if self.parts > 1:
+            decisions |= {f"split.{p.k.name}": self.parts, f"how.{p.k.name}": self.how}
+        elif not self.swap:
+            from tilewright.design.gpu.default import early
+
+            decisions |= early(p, Design.of({**decisions, f"tile.{p.k.name}": ROW_BYTES // p.itemsize}), self.facts)
+        for lines, inflight, deep in (*(((4, 0, 5),) if self.swap else ()), (2, 1, 4), (1, 0, 2)):
+            decisions |= {f"tile.{p.k.name}": lines * ROW_BYTES // p.itemsize, "inflight": inflight}
+            stages = self._stages(Design.of({**decisions, "stages": 2}))
+            if stages >= deep:
+                break
+        return Design.of({**decisions, "stages": stages})
+
+    def _stages(self, design: Design) -> int:
+        """As many steps as shared memory holds, of all blocks that an SM has at once."""
+        r, room = Resources(self.p, design, self.facts), int(self.facts.machine.limit("shared_bytes_per_block"))
+        if self.blocks > self.facts.machine.cores:
+            room = room // 2
+        steps = math.ceil(self.p.size(self.p.k, self.facts) / r.splits / r.depth)
+        fits = (room - r.shared_bytes) // (r.stage_bytes + 16) + 2
+        return max(2, min(fits, steps, 16))
+
+
+def default_few(p: Product, facts: Facts) -> Design | None:
+    """The best of the designs that come into question; None where no tile fits."""
+    found = [f for f in (*_across(p, facts), *_along(p, facts)) if _holds(f)]
+    return min(found, key=lambda f: f.seconds).design() if found else None
+
+
+def _holds(few: _Few) -> bool:
+    """Whether registers hold its sums, and a sum is split only where SMs would idle."""
+    if few.parts > 1 and few.blocks // few.parts >= few.facts.machine.cores:
+        return False
+    rows = few.columns if few.swap else max(ATOM_ROWS, few.rows)
+    across = few.rows if few.swap else few.columns
+    return rows // few.groups * across * len(few.p.dots) * (1 if few.parts == 1 else 2) <= 64 * 256
+
+
+def _across(p: Product, facts: Facts) -> Iterator[_Few]:
+    """x along the rows of the atom: columns of which every SM has the same number of tiles."""
+    m, n, sms = p.size(p.m, facts), p.size(p.n, facts), facts.machine.cores
+    rows = min(ATOM_ROWS, -(-m // 8) * 8)
+    down = -(-m // rows)
+    most = 256 // len(p.dots) // 8 * 8
+    for parts in _parts(p, facts, 2 if down == 1 else 1):
+        for turns in (1, 2, 4):
+            for blocks in (sms * turns, sms * turns * 32 // 33):
+                columns = max(16, -(-n * down * parts // blocks // 8) * 8)
+                if columns <= most and (parts == 1 or 4 * ATOM_ROWS * columns * len(p.dots) <= _MEETING):
+                    yield _Few(p, facts, rows, columns, 1, parts)
+    if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
+        for columns in (32, 48, 64, 96, 128):
+            if columns <= most and -(-n // columns) * 2 <= sms:
+                yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
+
+
+def _along(p: Product, facts: Facts) -> Iterator[_Few]:
+    """Weights along the rows of the atom, x in its columns."""
+    columns = max(8, -(-p.size(p.m, facts) // 8) * 8)
+    for rows, groups in ((64, 1), (128, 2)):
+        for parts in _parts(p, facts, 4):
+            shares = shares_of(columns, parts)
+            if 4 * rows * columns * len(p.dots) * parts // shares <= _MEETING or parts == 1:
+                yield _Few(p, facts, columns, rows, groups, parts, swap=True)
+            if parts > 1:
+                yield _Few(p, facts, columns, rows, groups, parts, "two_pass", swap=True)
+
+
+def _parts(p: Product, facts: Facts, most: int) -> list[int]:
+    """Into how many parts a sum may be split: four long steps each at least, the size a part of the kernel."""
+    steps = -(-p.size(p.k, facts) // (ROW_BYTES // p.itemsize))
+    if p.k.over not in facts.fixed:
+        return [1]
+    return [s for s in range(1, most + 1) if s == 1 or (steps >= 8 * s and -(-steps // -(-steps // s)) == s)]
+
+
+__all__ = ["default_few"]
