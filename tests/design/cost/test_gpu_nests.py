@@ -10,6 +10,7 @@ from programs import facts, traced
 from tilewright.design.cost import estimate
 from tilewright.design.cost.gpu_nests import visited
 from tilewright.design.cost.program import program_of
+from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.machines.machine import Machine
 
@@ -67,6 +68,15 @@ def test_rows_cost_the_launch_and_their_bytes():
     left = 52428800 / 2  # of what is stored last, half of L2 is not written back yet
     assert found.value("memory") == pytest.approx((found.value("memory bytes") - left) / 4.26e12)
     assert found.seconds > found.value("launch") + found.value("memory")
+
+
+def test_a_row_written_into_a_large_cache_leaves_no_more_in_l2_than_the_row():
+    kernel = traced("rope_cache", "bf16")
+    sizes = {"B": 1, "S": 1, "Q": 32, "H": 8, "R": 64, "D": 128, "P": 1024, "T": 1024}
+    known = facts(kernel, "h200", **{d: sizes[d] for d in kernel.dims})
+    found = estimate(kernel, default_design(kernel, known), known)
+    assert 0 <= found.value("memory") < 1e-6
+    assert found.seconds - found.value("launch") < 4e-6
 
 
 def test_a_softmax_takes_instructions_and_the_special_unit_beside_the_products():

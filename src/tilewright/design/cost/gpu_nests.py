@@ -33,10 +33,11 @@ _REGISTERS = 43  # of a thread that moves 16 bytes at a time and masks edges
 
 @dataclass(frozen=True)
 class Grid:
-    """The blocks of one nest: how many, and bytes that one of them loads and stores."""
+    """The blocks of one nest: how many, bytes that one of them loads and stores, and those that it stores."""
 
     blocks: int
     bytes: float
+    stored: float
 
 
 def estimate_nests(program: Program, design: Design, facts: Facts, *, last: bool = True) -> Estimate:
@@ -55,7 +56,7 @@ def estimate_nests(program: Program, design: Design, facts: Facts, *, last: bool
     peak = flops_per_cycle(machine, atom) * rates.clock
     busy = flops / (peak * machine.cores * waves.efficiency)
     arithmetic = busy if atom == "fma" else powered(busy, rates)
-    left = min(_stored(program, facts), _l2_bytes(machine) / 2) if last else 0.0
+    left = min(sum(g.blocks * g.stored for g in grids), moved, _l2_bytes(machine) / 2) if last else 0.0
     memory, l2 = (moved - left) / min(rates.copy, active * per_sm), loaded / (active * per_sm)
     fill, resident = rates.latency_s + rates.drain_s, _resident(design, machine)
     turns = fill * max(0.0, blocks / (machine.cores * resident) - 1)
@@ -87,14 +88,6 @@ def _resident(design: Design, machine: Machine) -> int:
         return 1
     threads = 32 * max(1, design.number("warps", 4))
     return max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS, 0))
-
-
-def _stored(program: Program, facts: Facts) -> float:
-    """Bytes of the tensors that a program writes."""
-    written = dict.fromkeys(s.ref.buffer for s in ir.walk(program.kernel.body) if isinstance(s, ir.Store))
-    params = [program.kernel.param(name) for name in written]
-    return float(sum(math.prod(d if isinstance(d, int) else facts.sizes[d] for d in p.dims or ()) * p.dtype.bytes
-                     for p in params))  # fmt: skip
 
 
 def _l2_bytes(machine: Machine) -> int:
@@ -157,14 +150,15 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
     tiles = {a.name: 1 if a.each else _tile(design, a.name) for a in nest.loop.axes}
     sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
-    total = 0.0
-    for ref, value in _accesses(nest):
+    total = stored = 0.0
+    for ref, value, stores in _accesses(nest):
         axes = program.values[value].type.axes if value in program.values else ()
         extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
-        total += walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
+        moved = walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
+        total, stored = total + moved, stored + stores * moved
     parts = parts_of(program, nest, design, facts)
-    return Grid(blocks * parts, total / parts)
+    return Grid(blocks * parts, total / parts, stored / parts)
 
 
 def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Facts) -> int:
@@ -174,11 +168,11 @@ def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Fact
     return math.prod(max(1, -(-size_of(program, facts, a.name) // design.number(f"part.{a.name}"))) for a in found)
 
 
-def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str]]:
-    """What a nest loads and stores, with the names of the values."""
-    found = [(s.ref, s.value) for s in ir.walk((nest.loop,)) if isinstance(s, ir.Store)]
+def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str, bool]]:
+    """What a nest loads and stores, with the names of the values, and whether it is stored."""
+    found = [(s.ref, s.value, True) for s in ir.walk((nest.loop,)) if isinstance(s, ir.Store)]
     lets = [s for s in ir.walk((nest.loop,)) if isinstance(s, ir.Let)]
-    return found + [(s.expr.ref, s.name) for s in lets if isinstance(s.expr, ir.Load)]
+    return found + [(s.expr.ref, s.name, False) for s in lets if isinstance(s.expr, ir.Load)]
 
 
 def _atom(program: Program, design: Design, facts: Facts) -> str:
