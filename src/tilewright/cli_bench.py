@@ -216,6 +216,9 @@ def bench_serve(
             "serve_learn, serve_dispatch."
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda: there only serve_learn, of a larger model, is measured.")
+    ] = "cpu",
     quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
     save: Annotated[
         bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
@@ -226,11 +229,14 @@ def bench_serve(
     from tilewright.bench import console
     from tilewright.bench.cpu import run_jobs
     from tilewright.bench.serve import ServeRequest, serve_jobs
+    from tilewright.machines import nvidia
     from tilewright.machines.machine import Machine
 
     _refuse_saving_a_look(save, quick)
-    machine = Machine.detect()
-    jobs = serve_jobs(ServeRequest(machine.cores, only, quick))
+    if device not in ("cpu", "cuda"):
+        raise ArgumentError(f"--device {device}: a trace is served on cpu or on cuda")
+    jobs = serve_jobs(ServeRequest(Machine.detect().cores, only, quick, device))
+    machine = Machine.detect() if device == "cpu" else nvidia.detect()
     _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
 
 

@@ -24,6 +24,15 @@ def test_half_of_the_pairs_are_seen_under_a_causal_mask():
     assert full.bytes == 4 * 2 * 16 * 32 * 512 * 128
 
 
+def test_ragged_batches_and_few_queries_count_what_exists():
+    ragged = next(c for c in attention_cases() if c.lengths and c.width == 128)
+    whole = sum(n * n for n in ragged.lengths)
+    assert ragged.flops == 2 * 32 * whole * 128 and ragged.batch == len(ragged.lengths)
+    few = next(c for c in attention_cases() if c.queries == 16)
+    assert few.sizes["S"] == 16 and few.sizes["T"] == 4096 and few.flops == 4 * 8 * 32 * 16 * 4096 * 128
+    assert few.bytes == 4 * 128 * 8 * (32 * 16 + 8 * 4096)
+
+
 def test_jobs_hold_every_case_once_and_can_be_chosen():
     jobs = attention_jobs(AttentionRequest())
     named = [tuple(c) for job in jobs for c in job.options["cases"]]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tilewright.bench import serve_dispatch, serve_dynamic, serve_padding
+from tilewright.bench import serve_dispatch, serve_dynamic, serve_learn, serve_padding, serve_shake, serve_side
+from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.serve import FAMILIES, ServeRequest, serve_jobs
 from tilewright.bench.serve_block import HEAD, HEADS, HIDDEN, KV_HEADS, Layer
 from tilewright.bench.worker import JOBS
 from tilewright.errors import ArgumentError
 from tilewright.operators import attention
 from tilewright.ops.ragged import Ragged
+from tilewright.runtime import dispatch
+from tilewright.runtime.table import Table
 from tilewright.runtime.tolerance import check
 
 
@@ -20,6 +23,8 @@ def test_every_family_has_a_job_that_can_be_run_alone():
     assert set(FAMILIES) <= set(JOBS)
     (job,) = serve_jobs(ServeRequest(2, only="similar"))
     assert [s.name for s in job.steps] == [serve_padding.GROUPED]
+    (job,) = serve_jobs(ServeRequest(2, device="cuda"))
+    assert (job.kind, job.options["device"], job.steps[0].name) == ("serve_learn", "cuda", serve_learn.GPU.name)
     with pytest.raises(ArgumentError, match="no case fits 'nothing'"):
         serve_jobs(ServeRequest(2, only="nothing"))
 
@@ -70,3 +75,21 @@ def test_what_a_call_costs_is_told_for_both_libraries(monkeypatch):
         assert set(result.metrics) == {"bare_ns", "bound_ns", "known_ns", "new_ns"}
         assert result.metrics["bare_ns"] > 0
         assert all(len(samples) == 8 for samples in result.raw["samples_ns"].values())
+
+
+def test_under_pinned_numerics_swaps_on_purpose_change_no_bit(tmp_path, monkeypatch):
+    """The pinned part of the bench, small: many designs are put in use, and all logits have one hash."""
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    monkeypatch.setenv("TILEWRIGHT_THREADS", "1")
+    monkeypatch.setattr(dispatch, "TABLE", Table())
+    monkeypatch.setattr(serve_shake, "PERIOD", 0.01)
+    dispatch.forget_chosen()
+    shape = Shape(hidden=64, layers=1, heads=2, kv_heads=1, head_dim=32, intermediate=96, vocabulary=128, context=4096)
+    write_checkpoint(tmp_path / "model", shape)
+    server = serve_side.Server(serve_side.Task(str(tmp_path / "model"), 12, 1))
+    before = server.serve()["hash"]
+    passes, designs = serve_shake.shaken(3.0, server.serve)
+    assert designs > 3
+    assert {p["hash"] for p in passes} == {before}
+    assert sum(s.swaps for s in dispatch.TABLE.slots()) >= designs

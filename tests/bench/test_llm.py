@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from types import SimpleNamespace
 
@@ -91,3 +92,17 @@ def test_launches_are_gathered_by_kernel_and_sizes():
     a, b, c = launch("matmul", M=1), launch("norm", M=1), launch("matmul", M=2)
     again = launch("matmul", M=1)
     assert list(llm_profile.kinds([a, b, c, again])) == [[a, again], [b], [c]]
+
+
+def test_a_peer_that_fails_is_left_out_and_says_why(monkeypatch):
+    from tilewright.bench import llm
+
+    class Fails:
+        def __init__(self, model):
+            pass
+
+        def prefill(self, prompts):
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setitem(sys.modules, "tilewright.bench.llm_peers", SimpleNamespace(Compiled=Fails))
+    assert llm._compiled(None, [[1]]) == ({}, "torch.compile, within 90 s: RuntimeError: no compiler")

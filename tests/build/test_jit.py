@@ -128,3 +128,23 @@ def test_many_threads_compile_and_load() -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(build, range(64))) == [1000 * n for n in range(64)]
+
+
+def test_code_that_is_a_part_of_a_cycle_can_be_collected() -> None:
+    """The collector ends what a cycle holds in any order; LLVM minds the order, and would end the process."""
+    code = """
+import gc
+from tilewright.build.jit import Target, compile_ir, load
+object_bytes = compile_ir("define i32 @one() { ret i32 1 }", Target.host())
+gc.disable()
+for n in range(40):
+    held = [load(object_bytes) for _ in range(3)]
+    for one in held:
+        one.cycle, one.others = one, held
+    assert held[n % 3].address("one")
+    del held, one
+    gc.collect()
+print("well")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "well"), done.stderr[-300:]

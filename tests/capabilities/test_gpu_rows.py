@@ -176,6 +176,29 @@ def test_A19_tensor_cores_add_up_in_f32(machine, element):
     assert re.search(r"acc0\b.*: f32\[m", stages(case).text("sched"))
 
 
+OTHER_TYPES = [  # elements, precision, machine, the instruction that multiplies
+    ("f32", "tf32", "h200", "HGMMA.64x256x8.F32.TF32"), ("f32", "tf32", "a100", "HMMA.1688.F32.TF32"),
+    ("f32", "tf32", "l40s", "HMMA.1688.F32.TF32"), ("i8", None, "h200", "IGMMA.64x256x32.S8.S8"),
+    ("i8", None, "a100", "IMMA.16832.S8.S8"), ("i8", None, "l40s", "IMMA.16832.S8.S8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("element", "precision", "machine", "wanted"), OTHER_TYPES)
+def test_A19_f32_as_tf32_when_asked_for_and_whole_numbers_of_8_bits(element, precision, machine, wanted):
+    """Nothing but the program's types and the precision of its dot tells the unit what to take."""
+    result = "f32" if element == "f32" else "i32"
+    program = operators.matmul.kernel.trace({"a": element, "b": element, "c": result}, options={"precision": precision})
+    m, n, k = LARGE
+    sizes, layouts = {"M": m, "N": n, "K": k}, tuple((t, TensorLayout((4096, 1), 16)) for t in "abc")
+    empty, known = Request(program, Design(), layouts, tuple(sizes.items())), Machine.named(machine)
+    design = default_design(program, empty.facts(known))
+    made = CudaStages(Request(program, design, layouts, tuple(sizes.items())), known)
+    report = made.compiled.report
+    assert (report.spill_stores, report.spill_loads) == (0, 0)
+    found = set(re.findall(r"\b((?:HGMMA|IGMMA|HMMA|IMMA)\.[\w.]+)", made.text("sass")))
+    assert found == {wanted}, found
+
+
 # ------------------------------------------------------------------------------------------------ B11
 def test_B11_the_ladder_of_a_product_was_measured_on_a_gpu_and_reported():
     """From one thread an output to the best: each rung with its rate, its share of torch's, and its gain."""

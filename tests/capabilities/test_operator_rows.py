@@ -120,6 +120,42 @@ def test_C2_attention_ragged_paged_causal_windowed(name, seed):
         tolerance.check(output, tensors[output], exact)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_C2_attention_over_ranges_of_keys_is_joined_by_the_logarithms_of_its_sums(causal):
+    import tilewright as tw
+
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((2, h, n, 16), np.float32) for h, n in ((4, 5), (2, 12), (2, 12)))
+    whole = tw.ops.attention(q, k, v, causal=causal)
+    # Under a mask the last keys are seen by position, and those before them by all queries.
+    parts = [
+        tw.ops.attention(q, k[:, :, :7], v[:, :, :7], return_lse=True),
+        tw.ops.attention(q, k[:, :, 7:], v[:, :, 7:], causal=causal, return_lse=True),
+    ]
+    weights = np.exp([lse for _, lse in parts] - np.logaddexp(*(lse for _, lse in parts)))
+    joined = sum(w[..., None] * o for w, (o, _) in zip(weights, parts, strict=True))
+    np.testing.assert_allclose(joined, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_C2_query_heads_of_one_head_of_keys_share_a_tile_of_rows():
+    """A search may give 16 queries of four heads the 64 rows of one tile: the keys are read once for all of them."""
+    from tilewright.design.gpu.chain import chain
+    from tilewright.design.gpu.chain_design import shortlist
+
+    kernel = operators.attention.kernel.trace(dict.fromkeys(("q", "k", "v", "o"), "bf16"), options={"causal": True})
+    sizes = {"B": 2, "H": 2, "G": 4, "S": 16, "T": 100, "D": 64, "E": 64}
+    tensors = {p.name: p.dims for p in kernel.params if p.dims}
+    unit = {t: (len(dims) - 1,) for t, dims in tensors.items()}
+    facts = Facts(sizes, unit, GPU, frozenset(tensors), frozenset(("D", "E")))
+    packed = [d for d in shortlist(kernel, chain(kernel), facts) if d.get("tile.g")]
+    assert {(d.number("tile.g"), d.number("tile.s")) for d in packed} == {(4, 16)}
+    d = Draw(1, "bf16")
+    inputs = {"q": d.normal(2, 2, 4, 16, 64), "k": d.normal(2, 2, 100, 64), "v": d.normal(2, 2, 100, 64)}
+    o = np.full((2, 2, 4, 16, 64), np.nan, d.type)
+    run(lower_gpu(kernel, packed[0], facts), {**inputs, "o": o}, {"scale": 0.125})
+    tolerance.check("o", o, operators.attention.reference(**inputs, scale=0.125, causal=True)["o"])
+
+
 def test_C2_rope_interleaved_is_the_same_program_on_other_strides():
     import tilewright as tw
 

@@ -92,7 +92,7 @@ def test_both_products_are_issued_before_scores_are_looked_at():
 
 def loop_without_masks(found):
     """The text of the loop whose steps need no mask."""
-    loops = re.findall(r"for \(; t_at \+ \d+ <= [^;]*;[^{]*\{\n(.*?)\n {6,8}\}\n", found.source, re.S)
+    loops = re.findall(r"for \(; t_at \+ \d+ <= [^;&]*;[^{]*\{\n(.*?)\n {6,8}\}\n", found.source, re.S)
     assert len(loops) == 1
     return loops[0]
 
@@ -103,6 +103,19 @@ def test_steps_between_the_bounds_carry_no_mask(name):
     inner = loop_without_masks(found)
     assert "Select" not in inner and "coord" not in inner and "Part<axis::t, 0>" in inner
     assert "Select" in found.source.replace(inner, "")
+
+
+def test_warpgroups_take_the_steps_that_their_own_rows_need():
+    """What bounds the columns is computed of a warpgroup's rows; columns that only others see count as read."""
+    source = module(PROGRAMS["causal"], {**DESIGNS["turns"], "own": True}).source
+    assert "min(s0 + 128, S) - 1" in source and "min(s_mine + 64, S) - 1" in source
+    assert "t_high = s_mine < S ? " in source
+    skipped = re.findall(r"for \(; t_at < t_end; [^{]*\{\n(.*?)\n +\}\n", source, re.S)
+    assert len(skipped) == 1 and "multiply" not in skipped[0]
+    for barrier in ("k_full[slot.index].wait", "v_full[slot.index].wait", "k_empty[slot.index].arrive",
+                    "v_empty[slot.index].arrive", "meet(", "pass("):  # fmt: skip
+        assert barrier in skipped[0]
+    assert "s_mine" not in module(PROGRAMS["causal"], DESIGNS["turns"]).source
 
 
 def test_a_score_is_one_multiplication_and_one_power():

@@ -25,7 +25,8 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
 
     def expected(self) -> dict[str, Exact]:
-        return self.operator.reference(**self.inputs, **self.scalars, **self.options)
+        found = self.operator.reference(**self.inputs, **self.scalars, **self.options)
+        return {n: exact for n, exact in found.items() if n in self.outputs or n in self.operator.updates}
 
     @property
     def bytes(self) -> int:

@@ -62,22 +62,35 @@ class Attention:
 
     def expected(self):
         out = torch.zeros(self.q.shape, device="cuda", dtype=torch.float64)
-        heads, s = self.q.shape[1:3]
+        heads = self.q.shape[1]
         for b in range(self.q.shape[0]):
             n = self.k.shape[2] if self.lengths is None else int(self.lengths[b])
-            if n == 0:
-                continue
-            k, v = (x[b, :, :n].double().repeat_interleave(heads // x.shape[1], 0) for x in (self.k, self.v))
-            scores = self.q[b].double() @ k.transpose(-1, -2) * self.scale
-            at, key = n - s + torch.arange(s, device="cuda")[:, None], torch.arange(n, device="cuda")[None]
-            seen = torch.ones(s, n, dtype=torch.bool, device="cuda")
-            if self.options["causal"]:
-                seen &= key <= at
-            if self.options["window"]:
-                seen &= key > at - self.options["window"]
-            p = torch.softmax(scores.masked_fill(~seen, -math.inf), -1).nan_to_num(0.0)
-            out[b] = p @ v
+            if n:
+                v = self.v[b, :, :n].double().repeat_interleave(heads // self.v.shape[1], 0)
+                out[b] = torch.softmax(self.scores(b), -1).nan_to_num(0.0) @ v
         return out
+
+    def logarithms(self):
+        """Of the sums of each query's powers, in float64."""
+        out = torch.full(self.q.shape[:3], -math.inf, device="cuda", dtype=torch.float64)
+        for b in range(self.q.shape[0]):
+            scores = self.scores(b)
+            if scores.shape[-1]:
+                out[b] = torch.logsumexp(scores, -1)
+        return out
+
+    def scores(self, b):
+        """Of one sequence, -inf where a query does not see a key."""
+        heads, s = self.q.shape[1:3]
+        n = self.k.shape[2] if self.lengths is None else int(self.lengths[b])
+        k = self.k[b, :, :n].double().repeat_interleave(heads // self.k.shape[1], 0)
+        at, key = n - s + torch.arange(s, device="cuda")[:, None], torch.arange(n, device="cuda")[None]
+        seen = torch.ones(s, n, dtype=torch.bool, device="cuda")
+        if self.options["causal"]:
+            seen &= key <= at
+        if self.options["window"]:
+            seen &= key > at - self.options["window"]
+        return (self.q[b].double() @ k.transpose(-1, -2) * self.scale).masked_fill(~seen, -math.inf)
 
     def check(self, got):
         expected = self.expected()
@@ -159,6 +172,23 @@ def by_name(decisions):
     return lambda program, facts: design(program, {**decisions, "columns": min(decisions["columns"], 96)})
 
 
+PACKED = {
+    "16 rows of 3 heads": ({"s": 21, "t": 700, "d": 128, "heads": 6, "kv": 2, "b": 3, "causal": True, "window": 333,
+                            "lengths": [700, 0, 431], "poisoned": True}, {"rows": 16, "tile.g": 4, "warpgroups": 1}),
+    "32 rows of 5 heads": ({"s": 70, "t": 300, "d": 64, "heads": 5, "kv": 1, "causal": True},
+                           {"rows": 32, "tile.g": 4, "schedule": "pingpong"}),
+    "64 rows of 3 heads": ({"s": 200, "t": 300, "d": 128, "heads": 3, "kv": 1},
+                           {"rows": 64, "tile.g": 2, "own": True, "store": "tma"}),
+    "16 rows of 8 heads": ({"s": 16, "t": 1000, "d": 80, "heads": 16, "kv": 2}, {"rows": 16, "tile.g": 8}),
+}  # fmt: skip
+
+
+def packed(decisions):
+    """A design that packs heads."""
+    common = {"columns": 64, "stages": 2, "warpgroups": 2, "overlap": True, "persistent": True, "drawn": True}
+    return lambda program, facts: design(program, {**common, "stages.item": 2, **decisions})
+
+
 OTHERS = [("odd" if n % 2 else "ragged window", name) for n, name in enumerate(DESIGNS)]
 
 
@@ -167,6 +197,7 @@ def compiled_side_by_side():
     """Every kernel of these tests, by all cores at once."""
     wanted = [asked(*_program(case))[0] for case in CASES.values()]
     wanted += [asked(*_program(CASES[case]), by_name(DESIGNS[name]))[0] for case, name in OTHERS]
+    wanted += [asked(*_program(case), packed(decisions))[0] for case, decisions in PACKED.values()]
     build_many(dict.fromkeys(wanted), machine(0), os.cpu_count() or 1)
 
 
@@ -189,12 +220,31 @@ def test_other_designs_are_right(case, name):
     problem.check(problem.by(by_name(DESIGNS[name]))[0])
 
 
+@pytest.mark.parametrize(("case", "decisions"), PACKED.values(), ids=PACKED)
+def test_heads_side_by_side_in_a_tile_of_rows_are_right(case, decisions):
+    problem = Attention(**case)
+    problem.check(problem.by(packed(decisions))[0])
+
+
 @pytest.mark.parametrize("name", ["causal", "lengths"])
 def test_the_operator_that_users_call_is_right(name):
     problem = Attention(**CASES[name])
     problem.check(
         ops.attention(problem.q, problem.k, problem.v, lengths=problem.lengths, scale=problem.scale, **problem.options)
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["full", "causal", "odd", "poisoned", "ragged window", "64", "80", "scale below 0", "f16"]
+)
+def test_logarithms_of_sums_leave_beside_the_result(name):
+    problem = Attention(**CASES[name])
+    given = {"lengths": problem.lengths, "scale": problem.scale, **problem.options}
+    o, lse = ops.attention(problem.q, problem.k, problem.v, return_lse=True, **given)
+    problem.check(o)
+    expected = problem.logarithms()
+    assert torch.equal(torch.isneginf(lse), torch.isneginf(expected))
+    assert (lse.double() - expected).nan_to_num(0.0, neginf=0.0).abs().max() < 1e-4 * max(1.0, problem.scale * 50)
 
 
 def test_equal_scores_share_their_weight():

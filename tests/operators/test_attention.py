@@ -13,8 +13,22 @@ head_sizes = st.sampled_from((1, 4, 7))
 
 
 @thorough
-@given(memories, STEPS, element, SOME, heads, SOME, SIZES, SIZES, head_sizes, st.booleans(), st.booleans(), windows)
-def test_attention(memory, steps, kind, b, h, g, s, t, d, ragged, causal, window):
+@given(
+    memories,
+    STEPS,
+    element,
+    SOME,
+    heads,
+    SOME,
+    SIZES,
+    SIZES,
+    head_sizes,
+    st.booleans(),
+    st.booleans(),
+    windows,
+    st.booleans(),
+)
+def test_attention(memory, steps, kind, b, h, g, s, t, d, ragged, causal, window, sums):
     e = d + 1
     inputs = {
         "q": memory.normal((b, h, g, s, d), kind),
@@ -25,7 +39,8 @@ def test_attention(memory, steps, kind, b, h, g, s, t, d, ragged, causal, window
         lengths = inputs["lengths"] = memory.integers(0, t + 1, (b,))
         for i, length in enumerate(lengths):  # what lies behind a sequence must not matter
             inputs["k"][i, :, length:], inputs["v"][i, :, length:] = np.nan, np.nan
-    case = Case(operators.attention, inputs, {"o": ((b, h, g, s, e), kind)}, {"scale": 0.4})
+    outputs = {"o": ((b, h, g, s, e), kind)} | ({"lse": ((b, h, g, s), np.float32)} if sums else {})
+    case = Case(operators.attention, inputs, outputs, {"scale": 0.4})
     case.options = {"causal": causal, "window": window}
     case.check(memory, steps)
 

@@ -27,6 +27,47 @@ def test_attention_is_torch(generator, heads, causal, window):
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("causal", "window"), [(False, None), (True, None), (True, 2)])
+def test_logarithms_of_sums_are_torchs(generator, causal, window):
+    q, k, v = draw(generator)
+    position, key = torch.arange(4, 7)[:, None], torch.arange(7)[None]
+    seen = (key <= position) if causal else torch.ones(3, 7, dtype=torch.bool)
+    if window is not None:
+        seen = seen & (key > position - window)
+    scores = q.double() @ k.double().repeat_interleave(2, 1).transpose(-1, -2) * 8**-0.5
+    theirs = torch.logsumexp(scores.masked_fill(~seen, -torch.inf), -1)
+    o, lse = ops.attention(q, k, v, causal=causal, window=window, return_lse=True)
+    assert lse.dtype == torch.float32 and lse.shape == (2, 4, 3)
+    np.testing.assert_allclose(lse.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(o, ops.attention(q, k, v, causal=causal, window=window))
+
+
+def test_ranges_of_keys_are_joined_by_their_logarithms(generator):
+    q, k, v = draw(generator)
+    halves = [ops.attention(q, k[:, :, part], v[:, :, part], return_lse=True) for part in (slice(0, 3), slice(3, 7))]
+    outs, sums = (torch.stack(x) for x in zip(*halves, strict=True))
+    joined = (torch.softmax(sums, 0)[..., None] * outs).sum(0)
+    torch.testing.assert_close(joined, ops.attention(q, k, v), rtol=1e-5, atol=1e-6)
+
+
+def test_a_query_that_sees_no_key_has_no_sum(generator):
+    q, k, v = draw(generator)
+    out = torch.full((2, 4, 3, 8), torch.nan), torch.full((2, 4, 3), torch.nan)
+    found = ops.attention(q, k, v, lengths=torch.tensor([0, 7]), return_lse=True, out=out)
+    assert found == out and (out[0][0] == 0).all() and (out[1][0] == -torch.inf).all()
+    assert torch.isfinite(out[1][1]).all()
+
+
+def test_where_logarithms_go_is_checked(generator):
+    q, k, v = draw(generator)
+    with pytest.raises(ArgumentError, match=r"out=\(o, lse\)"):
+        ops.attention(q, k, v, return_lse=True, out=torch.empty(2, 4, 3, 8))
+    with pytest.raises(ArgumentError, match=r"out\[1\]"):
+        ops.attention(q, k, v, return_lse=True, out=(torch.empty(2, 4, 3, 8), torch.empty(2, 4, 2)))
+    with pytest.raises(DTypeError, match=r"out\[1\]"):
+        ops.attention(q, k, v, return_lse=True, out=(torch.empty(2, 4, 3, 8), torch.empty(2, 4, 3).bfloat16()))
+
+
 def test_layouts_of_a_model(generator):
     q = torch.randn(2, 3, 4, 8, generator=generator).transpose(1, 2)
     cache = torch.randn(2, 2, 2, 10, 8, generator=generator)

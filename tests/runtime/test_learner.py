@@ -10,8 +10,10 @@ import pytest
 from fake_background import Clock, FakeBackground, faster, learner, unverified
 
 from tilewright import ops
+from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.runtime import dispatch, events
+from tilewright.runtime.background_worker import subject_of
 from tilewright.runtime.child import ChildDied
 from tilewright.runtime.trigger import Trigger
 
@@ -47,6 +49,12 @@ def same_as_generic(job):
     answer = faster(job)
     generic = slot.origin.request(dict(slot.common)).design
     return {**answer, "record": {**answer["record"], "design": json.loads(generic.to_json())}}
+
+
+def same_as_generic_of(job):
+    """The default design of whatever the job is about."""
+    subject = subject_of(job)
+    return faster(job, design=default_design(subject.kernel, subject.facts))
 
 
 def test_nothing_happens_before_the_trigger_and_one_search_after_it(table, background):
@@ -175,6 +183,30 @@ def test_what_takes_the_most_time_is_designed_first(table, background):
     large(3)
     learning.step()
     assert dict(background.jobs[0]["sizes"])["M"] == 700
+
+
+def test_an_operator_of_which_nothing_was_saved_comes_last(table, background):
+    """A small norm is searched before the large product, once a search of products has found nothing."""
+    background.found = same_as_generic_of
+    learning = learner(table, background)
+    Product(rows=24)(3)
+    learning.step()
+    large, x, weight = (
+        Product(rows=700, columns=96, depth=64),
+        np.ones((300, 256), np.float32),
+        np.ones(256, np.float32),
+    )
+    norm = ops.rmsnorm.bind(x, weight, out=np.empty_like(x))
+    large(3)
+    for _ in range(3):
+        norm()
+    slots = {s.shape.operator: s for s in table.slots() if s.state == "generic"}
+    slots["matmul"]._others.seconds, slots["rmsnorm"]._others.seconds = 0.0, 0.0
+    for slot, seconds in ((slots["matmul"], 2e-3), (slots["rmsnorm"], 1e-3)):
+        for tally in slot._sizes.values():
+            tally.seconds = seconds
+    learning.step()
+    assert background.jobs[-1]["operator"] == "rmsnorm"
 
 
 @pytest.mark.parametrize("mode", ["frozen", "generic"])

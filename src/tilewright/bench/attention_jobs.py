@@ -10,7 +10,7 @@ from tilewright.bench.cases import matches
 from tilewright.bench.plan import Job, Step
 from tilewright.errors import ArgumentError
 
-FAMILIES = ("attention_prefill",)
+FAMILIES = ("attention_prefill", "attention_prompts")
 TRIALS = 16
 _CASES = 24
 """Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""

@@ -26,7 +26,7 @@ def requests(most: int) -> Iterator[Request]:
     seen: dict[AttentionCase, AttentionProblem] = {}
     for case in attention_cases():
         # Layouts and fixed sizes are those of a small batch of short sequences; designs are those of the case.
-        small = replace(case, batch=1, length=128)
+        small = replace(case, batch=1, length=128, queries=min(case.queries, 128), lengths=case.lengths and (128,))
         setup = seen.setdefault(small, AttentionProblem(small, 0))
         problem = replace(setup.problem(), sizes=case.sizes)
         facts = facts_of(problem, machine(0))

@@ -37,10 +37,18 @@ class AttentionProblem:
         self._torch = torch
         self._random = torch.Generator("cuda").manual_seed(self.seed)
         c = self.case
-        self.q = self._normal(c.batch, c.heads, c.length, c.width)
+        self.q = self._normal(c.batch, c.heads, c.rows, c.width)
         self.k, self.v = (self._normal(c.batch, c.kv, c.length, c.width) for _ in range(2))
         self.o = torch.empty_like(self.q)
+        self._padded = self._at_the_beginning() if self.case.lengths else self.q  # lives as long as graphs that read it
         self.redraw()
+
+    def _at_the_beginning(self) -> Any:
+        """Queries of a ragged batch as a padded one has them."""
+        q = self.q.clone()
+        for b, length in enumerate(self.case.lengths):
+            q[b, :, :length] = self.q[b, :, self.case.rows - length :]
+        return q
 
     def _normal(self, *shape: int) -> Any:
         values = self._torch.empty(shape, dtype=self._torch.bfloat16, device="cuda")
@@ -49,14 +57,27 @@ class AttentionProblem:
     def problem(self) -> Problem:
         """The case as a search sees it."""
         c = self.case
-        grouped = (c.batch, c.kv, c.heads // c.kv, c.length, c.width)
-        tensors = {"q": self.q.view(grouped), "k": self.k, "v": self.v, "o": self.o.view(grouped)}
+        grouped = (c.batch, c.kv, c.heads // c.kv, c.rows, c.width)
+        tensors = {"q": self.q.view(grouped), **self._keys(), "o": self.o.view(grouped)}
         buffers = {name: Buffer.of(x) for name, x in tensors.items()}
         options = {"causal": True} if c.causal else {}
-        traced = operators.attention.kernel.trace(dict.fromkeys(tensors, "bf16"), options=options)
+        traced = operators.attention.kernel.trace({n: b.dtype.name for n, b in buffers.items()}, options=options)
         return Problem(
             Program.of(traced), buffers, c.sizes, self.poison, self.check, {"scale": self.scale}, fixed=("D", "E")
         )
+
+    def _keys(self) -> dict[str, Any]:
+        """Keys and values; of a ragged batch nobody has written what lies behind a sequence."""
+        if not self.case.lengths:
+            return {"k": self.k, "v": self.v}
+        k, v = self.k.clone(), self.v.clone()
+        for b, length in enumerate(self.case.lengths):
+            k[b, :, length:], v[b, :, length:] = math.nan, math.nan
+        return {
+            "k": k,
+            "v": v,
+            "lengths": self._torch.tensor(self.case.lengths, device="cuda", dtype=self._torch.int32),
+        }
 
     @property
     def scale(self) -> float:
@@ -64,17 +85,21 @@ class AttentionProblem:
         return 1.0 / math.sqrt(self.case.width)
 
     def peer(self) -> Callable[[], object]:
-        """What a user of torch runs, by cuDNN: no other backend is taken where it refuses."""
+        """What a user of torch runs, by cuDNN: no other backend is taken where it refuses.
+
+        A ragged batch is padded: its prompts stand at the beginning of their rows, where the mask hides what follows.
+        """
         torch = self._torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         c = self.case
         grouped = {"enable_gqa": True} if c.kv != c.heads else {}
+        q = self._padded
 
         def call() -> object:
             with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
                 return torch.nn.functional.scaled_dot_product_attention(
-                    self.q, self.k, self.v, is_causal=c.causal, **grouped
+                    q, self.k, self.v, is_causal=c.causal, **grouped
                 )
 
         return call
@@ -88,18 +113,20 @@ class AttentionProblem:
         """Other heads and queries are compared from now on."""
         torch, c = self._torch, self.case
         heads = torch.randperm(c.batch * c.heads, generator=self._random, device="cuda")[:_HEADS]
-        queries = torch.randperm(c.length, generator=self._random, device="cuda")[:_QUERIES]
+        queries = torch.randperm(c.rows, generator=self._random, device="cuda")[:_QUERIES]
         self._expected = [(int(n), queries, *self._reference(int(n), queries)) for n in heads]
 
     def _reference(self, head: int, queries: Any) -> tuple[Any, Any]:
         """(value, what roundings of its terms may add up to) in float64, for some queries of a head."""
         torch, c = self._torch, self.case
         b, h = divmod(head, c.heads)
-        k, v = (x[b, h * c.kv // c.heads].double() for x in (self.k, self.v))
+        length = c.lengths[b] if c.lengths else c.length
+        k, v = (x[b, h * c.kv // c.heads, :length].double() for x in (self.k, self.v))
         scores = self.q[b, h, queries].double() @ k.T * self.scale
         if c.causal:
-            scores.masked_fill_(torch.arange(c.length, device="cuda")[None] > queries[:, None], -math.inf)
-        p = torch.softmax(scores, -1)
+            last = queries[:, None] + (length - c.rows)
+            scores.masked_fill_(torch.arange(length, device="cuda")[None] > last, -math.inf)
+        p = torch.softmax(scores, -1).nan_to_num(0.0)
         value = p @ v
         return value, _ROUNDED * (p @ v.abs()) + _ROUNDED * value.abs()
 

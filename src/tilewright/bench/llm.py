@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ def llm_results(model: str, batch: int, parts: Sequence[str], compiled: bool, se
     if "llm_prefill" in parts:
         yield _prefill(model, shape, sides, off, seconds)
     if "llm_decode" in parts:
-        if compiled:
-            sides |= _compiled(theirs, _prompts(shape, batch, 0))
-        yield _decode(model, shape, batch, sides, off, seconds)
+        more, missing = _compiled(theirs, _prompts(shape, batch, 0)) if compiled else ({}, None)
+        result = _decode(model, shape, batch, sides | more, off, seconds)
+        yield result if missing is None else replace(result, raw={**result.raw, "left_out": missing})
 
 
 class Ours:
@@ -163,8 +164,8 @@ def _read(side: Any, shape: Shape, seeds: Iterator[int]) -> None:
     side.prefill(_prompts(shape, 1, next(seeds)))
 
 
-def _compiled(theirs: Any, prompts: list[list[int]]) -> dict[str, Any]:
-    """The compiled peer, compiled; nothing where that takes longer than anyone would wait."""
+def _compiled(theirs: Any, prompts: list[list[int]]) -> tuple[dict[str, Any], str | None]:
+    """The compiled peer, compiled; none, and why, where it fails or takes longer than anyone would wait."""
     from tilewright.bench.llm_peers import Compiled
 
     side = Compiled(theirs)
@@ -172,10 +173,9 @@ def _compiled(theirs: Any, prompts: list[list[int]]) -> dict[str, Any]:
         with time_limit(COMPILE_LIMIT):
             side.prefill(prompts)
             side.steps(2)  # compiles at the first one, and captures at the second
-    except TimeoutError:
-        print(f"torch.compile took more than {COMPILE_LIMIT:.0f} s and is left out", file=sys.stderr)
-        return {}
-    return {COMPILED: side}
+    except Exception as error:  # whatever it is, ours is to be timed; the compiler wraps what interrupts it
+        return {}, f"torch.compile, within {COMPILE_LIMIT:.0f} s: {type(error).__name__}: {error}"[:500]
+    return {COMPILED: side}, None
 
 
 @contextmanager

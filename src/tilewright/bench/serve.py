@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tilewright.bench import serve_dispatch, serve_dynamic, serve_learn, serve_padding
 from tilewright.bench.cases import matches
@@ -16,11 +17,15 @@ _PASSES, _CONTEST, _LEARNING, _CALLS = 35.0, 45.0, 230.0, 5.0
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What to measure: a thread count, a pattern that names or families must fit (None is all), whether to be quick."""
+    """What to measure: a thread count, a pattern that names or families must fit (None is all), whether to be quick.
+
+    On `cuda` the trace is served by a GPU while it learns; the other families are about this host's CPU.
+    """
 
     threads: int
     only: str | None = None
     quick: bool = False
+    device: str = "cpu"
 
     def steps(self, family: str, names: tuple[str, ...], seconds: float) -> tuple[Step, ...]:
         """Those of the names that are asked for."""
@@ -30,16 +35,20 @@ class ServeRequest:
 
 def serve_jobs(request: ServeRequest) -> list[Job]:
     """The jobs that `request` asks for, one process each; ArgumentError where nothing fits it."""
-    parts = (
-        (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
-        (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
-        (serve_learn.FAMILY, (serve_learn.NAME,), _LEARNING),
-        (serve_dispatch.FAMILY, serve_dispatch.NAMES, _CALLS),
-    )
+    learning = serve_learn.SETTINGS[request.device].name
+    parts: tuple[tuple[str, tuple[str, ...], float], ...] = ((serve_learn.FAMILY, (learning,), _LEARNING),)
+    if request.device == "cpu":
+        parts = (
+            (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
+            (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
+            *parts,
+            (serve_dispatch.FAMILY, serve_dispatch.NAMES, _CALLS),
+        )
     jobs = []
     for family, names, seconds in parts:
         steps = request.steps(family, names, seconds)
-        options = {"names": [s.name for s in steps], "quick": request.quick}
+        options: dict[str, Any] = {"names": [s.name for s in steps], "quick": request.quick}
+        options |= {"device": request.device} if family == serve_learn.FAMILY else {}
         jobs.append(Job(family, request.threads, steps, options))
     wanted = [job for job in jobs if job.steps]
     if not wanted:

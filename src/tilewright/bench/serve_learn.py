@@ -8,7 +8,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +20,91 @@ from tilewright.errors import TilewrightError
 from tilewright.observe.served import REQUESTS
 from tilewright.runtime.measure import paired_ratio
 
-FAMILY, NAME = "serve_learn", "2,000 requests, a model of 2 layers of 256, bf16"
-SHAPE = Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096)
-LEARN_SECONDS, PINNED_SECONDS, PINNED_REQUESTS = 95.0, 45.0, 300
-PASSES = 2
-"""Of the trace: the first meets each length for the first time, and records how it is passed through the model."""
-
-TRIALS, COST = 9, 0.25
-"""Of a search; and the seconds that one has to pay back: few, as minutes of a trace stand for hours of traffic."""
+FAMILY = "serve_learn"
 
 
-def learn_results(threads: int, quick: bool) -> Iterator[Result]:
+@dataclass(frozen=True)
+class Setting:
+    """Where a trace is served, through which model, and for how many seconds it learns; `passes` in each of `turns`.
+
+    The first pass over the trace meets each length for the first time, and records how it goes through the model. A
+    search has `trials`, and is begun where it pays back `cost` seconds: few, as minutes of a trace stand for hours.
+    """
+
+    device: str
+    name: str
+    shape: Shape
+    learn_seconds: float
+    pinned_seconds: float
+    trials: int
+    cost: float
+    turns: int = 2
+    passes: int = 2
+    pinned_requests: int = 300
+    shake_seconds: float = 15.0
+
+
+CPU = Setting(
+    "cpu", "2,000 requests, a model of 2 layers of 256, bf16",
+    Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096),
+    learn_seconds=110.0, pinned_seconds=20.0, trials=9, cost=0.25,
+)  # fmt: skip
+GPU = Setting(
+    "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
+    learn_seconds=60.0, pinned_seconds=5.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+)  # fmt: skip
+SETTINGS = {s.device: s for s in (CPU, GPU)}
+
+
+def learn_results(setting: Setting, quick: bool) -> Iterator[Result]:
     """One result. Requests are served by one thread, so that the background process has a core of its own."""
-    requests, limit, turns = (PINNED_REQUESTS, PINNED_SECONDS, 1) if quick else (REQUESTS, LEARN_SECONDS, 2)
+    requests, limit, turns = setting.pinned_requests, setting.pinned_seconds, 1
+    if not quick:
+        requests, limit, turns = REQUESTS, setting.learn_seconds, setting.turns
     with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
         place = Path(name)
         (place / "model").mkdir()
-        write_checkpoint(place / "model", SHAPE)
-        cold = _side(place, "free", "generic", requests)
-        learning = _side(place, "free", "learn", requests, limit=limit, trials=TRIALS, cost=COST)
+        write_checkpoint(place / "model", setting.shape)
+        side = partial(_side, place, setting.device)
+        cold = side("free", "generic", requests)
+        learning = side("free", "learn", requests, limit=limit, trials=setting.trials, cost=setting.cost)
         frozen, generic, written = [], [], 0
         for _ in range(turns):  # in turns: the machine's mood meets both
-            generic.append(_side(place, "free", "generic", requests, passes=PASSES))
+            generic.append(side("free", "generic", requests, passes=setting.passes))
             before = _files(place / "free")
-            frozen.append(_side(place, "free", "frozen", requests, passes=PASSES))
+            frozen.append(side("free", "frozen", requests, passes=setting.passes))
             written += len(before ^ _files(place / "free"))
-        pinned = _pinned(place)
+        pinned = _pinned(side, setting)
     values = {**_speed(generic, frozen), **_calm(generic, learning), **_counts(cold, learning, frozen)}
     values |= {"frozen_writes": written, **pinned}
     raw = {"cold": cold, "learning": learning, "frozen": frozen, "generic": generic}
-    yield Result(FAMILY, NAME, 1, rounded(values), raw)
+    yield Result(FAMILY, setting.name, 1, rounded(values), raw)
 
 
-def _pinned(place: Path) -> dict[str, float]:
-    """Under pinned numerics a hash of all logits before, while and after kernels were swapped: how many there are."""
-    task = {"requests": PINNED_REQUESTS}
-    before = _side(place, "pinned", "generic", **task)
-    while_, after = (
-        _side(place, "pinned", "learn", **task, limit=PINNED_SECONDS, trials=TRIALS, cost=COST / 10),
-        _side(place, "pinned", "frozen", **task),
+def _pinned(side: Callable[..., dict[str, Any]], setting: Setting) -> dict[str, float]:
+    """Under pinned numerics a hash of all logits before, while and after kernels were swapped: how many there are.
+
+    Swapped by a learner, and then on purpose, to designs of any speed that pinned numerics allow.
+    """
+    task: dict[str, Any] = {"requests": setting.pinned_requests}
+    learn = {"limit": setting.pinned_seconds, "trials": setting.trials, "cost": setting.cost / 10}
+    before, while_, after = (
+        side("pinned", "generic", **task),
+        side("pinned", "learn", **task, **learn, shake=setting.shake_seconds),
+        side("pinned", "frozen", **task),
     )
-    hashes = {p["hash"] for side in (before, while_, after) for p in (*side["learning"], *side["passes"])}
-    return {"pinned_hashes": len(hashes), "pinned_swaps": _swaps(while_)}
+    kinds = ("learning", "shaken", "passes")
+    hashes = {p["hash"] for one in (before, while_, after) for kind in kinds for p in one[kind]}
+    swaps = _swaps(while_) + sum(e["kind"] == "shake" for e in while_["events"])
+    return {"pinned_hashes": len(hashes), "pinned_swaps": swaps, "pinned_designs": while_["designs"]}
 
 
-def _side(place: Path, numerics: str, mode: str, requests: int, **options: Any) -> dict[str, Any]:
+def _side(place: Path, device: str, numerics: str, mode: str, requests: int, **options: Any) -> dict[str, Any]:
     environment = {
         **os.environ, "TILEWRIGHT_CACHE_DIR": str(place / numerics), "TILEWRIGHT_MODE": mode,
         "TILEWRIGHT_NUMERICS": numerics, "TILEWRIGHT_THREADS": "1",
     }  # fmt: skip
-    task = {"folder": str(place / "model"), "requests": requests, "passes": 1, **options}
+    task = {"folder": str(place / "model"), "requests": requests, "passes": 1, "device": device, **options}
     command = [sys.executable, "-m", "tilewright.bench.serve_side", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -129,6 +166,7 @@ def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[st
         "learn_s": status.get("seconds", 0.0),
         "peak_mb": learning["peak_mb"],
         "generic_mb": cold["peak_mb"],
+        "device_mb": learning["device_mb"],
         "rows": learning["rows"],
         "frozen_compiles": max(s["counts"]["compiles"] for s in frozen),
         "frozen_searches": max((s["status"] or {}).get("searches", 0) for s in frozen),
@@ -139,4 +177,4 @@ def _swaps(side: dict[str, Any]) -> int:
     return sum(e["kind"] == "promote" for e in side["events"])
 
 
-__all__ = ["FAMILY", "NAME", "learn_results"]
+__all__ = ["CPU", "FAMILY", "GPU", "SETTINGS", "Setting", "learn_results"]

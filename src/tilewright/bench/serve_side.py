@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.bench.serve_shake import shaken
 from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
 from tilewright.observe.served import served_trace
 from tilewright.runtime import learner, modes
@@ -32,7 +33,8 @@ CONTEXT = 2304
 class Task:
     """What to serve: `requests` of the trace, `passes` times; where the mode learns, first for `limit` seconds more.
 
-    A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`.
+    A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`. With `shake` the
+    trace is served for so many seconds while slots are swapped on purpose (`serve_shake`).
     """
 
     folder: str
@@ -42,17 +44,28 @@ class Task:
     trials: int = 10
     search_seconds: float = 30.0
     limit: float = 0.0
+    device: str = "cpu"
+    shake: float = 0.0
 
 
 class Server:
     """A model that answers one request after the other, and what it took."""
 
     def __init__(self, task: Task) -> None:
-        self.decoder = Decoder.from_folder(Path(task.folder))
+        self.decoder = Decoder.from_folder(Path(task.folder), device=task.device)
         self.cache = self.decoder.new_cache(1, CONTEXT)
         self.decoder.reserve(self.cache, 1, CONTEXT - 1)
         vocabulary, random = self.decoder.config.vocab, np.random.default_rng(0)
         self.prompts = [random.integers(0, vocabulary, r.prompt).tolist() for r in served_trace(task.requests).requests]
+        if task.device != "cpu":
+            self._record_ahead()
+
+    def _record_ahead(self) -> None:
+        """Passes for all lengths of the trace, as a server records them before it answers: on a GPU each takes ms."""
+        lengths = {len(ids) for ids in self.prompts}
+        for n in sorted({n % PREFILL_CHUNK or PREFILL_CHUNK for n in lengths}):
+            self.decoder.plan(self.cache, 0, 1, n, Want.LAST)
+        self.decoder.plan(self.cache, 0, 1, PREFILL_CHUNK, Want.CACHE)
 
     def serve(self) -> dict[str, Any]:
         """One pass over the trace: microseconds of each request, when it began and ended, and a hash of all logits."""
@@ -78,10 +91,14 @@ class Server:
 def serve(task: Task) -> dict[str, Any]:
     """All passes, the passes while something was learned, and what was counted."""
     begun = time.perf_counter()
+    if modes.may_learn() and task.limit:
+        modes.learning_begins()  # before anything is bound
     server = Server(task)
+    server.decoder.prefill(server.cache, 0, server.prompts[0])  # compiles what is the same for all lengths
     loaded = time.perf_counter() - begun
     began = time.time()
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
+    shaking, designs = shaken(task.shake, server.serve) if task.shake else ([], 0)
     done = len(events())
     passes = [server.serve() for _ in range(task.passes)]
     assert len(events()) == done, "something was swapped while nothing was to be learned"
@@ -90,6 +107,8 @@ def serve(task: Task) -> dict[str, Any]:
         "tokens": [len(p) for p in server.prompts],
         "began": round(began, 3),
         "learning": learning,
+        "shaken": shaking,
+        "designs": designs,
         "passes": passes,
         "events": [{"at": e.at, "kind": e.kind, "shape": str(e.shape), "detail": e.detail} for e in events()],
         "counts": asdict(modes.counts()),
@@ -98,7 +117,19 @@ def serve(task: Task) -> dict[str, Any]:
         "evictions": TABLE.evictions,
         "saved_s": sum(row.saved_seconds for row in TABLE.rows()),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device_mb": _device_mb(task.device),
     }
+
+
+def _device_mb(device: str) -> float:
+    """Megabytes in use on the GPU, by whomever."""
+    if device == "cpu":
+        return 0.0
+    from tilewright.runtime.cuda import driver
+
+    with driver.inside(0):
+        free, total = driver.checked(driver.driver().cuMemGetInfo(), "asking for free memory")
+    return float(total - free) / 2**20
 
 
 def _learned(server: Server, task: Task) -> list[dict[str, Any]]:

@@ -307,6 +307,9 @@ TABLES = (
         kind="gemm",
     ),
     Table("Attention of whole prompts, against cuDNN", ("attention_prefill",), _ATTENTION, geomean=True, kind="gemm"),
+    Table(
+        "Ragged prompts, and few queries, against cuDNN", ("attention_prompts",), _ATTENTION, geomean=True, kind="gemm"
+    ),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
         "Host time of a call from Python",

@@ -176,12 +176,12 @@ def serve_dynamic(threads: int, names: Sequence[str], quick: bool) -> Iterator[R
     yield from dynamic_results(threads, quick)
 
 
-def serve_learn(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
-    """A served trace before, while and after the run time learns; there is one case."""
-    from tilewright.bench.serve_learn import learn_results
+def serve_learn(threads: int, names: Sequence[str], quick: bool, device: str) -> Iterator[Result]:
+    """A served trace before, while and after the run time learns; there is one case for each kind of device."""
+    from tilewright.bench.serve_learn import SETTINGS, learn_results
 
     assert len(names) == 1
-    yield from learn_results(threads, quick)
+    yield from learn_results(SETTINGS[device], quick)
 
 
 def llm(threads: int, model: str, batch: int, parts: Sequence[str], compiled: bool, seconds: float) -> Iterator[Result]:

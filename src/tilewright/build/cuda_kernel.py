@@ -137,6 +137,11 @@ def build_cuda(request: Request, machine: Machine) -> CudaBinary:
     return replace(found, packs=packs) if packs else found
 
 
+def cached(request: Request, machine: Machine) -> bool:
+    """Whether the cache on disk holds the kernel of a request."""
+    return disk_cache().get(key_of(request, machine), "meta") is not None
+
+
 def build_many(requests: Iterable[Request], machine: Machine, workers: int) -> list[CudaBinary | TilewrightError]:
     """`build_cuda` for each request, side by side in `workers` threads; an error stands in the place of its binary."""
 
@@ -267,4 +272,4 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-__all__ = ["STAGES", "CudaBinary", "CudaStages", "build_cuda", "build_many", "disassemble", "key_of"]
+__all__ = ["STAGES", "CudaBinary", "CudaStages", "build_cuda", "build_many", "cached", "disassemble", "key_of"]

@@ -173,9 +173,19 @@ def _run_passes(module: Any, machine: Any, target: Target) -> None:
 
 def _new_engine() -> Any:
     _initialise()
-    module = llvm.parse_assembly("", llvm.create_context())
+    module = llvm.parse_assembly("", _engines())
     # llvmlite's memory manager keeps all sections of an object in one reservation, in reach of each other.
     return llvm.create_mcjit_compiler(module, _new_machine(Target("", "")), use_lmm=True)
+
+
+@cache
+def _engines() -> Any:
+    """The context of the empty modules that engines are made with; llvmlite lets one thread at a time into it.
+
+    It lives as long as the process. One of its own for each engine could go first, where both are part of a cycle that
+    is collected: an engine that goes after its context ends the process.
+    """
+    return llvm.create_context()
 
 
 @cache

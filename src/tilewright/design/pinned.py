@@ -13,6 +13,8 @@ from tilewright.design.design import Design
 from tilewright.language import ir
 
 _BY_AXIS = ("tile", "block", "unroll", "split")
+_ALWAYS = ("atom", "unpack", "keep", "how", "part", "swap", "warps", "vec", "overlap", "schedule")
+"""Decisions that may change bits on any axis; those from `how` on are of GPUs: who adds what, and in which lanes."""
 
 
 @lru_cache(maxsize=64)
@@ -43,7 +45,7 @@ def _relevant(kernel: ir.Kernel, design: Design) -> dict[str, object]:
     kept: dict[str, object] = {}
     for name, choice in design.decisions:
         kind, _, what = name.partition(".")
-        if kind in ("atom", "unpack", "keep") or (kind in _BY_AXIS and what in axes):
+        if kind in _ALWAYS or (kind in _BY_AXIS and what in axes):
             kept[name] = choice
     # Whether a sum is split over lanes: only if its axis comes before the others that a value has.
     kept["lanes"] = design.names("lanes") if axes & set(design.names("lanes")) else ()

@@ -105,6 +105,8 @@ class ChainText:
         wanted = self.values.needed(grid.body, self.copies, self.ring)
         if not self.copies:
             self.rows_begin(grid)
+            if self.trims:
+                self.block_bounds(grid)
         for stmt in grid.body:
             match stmt:
                 case ir.Let(name) if name in wanted:
@@ -122,6 +124,27 @@ class ChainText:
                         Step(self, stmt).loop()
         self.text.line("own.next();")
 
+    @property
+    def trims(self) -> bool:
+        """Whether warpgroups take the columns of their own rows only."""
+        return bool(ir.note(self.ring.notes, "own"))
+
+    def block_bounds(self, grid: ir.Loop) -> None:
+        """The columns that the producer brings, for all rows of the block; all else is of the warpgroup's rows."""
+        axis, row = self.ring.axes[0], self.body.rows.axes[-1]
+        low, end, height = f"{axis.name}_low", f"{axis.name}_end", self.plan.extent(row.over)
+        wanted = self.values.closed({str(x) for x in (axis.start, axis.stop)}, grid.body)
+        self.text.line(f"int {low}, {end};")
+        with self.text.block(""):
+            for stmt in grid.body:
+                if isinstance(stmt, ir.Let) and stmt.name in wanted:
+                    self.values.shared(stmt)
+            first, last = self.bounds(axis)
+            self.text.line(f"{low} = {first}, {end} = {last};")
+        mine = "64 * group" if self.packed is None else f"64 * group % {height}"
+        self.text.line(f"const int {row.name}_mine = {cname(row.over)} + {mine};")
+        self.values.rows = (f"{row.name}_mine", min(64, height))
+
     def free_still(self) -> None:
         """Operands that stay are read no more once the last first product is there."""
         grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
@@ -132,14 +155,35 @@ class ChainText:
 
     def rows_begin(self, grid: ir.Loop) -> None:
         """This warpgroup's rows, and all columns of the sums."""
-        row = self.body.rows.axes[0]
+        row = self.body.rows.axes[-1]
         at = f"{row.name}_at"
         mine = " + 64 * group" if self.plan.groups > 1 else ""
+        if self.packed is not None:
+            mine = self.rows_packed(self.packed, self.plan.extent(row.over))
         self.text.line(f"const int {at} = {cname(row.over)}{mine};")
         low, high = self.scope.bounds(row)
         self.scope.enter(row, at, low, high)
         for axis in (row.name, *(a for a in self.values.layouts.of if a in self.kernel.dims)):
             self.text.line(self.values.part(axis))
+
+    @property
+    def packed(self) -> ir.Axis | None:
+        """The axis whose positions lie side by side in a tile of rows."""
+        axes = self.body.rows.axes
+        return axes[0] if len(axes) > 1 else None
+
+    def rows_packed(self, axis: ir.Axis, height: int) -> str:
+        """This warp's position of a packed axis, of which a tile has `height` rows each; where its rows begin, as C++.
+
+        Rows are counted from the warpgroup's first warp. Warps past the last position compute its rows and store none.
+        """
+        line, name, size = self.text.line, cname(axis.name), self.plan.size(self.plan.root(axis.name))
+        line("const int place = 64 * group + 16 * (warp % 4);")
+        line(f"const int {name}_mine = {cname(axis.over)} + place / {height};")
+        line(f"const bool stores = {name}_mine < {size};")
+        line(f"const int {name} = min({name}_mine, {size} - 1);")
+        self.scope.enter(axis, name, "0", size)
+        return f" + place % {height} - 16 * (warp % 4)"
 
     def once(self, stmt: ir.Stmt) -> None:
         """A statement outside the loop over columns."""
@@ -189,6 +233,9 @@ class ChainText:
                         self.text.line("fence_shared();")
                     case ir.Copy():
                         self.leave_end(stmt)
+                    case ir.Store(ref) if ref.buffer in self.plan.tensors and self.packed is not None:
+                        with self.text.block("if (stores)"):
+                            self.values.statement(stmt)
                     case ir.Let(expr=ir.Load(ref)) if ref.buffer in self.body.split:
                         self.values.joined(stmt, self.ring.axes[0].name)
                     case _:
@@ -242,7 +289,8 @@ class ChainText:
         ring, near, far = self.plan.ring_of(copy)
         map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
         self.text.line("meet(2 + group, 128);")
-        with self.text.block("if (threadIdx.x % 128 == 0)"):
+        mine = " && stores" if self.packed is not None else ""
+        with self.text.block(f"if (threadIdx.x % 128 == 0{mine})"):
             for panel in range(ring.panels):
                 shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
                 starts = [self.place(far.index[d]) for d in self.plan.dims_of(far, near)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.emit.cuda_chain_body import Sum
+from tilewright.emit.cuda_chain_own import own_columns, skip
 from tilewright.emit.cuda_chain_values import closure, filled_past_end, live_lets
 from tilewright.emit.cuda_plan import PANEL
 from tilewright.emit.cuda_scope import Range
@@ -30,6 +31,7 @@ class Step:
         self.axis = loop.axes[0]
         self.at, self.step = f"{self.axis.name}_at", owner.plan.extent(self.axis.name)
         self.low, self.high = owner.bounds(self.axis)
+        self.end = self.high  # of the columns that the producer brings
 
     @property
     def streams(self) -> set[str]:
@@ -41,12 +43,17 @@ class Step:
         """All steps: those with masks before, those without, those with masks after."""
         line, at, step = self.text.line, self.at, self.step
         low, high = f"{self.axis.name}_low", f"{self.axis.name}_high"
-        line(f"const int {low} = {self.low}, {high} = {self.high};")
+        if self.owner.trims:
+            own_columns(self, low, high)
+        else:
+            line(f"const int {low} = {self.low}, {high} = {self.high};")
+            line(f"int {at} = {low};")
+            self.end = high
         self.low, self.high = low, high
-        line(f"int {at} = {low};")
         if not self.body.behind:
             self.loops()
             self.owner.free_still()
+            skip(self, f"{at} < {self.end}")
             return
         for s in self.body.sums:
             line(f"{self.operand_type(s)} {cname(s.a)};")
@@ -55,8 +62,9 @@ class Step:
             line(f"{at} += {step}, late = slot, slot.next();")
             self.loops()
         self.owner.free_still()
-        with self.text.block(f"if ({low} < {high})"):
+        with self.text.block(f"if ({low if not self.owner.trims else f'{self.axis.name}_first'} < {high})"):
             self.last()
+        skip(self, f"{at} < {self.end}")
 
     def first(self) -> None:
         """The first step, with masks if it needs them."""
@@ -203,7 +211,7 @@ class Step:
         for d in self.body.scores:
             assert isinstance(d.expr, ir.Dot)
             a, b = (self.body.loads[n] for n in (d.expr.a, d.expr.b))
-            row = self.body.rows.axes[0].name
+            row = self.body.rows.axes[-1].name
             if row not in a.type.axes:
                 a, b = b, a
             column = next(x for x in b.type.axes if x != d.expr.axis)
@@ -237,7 +245,7 @@ class Step:
     def place(self, let: ir.Let, depth: str, slot: str) -> str:
         """C++ of where an operand lies; a warpgroup's rows begin further on in the block's part."""
         assert isinstance(let.expr, ir.Load)
-        ref, row = let.expr.ref, self.body.rows.axes[0].name
+        ref, row = let.expr.ref, self.body.rows.axes[-1].name
         ring = self.plan.rings[ref.buffer]
         turns = slot if ref.buffer in self.streams else "own"
         place = cname(ref.buffer) + (f" + {turns}.index * {ring.slot_bytes}" if ring.slots > 1 else "")
@@ -305,9 +313,9 @@ class Step:
         assert isinstance(s.b.expr, ir.Load)
         ring = self.plan.rings[s.b.expr.ref.buffer]
         end = f"{self.at} - {self.step}" if before else self.at
-        with self.text.block(f"if ({self.high} - ({end}) < {self.step})"):
+        with self.text.block(f"if ({self.end} - ({end}) < {self.step})"):
             place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}"
-            self.text.line(f"clear_rows<{ring.rows}, {ring.panels}>({place}, {self.high} - ({end}), team);")
+            self.text.line(f"clear_rows<{ring.rows}, {ring.panels}>({place}, {self.end} - ({end}), team);")
             self.text.line("fence_shared();")
             self.text.line("meet(2 + group, 128);")
 

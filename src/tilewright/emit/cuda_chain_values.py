@@ -19,11 +19,12 @@ _FAST = {"exp2": "ApproxExp2", "exp": "ApproxExp", "div": "ApproxDiv", "erf": "A
 def chain_layouts(plan: Plan) -> Layouts:
     """Rows and columns of accumulators: one row axis, and an axis for the columns of each product."""
     row = next(s for s in plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "warpgroup")
-    of: dict[str, Dist] = {row.axes[0].name: AccRows(4, 1, 1)}
+    name = row.axes[-1].name
+    of: dict[str, Dist] = {name: AccRows(4, 1, 1)}
     for s in plan.statements:
         if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot):
             for a in s.type.axes:
-                if a != row.axes[0].name:
+                if a != name:
                     of[a] = AccCols(4, 1, plan.extent(a) // 8)
     return Layouts(of)
 
@@ -37,17 +38,20 @@ class ChainValues(Values):
     aliases: dict[str, str] = field(default_factory=dict)  # values that are others under another name
     positions: dict[str, str] = field(default_factory=dict)  # values that are positions of the block's rows: their axis
     lets: dict[str, ir.Let] = field(default_factory=dict)
+    rows: tuple[str, int] | None = None  # where a warpgroup's own rows begin, as C++, and how many; None: the block's
     ends: frozenset[str] = frozenset()  # the axis of columns
     filled: frozenset[str] = frozenset()  # values that are -inf in columns past the end, so that nothing masks those
 
     def begin(self, kernel: ir.Kernel, plan: Plan) -> None:
         """Look at a program: buffers in registers have the axes of one warpgroup's part."""
         row = next(s for s in plan.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "warpgroup")
-        axis = row.axes[0]
+        axis, packed = row.axes[-1], {a.over for a in row.axes[:-1]}
         self.lets = {s.name: s for s in plan.statements if isinstance(s, ir.Let)}
         for s in plan.statements:
             if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "register":
-                self.registers[s.name] = tuple(axis.name if d == axis.over else str(d) for d in s.dims)
+                self.registers[s.name] = tuple(
+                    axis.name if d == axis.over else str(d) for d in s.dims if d not in packed
+                )
 
     def name(self, value: str) -> str:
         """The C++ name of a value, or of what it is another name of."""
@@ -76,8 +80,12 @@ class ChainValues(Values):
             inner = [s for r in body for s in ir.walk(ir.blocks(r))]
             wanted |= {str(n) for s in inner if isinstance(s, ir.Let) for n in ir.operands(s.expr)}
             wanted |= {s.value for s in inner if isinstance(s, ir.Store)}
+        return self.closed(wanted, body)
+
+    def closed(self, wanted: set[str], body: tuple[ir.Stmt, ...]) -> set[str]:
+        """Those of `wanted` that `body` computes, with what they are computed of."""
         own = {s.name: s for s in body if isinstance(s, ir.Let)}
-        todo, found = [n for n in wanted if n in own], set()
+        todo, found = [n for n in wanted if n in own], set[str]()
         while todo:
             n = todo.pop()
             if n not in found:
@@ -86,15 +94,16 @@ class ChainValues(Values):
         return found
 
     def shared(self, let: ir.Let) -> None:
-        """A value that a block computes once: extremes of its rows' positions are those of its first and last row."""
+        """A value that is computed once: extremes of the rows' positions are those of the first and the last row."""
         self.types[let.name] = let.type
         match let.expr:
             case ir.Coord(axis) if let.type.axes:
                 self.positions[let.name] = axis
             case ir.Reduce(op, arg, axis) if arg in self.positions:
                 now = self.scope[axis]
-                last = f"min({now.start} + {now.step}, {self.scope[self.scope.axes[axis].over].stop}) - 1"
-                self.out.line(f"const tw::i64 {cname(let.name)} = {now.start if op == 'min' else last};")
+                first, count = self.rows or (now.start, now.step)
+                last = f"min({first} + {count}, {self.scope[self.scope.axes[axis].over].stop}) - 1"
+                self.out.line(f"const tw::i64 {cname(let.name)} = {first if op == 'min' else last};")
             case _:
                 self.statement(let)
 

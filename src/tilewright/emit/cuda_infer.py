@@ -32,7 +32,8 @@ def infer(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping
         run = max(wishes[a].run for a in same)
         wishes |= {a: Wish(wishes[a].points, run) for a in same}
     lanes = ir.note(kernel.notes, "lanes", ())
-    found = spread(kernel, wishes, lanes if isinstance(lanes, tuple) else (lanes,), threads)  # type: ignore[arg-type]
+    named = tuple(str(a) for a in (lanes if isinstance(lanes, tuple) else (lanes,)))
+    found = spread(kernel, wishes, named, threads)
     loops = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop)]
     blocks = {a.name: ir.number(s.notes, "split", 1) for s in loops for a in s.axes}
     wholes = {d: _whole(found.of[same[0]], sizes[d], blocks[same[0]]) for d, same in pieces(kernel).items()}
@@ -104,15 +105,15 @@ def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, i
     params = {p.name: p for p in kernel.params}
     runs: dict[str, int] = {}
     for stmt in ir.walk(kernel.body):
-        ref = stmt.ref if isinstance(stmt, ir.Store) else None
-        if isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Load):
-            ref = stmt.expr.ref
-        if ref is None or ref.buffer not in params:
-            continue
+        match stmt:
+            case ir.Store(ref, _, notes) | ir.Let(_, _, ir.Load(ref), notes) if ref.buffer in params:
+                pass
+            case _:
+                continue
         bytes_, layout = params[ref.buffer].dtype.bytes, layouts[ref.buffer]
         for index, stride in zip(ref.index, layout.strides, strict=True):
             if stride == 1 and isinstance(index, str):
-                vec = ir.number(stmt.notes, "vec", 1)  # type: ignore[union-attr]
+                vec = ir.number(notes, "vec", 1)
                 aligned = vec if index not in stored else min(vec, max(1, layout.align // bytes_))
                 runs[index] = max(runs.get(index, 1), aligned)
     return runs

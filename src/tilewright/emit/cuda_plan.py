@@ -346,7 +346,8 @@ class Plan:
     def _map(self, copy: ir.Copy) -> TensorMap:
         ring, near, far = self.ring_of(copy)
         dims = self.dims_of(far, near)
-        box = (ring.wide, self.box_rows(copy), *(1 for _ in dims[2:]))
+        heights = (self.box_rows(copy),) if len(near.index) < 3 else tuple(map(self.extent, near.index[-2::-1]))
+        box = (ring.wide, *heights, *(1 for _ in dims[1 + len(heights) :]))
         return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions

@@ -120,6 +120,7 @@ _TABLE = (
         "inflight", ("Copy", "Dot"), ("int>=0",), "asynchronous groups still running when the next statement starts"
     ),
     NoteKey("behind", ("Dot",), ("int>0",), "iterations that it lags: issued after the first products of the next one"),
+    NoteKey("own", ("Loop",), ("bool",), "each warpgroup takes the steps that its own rows need, not those of all"),
     NoteKey("direction", ("Copy", "Loop"), ("push", "pull"), "who moves partial data: its owner, or who needs it"),
     # ---------------------------------------------------------------------- arithmetic and reductions
     NoteKey(
@@ -175,12 +176,11 @@ def check_note(node: ir.Stmt | ir.Kernel, key: str, value: ir.Note) -> str | Non
 
 
 def _fits(value: ir.Note, allowed: str) -> bool:
-    is_int = isinstance(value, int) and not isinstance(value, bool)
     match allowed:
         case "int>0":
-            return is_int and int(value) > 0  # type: ignore[arg-type]
+            return isinstance(value, int) and not isinstance(value, bool) and value > 0
         case "int>=0":
-            return is_int and int(value) >= 0  # type: ignore[arg-type]
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
         case "bool":
             return isinstance(value, bool)
         case "name" | "text":

@@ -104,6 +104,10 @@ class Memory(Protocol):
         """Queue launches, in order."""
         ...
 
+    def prepared(self, launches: Sequence[Launch]) -> Launch:
+        """The launches as one, for a pass that may run again: nothing that takes long is done for it."""
+        ...
+
     def replayed(self, launches: Sequence[Launch]) -> Launch:
         """The launches as one, for a pass that will run often."""
         ...
@@ -165,10 +169,14 @@ class Host:
         for launch in launches:
             launch()
 
-    def replayed(self, launches: Sequence[Launch]) -> Launch:
+    def prepared(self, launches: Sequence[Launch]) -> Launch:
         """The launches as one."""
         fixed = tuple(launches)
         return lambda: self.run(fixed)
+
+    def replayed(self, launches: Sequence[Launch]) -> Launch:
+        """The launches as one."""
+        return self.prepared(launches)
 
     def mailbox(self, arrays: Sequence[Array]) -> Mailbox:
         """Copies, made when they are posted."""

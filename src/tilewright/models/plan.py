@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -65,7 +66,11 @@ class Plan:
 
     def run(self) -> None:
         """Execute every launch in order."""
-        self.memory.run(self.launches)
+        self._prepared()
+
+    @cached_property
+    def _prepared(self) -> Launch:
+        return self.memory.prepared(self.launches)
 
 
 class Workspace:

@@ -25,6 +25,7 @@ from tilewright.language import (
     i32,
     i64,
     kernel,
+    log,
     maximum,
     minimum,
     parallel,
@@ -56,17 +57,33 @@ def _visible(queries: int, keys: int, causal: bool, window: int | None) -> Array
 def reference_attention(
     q: Any, k: Any, v: Any, scale: float, lengths: Any = None, causal: bool = False, window: int | None = None
 ) -> dict[str, Exact]:
-    """o = softmax(scale q k^T, over the visible keys) v.
+    """o = softmax(scale q k^T, over the visible keys) v; lse is the logarithm of the sum of the scores' powers of e.
 
     Keys from lengths[b] on are never read, whatever they hold. Probabilities take the type of v before they
     meet v; its rounding is allowed for, as in every flash attention on tensor cores.
     """
     value, magnitude, narrowing = (np.zeros((*q.shape[:-1], v.shape[-1])) for _ in range(3))
+    sums, sizes = np.zeros(q.shape[:-1]), np.zeros(q.shape[:-1])
     for b in range(q.shape[0]):
         length = k.shape[2] if lengths is None else int(lengths[b])
         parts = _reference_sequence(q[b], k[b, :, :length], v[b, :, :length], scale, causal, window)
         value[b], magnitude[b], narrowing[b] = parts
-    return {"o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing)}
+        sums[b], sizes[b] = _reference_sums(q[b], k[b, :, :length], scale, causal, window)
+    return {
+        "o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing),
+        "lse": Exact(sums, sizes + 1.0, q.shape[-1] + k.shape[2]),
+    }
+
+
+def _reference_sums(q: Any, k: Any, scale: float, causal: bool, window: int | None) -> tuple[Array64, Array64]:
+    """Logarithm of the sum of the powers of each query's scores, and the largest size of a score: [H, G, S]."""
+    q, k = wide(q), wide(k)[:, None]
+    scores = q @ k.swapaxes(-1, -2) * scale + _visible(q.shape[2], k.shape[2], causal, window)
+    top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
+    with np.errstate(divide="ignore"):
+        sums = np.log(np.sum(np.exp(scores - np.where(np.isfinite(top), top, 0.0)), axis=-1)) + top[..., 0]
+    sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
+    return sums, np.max(sizes, axis=-1, initial=0.0)
 
 
 def _reference_sequence(
@@ -122,7 +139,7 @@ def _masked(scores: Any, key: Any, query: Any, causal: bool, window: int | None)
     return scores
 
 
-@operator(reference_attention, writes=("o",))
+@operator(reference_attention, writes=("o", "lse"))
 @kernel
 def attention(
     q: Tensor["B", "H", "G", "S", "D"],
@@ -131,6 +148,7 @@ def attention(
     o: Tensor["B", "H", "G", "S", "E"],
     scale: Scalar["f32"],
     lengths: Tensor["B"] = None,
+    lse: Tensor["B", "H", "G", "S"] = None,
     *,
     causal=False,
     window=None,
@@ -149,6 +167,8 @@ def attention(
             scores = _masked(scores, coord(t), coord(s) + offset, causal, window)
             _absorb(top, total, acc, scores, v[b, h, t, e], t)
         o[b, h, g, s, e] = acc / where(total > 0.0, total, 1.0)
+        if lse is not None:
+            lse[b, h, g, s] = where(total > 0.0, top * math.log(2.0) + log(total), -math.inf)
 
 
 def reference_paged_attention(
@@ -164,7 +184,7 @@ def reference_paged_attention(
         for t in range(int(length)):
             page, place = page_table[b, t // page_size], t % page_size
             k[b, :, t], v[b, :, t] = k_pages[page, :, place], v_pages[page, :, place]
-    return reference_attention(q, k, v, scale, lengths, causal, window)
+    return {"o": reference_attention(q, k, v, scale, lengths, causal, window)["o"]}
 
 
 @operator(reference_paged_attention, writes=("o",))

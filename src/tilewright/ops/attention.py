@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
+from tilewright.language.dtypes import f32
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import INTEGERS, Operands, in_range
@@ -23,8 +25,9 @@ def attention(
     window: int | None = None,
     lengths: Tensor | None = None,
     scale: float | None = None,
-    out: Tensor | None = None,
-) -> Bound[Tensor]:
+    return_lse: bool = False,
+    out: Tensor | tuple[Tensor, Tensor] | None = None,
+) -> Bound[Any]:
     """`softmax(scale q k^T) v`: q[B, Hq, S, D], k[B, Hkv, T, D], v[B, Hkv, T, E] -> [B, Hq, S, E].
 
     Hq is a multiple of Hkv: consecutive query heads share a head of keys (grouped-query attention).
@@ -32,6 +35,10 @@ def attention(
     sits at position length - S + s, so the last query is at the last key. `causal` hides keys after that
     position, `window` those more than window - 1 before it. A query that sees no key gives zeros. `scale` is
     1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32.
+
+    With `return_lse` the result is (o, lse), as `out` then is: lse[B, Hq, S] (f32) is the natural logarithm of the
+    sum of exp(scale q k) over the keys that a query sees, -inf where it sees none. Attention over several ranges
+    of keys is joined by it.
     """
     given = Operands("attention")
     query, keys = given.expect("q", q, ("B", "Hq", "S", "D")), given.expect("k", k, ("B", "Hkv", "T", "D"))
@@ -40,12 +47,29 @@ def attention(
     values = given.expect("v", v, (b, heads, t, "E"), why="B, Hkv and T are those of k")
     ragged = given.maybe("lengths", lengths, (b,), INTEGERS, "B is that of q")
     check = functools.partial(_lengths_fit, ragged["lengths"], t) if ragged else None
-    out, bound = _output(given, q, query, keys, values, out)
+    first, sums = _outs(out, return_lse)
+    first, bound = _output(given, q, query, keys, values, first, name="out[0]" if return_lse else "out")
+    result = first
+    if return_lse:
+        sums, lse = given.output(sums, q, query.shape[:3], f32, name="out[1]", dtypes=(f32,))
+        bound["lse"] = lse.split(1, bound["q"].shape[1:3])
+        result = (first, sums)
+        if 0 in values.shape[3:]:
+            given.refuse("v", values, "has no columns, which return_lse=True needs; leave it out")
     if 0 in bound["o"].shape:
-        return Bound((), out, check)
+        return Bound((), result, check)
     operands = {**bound, "k": keys, "v": values, **ragged}
     launch = bind(operators.attention, operands, _scale(scale, d), _options("attention", causal, window))
-    return Bound((launch,), out, check)
+    return Bound((launch,), result, check)
+
+
+def _outs(out: Tensor | tuple[Tensor, Tensor] | None, both: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Where the result and the logarithms of sums go."""
+    if both and out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise ArgumentError("attention: with return_lse=True out is a pair; give out=(o, lse), or leave it out")
+    if not both:
+        return out, None
+    return (None, None) if out is None else (out[0], out[1])
 
 
 @op
@@ -85,7 +109,7 @@ def paged_attention(
 
 def _output(
     given: Operands, q: Tensor, query: Buffer, keys: Buffer, values: Buffer, out: Tensor | None,
-    k_name: str = "k", v_name: str = "v",
+    k_name: str = "k", v_name: str = "v", name: str = "out",
 ) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
     """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
     given.same_dtype(k_name, keys, "q", query)
@@ -94,7 +118,7 @@ def _output(
     heads = keys.shape[1]
     if (query_heads % heads if heads else query_heads) != 0:
         given.refuse("q", query, f"has {query_heads} heads, not a multiple of the {heads} heads of {k_name}")
-    out, o = given.output(out, q, (b, query_heads, s, values.shape[3]), query.dtype)
+    out, o = given.output(out, q, (b, query_heads, s, values.shape[3]), query.dtype, name=name)
     group = (heads, query_heads // heads if heads else 1)
     return out, {"q": query.split(1, group), "o": o.split(1, group)}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tilewright.errors import ArgumentError
+from tilewright.machines.cores import affinity
 from tilewright.runtime import pool
 from tilewright.runtime.child import Child
 from tilewright.runtime.trigger import Clock
@@ -25,6 +26,7 @@ from tilewright.runtime.trigger import Clock
 _MODULE = "tilewright.runtime.background_worker"
 _HOUR = 3600.0
 _START_SECONDS = 30.0
+_MOST_BLAS = 4  # cores that references are computed on, where the program leaves so many
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class BackgroundProcess:
             "memory": budget.memory,
             "threads": pool.available_threads(),
         }
-        environment = {"DEBUG": "0", "OPENBLAS_NUM_THREADS": "1", "TILEWRIGHT_MODE": "learn"}
+        blas = max(1, min(_MOST_BLAS, len(affinity()) - pool.available_threads()))
+        environment = {"DEBUG": "0", "OPENBLAS_NUM_THREADS": str(blas), "TILEWRIGHT_MODE": "learn"}
         self._child = Child(_MODULE, setup, self._folder, memory_limit=budget.memory, environment=environment)
 
     @property

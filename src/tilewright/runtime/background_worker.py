@@ -6,6 +6,7 @@ It answers two jobs: `design` (search, write the book, compile what was found in
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from contextlib import suppress
@@ -15,14 +16,17 @@ from typing import Any
 from tilewright.build.kernel_cache import build
 from tilewright.design.design import Design
 from tilewright.design.trial import Budget, Progress
+from tilewright.emit.abi import TensorLayout
+from tilewright.errors import MachineError
 from tilewright.language.parser import parse
+from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime import child, designer, dispatch
 from tilewright.runtime.background import Gate, Pace
 from tilewright.runtime.chosen import open_book
 from tilewright.runtime.subject import Subject
-from tilewright.runtime.trial import TrialRunner
+from tilewright.runtime.trial import Crew, TrialRunner
 
 _LOWEST = 19
 _FINAL_SECONDS = 0.1  # of a finalist: the program waits for what is faster, not for what is fastest by a hair
@@ -40,7 +44,10 @@ def subject_of(job: dict[str, Any]) -> Subject:
     options = tuple((str(name), value) for name, value in job["options"])
     sizes = {d: int(n) for d, n in job["sizes"]}
     known = Machine.from_dict(job["machine"])
-    return Subject(program, operator, options, sizes, dict(job["unit"]), known, int(job["threads"]))
+    given = tuple((n, TensorLayout(tuple(s), *more)) for n, s, *more in job.get("layouts", ()))
+    constant = tuple(job["constant"]) if "constant" in job else None
+    unit, threads = dict(job["unit"]), int(job["threads"])
+    return Subject(program, operator, options, sizes, unit, known, threads, given or None, constant)
 
 
 class Worker:
@@ -49,6 +56,8 @@ class Worker:
     def __init__(self) -> None:
         self._share = 1.0
         self._gate = Gate(Path(os.devnull))
+        self._crew = Crew()
+        atexit.register(self._crew.close)
 
     def answer(self, job: dict[str, Any]) -> dict[str, Any]:
         """The answer to a job."""
@@ -59,7 +68,8 @@ class Worker:
         with suppress(OSError):
             os.nice(_LOWEST)  # what it starts inherits this
         _leave_cores_to(job["threads"])
-        child.bound_memory(job["memory"])
+        if not _has_gpu():  # the driver of one maps far more than it uses; the parent watches what is used
+            child.bound_memory(job["memory"])
         self._gate, self._share = Gate(Path(job["gate"])), job["share"]
         return {"status": "ok"}
 
@@ -74,25 +84,51 @@ class Worker:
 
         found = designer.search_for(
             subject, budget=room, numerics=job["numerics"], seed=job["seed"], progress=between,
-            final_seconds=_FINAL_SECONDS,
+            final_seconds=_FINAL_SECONDS, beside=_beside(job), crew=self._crew_for(subject),
         )  # fmt: skip
         pace.rest()
         paused = found.result is not None and found.result.stopped == "interrupted"
         counts = {"seconds": pace.worked, "trials": found.trials, "compiles": found.compiles}
         if paused:
             return {"status": "paused", **counts}
-        build(subject.request(found.design), subject.machine)  # found on disk when it is loaded
+        _build(subject, found.design)  # found on disk when it is loaded
         return {"status": "found", "record": found.record.to_dict(), **counts}
 
     def _verify(self, job: dict[str, Any]) -> dict[str, Any]:
         subject, design, begun = subject_of(job), Design.from_json(job["design"]), time.monotonic()
-        with TrialRunner(subject, seed=job["seed"]) as runner:
+        with TrialRunner(subject, seed=job["seed"], crew=self._crew_for(subject)) as runner:
             (outcome,) = runner.evaluate([design])
         wrong = outcome.status in designer.FAILURES
         if wrong:
             open_book().quarantine(subject.key(numerics=job["numerics"]), design, outcome.status, outcome.reason)
         seconds = time.monotonic() - begun
         return {"status": "wrong" if wrong else "right", "reason": outcome.reason, "seconds": seconds}
+
+    def _crew_for(self, subject: Subject) -> Crew | None:
+        """The processes that are kept for a GPU: they take seconds to start, and longer to meet the driver."""
+        return None if subject.machine.is_cpu else self._crew
+
+
+def _has_gpu() -> bool:
+    """Whether this host has a GPU that kernels may have to be designed for."""
+    try:
+        return bool(nvidia.devices())
+    except MachineError:
+        return False
+
+
+def _beside(job: dict[str, Any]) -> Design | None:
+    """The design of the generic kernel, where a job names it."""
+    return Design.from_json(job["beside"]) if "beside" in job else None
+
+
+def _build(subject: Subject, design: Design) -> None:
+    if subject.machine.is_cpu:
+        build(subject.request(design), subject.machine)
+    else:
+        from tilewright.build.cuda_kernel import build_cuda
+
+        build_cuda(subject.request(design), subject.machine)
 
 
 def _leave_cores_to(threads: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -70,6 +70,15 @@ def range_of(size: int) -> Range:
     return Range(high // 2 + 1, high)
 
 
+@lru_cache(maxsize=4096)
+def doubled(size: int) -> Range:
+    """The range that a size lies in where each doubling is one: 1, 2, 3-4, 5-8, ..."""
+    if size < 1:
+        return Range(0, 0)
+    high = 1 << (size - 1).bit_length()
+    return Range(high // 2 + 1, high)
+
+
 @lru_cache(maxsize=256)
 def roles(kernel: ir.Kernel) -> Roles:
     """By the names that dims have; a program that knows none of them is bucketed by its first output's first dim."""
@@ -91,9 +100,9 @@ def ranged_dims(kernel: ir.Kernel, whole: Collection[str] = ()) -> frozenset[str
     return frozenset(d for d in (roles(kernel).batch, *LENGTH) if d is not None and d not in whole)
 
 
-def placed(sizes: Mapping[str, int], ranged: Collection[str]) -> Place:
-    """As `place_of`, where it is known which dims are `ranged`."""
-    return tuple([(d, range_of(n) if d in ranged else n) for d, n in sizes.items()])
+def placed(sizes: Mapping[str, int], ranged: Collection[str], ranges: Callable[[int], Range] = range_of) -> Place:
+    """As `place_of`, where it is known which dims are `ranged`, and by which `ranges`."""
+    return tuple([(d, ranges(n) if d in ranged else n) for d, n in sizes.items()])
 
 
 def nearest_of(place: Place, sizes: Mapping[str, int], known: Collection[Exact]) -> list[Exact]:
@@ -115,5 +124,5 @@ def shape_of(kernel: ir.Kernel, sizes: Mapping[str, int], device: str = "cpu") -
 
 __all__ = [
     "BATCH", "EDGES", "LENGTH", "Exact", "Place", "Range", "Roles", "Shape",
-    "nearest_of", "place_of", "placed", "range_of", "ranged_dims", "roles", "shape_of",
+    "doubled", "nearest_of", "place_of", "placed", "range_of", "ranged_dims", "roles", "shape_of",
 ]  # fmt: skip

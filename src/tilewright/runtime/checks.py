@@ -63,23 +63,24 @@ class Check:
 def checks_for(subject: Subject, seed: int) -> list[Check]:
     """The checks of a subject: random and hard operands at its own sizes, then smaller odd ones.
 
-    A kernel takes any sizes but those that values lie along as a whole; the smaller checks change all others. Sizes
-    that the program does not allow together are left out there.
+    A kernel takes any sizes but those that are a part of it; the smaller checks change all others. Sizes that the
+    program does not allow together are left out there.
     """
-    found = [
-        _check(subject, "random", subject.sizes, seed, "random"),
-        _check(subject, "hard", subject.sizes, seed, "hard"),
-    ]
+    found = [_check(subject, "random", subject.sizes, seed, "random")]
+    ranged = subject.constant is not None  # then the smaller ones are of the same kernel, and hard ones among them
+    if not ranged:
+        found.append(_check(subject, "hard", subject.sizes, seed, "hard"))
     rows = {p.dims[subject.unit[p.name]] for p in subject.kernel.params if p.dims}
     small = {
         "odd": ({d: _near(n, -1, ODD) for d, n in subject.sizes.items()}, True),
         "more": ({d: _near(n, 1, ONE_MORE) for d, n in subject.sizes.items()}, False),
         "rows": ({d: n if d in rows else _near(n, 1, ONE_MORE) for d, n in subject.sizes.items()}, False),
     }
-    whole = {d: subject.sizes[d] for d in subject.program.whole}
+    whole = {d: subject.sizes[d] for d in (*subject.program.whole, *subject.settled)}
     for named, (sizes, high) in small.items():
         if {**sizes, **whole} not in [c.operands.sizes for c in found]:
-            found.append(_check(subject, named, {**sizes, **whole}, seed, "mixed", high))
+            kind: Kind = "hard" if ranged and named == "odd" else "mixed"
+            found.append(_check(subject, named, {**sizes, **whole}, seed, kind, high))
     return found
 
 
@@ -105,7 +106,8 @@ def expected(subject: Subject, drawn: Operands) -> dict[str, Exact]:
         return _interpreted(subject.kernel, drawn, subject.outputs)
     inputs = {n: x for n, x in drawn.tensors.items() if n not in subject.outputs}
     earlier = {n: drawn.tensors[n].copy() for n in subject.updates}
-    return subject.operator.reference(**inputs, **earlier, **drawn.scalars, **dict(subject.options))
+    found = subject.operator.reference(**inputs, **earlier, **drawn.scalars, **dict(subject.options))
+    return {n: exact for n, exact in found.items() if n in subject.outputs}
 
 
 def _interpreted(kernel: ir.Kernel, drawn: Operands, outputs: tuple[str, ...]) -> dict[str, Exact]:

@@ -78,6 +78,16 @@ class Child:
         """Of the process, while there is one."""
         return None if self._process is None else self._process.pid
 
+    def renewed(self, setup: Mapping[str, Any], memory_limit: int, explain: Explain) -> Child:
+        """The same process, set up anew; its module has to know how. ChildError where it cannot."""
+        self._setup, self._limit, self._explain = dict(setup), memory_limit, explain
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()  # it ended meanwhile: the next job starts another
+        if self._process is not None:
+            self._base = 0
+            self._set_up()
+        return self
+
     def ask(self, job: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """The answer to a job within `seconds`; ChildDied if there is none, and the process is gone."""
         if self._process is None:
@@ -123,6 +133,10 @@ class Child:
         os.close(write_end)
         self._faults, self._pending, self._base = os.fdopen(read_end, "rb"), b"", 0
         self.starts += 1
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """Send the setup, and take in what the process says to it."""
         try:
             answer = self._exchange(self._setup, START_SECONDS)
         except ChildDied as died:

@@ -29,7 +29,7 @@ from tilewright.runtime.budget import parse_budget, parse_objective
 from tilewright.runtime.chosen import open_book
 from tilewright.runtime.measure import last_level_cache_bytes
 from tilewright.runtime.subject import Subject
-from tilewright.runtime.trial import FINAL_SECONDS, TrialRunner
+from tilewright.runtime.trial import FINAL_SECONDS, Crew, TrialRunner
 from tilewright.runtime.work import work_of
 
 FAILURES = frozenset({"wrong", "crash", "hang", "memory", "compile"})
@@ -146,17 +146,21 @@ def search_for(
     book: Book | None = None,
     progress: Callable[[Progress], None] | None = None,
     final_seconds: float = FINAL_SECONDS,
+    beside: Design | None = None,
+    crew: Crew | None = None,
 ) -> Designed:
     """As `search`, of a subject that was put together already: the design of least latency.
 
-    `final_seconds`: how long each finalist is timed before it is decided; in less time more designs tie.
+    `final_seconds`: how long each finalist is timed before it is decided; in less time more designs tie. Where a
+    program has a generic kernel of another design than the default one, that stands `beside` what was found: the
+    record that is given, not the one of the book, tells what it takes as its `default_seconds`.
     """
     goal = parse_objective("latency", None)
-    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, final_seconds)
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, final_seconds, beside, crew)
     known = task.book.get(task.key)
-    if known is not None:
-        return Designed(known, subject.options, "book")
-    return task.run(budget, "evolve", progress, False)
+    if known is None:
+        return task.run(budget, "evolve", progress, False)
+    return Designed(known if beside is None else task.judged(known), subject.options, "book")
 
 
 def retrust(key: Key, book: Book, subject: Subject, runner: TrialRunner, seed: int = 0) -> Record | None:
@@ -193,13 +197,33 @@ class _Task:
     goal: Objective
     seed: int
     final_seconds: float = FINAL_SECONDS
+    beside: Design | None = None
+    crew: Crew | None = None
+
+    def judged(self, record: Record) -> Record:
+        """A record of the book beside the generic design."""
+        with self._runner() as runner:
+            return self._beside(record, runner)
+
+    def _runner(self) -> TrialRunner:
+        return TrialRunner(self.subject, seed=self.seed, final_seconds=self.final_seconds, crew=self.crew)
+
+    def _beside(self, record: Record, runner: TrialRunner) -> Record:
+        """The record with the seconds of the generic design, where there is one that works."""
+        if self.beside is None or self.beside == record.design:
+            return record
+        outcomes = runner.evaluate([self.beside, record.design])
+        if any(outcome.seconds is None for outcome in outcomes):
+            return record
+        generic, found = runner.compare([self.beside, record.design])
+        return replace(record, seconds=found.seconds, default_seconds=generic.seconds, noise=found.noise)
 
     def run(self, room: Budget, strategy: str, progress: Callable[[Progress], None] | None, again: bool) -> Designed:
         """Search, keep what was found, and give it."""
         from tilewright.design.search import search as explore
 
         begun = time.monotonic()
-        with TrialRunner(self.subject, seed=self.seed, final_seconds=self.final_seconds) as runner:
+        with self._runner() as runner:
             if not again and (record := retrust(self.key, self.book, self.subject, runner, self.seed)) is not None:
                 self._keep(record)
                 return self._designed(record, "hint", runner, begun, None)
@@ -211,7 +235,7 @@ class _Task:
                 if progress is not None:
                     progress(seen)
 
-            default = default_design(self.subject.kernel, self.subject.facts)
+            default = self.beside or default_design(self.subject.kernel, self.subject.facts)
             pinned = default if self.key.numerics == "pinned" else None
             model = self._model(pinned, run)
             result = explore(
@@ -230,9 +254,10 @@ class _Task:
                 progress=keep,
             )
             record = _record(self.key, result, self.seed)
-            if result.stopped != "interrupted":  # one that was cut off is to be resumed
-                self._keep(record)
-            return self._designed(record, "search", runner, begun, result)
+            if result.stopped == "interrupted":  # to be resumed
+                return self._designed(record, "search", runner, begun, result)
+            self._keep(record)
+            return self._designed(self._beside(record, runner), "search", runner, begun, result)
 
     def _designed(
         self, record: Record, found: str, runner: TrialRunner, begun: float, result: Result | None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+import warnings
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,21 @@ from tilewright.design.book.record import Record
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.emit import abi
-from tilewright.errors import MachineError
+from tilewright.errors import BookWarning, CompileError, IllegalDesign, LaunchError, MachineError
 from tilewright.knobs import Knobs, knobs
 from tilewright.language import ir, structure
 from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
+from tilewright.operators import OPERATORS
 from tilewright.runtime import debug, modes, pool
-from tilewright.runtime.buckets import Exact, nearest_of, placed, ranged_dims, shape_of
+from tilewright.runtime.buckets import Exact, Place, nearest_of, placed, range_of, ranged_dims, shape_of
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
 from tilewright.runtime.monitor import MONITOR
 from tilewright.runtime.table import TABLE, Slot, Special
 
 if TYPE_CHECKING:
-    from tilewright.runtime.cuda.kernel import GpuLaunch
-    from tilewright.runtime.cuda.packed import PackedLaunch
+    from tilewright.runtime.cuda.follow import Following
 
 MOST_KERNELS = 2048
 """Generic kernels, and designs of the book, that are kept in memory."""
@@ -36,7 +37,7 @@ MOST_KERNELS = 2048
 
 def bind(
     operator: Any, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], options: Mapping[str, object]
-) -> Launch | debug.Timed | GpuLaunch | PackedLaunch:
+) -> Launch | debug.Timed | Following:
     """`operator` on these operands, by the best kernel known for their sizes.
 
     Tensors that are absent are left out of `buffers`; `options` are the operator's static ones.
@@ -46,10 +47,10 @@ def bind(
     if any(b.device != "cpu" for b in buffers.values()):
         from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
 
-        return gpu.bind(program, buffers, scalars, sizes)
+        return gpu.bind(operator, program, buffers, scalars, sizes, options)
     layouts, best = _layouts(buffers)
     settings = knobs()
-    slot = _slot(Origin(program, best, operator, tuple(sorted(options.items()))), sizes, settings)
+    slot = slot_of(Origin(program, best, operator, tuple(sorted(options.items()))), sizes, settings)
     launch = _dispatched(slot, layouts, buffers, scalars, sizes, settings.numerics)
     return launch if settings.debug < 2 else debug.timed(launch, buffers, sizes)
 
@@ -113,62 +114,119 @@ class Origin:
     operator: Any
     options: tuple[tuple[str, object], ...]
 
+    device = "cpu"
+    ranges = staticmethod(range_of)
+
+    def searched(self, slot: Slot) -> Exact:
+        """The sizes that a search for a slot is made at: those whose calls took the most time."""
+        return slot.common
+
+    def hope(self, _sizes: dict[str, int]) -> float | None:
+        """The share of a generic call that a search may save; None where nothing is known of it beforehand."""
+        return None
+
+    def key(self, place: Place, settings: Knobs) -> Hashable:
+        """What tells its slots apart."""
+        pinned, threads = settings.numerics, pool.available_threads()
+        return self.program, self.layouts, place, settings.mode == "generic", pinned, threads
+
+    def listed(self) -> frozenset[Exact]:
+        """The sizes that the book has designs for; it is read once for each program."""
+        found = _listed.get(self.program)
+        if found is None:
+            from tilewright.runtime.chosen import sizes_of
+
+            found = _listed[self.program] = sizes_of(self.program.kernel, machine())
+        return found
+
+    def nearest(self, place: Place, sizes: Mapping[str, int]) -> list[Exact]:
+        """Sizes in the book whose design may serve a place, the likeliest first."""
+        return nearest_of(place, sizes, self.listed())
+
+    def record(self, sizes: dict[str, int]) -> Record | None:
+        """What the book holds for these sizes."""
+        from tilewright.runtime.chosen import record_for
+
+        return record_for(self.program.kernel, facts_of(self.layouts, sizes, machine()), pool.available_threads())
+
     def generic(self, sizes: dict[str, int]) -> Kernel:
         """The generic kernel for these sizes."""
         return _kernel(self.program, self.layouts, self.program.significant(sizes))
+
+    def generic_design(self, sizes: dict[str, int]) -> Design:
+        """Its design."""
+        return self.request(sizes).design
 
     def request(self, sizes: dict[str, int], design: Design | None = None) -> Request:
         """What has to be built for a design (the generic one) at these sizes."""
         return requested(self.program, self.layouts, sizes, machine(), design)
 
+    def load(self, _place: Place, sizes: dict[str, int], design: Design, shared: bool = False) -> Kernel:
+        """The kernel of a design at these sizes: one that lives as long as the process, or its slot's alone."""
+        request = self.request(sizes, design)
+        return _shared(request, self.program) if shared else compiled(self.program, request)
 
-def _slot(origin: Origin, sizes: dict[str, int], settings: Knobs) -> Slot:
-    """The slot of a call: that of its very sizes where the book has a design for them, else of their ranges."""
-    program = origin.program
-    exact = tuple(sizes.items())
-    listed = _listed_sizes(program)
-    place = exact if exact in listed else placed(sizes, program.ranged)
-    key = (program, origin.layouts, place, settings.mode == "generic", settings.numerics, pool.available_threads())
+    def job(self, _sizes: dict[str, int]) -> dict[str, Any] | None:
+        """What another process has to know to draw operands like these and try designs; None where it could not."""
+        unit = {n: x.strides.index(1) for n, x in self.layouts if 1 in x.strides}
+        if len(unit) < len(self.layouts):
+            return None
+        return {**told_of(self), "machine": machine().to_dict(), "unit": unit, "threads": pool.available_threads()}
+
+
+def told_of(origin: Any) -> dict[str, Any]:
+    """What a job says of a program, whatever it runs on."""
+    known = OPERATORS.get(origin.operator.name) is origin.operator if hasattr(origin.operator, "name") else False
+    return {
+        "kernel": origin.program.text,
+        "operator": origin.operator.name if known else None,
+        "options": [list(pair) for pair in origin.options],
+        "numerics": knobs().numerics,
+    }
+
+
+def slot_of(origin: Any, sizes: dict[str, int], settings: Knobs) -> Slot:
+    """The slot of a call: that of its very sizes where the book has a design for them, else of their ranges.
+
+    `origin` says what differs between machines: an `Origin`, or a `GpuOrigin`.
+    """
+    program, exact = origin.program, tuple(sizes.items())
+    place = exact if exact in origin.listed() else placed(sizes, program.ranged, origin.ranges)
+    key = origin.key(place, settings)
     slot = TABLE.get(key)
     if slot is None:
-        slot = Slot(key, shape_of(program.kernel, sizes), place, origin)
-        _ask_the_book(slot, sizes, listed)
+        slot = Slot(key, shape_of(program.kernel, sizes, origin.device), place, origin)
+        _ask_the_book(slot, sizes)
         slot = TABLE.add(slot)
     return slot
 
 
-def _listed_sizes(program: Program) -> frozenset[Exact]:
-    """The sizes that the book has designs for; it is read once for each program."""
-    listed = _listed.get(program)
-    if listed is None:
-        from tilewright.runtime.chosen import sizes_of
-
-        listed = _listed[program] = sizes_of(program.kernel, machine())
-    return listed
-
-
-def _ask_the_book(slot: Slot, sizes: dict[str, int], listed: frozenset[Exact]) -> None:
+def _ask_the_book(slot: Slot, sizes: dict[str, int]) -> None:
     """Let a new slot begin with the design that the book holds for its sizes, or for sizes in its ranges."""
-    from tilewright.runtime.chosen import record_for
-
-    for known in nearest_of(slot.place, sizes, listed):
-        at, origin = dict(known), slot.origin
-        record = record_for(origin.program.kernel, facts_of(origin.layouts, at, machine()), pool.available_threads())
-        if record is not None:
-            _take_from_the_book(slot, known, record)
+    for known in slot.origin.nearest(slot.place, sizes):
+        record = slot.origin.record(dict(known))
+        if record is not None and _taken_from_the_book(slot, known, record):
             return
 
 
-def _take_from_the_book(slot: Slot, known: Exact, record: Record) -> None:
+def _taken_from_the_book(slot: Slot, known: Exact, record: Record) -> bool:
+    """Whether the design of a record is put into a new slot, or is the generic one; not if the compiler refuses it."""
     origin, at = slot.origin, dict(known)
     slot.fixed = True
-    if record.design == origin.request(at).design:
+    if record.design == origin.generic_design(at):
         slot.state, slot.reason = "kept generic", "the book holds no better design than the generic kernel's"
-        return
-    with _compiling:
-        kernel = _shared(origin.request(at, record.design), origin.program)
+        return True
+    try:
+        with _compiling:
+            kernel = origin.load(slot.place, at, record.design, shared=True)
+    except (IllegalDesign, CompileError, LaunchError) as error:
+        warnings.warn(
+            f"a design of the book for {origin.program.kernel.name} is not used: {error}", BookWarning, stacklevel=4
+        )
+        return False
     slot.special = Special(kernel, known, record.seconds, record.default_seconds)
     slot.state, slot.reason = "specialised", "the book holds a design for its sizes"
+    return True
 
 
 def _dispatched(

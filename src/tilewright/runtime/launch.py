@@ -84,6 +84,11 @@ class Kernel:
         """Whether it is right only where pointers lie as they did when it was bound."""
         return any(True for _ in self.design.prefixed("nontemporal"))
 
+    @property
+    def bound_for_good(self) -> bool:
+        """Whether calls known by their form must be bound anew for it: they look where memory lies only if asked to."""
+        return self.relies_on_alignment
+
 
 class Launch:
     """A kernel tied to its operands: call it, as often as wanted, on what the memory then holds."""
@@ -151,7 +156,8 @@ class Dispatch:
             return self.generic()
         if self.pinned is not None and differs(special.kernel.program, special.kernel.design, self.pinned):
             return self.generic()
-        return special.kernel
+        kernel: Kernel = special.kernel
+        return kernel
 
 
 class Dispatched(Launch):

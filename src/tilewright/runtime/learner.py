@@ -16,9 +16,7 @@ from typing import Any
 
 from tilewright.design.book.record import Record
 from tilewright.errors import TilewrightError
-from tilewright.knobs import knobs
-from tilewright.operators import OPERATORS
-from tilewright.runtime import dispatch, modes, pool, promotion
+from tilewright.runtime import dispatch, modes, promotion
 from tilewright.runtime.background import Background, BackgroundProcess, Budget, Spent
 from tilewright.runtime.bounded import Bounded
 from tilewright.runtime.child import ChildDied, ChildError
@@ -33,6 +31,9 @@ MOST_DEATHS = 2
 
 SAVING = 0.25
 """The share of a generic call that a search is expected to save, where nothing better is known."""
+
+DOUBT = 0.25
+"""What is left of that for an operator each time that a search of it found nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Learner:
         clock: Clock = time.monotonic,
     ) -> None:
         self.active = modes.may_learn()
+        if self.active:
+            modes.learning_begins()
         self.table, self.budget = table, budget
         self._watch, self._spent, self._shadow = Watch(trigger, clock), Spent(clock), Shadow()
         self._background = background(budget) if self.active else None
@@ -71,6 +74,7 @@ class Learner:
         self._searches = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
         self._pressed = False
+        self._trust: dict[str, float] = {}  # by operator: how much of what was expected its searches saved
         self._thread: threading.Thread | None = None
 
     # ----------------------------------------------------------------------------------------- for programs
@@ -158,7 +162,7 @@ class Learner:
                 continue
             calls = slot.calls
             seconds = slot.seconds / calls if calls else 0.0
-            reason = self._watch.fires(slot.key, Evidence(calls, seconds, SAVING * seconds), over)
+            reason = self._watch.fires(slot.key, Evidence(calls, seconds, self._saving(slot) * seconds), over)
             if reason is not None:
                 slot.state, slot.reason, found = "queued", reason, True
                 self._queue.append(slot)
@@ -166,13 +170,29 @@ class Learner:
         return found
 
     def _next(self) -> Slot | None:
-        """The queued slot whose calls took the most time, those that failed before last; queues are short."""
+        """The queued slot of whose calls most is to be saved, those that failed before last; queues are short."""
         if not self._queue:
             return None
-        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), s.seconds, s.calls))
+        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), self._saving(s) * s.seconds, s.calls))
         self._queue.remove(best)
         self._busy = True
         return best
+
+    def _saving(self, slot: Slot) -> float:
+        """The share of its time that a search may save: what is expected, as far as its operator kept to that."""
+        if slot.hope is None and slot.common:
+            known = slot.origin.hope(dict(slot.origin.searched(slot)))
+            slot.hope = SAVING if known is None else known
+        return self._trust.get(slot.shape.operator, 1.0) * (slot.hope or SAVING)
+
+    def _learnt_of(self, slot: Slot, promoted: bool) -> None:
+        """Take in what came of a search."""
+        special, operator = slot.special, slot.shape.operator
+        if promoted and special is not None:
+            saved = 1.0 - special.seconds / special.generic_seconds
+            self._trust[operator] = max(self._trust.get(operator, 1.0), saved / (slot.hope or SAVING))
+        else:
+            self._trust[operator] = DOUBT * self._trust.get(operator, 1.0)
 
     def _design(self, slot: Slot) -> None:
         try:
@@ -205,6 +225,7 @@ class Learner:
                 self._give_up(slot, str(error))
                 return
             self._promoted, self._kept = self._promoted + promoted, self._kept + (not promoted)
+            self._learnt_of(slot, promoted)
         else:
             self._give_up(slot, str(answer.get("error", "the background process gave no answer")))
 
@@ -265,21 +286,9 @@ class Learner:
 
 def job_of(slot: Slot) -> dict[str, Any] | None:
     """What the background process has to know of a slot, as JSON; None where it could not draw operands like these."""
-    origin = slot.origin
-    unit = {n: x.strides.index(1) for n, x in origin.layouts if 1 in x.strides}
-    if len(unit) < len(origin.layouts) or not slot.common:
-        return None
-    known = OPERATORS.get(origin.operator.name) is origin.operator if hasattr(origin.operator, "name") else False
-    return {
-        "kernel": origin.program.text,
-        "machine": dispatch.machine().to_dict(),
-        "operator": origin.operator.name if known else None,
-        "options": [list(pair) for pair in origin.options],
-        "sizes": [list(pair) for pair in slot.common],
-        "unit": unit,
-        "threads": pool.available_threads(),
-        "numerics": knobs().numerics,
-    }
+    at = slot.origin.searched(slot) if slot.common else ()
+    told: dict[str, Any] | None = slot.origin.job(dict(at)) if at else None
+    return None if told is None else {**told, "sizes": [list(pair) for pair in at]}
 
 
 def tell_all(slots: list[Slot], reason: str) -> None:

@@ -25,6 +25,7 @@ class Counts:
     compile_seconds: float = 0.0
 
 
+_learned = False
 _seconds: list[float] = []  # appended to by several threads
 _compiles, _loads, _frozen = Counter(), Counter(), Counter()
 
@@ -32,6 +33,17 @@ _compiles, _loads, _frozen = Counter(), Counter(), Counter()
 def may_learn() -> bool:
     """Whether kernels may be searched for and the book may be written."""
     return knobs().mode == "learn"
+
+
+def learning_begins() -> None:
+    """Note that a learner is at work: from now on generic kernels of GPUs are those that answer every length."""
+    global _learned
+    _learned = True
+
+
+def has_learned() -> bool:
+    """Whether a learner was ever at work in this process."""
+    return _learned
 
 
 def count(seconds: float) -> None:
@@ -59,4 +71,4 @@ def compile_seconds() -> float:
     return sum(_seconds)
 
 
-__all__ = ["Counts", "compile_seconds", "count", "counts", "may_learn"]
+__all__ = ["Counts", "compile_seconds", "count", "counts", "has_learned", "learning_begins", "may_learn"]

@@ -16,22 +16,42 @@ SAMPLE = 31
 """Of each so many calls and one more of the same sizes the second is timed: the first of all may meet cold memory."""
 
 
+_folding = threading.RLock()
+
+
 class Counter:
     """Counts how often `add` was called; `add` is bound once and costs what a call of a C function costs.
 
     Compiled code counts in `words`.
     """
 
-    __slots__ = ("_count", "add", "words")
+    __slots__ = ("_count", "_folded", "_others", "add", "words")
 
     def __init__(self) -> None:
         self._count, self.words = itertools.count(), ctypes.c_int64()
         self.add: Callable[[], int] = self._count.__next__
+        self._others: tuple[tuple[Counter, int], ...] = ()
+        self._folded = 0
 
     @property
     def value(self) -> int:
         """How often so far."""
-        return int(repr(self._count)[6:-1]) + self.words.value  # "count(5)": what the next call would get
+        own = int(repr(self._count)[6:-1]) + self.words.value  # "count(5)": what the next call would get
+        if not self._others and not self._folded:
+            return own
+        with _folding:
+            return own + self._folded + sum(other.value * times for other, times in self._others)
+
+    def follow(self, other: Counter, times: int) -> None:
+        """Count `times` calls with each call that `other` counts: those of a pass that is queued as one."""
+        with _folding:
+            self._others = (*self._others, (other, times))
+
+    def leave(self, other: Counter) -> None:
+        """Keep what `other` has counted, which counts no more."""
+        with _folding:
+            self._folded += sum(other.value * times for o, times in self._others if o is other)
+            self._others = tuple(pair for pair in self._others if pair[0] is not other)
 
 
 class Tally(Counter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilewright.design.book.record import Record
-from tilewright.runtime import dispatch, rebind
+from tilewright.runtime import rebind
 from tilewright.runtime.events import tell
 from tilewright.runtime.table import Slot, Special
 
@@ -23,16 +23,16 @@ def promote(slot: Slot, record: Record) -> bool:
     """Put the kernel of a record in the slot, if it is worth that; each call from now on is answered by it."""
     origin, sizes = slot.origin, dict(record.key.sizes)
     sizes = {d: sizes[d] for d in origin.program.kernel.dims}
-    objection = worth(record, origin.request(sizes).design)
+    objection = worth(record, origin.generic_design(sizes))
     if objection is not None:
         slot.state, slot.reason = "kept generic", objection
         tell("keep", slot.shape, objection)
         return False
-    kernel = dispatch.compiled(origin.program, origin.request(sizes, record.design))
+    kernel = origin.load(slot.place, sizes, record.design)
     special = Special(kernel, tuple(sizes.items()), record.seconds, record.default_seconds)
     told = f"{1e6 * record.default_seconds:.1f} -> {1e6 * record.seconds:.1f} us, design {record.design.hash}"
     slot.swap(special, "specialised", told)
-    if kernel.relies_on_alignment:  # calls in hand check where memory lies only if their kernel asked for it
+    if kernel.bound_for_good:  # calls that are known by their form are bound to the kernel before
         rebind.forget()
     tell("promote", slot.shape, told)
     return True
@@ -42,7 +42,10 @@ def roll_back(slot: Slot, reason: str) -> None:
     """Answer by the generic kernels again, which are compiled before the swap and not by who calls next."""
     for sizes in slot.met:
         slot.origin.generic(dict(sizes))
+    kernel = slot.special.kernel if slot.special is not None else None
     slot.swap(None, "rolled back", reason)
+    if kernel is not None and kernel.bound_for_good:
+        rebind.forget()
     tell("rollback", slot.shape, reason)
 
 

@@ -46,6 +46,10 @@ class Subject:
     unit: dict[str, int]
     machine: Machine
     threads: int
+    given: dispatch.Layouts | None = None
+    """How a program's own operands lie, where a kernel is designed for them (GPUs)."""
+    constant: tuple[str, ...] | None = None
+    """On a GPU the dims that are constants of the machine code; None for all of them."""
 
     @classmethod
     def of(
@@ -105,28 +109,37 @@ class Subject:
     @cached_property
     def layouts(self) -> dispatch.Layouts:
         """Unit strides, and what every row is aligned to."""
+        if self.given is not None:
+            return self.given
         return tuple((p.name, self._layout(p)) for p in self.kernel.params if p.dims is not None)
 
     def _layout(self, p: Any) -> abi.TensorLayout:
         unit = self.unit.get(p.name)
         shape = [d if isinstance(d, int) else self.sizes[d] for d in p.dims]
-        row = 1 if unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit) else shape[unit]
-        step = _LINE if row == 1 else math.gcd(row * p.dtype.bytes, _LINE)
+        alone = unit is None or all(n == 1 for d, n in enumerate(shape) if d != unit)
+        step = _LINE if alone or unit is None else math.gcd(shape[unit] * p.dtype.bytes, _LINE)
         strides = tuple(1 if d == unit else None for d in range(len(shape)))
         return abi.TensorLayout(strides, step if step == _LINE or not self.machine.is_cpu else 1)
 
     @cached_property
     def facts(self) -> Facts:
-        """What a design may rely on; on a GPU each size is a part of the kernel."""
+        """What a design may rely on."""
         if not self.machine.is_cpu:
-            return gpu.facts_of(self.layouts, self.sizes, self.machine, self.sizes)
+            return gpu.facts_of(self.layouts, self.sizes, self.machine, self.settled)
         known = dispatch.facts_of(self.layouts, self.sizes, self.machine)
         return replace(known, fixed=frozenset(self.program.whole), threads=self.threads)
+
+    @property
+    def settled(self) -> tuple[str, ...]:
+        """Dims whose size is a part of the kernel: on a GPU all, unless it is to serve others too."""
+        if self.machine.is_cpu:
+            return self.program.whole
+        return tuple(self.sizes) if self.constant is None else self.constant
 
     def request(self, design: Design) -> Request:
         """What has to be built for a design."""
         if not self.machine.is_cpu:
-            return gpu.requested(self.program, self.layouts, self.sizes, self.machine, design, tuple(self.sizes))
+            return gpu.requested(self.program, self.layouts, self.sizes, self.machine, design, self.settled)
         return dispatch.requested(self.program, self.layouts, self.sizes, self.machine, design)
 
     def key(self, objective: Objective | str = "latency", numerics: str = "free") -> Key:

@@ -10,14 +10,11 @@ import ctypes
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilewright.runtime.buckets import Exact, Place, Range, Shape
 from tilewright.runtime.events import tell
 from tilewright.runtime.monitor import Tally
-
-if TYPE_CHECKING:
-    from tilewright.runtime.launch import Kernel
 
 CAPACITY = 1024
 """Slots of a table; each is a few hundred bytes and at most one kernel of its own."""
@@ -28,9 +25,12 @@ MOST_SIZES = 32
 
 @dataclass(frozen=True, eq=False)
 class Special:
-    """A kernel for the shapes of one slot: what it was measured at, its seconds there and those of the generic one."""
+    """A kernel for the shapes of one slot: what it was measured at, its seconds there and those of the generic one.
 
-    kernel: Kernel
+    Which kind of kernel it is, of a CPU or a GPU, follows from the slot's origin.
+    """
+
+    kernel: Any
     sizes: Exact
     seconds: float
     generic_seconds: float
@@ -71,12 +71,13 @@ class Slot:
     swaps: int = 0
     version: ctypes.c_int64 = field(default_factory=ctypes.c_int64)
     """Another number after each swap, for compiled code to look at."""
+    hope: float | None = None
+    """The share of a generic call that a search is expected to save, once somebody has asked."""
     fixed: bool = False
     """Whether the book, and no search of this process, chose its kernel."""
     _sizes: dict[Exact, Tally] = field(default_factory=dict)
     _others: Tally = field(default_factory=Tally)
-    _hits: int = 0  # of special kernels before this one
-    _from: int = 0  # calls when the special one in use came
+    _before: tuple[int, int] = (0, 0)  # hits of special kernels before this one, and calls when this one came
 
     def tally(self, sizes: Exact) -> Tally:
         """What counts the calls of these exact sizes."""
@@ -93,7 +94,12 @@ class Slot:
     @property
     def hits(self) -> int:
         """Calls since a special kernel is in use, and of earlier ones."""
-        return self._hits + (self.calls - self._from if self.special is not None else 0)
+        return self._hits_of(self.calls)
+
+    def _hits_of(self, calls: int) -> int:
+        """Hits when there had been so many calls: of one reading of the counters, as calls go on meanwhile."""
+        hits, since = self._before
+        return hits + (calls - since if self.special is not None else 0)
 
     @property
     def saved(self) -> float:
@@ -121,9 +127,11 @@ class Slot:
     def swap(self, special: Special | None, state: str, reason: str) -> None:
         """Answer by another kernel from each next call on; None is the generic one."""
         calls = self.calls
-        self._hits, self._from = self.hits, calls
+        self._before = self._hits_of(calls), calls
         self.special = special
         self.version.value += 1
+        global _swaps
+        _swaps += 1  # after the kernel is there: who sees the number sees the kernel
         for tally in [*self._sizes.values(), self._others]:
             tally.seconds = 0.0  # what was timed is the kernel before
         self.swaps += 1
@@ -202,6 +210,14 @@ class Table:
                 tell("evict", slot.shape, slot.reason)
 
 
+_swaps = 0
+
+
+def swaps() -> int:
+    """Another number after each swap of any slot: for what would have to look at many of them."""
+    return _swaps
+
+
 def _worth(slot: Slot) -> tuple[float, int]:
     return slot.saved, slot.calls
 
@@ -217,4 +233,4 @@ def _holds(known: int | Range, size: int) -> bool:
 TABLE = Table()
 """The table of this process."""
 
-__all__ = ["CAPACITY", "MOST_SIZES", "TABLE", "Row", "Slot", "Special", "Table"]
+__all__ = ["CAPACITY", "MOST_SIZES", "TABLE", "Row", "Slot", "Special", "Table", "swaps"]

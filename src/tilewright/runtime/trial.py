@@ -58,6 +58,30 @@ FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
 
 
+class Crew(dict[int, Child]):
+    """Processes that try designs on a GPU, by their numbers, kept from one search to the next; to be closed.
+
+    The threads that ask them are kept too: Linux takes the end of the thread that started a process for its parent's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = _threads()
+        self.folder = Path(tempfile.mkdtemp(prefix="tilewright-crew-"))
+
+    def close(self) -> None:
+        """End them and remove their files."""
+        for child in self.values():
+            child.stop()
+        self.clear()
+        self.threads.shutdown(wait=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
+
+
 class TrialRunner:
     """An `Evaluator` of designs of one operator at fixed sizes; a context manager, because it owns processes.
 
@@ -82,6 +106,7 @@ class TrialRunner:
         present: Collection[str] = (),
         unit: Mapping[str, int] | None = None,
         final_seconds: float = FINAL_SECONDS,
+        crew: Crew | None = None,
     ) -> None:
         if isinstance(operator, Subject):
             self.subject = operator
@@ -100,8 +125,9 @@ class TrialRunner:
         self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
-        self._threads = ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
+        self._threads = _threads() if crew is None else crew.threads
         self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
+        self._crew = crew
         try:
             self._start(seed, MEMORY_LIMIT if memory_limit is None else memory_limit)
         except BaseException:
@@ -238,9 +264,10 @@ class TrialRunner:
 
     def close(self) -> None:
         """End the processes and remove their files."""
-        for child in self._all:
-            child.stop()
-        self._threads.shutdown(wait=False)
+        if self._crew is None:
+            for child in self._all:
+                child.stop()
+            self._threads.shutdown(wait=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -265,7 +292,8 @@ class TrialRunner:
             "kernel": show(subject.kernel),
             "machine": subject.machine.to_dict(),
             "sizes": subject.sizes,
-            "layouts": [[n, list(x.strides), x.align] for n, x in subject.layouts],
+            "layouts": [[n, list(x.strides), x.align, x.constant] for n, x in subject.layouts],
+            "settled": list(subject.settled),
             "outputs": list(subject.outputs),
             "updates": list(subject.updates),
             "threads": subject.threads,
@@ -275,18 +303,21 @@ class TrialRunner:
         environment = {"TILEWRIGHT_THREADS": str(subject.threads), "DEBUG": "0", "OPENBLAS_NUM_THREADS": "1"}
         saved = [c.save(self._folder) for c in checks]
 
-        def child(checked: list[dict[str, Any]]) -> Child:
-            return Child(
-                WORKERS.get(subject.machine.kind, _MODULE),
-                {**setup, "checks": checked},
-                self._folder,
-                memory_limit=room,
-                environment=environment,
+        def child(number: int, checked: list[dict[str, Any]]) -> Child:
+            told = {**setup, "checks": checked}
+            if self._crew is not None and number in self._crew:
+                return self._crew[number].renewed(told, room, self._where)
+            folder = self._folder if self._crew is None else self._crew.folder
+            made = Child(
+                WORKERS.get(subject.machine.kind, _MODULE), told, folder, memory_limit=room, environment=environment,
                 explain=self._where,
-            )
+            )  # fmt: skip
+            if self._crew is not None:
+                self._crew[number] = made
+            return made
 
-        self._worker = child(saved)
-        self._all = [self._worker, *(child([]) for _ in range(self._threads._max_workers))]
+        self._worker = child(0, saved)
+        self._all = [self._worker, *(child(1 + n, []) for n in range(self._threads._max_workers))]
         for builder in self._all[1:]:
             self._idle.put(builder)
 

@@ -94,7 +94,8 @@ class Trials:
         self.machine = Machine.from_dict(setup["machine"])
         self.program = dispatch.Program.of(parse(setup["kernel"]))
         self.sizes = {d: setup["sizes"][d] for d in self.program.kernel.dims}
-        self.layouts = tuple((n, abi.TensorLayout(tuple(s), align)) for n, s, align in setup["layouts"])
+        self.layouts = tuple((n, abi.TensorLayout(tuple(s), *more)) for n, s, *more in setup["layouts"])
+        self.settled = tuple(setup["settled"])
         self.outputs, self.updates = frozenset(setup["outputs"]), frozenset(setup["updates"])
         self.checks = [Check.load(c) for c in setup["checks"]]
         self.cold = bool(setup["cold"])

@@ -86,6 +86,10 @@ def test_the_designs_of_the_tests_are_legal(name, decisions):
         ({"columns": 256, "overlap": True}, "registers", "take fewer columns"),
         ({"schedule": "pingpong"}, "turns", "add overlap=True"),
         ({"schedule": "pingpong", "overlap": True, "warpgroups": 1, "rows": 64}, "turns", "nobody to take turns with"),
+        ({"tile.g": 16, "rows": 8}, "packed", "take 16, 32 or 64"),
+        ({"tile.g": 2}, "atom", "take 64"),
+        ({"tile.g": 4, "rows": 32, "store": "tma"}, "stores", "rows of several g; take direct"),
+        ({"own": True, "warpgroups": 1, "rows": 64}, "own", "drop it"),
         ({"drawn": True}, "drawn", "add persistent=True"),
         ({"grid.order": "hilbert"}, "form", "takes one of row, grouped"),
         ({"tile.h": 3}, "form", "no decision of this chain is called so"),
@@ -135,13 +139,13 @@ def test_a_mutation_that_changes_nothing_says_so():
 
 def test_neighbours_are_legal_and_reach_every_decision():
     kernel = PROGRAMS["causal"]
-    known = facts(kernel, S=4096, T=4096, D=128, E=128)
+    known = facts(kernel, S=4096, T=4096, D=64, E=64, G=4)
     chosen = design(kernel, {**TURNS, "persistent": True})
     found = list(neighbours(kernel, chosen, known))
     assert all(legal(kernel, m.apply(chosen), known) == [] for m in found)
     reached = {name for m in found for name, _ in set(m.apply(chosen).decisions) ^ set(chosen.decisions)}
     assert {"tile.s", "tile.t", "warpgroups", "overlap", "schedule", "persistent", "drawn", "grid.descending",
-            "grid.order", "store.o", "cache.k"} <= reached  # fmt: skip
+            "grid.order", "store.o", "cache.k", "tile.g", "own"} <= reached  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -85,9 +85,10 @@ def two_layers(
         y[m, n] = acc
 
 
-def attention(lengths: bool = False, dtype: str = "bf16", **options: Any) -> ir.Kernel:
+def attention(lengths: bool = False, dtype: str = "bf16", lse: bool = False, **options: Any) -> ir.Kernel:
     """Attention as the operator traces it."""
     dtypes = dict.fromkeys(("q", "k", "v", "o"), dtype) | ({"lengths": "i32"} if lengths else {})
+    dtypes |= {"lse": "f32"} if lse else {}
     return OPERATORS["attention"].kernel.trace(dtypes, options=options)
 
 
@@ -97,6 +98,7 @@ PROGRAMS: dict[str, ir.Kernel] = {
     "f16": attention(dtype="f16", causal=True),
     "window": attention(causal=True, window=70),
     "ragged": attention(lengths=True),
+    "with sums": attention(lengths=True, causal=True, lse=True),
     "ragged window": attention(lengths=True, causal=True, window=131),
     "capped": capped.trace(dict.fromkeys(("q", "k", "v", "o"), "bf16") | {"slopes": "f32", "top": "f32"}),
     "two layers": two_layers.trace("bf16"),
@@ -114,13 +116,13 @@ DESIGNS: dict[str, dict[str, Any]] = {
     },
     "rows ahead": {
         **BASE, "columns": 64, "overlap": True, "schedule": "pingpong", "persistent": True, "drawn": True,
-        "stages.item": 2, "store": "tma",
+        "stages.item": 2, "own": True, "store": "tma",
     },
     "three take turns": {
         **BASE, "rows": 192, "columns": 48, "warpgroups": 3, "overlap": True, "schedule": "pingpong", "stages.item": 2,
-        "persistent": True, "stages": 3,
+        "persistent": True, "stages": 3, "own": True,
     },
-    "three warpgroups": {**BASE, "rows": 192, "columns": 64, "warpgroups": 3, "producer": "warpgroup"},
+    "three warpgroups": {**BASE, "rows": 192, "columns": 64, "warpgroups": 3, "producer": "warpgroup", "own": True},
     "a warp that copies": {**BASE, "columns": 64, "producer": "warp"},
 }  # fmt: skip
 

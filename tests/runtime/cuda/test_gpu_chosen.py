@@ -9,12 +9,14 @@ from tilewright.design.book.record import Record, now
 from tilewright.design.book.store import Book
 from tilewright.design.default import default_design
 from tilewright.errors import BookWarning, CompileError
+from tilewright.knobs import knobs
 from tilewright.language.dtypes import bf16
 from tilewright.machines import Machine
-from tilewright.runtime import dispatch
+from tilewright.runtime import dispatch, modes
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.cuda.kernel import layout_on_gpu
+from tilewright.runtime.cuda.origin import GpuOrigin
 from tilewright.runtime.subject import Subject
 
 H200 = Machine.named("h200")
@@ -33,13 +35,16 @@ def asked(m: int, n: int, k: int, at: int = 1 << 20):
     buffers = operands(m, n, k, at)
     kernel = operators.matmul.kernel.trace(dict.fromkeys(buffers, "bf16"), options=NONE)
     layouts = tuple((t, layout_on_gpu(b)) for t, b in buffers.items())
-    return gpu.chosen_for(dispatch.Program.of(kernel), layouts, {"M": m, "N": n, "K": k}, 0)
+    origin = GpuOrigin(dispatch.Program.of(kernel), layouts, operators.matmul, (), 0)
+    special = dispatch.slot_of(origin, {"M": m, "K": k, "N": n}, knobs()).special
+    return None if special is None else special.kernel
 
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """A book that this process uses, and a GPU that answers with the request that it is asked to load."""
     monkeypatch.setenv("TILEWRIGHT_BOOK", str(tmp_path / "book.sqlite"))
+    monkeypatch.setattr(modes, "_learned", False)
     monkeypatch.setattr(gpu, "machine", lambda _device: H200)
     monkeypatch.setattr(gpu, "loaded", lambda request, _device: request)
     dispatch.forget_chosen()

@@ -13,8 +13,9 @@ from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import bf16, f32, i32
 from tilewright.machines.machine import Machine
 from tilewright.observe.record import Recorder
+from tilewright.runtime import modes
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import dispatch, driver, watch
+from tilewright.runtime.cuda import dispatch, driver, follow, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.recording import Recording
 
@@ -26,8 +27,12 @@ def device(monkeypatch):
     """An H200 that is described, and not there."""
     monkeypatch.setattr(dispatch, "machine", lambda _: Machine.named("h200"))
     monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
+    monkeypatch.setattr(modes, "_learned", False)
+    monkeypatch.setattr(follow, "timed", lambda _number, _stream, launch, _tally: launch())
+    monkeypatch.setattr(follow, "stream_of", lambda _number: 0)
     monkeypatch.setattr(dispatch, "_requests", {})
     monkeypatch.setattr(dispatch, "_by_request", {})
+    monkeypatch.setattr(dispatch, "_kernels", {})
 
 
 def array(*shape, kind=bf16, at=1 << 20, writable=True, device="cuda:0"):
@@ -105,7 +110,7 @@ def test_kernels_are_compiled_once_and_bound_to_all(device, monkeypatch):
         def __init__(self, request):
             self.request = request
 
-        def bind(self, buffers, scalars, sizes):
+        def bind(self, buffers, scalars, sizes, _shared):
             bound.append((self.request, buffers["c"].pointer))
             return lambda: None
 

@@ -39,6 +39,7 @@ class Chain:
     row: ir.Axis
     single: tuple[ir.Axis, ...]  # tiled by the author, one position a block here
     each: tuple[ir.Axis, ...]
+    before: tuple[ir.Stmt, ...]
     loop: ir.Loop
     first: tuple[ir.Let, ...]
     second: tuple[ir.Let, ...]
@@ -46,12 +47,20 @@ class Chain:
     moving: tuple[Moved, ...]
     carried: tuple[str, ...]
     outputs: tuple[str, ...]
+    wide: tuple[str, ...]  # outputs that are rows of columns; others are a number for each row
     dtype: str
 
     @property
     def step(self) -> ir.Axis:
         """The axis of the loop."""
         return self.loop.axes[0]
+
+    @property
+    def packed(self) -> ir.Axis | None:
+        """The axis whose positions may lie side by side in a tile of rows; they share all operands that move."""
+        axis = self.single[-1] if self.single else None
+        moved = {i for o in self.moving for i in o.ref.index}
+        return axis if axis and axis.name not in moved and all(axis.name in o.ref.index for o in self.still) else None
 
     @property
     def dots(self) -> tuple[ir.Let, ...]:
@@ -62,6 +71,20 @@ class Chain:
     def itemsize(self) -> int:
         """Bytes of an element of the operands."""
         return {"bf16": 2, "f16": 2}.get(self.dtype, 4)
+
+    def bound_by(self, axis: str) -> bool:
+        """Whether the first or the last column depends on the position along an axis."""
+        lets = {s.name: s for s in self.before if isinstance(s, ir.Let)}
+        todo, seen = [str(x) for x in (self.step.start, self.step.stop)], set()
+        while todo:
+            name = todo.pop()
+            if name == axis:
+                return True
+            if name in lets and name not in seen:
+                seen.add(name)
+                expr = lets[name].expr
+                todo += [*ir.operands(expr), *([expr.axis] if isinstance(expr, ir.Coord | ir.Reduce) else [])]
+        return False
 
     def width(self, dot: ir.Let) -> str:
         """The dimension or axis along the columns of a result."""
@@ -131,15 +154,17 @@ class _Reader:
         problem = self._sums(second, carried) or self._shapes(carried, second)
         if problem:
             return problem
-        stores = tuple(dict.fromkeys(s.ref.buffer for s in ir.walk(self.body) if isinstance(s, ir.Store)))
+        stores = {s.ref.buffer: s.value for s in ir.walk(self.body) if isinstance(s, ir.Store)}
+        wide = tuple(t for t, value in stores.items() if len(self.lets[value].type.axes) == 2)
         if any(isinstance(s, ir.Store) for s in self.loop.body):
             return "the loop over columns stores"
         dtypes = {m.let.type.dtype.name for m in (*still.values(), *moving.values())}
         if len(dtypes) != 1:
             return "operands have several element types"
         return Chain(
-            row, tuple(self.tiled[:-1]), tuple(a for a in self.nest.axes if a.each), self.loop, first, second,
-            tuple(still.values()), tuple(moving.values()), carried, stores, dtypes.pop(),
+            row, tuple(self.tiled[:-1]), tuple(a for a in self.nest.axes if a.each),
+            self.body[: self.body.index(self.loop)], self.loop, first, second,
+            tuple(still.values()), tuple(moving.values()), carried, tuple(stores), wide, dtypes.pop(),
         )  # fmt: skip
 
     @property

@@ -19,6 +19,8 @@ SHAPES = ((128, 2), (192, 3), (64, 1))
 """Rows of a block, and warpgroups."""
 COLUMNS = (128, 176, 160, 144, 112, 96, 80, 64, 48, 32)
 """Columns of a step."""
+PACKS = (1, 2, 4, 8)
+"""Positions of the packed axis in a tile of rows."""
 MOST_STAGES = 4
 
 
@@ -32,8 +34,8 @@ def default_chain(kernel: ir.Kernel, c: Chain, facts: Facts) -> Design | None:
 def shortlist(kernel: ir.Kernel, c: Chain, facts: Facts, most: int = 8) -> list[Design]:
     """Legal designs that were good at some shape, the best guess for these sizes first; at most so many."""
     found: dict[Design, None] = {}
-    for rows, groups, columns, way in _preferred(c, facts):
-        design = fitted(kernel, c, facts, _base(c, rows, groups, columns) | _extras(c, groups, way))
+    for decisions in _preferred(c, facts):
+        design = fitted(kernel, c, facts, decisions)
         if design is not None:
             found[design] = None
         if len(found) == most:
@@ -41,48 +43,77 @@ def shortlist(kernel: ir.Kernel, c: Chain, facts: Facts, most: int = 8) -> list[
     return list(found)
 
 
-def _preferred(c: Chain, facts: Facts) -> Iterator[tuple[int, int, int, str]]:
-    """Rows, warpgroups, columns of a step, and whether blocks draw tiles or leave: by what was measured on an H200.
+def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
+    """Decisions by what was measured on an H200 (notes 0015), the best guess first.
 
-    Narrow sums want three warpgroups where there are many steps, wide ones two and as many columns as registers
-    hold. Tiles of one length each, with many steps, are as well off in blocks that leave; others are drawn.
+    Narrow sums want three warpgroups, unless their tiles of 192 rows do not fit the rows or few steps end in a mask;
+    they take turns. Two warpgroups part by themselves where rows lie ready ahead, but for sums that are very wide.
+    Tiles are drawn; where they are uneven and long, eight heads walk together.
     """
-    columns, rows = facts.sizes.get(c.step.over, _LONG), facts.sizes.get(c.row.over, _LONG)
+    rows = facts.sizes.get(c.row.over, _LONG)
     width = max(facts.sizes.get(c.width(d), 128) for d in c.second)
     even = c.step.stop is None
-    ways = ("leave", "draw") if even and columns >= _LONG else ("draw", "leave")
+    # Where results do not leave by the engine, the order of groups takes a register more than the producer has.
+    grouped = () if even or rows < _LONG // 2 or width % 32 else ("grouped",)
+    turns = ("together",) if width <= _WIDE else ()
+    three, two = _shape(c, 192, 3, 128, *grouped), _shape(c, 128, 2, 128, *turns, *grouped)
+    own = [_shape(c, 192, 3, 128, *grouped, "own"), _shape(c, 192, 3, 128, "own")] if width <= _NARROW else []
     if width <= _NARROW:
-        three = [(192, 3, 96, "leave" if even else "draw"), (192, 3, 96, "draw"), (192, 3, 112, ways[0])]
-        two = [(128, 2, 128, way) for way in ways]
-        many = columns >= _LONG // 2 and rows >= _LONG // 4
-        yield from [*three, *two] if many else [*two, *three]
-        yield 128, 2, 192, ways[0]
-    yield from ((128, 2, 128, f"{way}{turns}") for turns in ("", _TOGETHER) for way in ways)
+        fits = -(-rows // 192) * 192 * _WASTE[0] <= rows * _WASTE[1]
+        yield from (three, two) if fits and (even or rows >= _LONG // 2) else (two, three)
+        yield from own
+    yield two
+    yield from _side_by_side(c, facts)
+    others: tuple[tuple[str, ...], ...] = (("together",), (), ("grouped",), ("own", *turns), ("leave",))
+    yield from (_shape(c, 128, 2, 128, *words) for words in others)
     for tile, groups in ((128, 2), (64, 1)):
-        for count in (128, 112, 96, 80, 64, 32):
-            yield from ((tile, groups, count, way) for way in ways)
+        yield from (_shape(c, tile, groups, count, *turns) for count in (128, 112, 96, 80, 64, 32))
 
 
-_TOGETHER = ", together"  # warpgroups that take no turns
-_NARROW, _LONG = 64, 4096
-"""Columns of sums, and of scores, that count as narrow, and as long."""
+def _side_by_side(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
+    """Tiles of few rows, with several heads that share their keys in each; and of one head."""
+    rows = facts.sizes.get(c.row.over, _LONG)
+    heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
+    height = next((n for n in (16, 32, 64) if rows <= n), 0)
+    if not height:
+        return
+    for groups in (1, 2):
+        packed = 64 * groups // height
+        if c.packed is not None and 1 < packed <= heads:
+            tile: dict[str, Choice] = {f"tile.{c.packed.name}": packed, f"tile.{c.row.name}": height}
+            yield _shape(c, 64 * groups, groups, 128, "together") | tile
+    yield _shape(c, 64, 1, 128)
+
+
+_NARROW, _WIDE, _LONG = 64, 128, 4096
+"""Columns of sums that count as narrow, and as not very wide; columns of scores, and rows, that count as long."""
+_WASTE = (5, 6)
+"""Rows that exist, of those of all tiles, at least."""
+
+
+def _shape(c: Chain, rows: int, groups: int, columns: int, *words: str) -> dict[str, Choice]:
+    """Tiles; products that lag, results by the copy engine, rows with many columns first; and what `words` say.
+
+    `leave`: blocks leave after a tile, else they draw the next one, whose rows come ahead. `together`: no turns.
+    `grouped`: heads walk together. `own`: steps by a warpgroup's own rows.
+    """
+    decisions = _base(c, rows, groups, columns) | {"overlap": True}
+    if "leave" not in words:
+        decisions |= {"persistent": True, "drawn": True, "stages.item": 2}
+    if groups > 1 and "together" not in words:
+        decisions["schedule"] = "pingpong"
+    if "grouped" in words:
+        decisions |= {"grid.order": "grouped", "grid.group": 8}
+    if "own" in words and groups > 1:
+        decisions["own"] = True
+    if c.step.stop is not None:
+        decisions["grid.descending"] = True
+    return decisions | {f"store.{t}": "tma" for t in c.wide}
 
 
 def _base(c: Chain, rows: int, groups: int, columns: int) -> dict[str, Choice]:
     decisions: dict[str, Choice] = {f"atom.{d.name}": "wgmma" for d in c.dots}
     return decisions | {f"tile.{c.row.name}": rows, f"tile.{c.step.name}": columns, "warpgroups": groups, "stages": 2}
-
-
-def _extras(c: Chain, groups: int, way: str) -> dict[str, Choice]:
-    """Products that lag, turns, results by the copy engine; rows with many columns first."""
-    decisions: dict[str, Choice] = {"overlap": True}
-    if way.startswith("draw"):
-        decisions |= {"persistent": True, "drawn": True}
-    if groups > 1 and not way.endswith(_TOGETHER):
-        decisions["schedule"] = "pingpong"
-    if c.step.stop is not None:
-        decisions["grid.descending"] = True
-    return decisions | {f"store.{t}": "tma" for t in c.outputs}
 
 
 def fitted(kernel: ir.Kernel, c: Chain, facts: Facts, decisions: dict[str, Choice]) -> Design | None:
@@ -105,6 +136,12 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
         decisions["overlap"] = True
         if groups > 1 and pick("schedule", ("pingpong", "cooperative")) == "pingpong":
             decisions["schedule"] = "pingpong"
+    if groups > 1 and pick("own", (True, False)):
+        decisions["own"] = True
+    if c.packed is not None and facts.sizes.get(c.packed.over, 1) > 1:
+        packed = pick("packed", PACKS)
+        if packed > 1:
+            decisions |= {f"tile.{c.packed.name}": packed, f"tile.{c.row.name}": rows // packed}
     stay = pick("stay", ("drawn", "dealt", "leave"))
     if stay != "leave":
         decisions["persistent"] = True
@@ -118,7 +155,7 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
     if order == "grouped":
         decisions |= {"grid.order": order, "grid.group": pick("group", (4, 8, 16, 32))}
     if pick("store", ("tma", "direct")) == "tma":
-        decisions |= {f"store.{t}": "tma" for t in c.outputs}
+        decisions |= {f"store.{t}": "tma" for t in c.wide}
     room = int(facts.machine.limit("shared_bytes_per_block"))
     r = ChainResources(c, Design.of(decisions), facts)
     most = max(2, min(MOST_STAGES, (room - r.shared_bytes) // (r.step_bytes + 64) + 2))
@@ -126,4 +163,4 @@ def draw_chain(c: Chain, facts: Facts, pick: Pick) -> Design:
     return Design.of(decisions)
 
 
-__all__ = ["COLUMNS", "SHAPES", "default_chain", "draw_chain", "fitted", "shortlist"]
+__all__ = ["COLUMNS", "PACKS", "SHAPES", "default_chain", "draw_chain", "fitted", "shortlist"]

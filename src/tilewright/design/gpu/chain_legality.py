@@ -15,13 +15,15 @@ from tilewright.language import ir
 SINGLE: dict[str, tuple[object, ...]] = {
     "persistent": (True, False), "producer": ("warp", "warpgroup"), "schedule": ("cooperative", "pingpong"),
     "grid.order": ("row", "grouped"), "grid.descending": (True, False), "warpgroups": (1, 2, 3),
-    "overlap": (True, False), "drawn": (True, False),
+    "overlap": (True, False), "drawn": (True, False), "own": (True, False),
 }  # fmt: skip
 WORDS = {"store": ("direct", "tma"), "cache": ("evict_first", "evict_last"), "atom": ("wgmma", "mma", "fma")}
 COUNTS = ("stages", "stages.item", "grid.group")
 MOST_ITEMS = 4
 """Items in flight: as many words of shared memory tell their numbers."""
-WORKING = 44
+WARP_ROWS = 16
+"""Rows of one of the four warps of a warpgroup."""
+WORKING = 32
 """Registers of a thread beside scores, operands and sums: rows, addresses, loops. By ptxas' reports."""
 
 
@@ -36,7 +38,8 @@ def legal_chain(kernel: ir.Kernel, found: Chain, design: Design, facts: Facts) -
 def _form(r: ChainResources) -> Iterator[str]:
     c = r.chain
     axes, tensors = {c.row.name, c.step.name}, {o.tensor for o in (*c.still, *c.moving)}
-    known = {"tile": axes, "atom": {d.name for d in c.dots}, "store": set(c.outputs), "cache": tensors}
+    tiled = axes | ({c.packed.name} if c.packed else set())
+    known = {"tile": tiled, "atom": {d.name for d in c.dots}, "store": set(c.outputs), "cache": tensors}
     for name, value in r.design.decisions:
         prefix, _, what = name.partition(".")
         if name in SINGLE:
@@ -70,6 +73,8 @@ def _results(kernel: ir.Kernel, r: ChainResources) -> Iterator[str]:
             yield f"{name}: it is not stored by rows of whole sums; take direct"
         elif len(s.ref.index) - 1 not in r.facts.unit.get(s.ref.buffer, ()) or s.ref.buffer not in r.facts.aligned:
             yield f"{name}: its rows have no stride of one, or do not start at multiples of 16 bytes; take direct"
+        elif r.rows // r.packed % ATOM_ROWS:
+            yield f"{name}: a warpgroup has rows of several {c.packed.name if c.packed else ''}; take direct"
         elif width % 32 or param.dtype.name not in ("bf16", "f16"):
             yield f"{name}: rows of {width} {param.dtype} are not whole panels of 64 bytes in 16 bits; take direct"
 
@@ -88,7 +93,8 @@ def _atom(r: ChainResources) -> Iterator[str]:
     c = r.chain
     if r.rows != ATOM_ROWS * r.groups:
         unit = ATOM_ROWS * r.groups
-        yield f"tile.{c.row.name}={r.rows}: {r.groups} warpgroups have {ATOM_ROWS} rows each; take {unit}"
+        tile = unit // r.packed
+        yield f"tile.{c.row.name}={r.rows // r.packed}: {r.groups} warpgroups have {ATOM_ROWS} rows each; take {tile}"
     if r.columns % 16 or r.columns > 256:
         yield f"tile.{c.step.name}={r.columns}: one wgmma sums 16 and has up to 256 columns; take 128"
     for width in r.widths:
@@ -100,6 +106,17 @@ def _atom(r: ChainResources) -> Iterator[str]:
         if o.depth != c.step.name and (o.depth not in r.facts.fixed or points % 16 or points < 16):
             what = f"{o.tensor} is summed over {points} along {o.depth}"
             yield f"atom=wgmma: {what}, no multiple of 16 that is fixed; take fma"
+
+
+def _packed(r: ChainResources) -> Iterator[str]:
+    c, rows = r.chain, r.rows // r.packed
+    if r.packed == 1 or c.packed is None:
+        return
+    if rows % WARP_ROWS or (rows % ATOM_ROWS and ATOM_ROWS % rows):
+        what = f"{rows} rows of each are not whole warps of {WARP_ROWS}"
+        yield f"tile.{c.packed.name}={r.packed}: {what}; take 16, 32 or 64"
+    if c.bound_by(c.packed.name):
+        yield f"tile.{c.packed.name}={r.packed}: where the columns end depends on {c.packed.name}; drop it"
 
 
 def _copies(r: ChainResources) -> Iterator[str]:
@@ -148,6 +165,11 @@ def _drawn(r: ChainResources) -> Iterator[str]:
         yield "drawn=True: only blocks that stay draw another tile; add persistent=True"
 
 
+def _own(r: ChainResources) -> Iterator[str]:
+    if r.design.get("own") and r.groups < 2:
+        yield "own=True: one warpgroup has all rows of its block; drop it"
+
+
 def _turns(r: ChainResources) -> Iterator[str]:
     if r.design.get("schedule") == "pingpong":
         if r.groups < 2:
@@ -159,10 +181,12 @@ def _turns(r: ChainResources) -> Iterator[str]:
 RULES: tuple[Rule[ChainResources], ...] = (
     Rule("unit", "the matrix unit multiplies 16-bit numbers", _unit),
     Rule("atom", "one instruction has 64 rows and sums 16 products", _atom),
+    Rule("packed", "rows of one warp belong together, and all rows of a block see the same columns", _packed),
     Rule("copies", "the copy engine brings rows of 128 bytes that start at multiples of 16", _copies),
     Rule("ring", "what is multiplied lies in shared memory, all of it", _ring),
     Rule("registers", "scores, what is computed of them, and sums lie in registers, all of them", _registers),
     Rule("drawn", "a block that ends has no next tile", _drawn),
+    Rule("own", "rows of a block are dealt to warpgroups", _own),
     Rule("turns", "a turn is a warpgroup's while others compute", _turns),
 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.gpu.chain import Chain
-from tilewright.design.gpu.chain_design import COLUMNS, SHAPES
+from tilewright.design.gpu.chain_design import COLUMNS, PACKS, SHAPES
 from tilewright.design.gpu.mutations import Cache, Deepen, OrderTiles, Persist, Reshape, StoreBy, changed
 from tilewright.design.mutation import Illegal, Mutation, Named
 
@@ -88,6 +88,42 @@ class Descend(Named):
         return changed(design, {"grid.descending": True if self.wanted else None})
 
 
+@dataclass(frozen=True)
+class OwnSteps(Named):
+    """Each warpgroup takes the steps that its own rows need: fewer, and fewer with masks, where rows see other columns.
+
+    before:  for t in T to stop step 128 @stages=3
+    after:   for t in T to stop step 128 @own=true @stages=3
+    """
+
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `own`."""
+        return changed(design, {"own": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
+class Pack(Named):
+    """Positions of an axis that share all columns lie side by side in a tile of rows: query heads of one head of keys.
+
+    before:  for each h in H, each g in G, i0 in S step 128 parallel @bind=grid
+    after:   for each h in H, g0 in G step 4, i0 in S step 32 parallel @bind=grid
+    """
+
+    axis: str
+    row: str
+    positions: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with so many positions in a tile, and as many rows in all; 1 is none."""
+        rows = design.number(f"tile.{self.row}") * design.number(f"tile.{self.axis}", 1)
+        if rows % self.positions:
+            return Illegal(f"{rows} rows are not {self.positions} equal parts")
+        packed = {f"tile.{self.axis}": self.positions if self.positions > 1 else None}
+        return changed(design, {**packed, f"tile.{self.row}": rows // self.positions})
+
+
 def suggested_chain(c: Chain, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Every mutation that the structure suggests, whether legal or not, in a fixed order."""
     row, step, stages = c.row.name, c.step.name, design.number("stages", 2)
@@ -102,6 +138,9 @@ def suggested_chain(c: Chain, design: Design, facts: Facts) -> Iterator[Mutation
     yield Lag(not design.get("overlap"))
     yield TakeTurns(schedule == "cooperative")
     yield from (RunAhead(items) for items in (1, 2))
+    if c.packed is not None and facts.sizes.get(c.packed.over, 1) > 1:
+        yield from (Pack(c.packed.name, row, n) for n in PACKS)
+    yield OwnSteps(not design.get("own"))
     yield Draw(not design.get("drawn"))
     yield Descend(not design.get("grid.descending"))
     yield from (OrderTiles("grouped", group) for group in (4, 8, 16, 32))
@@ -115,4 +154,4 @@ def suggested_chain(c: Chain, design: Design, facts: Facts) -> Iterator[Mutation
         yield from (Cache(tensor, policy) for policy in policies)
 
 
-__all__ = ["Descend", "Draw", "Lag", "RunAhead", "TakeTurns", "suggested_chain"]
+__all__ = ["Descend", "Draw", "Lag", "OwnSteps", "Pack", "RunAhead", "TakeTurns", "suggested_chain"]

@@ -37,9 +37,15 @@ class ChainResources:
         return self.design.number(f"tile.{axis}") or self.facts.sizes.get(axis, 1)
 
     @property
+    def packed(self) -> int:
+        """Positions of the packed axis, side by side in a tile of rows."""
+        axis = self.chain.packed
+        return self.design.number(f"tile.{axis.name}", 1) if axis else 1
+
+    @property
     def rows(self) -> int:
         """Rows of a block."""
-        return self.design.number(f"tile.{self.chain.row.name}")
+        return self.design.number(f"tile.{self.chain.row.name}") * self.packed
 
     @property
     def columns(self) -> int:
@@ -66,7 +72,7 @@ class ChainResources:
     @property
     def still_bytes(self) -> int:
         """What a block copies once."""
-        return sum(map(self.bytes_of, self.chain.still))
+        return sum(map(self.bytes_of, self.chain.still)) * self.packed
 
     @property
     def store_bytes(self) -> int:
@@ -104,7 +110,10 @@ class ChainResources:
     def tiles(self) -> int:
         """Blocks of work, at the sizes known."""
         many = math.prod(self.facts.sizes.get(a.over, 1) for a in (*self.chain.each, *self.chain.single))
-        return many * -(-self.facts.sizes.get(self.chain.row.over, 1) // self.rows)
+        if self.packed > 1 and self.chain.packed:
+            size = self.facts.sizes.get(self.chain.packed.over, 1)
+            many = many // size * -(-size // self.packed)
+        return many * -(-self.facts.sizes.get(self.chain.row.over, 1) // (self.rows // self.packed))
 
 
 __all__ = ["ChainResources", "producer_warps", "registers_of"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
@@ -99,13 +100,13 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
             yield f"{name}={value}: takes a power of two"
 
 
-def _ispower(value: Choice) -> bool:
+def _ispower(value: Choice | None) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1 and value & (value - 1) == 0
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     warps, resident = design.get("warps", 4), design.get("resident", 1)
-    if not _ispower(warps) or int(warps) > MOST_WARPS:  # type: ignore[arg-type]
+    if not _ispower(warps) or warps > MOST_WARPS:
         yield f"warps={warps}: takes a power of two up to {MOST_WARPS}"
     elif not isinstance(resident, int) or not 1 <= resident <= 64 // design.number("warps", 4):
         yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"

@@ -28,6 +28,8 @@ def annotate_chain(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
         match stmt:
+            case ir.Loop(parallel=False, notes=notes) if design.get("own") and ir.note(notes, "stages"):
+                return replace(stmt, notes=ir.with_notes(notes, own=True))
             case ir.Loop(parallel=True, notes=notes) if ir.note(notes, "bind") == "grid":
                 return replace(stmt, notes=_order(notes, design))
             case ir.Let(expr=ir.Dot(a, b)) if design.get("overlap") and not {a, b} <= loaded:

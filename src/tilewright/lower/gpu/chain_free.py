@@ -145,7 +145,7 @@ class _Finder:
             return name
         other = "max" if which == "min" else "min"
         match let.expr:
-            case ir.Coord(axis) if axis == self.rows.axes[0].name:
+            case ir.Coord(axis) if axis == self.rows.axes[-1].name:
                 position = self.let("rows", ir.Coord(self.block), (self.block,))
                 return self.let(f"{which}_row", ir.Reduce(which, position, self.block))
             case ir.Map("cast", (arg,)):

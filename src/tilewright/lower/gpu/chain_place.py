@@ -14,7 +14,7 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES
 from tilewright.language import ir
 from tilewright.language.structure import fresh, names
 from tilewright.lower.gpu.chain_tile import closure, live
-from tilewright.lower.gpu.nest import dots, is_rows, replaced
+from tilewright.lower.gpu.nest import dots, replaced
 from tilewright.lower.gpu.rename import renamed
 
 
@@ -36,7 +36,12 @@ def place_chain(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
         assert isinstance(stmt, ir.Loop)
         return _Rows(kernel, stmt, design, facts, taken).placed()
 
-    return replace(kernel, body=replaced(kernel.body, is_rows, change))
+    return replace(kernel, body=replaced(kernel.body, _is_rows, change))
+
+
+def _is_rows(stmt: ir.Stmt) -> bool:
+    """Whether a statement is the loop over tiles of rows."""
+    return isinstance(stmt, ir.Loop) and ir.note(stmt.notes, "bind") == "warpgroup"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,16 @@ class _Rows:
 
     @property
     def axis(self) -> ir.Axis:
-        return self.loop.axes[0]
+        return self.loop.axes[-1]
+
+    @property
+    def packed(self) -> dict[str, str]:
+        """Axes whose positions lie side by side in a tile of rows, and what they are ranges of."""
+        return {a.name: a.over for a in self.loop.axes[:-1]}
+
+    def _ref(self, buffer: str, axes: tuple[str, ...]) -> ir.Ref:
+        """A row tile's part of a buffer in registers."""
+        return ir.Ref(buffer, (*self.packed, *axes))
 
     def placed(self) -> tuple[ir.Stmt, ...]:
         at = next(n for n, s in enumerate(self.loop.body) if isinstance(s, ir.Loop))
@@ -69,7 +83,7 @@ class _Rows:
         known = [s for s in lets if s.name not in operands and s.name not in carried]
         body = self._with(known, loads, inner)
         ends = {n: fresh(f"{n}_end", self.taken) for n in carried}
-        reads = [replace(s, name=ends[s.name], expr=ir.Load(ir.Ref(s.name, s.type.axes))) for s in inits]
+        reads = [replace(s, name=ends[s.name], expr=ir.Load(self._ref(s.name, s.type.axes))) for s in inits]
         last = self._with(known, loads, (*reads, *renamed(after, ends)))
         last = tuple(x for s in last for x in self._leaving(s))
         whole = replace(main, body=(*ring, self._each(*body)))
@@ -81,12 +95,12 @@ class _Rows:
 
     def _register(self, let: ir.Let) -> ir.Alloc:
         dims = tuple(self.axis.over if a == self.axis.name else a for a in let.type.axes)
-        return ir.Alloc(let.name, let.type.dtype, dims, (("place", "register"),))
+        return ir.Alloc(let.name, let.type.dtype, (*self.packed.values(), *dims), (("place", "register"),))
 
     def _begun(self, let: ir.Let) -> tuple[ir.Stmt, ...]:
         """A buffer takes the value that it begins with, which is called otherwise than the buffer."""
         name = fresh(f"{let.name}_begin", self.taken)
-        return replace(let, name=name), ir.Store(ir.Ref(let.name, let.type.axes), name)
+        return replace(let, name=name), ir.Store(self._ref(let.name, let.type.axes), name)
 
     def _with(self, known: list[ir.Let], loads: list[ir.Let], body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
         """`body`, after what it reads of the values from before the loop: loaded from registers or computed again."""
@@ -94,7 +108,9 @@ class _Rows:
         read |= {s.value for s in ir.walk(body) if isinstance(s, ir.Store)}
         wanted = closure(read, known)
         new = {n: fresh(f"{n}_row", self.taken) for n in sorted(wanted & {s.name for s in loads})}
-        kept = [replace(s, name=new[s.name], expr=ir.Load(ir.Ref(s.name, s.type.axes))) for s in loads if s.name in new]
+        kept = [
+            replace(s, name=new[s.name], expr=ir.Load(self._ref(s.name, s.type.axes))) for s in loads if s.name in new
+        ]
         again = [s for s in known if s.name in wanted and s.name not in new]
         return (*kept, *renamed((*again, *body), new))
 
@@ -127,13 +143,13 @@ class _Rows:
         finals = {s.name: n for n, s in enumerate(main.body) if isinstance(s, ir.Assign)}
         now = {n: fresh(f"{n}_now", self.taken) for n in finals}
         body: list[ir.Stmt] = [
-            replace(inits[n], name=now[n], expr=ir.Load(ir.Ref(n, inits[n].type.axes))) for n in finals
+            replace(inits[n], name=now[n], expr=ir.Load(self._ref(n, inits[n].type.axes))) for n in finals
         ]
         for n, s in enumerate(main.body):
             if isinstance(s, ir.Assign):
                 now[s.name] = now.get(s.value, s.value)
                 if finals[s.name] == n:
-                    body.append(ir.Store(ir.Ref(s.name, inits[s.name].type.axes), now[s.name]))
+                    body.append(ir.Store(self._ref(s.name, inits[s.name].type.axes), now[s.name]))
             else:
                 body += renamed((s,), now)
         return body
@@ -141,14 +157,16 @@ class _Rows:
     def _staged(self, let: ir.Let, ref: ir.Ref) -> tuple[ir.Alloc, ir.Copy, ir.Let]:
         """The buffer of an operand (its unit stride last), the copy of a block's part, and the load of one row tile."""
         unit = [ref.index[d] for d in self.facts.unit.get(ref.buffer, ())]
-        dims = sorted((i for i in ref.index if i in let.type.axes), key=lambda i: i in unit)
-        whole = {self.axis.name: self.axis.over}
+        own = (*self.packed, *let.type.axes)
+        dims = sorted((i for i in ref.index if i in own), key=lambda i: i in unit)
+        whole = {self.axis.name: self.axis.over, **self.packed}
         name = fresh(f"s_{ref.buffer}", self.taken)
         place = (("layout", "swizzle128"), ("place", "shared"))
         alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), place)
         source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
         order = tuple(str(d) for d in dims)
-        load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
+        axes = tuple(d for d in order if d not in self.packed)
+        load = replace(let, type=replace(let.type, axes=axes), expr=ir.Load(ir.Ref(name, order)))
         return alloc, ir.Copy(ir.Ref(name, alloc.dims), source, (("engine", "tma"),)), load
 
     def _leaving(self, stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:

@@ -24,6 +24,9 @@ def tile_chain(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
                stop = ..i0..
                for i in i0 step 64 parallel @bind=warpgroup {
                  acc = ..;  for t in T to stop step 128 { ... dot ... @atom=wgmma }  store o[h, i, D] = .. } }
+
+    With heads g packed: for each h in H, g0 in G step 4, i0 in S step 16 parallel @bind=grid {
+                           for each g in g0, i in i0 step 16 parallel @bind=warpgroup { ... } }
     """
     found = chain(kernel)
     assert isinstance(found, Chain)
@@ -31,12 +34,20 @@ def tile_chain(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     assert isinstance(nest, ir.Loop)
     taken = names(kernel)
     body = without_axes(nest.body, frozenset(a.name for a in found.single))
-    outer = fresh(f"{found.row.name}0", taken)
+    outer, height = fresh(f"{found.row.name}0", taken), design.number(f"tile.{found.row.name}")
     grid = [replace(a, each=True) for a in nest.axes if a.name != found.row.name]
-    grid.append(ir.Axis(outer, found.row.over, design.number(f"tile.{found.row.name}")))
-    shared, rows = _parted(body, found.row.name, outer, taken)
+    grid.append(ir.Axis(outer, found.row.over, height))
+    axes, own = [ir.Axis(found.row.name, outer, min(height, ATOM_ROWS))], {found.row.name}
+    if found.packed is not None and design.number(f"tile.{found.packed.name}", 1) > 1:
+        side = ir.Axis(
+            fresh(f"{found.packed.name}0", taken), found.packed.over, design.number(f"tile.{found.packed.name}")
+        )
+        grid = [side if a.name == found.packed.name else a for a in grid]
+        axes.insert(0, ir.Axis(found.packed.name, side.name, each=True))
+        own.add(found.packed.name)
+    shared, rows = _parted(body, found.row.name, outer, taken, own)
     rows = rewrite(rows, lambda s: _noted(s, design))
-    inner = ir.Loop((ir.Axis(found.row.name, outer, ATOM_ROWS),), rows, True, (("bind", "warpgroup"),))
+    inner = ir.Loop(tuple(axes), rows, True, (("bind", "warpgroup"),))
     return replace(kernel, body=(ir.Loop(tuple(grid), (*shared, inner), True, (("bind", "grid"),)),))
 
 
@@ -51,14 +62,14 @@ def _noted(stmt: ir.Stmt, design: Design) -> ir.Stmt:
 
 
 def _parted(
-    body: tuple[ir.Stmt, ...], row: str, outer: str, taken: set[str]
+    body: tuple[ir.Stmt, ...], row: str, outer: str, taken: set[str], own: set[str]
 ) -> tuple[tuple[ir.Stmt, ...], tuple[ir.Stmt, ...]]:
     """What a block computes once, and what it computes for each of its rows."""
     at = next(n for n, s in enumerate(body) if isinstance(s, ir.Loop))
     before, main = [s for s in body[:at] if isinstance(s, ir.Let)], body[at]
     assert isinstance(main, ir.Loop)
     carried = {s.name for s in ir.walk(main.body) if isinstance(s, ir.Assign)}
-    varying = of_rows(before, row)
+    varying = {n for axis in own for n in of_rows(before, axis)}
     bounds = [x for x in (main.axes[0].start, main.axes[0].stop) if isinstance(x, str)]
     needed = closure(bounds, before)
     new = {row: outer, **{n: fresh(f"{n}_block", taken) for n in needed if n in varying}}

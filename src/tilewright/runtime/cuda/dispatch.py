@@ -5,98 +5,85 @@ from __future__ import annotations
 import os
 import threading
 import time
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.build.cuda_kernel import CudaBinary, build_cuda, build_many
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.gpu.rows import fixed_dims
-from tilewright.errors import (
-    ArgumentError,
-    BookWarning,
-    CompileError,
-    IllegalDesign,
-    LaunchError,
-    MachineError,
-    TilewrightError,
-)  # fmt: skip
+from tilewright.errors import ArgumentError, MachineError, TilewrightError
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
 from tilewright.machines.machine import Machine
 from tilewright.runtime import modes
+from tilewright.runtime.buckets import Exact
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.chosen import record_for
+from tilewright.runtime.chosen import sizes_of
 from tilewright.runtime.cuda import debug, driver
-from tilewright.runtime.cuda.kernel import GpuKernel, GpuLaunch, layout_on_gpu
-from tilewright.runtime.cuda.packed import PackedLaunch
-from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program
+from tilewright.runtime.cuda.kernel import GpuKernel, layout_on_gpu
+from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program, slot_of
 
-_kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int, tuple[str, ...]], GpuKernel] = {}
-_chosen: dict[tuple[Any, ...], GpuKernel | None] = {}
+if TYPE_CHECKING:
+    from tilewright.runtime.cuda.follow import Following
+
+_kernels: dict[tuple[int, int], tuple[Request, GpuKernel]] = {}
+_listed: dict[tuple[Program, int, str], frozenset[Exact]] = {}
 _requests: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], int, tuple[str, ...]], Request] = {}
 _by_request: dict[tuple[Request, int], GpuKernel] = {}
 _compiling = threading.Lock()
 
 
 def bind(
-    program: Program, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: dict[str, int]
-) -> GpuLaunch | PackedLaunch:
+    operator: Any,
+    program: Program,
+    buffers: Mapping[str, Buffer],
+    scalars: Mapping[str, float | int],
+    sizes: dict[str, int],
+    options: Mapping[str, object],
+) -> Following:
     """`program` on operands that all lie on one GPU, by the best kernel known for their sizes."""
+    from tilewright.runtime.cuda.follow import followed
+    from tilewright.runtime.cuda.origin import GpuOrigin
+
     device = device_of(program.kernel.name, buffers)
     layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
+    origin = GpuOrigin(program, layouts, operator, tuple(sorted(options.items())), device, fixed_of(program, sizes))
     with driver.inside(device):  # a thread of the caller's may have no context yet
-        kernel = chosen_for(program, layouts, sizes, device)
-        if kernel is None:
-            fixed = fixed_of(program, sizes)
-            known = dict(program.significant(dict(sizes))) | {d: sizes[d] for d in fixed}
-            kernel = kernel_for(program, layouts, tuple(known.items()), device, fixed)
-        return kernel.bind(buffers, scalars, sizes)
+        return followed(slot_of(origin, sizes, knobs()), origin, buffers, scalars, sizes)
 
 
-def chosen_for(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
-    """The kernel of the design that the book holds for these very sizes, verified on this host; None where it has none.
-
-    The book is asked once for each shape; a design that the compiler refuses after all is passed over.
-    """
-    settings = knobs()
-    key = (program, layouts, tuple(sizes.items()), device, settings.mode, settings.numerics)
-    if key not in _chosen:
-        while len(_chosen) >= MOST_KERNELS:
-            del _chosen[next(iter(_chosen))]
-        _chosen[key] = _from_the_book(program, layouts, sizes, device)
-    return _chosen[key]
+def listed(program: Program, device: int, mode: str) -> frozenset[Exact]:
+    """The sizes that the book has verified designs of a program for; it is read once for each."""
+    key = (program, device, mode)
+    found = _listed.get(key)
+    if found is None:
+        found = _listed[key] = sizes_of(program.kernel, machine(device))
+    return found
 
 
-def _from_the_book(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> GpuKernel | None:
-    request = booked(program, layouts, sizes, device)
-    if request is None:
-        return None
-    with _compiling:
-        try:
-            return loaded(request, device)
-        except (IllegalDesign, CompileError, LaunchError) as error:
-            warnings.warn(
-                f"a design of the book for {program.kernel.name} is not used: {error}", BookWarning, stacklevel=3
-            )
-            return None
+def kernel_of(request: Request, device: int) -> GpuKernel:
+    """The kernel of a request, compiled once however many threads ask for it; the same object is found at once."""
+    known = _kernels.get((id(request), device))
+    if known is None:
+        with _compiling:
+            return _remembered(request, loaded(request, device), device)
+    return known[1]
 
 
-def booked(program: Program, layouts: Layouts, sizes: Mapping[str, int], device: int) -> Request | None:
-    """What has to be built for the design that the book holds for these very sizes; None where it has none."""
-    known = machine(device)
-    record = record_for(program.kernel, facts_of(layouts, sizes, known, sizes), 1)
-    if record is None:
-        return None
-    return requested(program, layouts, sizes, known, record.design, tuple(sizes))
+def _remembered(request: Request, kernel: GpuKernel, device: int) -> GpuKernel:
+    """The kernel, which is found by the identity of its request from now on."""
+    while len(_kernels) >= MOST_KERNELS:
+        del _kernels[next(iter(_kernels))]
+    _kernels[id(request), device] = request, kernel  # which keeps the request, and so its id
+    return kernel
 
 
 def forget_chosen() -> None:
     """Read the book again: it has changed."""
-    _chosen.clear()
+    _listed.clear()
 
 
 MOST_LENGTHS = 32
@@ -118,20 +105,6 @@ def _fixed_dims(program: Program) -> tuple[str, ...]:
     return fixed_dims(program.kernel)
 
 
-def kernel_for(
-    program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int, fixed: tuple[str, ...] = ()
-) -> GpuKernel:
-    """The kernel for these sizes: the design they call for, compiled once however many sizes share it."""
-    key = (program, layouts, sizes, device, fixed)
-    found = _kernels.get(key)
-    if found is None:
-        with _compiling:
-            found = _kernels.get(key)
-            if found is None:
-                found = _kernels[key] = loaded(request_for(program, layouts, sizes, device, fixed), device)
-    return found
-
-
 def request_for(
     program: Program, layouts: Layouts, sizes: tuple[tuple[str, int], ...], device: int, fixed: tuple[str, ...] = ()
 ) -> Request:
@@ -145,6 +118,9 @@ def request_for(
 
 def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
     """The kernels of requests, what has to be compiled side by side; raises the first error there is."""
+    found = [_kernels.get((id(r), device)) for r in requests]
+    if all(found):
+        return [pair[1] for pair in found if pair]
     with _compiling:
         missing = [r for r in dict.fromkeys(requests) if (r, device) not in _by_request]
         known, begun = machine(device), time.perf_counter()
@@ -154,7 +130,7 @@ def load_many(requests: Sequence[Request], device: int) -> list[GpuKernel]:
             if isinstance(binary, TilewrightError):
                 raise binary
             _by_request[request, device] = _loaded(request, binary, known, device)
-        return [_by_request[r, device] for r in requests]
+        return [_remembered(r, _by_request[r, device], device) for r in requests]
 
 
 def requested(
@@ -225,14 +201,13 @@ def device_of(name: str, buffers: Mapping[str, Buffer]) -> int:
 
 __all__ = [
     "bind",
-    "booked",
-    "chosen_for",
     "device_of",
     "facts_of",
     "fixed_of",
     "forget_chosen",
-    "kernel_for",
+    "kernel_of",
     "layout_on_gpu",
+    "listed",
     "load_many",
     "loaded",
     "machine",

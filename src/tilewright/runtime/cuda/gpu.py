@@ -22,7 +22,8 @@ from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import debug, dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
-from tilewright.runtime.cuda.memory import Allocation
+from tilewright.runtime.cuda.memory import Allocation, Shared
+from tilewright.runtime.cuda.passes import Batch, Graph
 from tilewright.runtime.cuda.recording import Recording
 
 Launch = Callable[[], object]
@@ -38,6 +39,7 @@ class Gpu:
         """MachineError where there is no driver, no GPU of that number, or one older than Ampere."""
         self.device = device
         self.machine = dispatch.machine(device)
+        self._shared = Shared(device)
         cu = driver.driver()
         with driver.inside(device):
             flags = cu.CUstream_flags.CU_STREAM_NON_BLOCKING
@@ -120,7 +122,7 @@ class Gpu:
     # --------------------------------------------------------------------------------------------- running
     def recording(self) -> Recording:
         """What stands in for kernels while a pass is recorded."""
-        return Recording(self.device)
+        return Recording(self.device, self._shared)
 
     def run(self, launches: Sequence[Launch]) -> None:
         """Queue launches, in order."""
@@ -135,46 +137,27 @@ class Gpu:
             for launch in launches:
                 launch()
 
-    def replayed(self, launches: Sequence[Launch]) -> Launch:
-        """The launches as one graph: what they cost the host is paid here, once. From DEBUG=2 on, one by one."""
+    def prepared(self, launches: Sequence[Launch]) -> Launch:
+        """The launches as one call, which compiled code queues one by one; Python does from DEBUG=2 on."""
         if debug.times_are_wanted():
             return partial(self.run, tuple(launches))
-        self.wait()  # scratch memory of the launches may still be being cleared
-        cu = driver.driver()
-        mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        with driver.inside(self.device):
-            driver.checked(cu.cuStreamBeginCapture(self.stream, mode), "starting to capture a graph")
-            try:
-                self._queue(launches)
-            except BaseException:
-                cu.cuStreamEndCapture(self.stream)  # whatever it says: what went wrong is on its way up
-                raise
-            graph = driver.checked(cu.cuStreamEndCapture(self.stream), "capturing a graph")
-            return Graph(self, graph, launches)
+        return Batch(self.device, int(self.stream), launches)
+
+    def replayed(self, launches: Sequence[Launch]) -> Launch:
+        """The launches as one graph: what they cost the host is paid here, once, and again after a swap.
+
+        From DEBUG=2 on they are queued one by one.
+        """
+        if debug.times_are_wanted():
+            return partial(self.run, tuple(launches))
+        made = Graph(self.device, int(self.stream), launches)
+        made.follow()
+        return made
 
     def wait(self) -> None:
         """Return once everything queued has run."""
         with driver.inside(self.device):
             driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
-
-
-class Graph:
-    """A captured pass: call it to queue it again. It keeps the launches, and so their memory, alive."""
-
-    def __init__(self, gpu: Gpu, graph: Any, launches: Sequence[Launch]) -> None:
-        cu = driver.driver()
-        self._gpu, self._launches = gpu, tuple(launches)
-        self._exec = driver.checked(cu.cuGraphInstantiate(graph, 0), "instantiating a graph")
-        cu.cuGraphDestroy(graph)
-
-    def __call__(self) -> None:
-        with driver.inside(self._gpu.device):
-            driver.checked(driver.driver().cuGraphLaunch(self._exec, self._gpu.stream), "launching a graph")
-        watch.tell(self._launches)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_exec"):
-            driver.driver().cuGraphExecDestroy(self._exec)
 
 
 class Mailbox:
@@ -252,4 +235,4 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return raw[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-__all__ = ["Gpu", "Graph", "Letter", "Mailbox"]
+__all__ = ["Gpu", "Letter", "Mailbox"]

@@ -6,12 +6,15 @@ import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tilewright.build.cuda_kernel import CudaBinary
 from tilewright.build.kernel_cache import Request
+from tilewright.design.design import Design
+from tilewright.design.gpu.product import product
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import MAP_BYTES, TensorMap, Words, argument_bytes
 from tilewright.errors import LaunchError
@@ -19,7 +22,7 @@ from tilewright.language import ir
 from tilewright.machines.machine import Machine
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import driver
-from tilewright.runtime.cuda.memory import device_memory
+from tilewright.runtime.cuda.memory import Shared, device_memory
 from tilewright.runtime.cuda.packed import PackedLaunch, packed_buffer
 from tilewright.runtime.cuda.streams import stream_of
 from tilewright.runtime.record import Part, launch_words
@@ -43,12 +46,26 @@ class GpuKernel:
         """The name of the tile program."""
         return self.request.kernel.name
 
+    @property
+    def design(self) -> Design:
+        """How it computes."""
+        return self.request.design
+
+    @property
+    def bound_for_good(self) -> bool:
+        """Calls that are known by their form hold the arguments of one kernel, as the driver takes them."""
+        return True
+
     def bind(
-        self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
+        self,
+        buffers: Mapping[str, Buffer],
+        scalars: Mapping[str, float | int],
+        sizes: Mapping[str, int],
+        shared: Shared | None = None,
     ) -> GpuLaunch | PackedLaunch:
-        """A launch on these operands, with scratch memory of its own."""
+        """A launch on these operands, its scratch memory its own or `shared` with what runs before and after it."""
         if not self.packs:
-            return self._bound(buffers, scalars, sizes)
+            return self._bound(buffers, scalars, sizes, shared)
         copies, inside = [], dict(buffers)
         for name, copy in self.packs:
             strides = dict(copy.request.layouts)["y"].strides
@@ -56,19 +73,22 @@ class GpuKernel:
             dims = dict(zip(("B", "R", "C")[3 - len(strides) :], buffers[name].shape, strict=True))
             copies.append((name, copy._bound({"x": buffers[name], "y": inside[name]}, {}, dims)))
         memory = [inside[name].owner for name, _ in copies]
-        return PackedLaunch(self.request.kernel, self._bound(inside, scalars, sizes), copies, memory, buffers)
+        return PackedLaunch(self.request.kernel, self._bound(inside, scalars, sizes, shared), copies, memory, buffers)
 
     def _bound(
-        self, buffers: Mapping[str, Buffer], scalars: Mapping[str, float | int], sizes: Mapping[str, int]
+        self,
+        buffers: Mapping[str, Buffer],
+        scalars: Mapping[str, float | int],
+        sizes: Mapping[str, int],
+        shared: Shared | None = None,
     ) -> GpuLaunch:
-        module, program = self.binary.module, self.request.kernel
-        words = module.words(program)
+        module, program, words = self.binary.module, self.request.kernel, self._words
         argument = driver.argument_memory(argument_bytes(len(module.maps), words.count))
         slots = argument[MAP_BYTES * len(module.maps) :].view(np.int64)
         for n, described in enumerate(module.maps):
             found = encoded(described, buffers[described.tensor])
             argument[MAP_BYTES * n : MAP_BYTES * (n + 1)] = np.frombuffer(found, np.uint8)
-        scratch = self._scratch(slots, words, sizes)
+        scratch = self._scratch(slots, words, sizes, shared)
         for p in program.params:
             if p.dims is None:
                 slots[words.scalar(p.name)] = _scalar_bits(p, scalars[p.name])
@@ -78,22 +98,58 @@ class GpuKernel:
                 slots[at + 1 : at + 1 + len(p.dims)] = buffers[p.name].strides
         for dim in program.dims:
             slots[words.dim(dim)] = sizes[dim]
+        blocks = module.grid.blocks(sizes, self._resident())
+        early = module.pdl and self._starts_early(blocks, buffers)
         call = driver.Call(
-            self.name, self.function, argument, module.grid.blocks(sizes, self._resident()),
-            module.threads, module.shared_bytes, module.grid.cluster, module.pdl,
-        )  # fmt: skip
+            self.name, self.function, argument, blocks, module.threads, module.shared_bytes, module.grid.cluster, early
+        )
         return GpuLaunch(self, call, words, scratch, buffers)
+
+    @cached_property
+    def _words(self) -> Words:
+        return self.binary.module.words(self.request.kernel)
+
+    def _starts_early(self, blocks: int, buffers: Mapping[str, Buffer]) -> bool:
+        """Whether it pays to be there before the last kernel has gone; only products are ever better off later."""
+        if not self._is_product:
+            return True
+        read = self.machine.memory.read or self.machine.memory.bandwidth
+        moved = sum(b.size * b.dtype.bytes for b in buffers.values())
+        return not read or starts_early(blocks / self._resident(), moved / read)
+
+    @cached_property
+    def _is_product(self) -> bool:
+        return not isinstance(product(self.request.kernel), str)
 
     def _resident(self) -> int:
         return self.function.resident * self.machine.cores
 
-    def _scratch(self, slots: np.ndarray, words: Words, sizes: Mapping[str, int]) -> list[Any]:
-        owners = []
-        for part in self.binary.module.scratch:
-            memory = device_memory(part.reserve.bytes(dict(sizes)), self.function.device, zeroed=part.zeroed)
+    def _scratch(self, slots: np.ndarray, words: Words, sizes: Mapping[str, int], shared: Shared | None) -> list[Any]:
+        owners, parts = list[Any](), self.binary.module.scratch
+        if len([p for p in parts if not p.zeroed]) > 1:
+            shared = None  # they would be one
+        for part in parts:
+            size = part.reserve.bytes(dict(sizes))
+            if shared is None:
+                memory = device_memory(size, self.function.device, zeroed=part.zeroed)
+            else:
+                memory = shared.take(size, part.zeroed, self.function.handle)
             slots[words.scratch_word(part.name)] = memory.data_ptr()
             owners.append(memory)
         return owners
+
+
+_MOST_WAVES, _LONG_BLOCK = 3.0, 5e-6
+"""Waves and seconds of a block: where waves are fewer and blocks longer, one that finds no place at first is missed."""
+
+
+def starts_early(waves: float, seconds: float) -> bool:
+    """Whether a product of so many waves and seconds should start while the kernel before it still runs.
+
+    What still runs takes room: some blocks of the first wave come later, and the last wave ends later by a whole block.
+    Where blocks are long and waves few that costs more than a launch. See docs/notes/0018-llama-on-a-gpu.md.
+    """
+    return not (1.0 < waves < _MOST_WAVES and seconds / waves > _LONG_BLOCK)
 
 
 class GpuLaunch:
@@ -127,6 +183,11 @@ class GpuLaunch:
     def relies_on_alignment(self) -> bool:
         """Alignment on a GPU is a part of the form of a call."""
         return False
+
+    @property
+    def call(self) -> driver.Call:
+        """The call of the driver that it makes."""
+        return self._call
 
     @property
     def blocks(self) -> int:

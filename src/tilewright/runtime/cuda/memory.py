@@ -44,6 +44,27 @@ def free_bytes(device: int) -> int:
     return int(free)
 
 
+class Shared:
+    """Scratch memory that launches share which follow one another on a stream: none reads what another left.
+
+    Counters are cleared once, and each kernel leaves its own at zero, so that those are shared by launches of one
+    kernel only.
+    """
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._known: dict[tuple[int, int], Any] = {}
+
+    def take(self, size: int, zeroed: bool, kernel: int) -> Any:
+        """At least `size` bytes for a launch of `kernel` (its handle)."""
+        room = 1 << max(size - 1, 255).bit_length()
+        key = (room, kernel if zeroed else 0)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = device_memory(room, self._device, zeroed=zeroed)
+        return found
+
+
 def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
     """At least `size` bytes on a device, as something with a `data_ptr()`; LaunchError where there is no room."""
     torch = sys.modules.get("torch")
@@ -60,4 +81,4 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
     return made
 
 
-__all__ = ["Allocation", "device_memory", "free_bytes"]
+__all__ = ["Allocation", "Shared", "device_memory", "free_bytes"]

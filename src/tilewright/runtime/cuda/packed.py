@@ -55,6 +55,16 @@ class PackedLaunch:
         """Alignment on a GPU is a part of the form of a call."""
         return False
 
+    @property
+    def main(self) -> Any:
+        """The launch that follows the copies."""
+        return self._main
+
+    @property
+    def launches(self) -> tuple[Any, ...]:
+        """All of its launches, in order."""
+        return tuple(launch for launch, _ in self._parts)
+
     def pointer_word(self, name: str) -> int:
         """The word that holds the pointer of a tensor."""
         return self._names.index(name)

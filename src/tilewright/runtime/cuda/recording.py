@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from tilewright.build.kernel_cache import Request
 from tilewright.design.gpu.product import product
@@ -13,8 +14,12 @@ from tilewright.knobs import knobs
 from tilewright.language import structure
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.cuda import dispatch, driver
-from tilewright.runtime.cuda.kernel import layout_on_gpu
-from tilewright.runtime.dispatch import Program, described
+from tilewright.runtime.cuda.follow import Following, changes_bits
+from tilewright.runtime.cuda.kernel import GpuKernel, layout_on_gpu
+from tilewright.runtime.cuda.memory import Shared
+from tilewright.runtime.cuda.origin import GpuOrigin
+from tilewright.runtime.dispatch import Program, described, slot_of
+from tilewright.runtime.table import Slot, Special
 
 
 @dataclass(eq=False)
@@ -28,6 +33,9 @@ class Later:
     scalars: Mapping[str, float | int]
     sizes: dict[str, int]
     request: Request
+    slot: Slot
+    origin: GpuOrigin
+    special: Special | None
     launch: Any = None
 
     def __call__(self) -> None:
@@ -35,10 +43,13 @@ class Later:
 
 
 class Recording:
-    """What takes the place of the kernels (a backend of `tilewright.ops`) while a pass is recorded."""
+    """What takes the place of the kernels (a backend of `tilewright.ops`) while a pass is recorded.
 
-    def __init__(self, device: int) -> None:
-        self._device = device
+    `shared` is scratch memory for what is recorded, where it always runs on one stream.
+    """
+
+    def __init__(self, device: int, shared: Shared | None = None) -> None:
+        self._device, self._shared = device, shared
         self.launches: list[Later] = []
 
     def __call__(
@@ -49,13 +60,16 @@ class Recording:
         program, sizes = described(operator, buffers, options)
         dispatch.device_of(program.kernel.name, buffers)
         layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-        request = None if pinned() else dispatch.booked(program, layouts, sizes, self._device)
-        if request is None:
-            fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
-            told = {**dict(program.significant(sizes)), **(pinned_sizes(program) if pinned() else {})}
-            known = tuple((d, sizes[d] if d in fixed else n) for d, n in told.items())
-            request = dispatch.request_for(program, layouts, known, self._device, fixed)
-        noted = Later(operator, options, program, buffers, scalars, sizes, request)
+        fixed = tuple(dict.fromkeys((*architecture(program), *dispatch.fixed_of(program, sizes))))
+        told = tuple(pinned_sizes(program).items()) if pinned() else ()
+        origin = GpuOrigin(program, layouts, operator, tuple(sorted(options.items())), self._device, fixed, told)
+        slot = slot_of(origin, sizes, knobs())
+        special = slot.special
+        if special is None or changes_bits(origin, special, sizes):
+            request = origin.generic_request(sizes)
+        else:
+            request = cast(GpuKernel, special.kernel).request
+        noted = Later(operator, options, program, buffers, scalars, sizes, request, slot, origin, special)
         self.launches.append(noted)
         return noted
 
@@ -64,7 +78,9 @@ class Recording:
         kernels = dispatch.load_many([n.request for n in self.launches], self._device)
         with driver.inside(self._device):
             for noted, kernel in zip(self.launches, kernels, strict=True):
-                noted.launch = kernel.bind(noted.buffers, noted.scalars, noted.sizes)
+                on = noted.buffers, noted.scalars, noted.sizes
+                bound = noted.special, kernel.bind(*on, self._shared)
+                noted.launch = Following(noted.slot, noted.origin, bound, *on, self._shared)
 
 
 def architecture(program: Program) -> tuple[str, ...]:
@@ -72,8 +88,11 @@ def architecture(program: Program) -> tuple[str, ...]:
 
     A kernel that knows them may split a sum where SMs would idle; under pinned numerics none does.
     """
-    if pinned():
-        return ()
+    return () if pinned() else _summed(program)
+
+
+@lru_cache(maxsize=1024)
+def _summed(program: Program) -> tuple[str, ...]:
     found = product(program.kernel)
     return () if isinstance(found, str) else (found.k.over, found.n.over)
 
@@ -83,6 +102,7 @@ def pinned() -> bool:
     return knobs().numerics == "pinned"
 
 
+@lru_cache(maxsize=1024)
 def pinned_sizes(program: Program) -> dict[str, int]:
     """Sizes to choose designs by under pinned numerics: what depends on other requests looks the same to all.
 

@@ -26,12 +26,13 @@ inline unsigned short* place(const void* box, int row, int column, int swizzle) 
 template <class F> void each(const Map& map, const std::vector<int>& at, const void* box, F what) {
   if ((int)at.size() != map.dims) emulated::fail("a box has other dimensions than its tensor");
   if (shared_address(box) % 1024) emulated::fail("a box is not aligned");
-  for (int row = 0; row < map.box[1]; ++row) {
+  const int height = map.box[1], deep = map.dims > 2 ? map.box[2] : 1;
+  for (int row = 0; row < height * deep; ++row) {
     for (int column = 0; column < map.box[0]; ++column) {
       long offset = 0;
       bool in = true;
       for (int d = 0; d < map.dims; ++d) {
-        const long i = at[d] + (d == 0 ? column : d == 1 ? row : 0);
+        const long i = at[d] + (d == 0 ? column : d == 1 ? row % height : d == 2 ? row / height : 0);
         in &= i >= 0 && i < map.sizes[d], offset += i * map.strides[d];
       }
       what(place(box, row, column, map.swizzle), in ? map.tensor + offset : nullptr);
@@ -44,7 +45,7 @@ template <class... C> void load_box(void* to, const CUtensorMap& which, Barrier&
   each(*map, begin, to, [](unsigned short* here, const unsigned short*) { *here = 0xffff; });
   flying.push_back([=, &full] {
     each(*map, begin, to, [](unsigned short* here, const unsigned short* there) { *here = there ? *there : 0; });
-    full.changed(0, -2L * map->box[0] * map->box[1]);
+    full.changed(0, -2L * map->box[0] * map->box[1] * (map->dims > 2 ? map->box[2] : 1));
   });
 }
 template <class... C> void store_box(const CUtensorMap& which, const void* from, C... at) {

@@ -1,0 +1,213 @@
+"""Passes: launches that are queued in order again and again, as one call of compiled code or as a graph.
+
+A pass counts its runs by one counter, which the counters of all its launches follow, and looks at each run whether any
+kernel was swapped since: then the launches that are concerned are bound to their new kernels, and the pass is put
+together, or captured, anew. What runs already goes on with what it began with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter as Multiset
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from tilewright.build.jit import Library
+from tilewright.errors import TilewrightError
+from tilewright.runtime import builtin, modes
+from tilewright.runtime.cuda import driver, streams, watch
+from tilewright.runtime.cuda.follow import Counted, Following
+from tilewright.runtime.cuda.kernel import GpuLaunch
+from tilewright.runtime.cuda.packed import PackedLaunch
+from tilewright.runtime.cuda.recording import Later
+from tilewright.runtime.cuda.stopwatch import timed
+from tilewright.runtime.monitor import SAMPLE, Counter
+from tilewright.runtime.table import swaps
+
+Launch = Callable[[], object]
+
+_TEXT = """
+; Queue %count launches: for each, at %calls, the driver's launch and its three arguments. The first that fails, or -1.
+define i64 @tw_gpu_queue(ptr %calls, i64 %count, ptr %status) {
+entry:
+  br label %next
+next:
+  %i = phi i64 [0, %entry], [%i_next, %launched]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %launch, label %done
+launch:
+  %first = shl i64 %i, 2
+  %at = getelementptr i64, ptr %calls, i64 %first
+  %function = load ptr, ptr %at
+  %how_at = getelementptr i64, ptr %at, i64 1
+  %how = load ptr, ptr %how_at
+  %kernel_at = getelementptr i64, ptr %at, i64 2
+  %kernel = load ptr, ptr %kernel_at
+  %parameters_at = getelementptr i64, ptr %at, i64 3
+  %parameters = load ptr, ptr %parameters_at
+  %answer = call i32 %function(ptr %how, ptr %kernel, ptr %parameters, ptr null)
+  %well = icmp eq i32 %answer, 0
+  %i_next = add i64 %i, 1
+  br i1 %well, label %launched, label %failed
+launched:
+  br label %next
+failed:
+  store i32 %answer, ptr %status
+  ret i64 %i
+done:
+  ret i64 -1
+}
+"""
+
+
+@cache
+def _code() -> tuple[Library, Any] | None:
+    try:
+        library = builtin.library(_TEXT, ())
+    except (TilewrightError, OSError):
+        return None
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+    return library, prototype(library.address("tw_gpu_queue"))
+
+
+class Pass:
+    """Launches in order on one stream of a GPU. Call it to queue them all, as often as wanted."""
+
+    def __init__(self, device: int, stream: int, launches: Sequence[Launch]) -> None:
+        self._device, self._stream, self._told = device, stream, tuple(launches)
+        self.launches = tuple(x.launch if isinstance(x, Later) else x for x in launches)
+        self._runs = Counter()
+        self._counters = Multiset(c for x in self.launches if isinstance(x, Counted) for c in (x.tally, x.shape))
+        for counter, times in self._counters.items():
+            counter.follow(self._runs, times)
+        self._seen = -1
+
+    def __call__(self) -> None:
+        if self._seen != swaps():
+            self.follow()
+        run = self._runs.add()
+        with driver.inside(self._device):
+            if run & SAMPLE == 1 and modes.has_learned():
+                self._timed()
+            else:
+                self._queue()
+        watch.tell(self._told)
+
+    def follow(self) -> None:
+        """Make ready for the kernels that the slots now say; the first time for those that were bound."""
+        seen, first = swaps(), self._seen < 0
+        moved = [x for x in self.launches if isinstance(x, Following) and x.stale]
+        for launch in moved:
+            launch.settle()
+        if moved or first:
+            with driver.inside(self._device), streams.on(self._stream):
+                self._put_together()
+        self._seen = seen  # a swap in between shows at the next run
+
+    def _put_together(self) -> None:
+        """What a run needs, from the launches as they are."""
+        raise NotImplementedError
+
+    def _queue(self) -> None:
+        """One run."""
+        raise NotImplementedError
+
+    def _timed(self) -> None:
+        """One run in which the first launch of each slot is timed."""
+        met = set()
+        with streams.on(self._stream):
+            for launch in self.launches:
+                if isinstance(launch, Counted) and id(launch.tally) not in met:
+                    met.add(id(launch.tally))
+                    timed(self._device, self._stream, launch.queue, launch.tally)
+                elif isinstance(launch, Counted):
+                    launch.queue()
+                else:
+                    launch()
+
+    def __del__(self) -> None:
+        for counter in getattr(self, "_counters", ()):
+            counter.leave(self._runs)
+
+
+class Batch(Pass):
+    """A pass that compiled code queues launch by launch; nothing that takes long is done to put it together."""
+
+    _calls: Any = None
+    _parts: tuple[Any, ...] = ()
+
+    def _put_together(self) -> None:
+        parts = [_calls_of(x) for x in self.launches]
+        if _code() is None or any(p is None for p in parts):
+            self._calls = None  # one of them has to be called by Python
+            return
+        calls = [call for part in parts if part is not None for call in part]
+        words = [word for call in calls for word in call.addresses(self._stream)]
+        self._calls, self._parts = (ctypes.c_int64 * len(words))(*words), tuple(calls)
+
+    def _queue(self) -> None:
+        code = _code()
+        if self._calls is None or code is None:
+            _one_by_one(self.launches, self._stream)
+            return
+        status = ctypes.c_int32()
+        failed = code[1](ctypes.addressof(self._calls), len(self._parts), ctypes.addressof(status))
+        if failed >= 0:
+            self._parts[failed].again(status.value)  # raises, but where another launch helps
+            for call in self._parts[failed + 1 :]:
+                call(self._stream)
+
+
+class Graph(Pass):
+    """A pass that was captured: the host queues it by one call of the driver. It is captured again after a swap."""
+
+    _exec: Any = None
+
+    def _put_together(self) -> None:
+        cu = driver.driver()
+        mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        driver.checked(cu.cuCtxSynchronize(), "waiting before a graph is captured")  # scratch may still be cleared
+        driver.checked(cu.cuStreamBeginCapture(self._stream, mode), "starting to capture a graph")
+        try:
+            _one_by_one(self.launches, self._stream)
+        except BaseException:
+            cu.cuStreamEndCapture(self._stream)  # whatever it says: what went wrong is on its way up
+            raise
+        graph = driver.checked(cu.cuStreamEndCapture(self._stream), "capturing a graph")
+        before, self._exec = self._exec, driver.checked(cu.cuGraphInstantiate(graph, 0), "instantiating a graph")
+        cu.cuGraphDestroy(graph)
+        if before is not None:
+            cu.cuGraphExecDestroy(before)  # the driver keeps it until what was queued of it has run
+
+    def _queue(self) -> None:
+        driver.checked(driver.driver().cuGraphLaunch(self._exec, self._stream), "launching a graph")
+
+    def _timed(self) -> None:
+        """The launches of a graph are not told apart; what they take is not known."""
+        self._queue()
+
+    def __del__(self) -> None:
+        super().__del__()
+        if self._exec is not None:
+            driver.driver().cuGraphExecDestroy(self._exec)
+
+
+def _one_by_one(launches: Iterable[Launch], stream: int) -> None:
+    with streams.on(stream):
+        for launch in launches:
+            if isinstance(launch, Counted):
+                launch.queue()
+            else:
+                launch()
+
+
+def _calls_of(launch: Any) -> list[Any] | None:
+    """The calls of the driver that a launch makes, in order; None where Python does more than that."""
+    inner = launch.inner if isinstance(launch, Counted) else launch
+    if isinstance(inner, PackedLaunch):
+        return [x.call for x in inner.launches] if all(isinstance(x, GpuLaunch) for x in inner.launches) else None
+    return [inner.call] if isinstance(inner, GpuLaunch) else None
+
+
+__all__ = ["Batch", "Graph", "Pass"]
