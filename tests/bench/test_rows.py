@@ -11,7 +11,7 @@ from tilewright.bench.rows_jobs import RowsRequest, rows_jobs  # noqa: E402
 from tilewright.bench.rows_problem import RowProblem  # noqa: E402
 from tilewright.errors import ArgumentError, VerificationError  # noqa: E402
 
-SMALL = {"M": 6, "N": 5, "B": 2, "S": 7, "P": 7, "H": 3, "D": 40, "R": 8, "V": 30, "K": 8}
+SMALL = {"M": 6, "N": 5, "B": 2, "S": 7, "P": 7, "H": 3, "D": 40, "R": 8, "V": 30, "K": 8, "E": 12}
 
 
 def small(case):
@@ -19,12 +19,10 @@ def small(case):
     return replace(case, sizes=sizes, element="f32")
 
 
-CASES = {(c.operator, c.options): small(c) for c in row_cases()}
+CASES = {(c.operator, c.options, c.present, c.interleaved): small(c) for c in row_cases()}
 
 
-@pytest.mark.parametrize(
-    "case", CASES.values(), ids=lambda c: f"{c.operator}{'-inverse' if ('inverse', True) in c.options else ''}"
-)
+@pytest.mark.parametrize("case", CASES.values(), ids=lambda c: f"{c.operator} {c.label}")
 def test_what_torch_computes_is_what_the_operator_should(case):
     setup = RowProblem(case, device="cpu")
     with pytest.raises(VerificationError):

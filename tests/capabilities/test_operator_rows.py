@@ -72,7 +72,7 @@ NORMS, CHOICES = ("rmsnorm", "add_rmsnorm", "layernorm", "softmax"), ("embedding
 
 
 @pytest.mark.parametrize("element", ["bf16", "f16", "f32"])
-@pytest.mark.parametrize("name", [*NORMS, *CHOICES, "swiglu", "silu", "gelu", "scale_add"])
+@pytest.mark.parametrize("name", [*NORMS, *CHOICES, "swiglu", "geglu", "silu", "gelu", "scale_add"])
 def test_C2_operators_of_rows(name, element):
     holds(draw(name, 5, element))
 

@@ -225,6 +225,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "softmax": _rows("softmax", ("x",), 20.0),
     "silu": _rows("silu", ("x",), 10.0),
     "gelu": _gelu,
+    "geglu": _rows("geglu", ("gate", "up"), 3.0),
     "swiglu": _rows("swiglu", ("gate", "up"), 3.0),
     "scale_add": _scale_add,
     "rope": _rope,

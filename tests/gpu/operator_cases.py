@@ -289,6 +289,7 @@ def _level_join(d: Draw, large: bool) -> Call:
 _MAKERS: dict[str, Any] = {
     "silu": _elementwise("silu", ("x",), "y"),
     "gelu": _elementwise("gelu", ("x",), "y"),
+    "geglu": _elementwise("geglu", ("gate", "up"), "y"),
     "swiglu": _elementwise("swiglu", ("gate", "up"), "y"),
     "scale_add": _elementwise("scale_add", ("a", "b"), "c", alpha=0.7),
     "rmsnorm": _norm("rmsnorm", (), ("y",), ("weight",)),

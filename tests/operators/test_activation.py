@@ -33,6 +33,14 @@ def test_swiglu(memory, steps, kind, m, d):
 
 
 @thorough
+@given(memories, STEPS, element, SIZES, SIZES, spreads, st.sampled_from(("gelu", "gelu_tanh")))
+def test_geglu(memory, steps, kind, m, d, spread, activation):
+    gate = (memory.normal((m, d)) * np.float32(spread)).astype(kind)
+    inputs = {"gate": gate, "up": memory.normal((m, d), kind)}
+    Case(operators.geglu, inputs, {"y": ((m, d), kind)}, options={"activation": activation}).check(memory, steps)
+
+
+@thorough
 @given(memories, STEPS, element, SIZES, SIZES, spreads)
 def test_swiglu_backward(memory, steps, kind, m, d, spread):
     inputs = {name: memory.normal((m, d), kind) for name in ("gate", "up", "dy")}
@@ -55,6 +63,8 @@ def test_references_are_torch():
     np.testing.assert_allclose(operators.silu.reference(x.numpy())["y"].value, silu.numpy(), rtol=1e-12)
     swiglu = operators.swiglu.reference(x.numpy(), up.numpy())["y"].value
     np.testing.assert_allclose(swiglu, (silu * up).numpy(), rtol=1e-12)
+    geglu = operators.geglu.reference(x.numpy(), up.numpy())["y"].value
+    np.testing.assert_allclose(geglu, (torch.nn.functional.gelu(x) * up).numpy(), rtol=1e-9, atol=1e-14)
     gelu = operators.gelu.reference(x.numpy(), "gelu")["y"].value
     np.testing.assert_allclose(gelu, torch.nn.functional.gelu(x).numpy(), rtol=1e-9, atol=1e-14)
 

@@ -14,6 +14,8 @@ def test_elementwise_ops_are_torch(generator, shape):
         (ops.silu(x), functional.silu(x.double())),
         (ops.gelu(x), functional.gelu(x.double())),
         (ops.gelu(x, approximate="tanh"), functional.gelu(x.double(), approximate="tanh")),
+        (ops.geglu(x, up), functional.gelu(x.double()) * up.double()),
+        (ops.geglu(x, up, approximate="tanh"), functional.gelu(x.double(), approximate="tanh") * up.double()),
         (ops.swiglu(x, up), functional.silu(x.double()) * up.double()),
         (ops.scale_add(x, 0.5, up), 0.5 * x.double() + up.double()),
     ]

@@ -66,6 +66,7 @@ def measure(request: RopeRequest) -> Iterator[Result]:
 
 
 def _case(request: RopeRequest, everyone: dict[str, Contestant], length: int, size: int) -> Iterator[Result]:
+    torch._dynamo.reset()  # what it compiles is for one size: it would give up after some
     x, cos, sin, dy = operands(request, length, size)
     name = f"{request.batch}x{length}x{request.heads}x{size} {request.dtype}"
     ways = {"forward": _forward, "backward": _backward}
@@ -107,10 +108,10 @@ def _result(
 
 def operands(request: RopeRequest, length: int, size: int) -> tuple[Any, Any, Any, Any]:
     """x, cos, sin and dy, the gradient that comes in; seeded by the case."""
-    generator = torch.Generator().manual_seed(1000 * size + length)
+    generator = torch.Generator(request.device).manual_seed(1000 * size + length)
     element = TORCH_DTYPES[request.dtype]
     shape = (request.batch, length, request.heads, size)
-    x, dy = (torch.randn(shape, generator=generator).to(request.device, element) for _ in range(2))
+    x, dy = (torch.empty(shape, dtype=element, device=request.device).normal_(generator=generator) for _ in range(2))
     tables = angles_of(length, size, element)
     return x.requires_grad_(), tables["cos"].to(request.device), tables["sin"].to(request.device), dy
 

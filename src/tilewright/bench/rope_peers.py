@@ -31,7 +31,7 @@ def contestants(device: str) -> dict[str, Contestant]:
     """By name, eager torch first; those that this device or this installation lacks are left out."""
     found: dict[str, Contestant] = {EAGER: eager}
     if device == "cuda" or compiles():
-        found[COMPILED] = torch.compile(eager)
+        found[COMPILED] = torch.compile(eager, dynamic=False)
     found[OURS] = ops.rope
     if device == "cuda":
         found |= _fused()

@@ -2,6 +2,7 @@
 
 For each case designs are searched with a budget of trials, the winner and the default design are verified, and all are
 timed in paired rounds from a cold L2 cache. Every call waits behind a pause of the GPU until the host has queued it.
+Where rows are few the times are those of links of a chain (`rows_chain`), and those of single calls stand beside them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from typing import Any
 from tilewright.bench.gpu_case import Effort, checked, each_case, facts_of, searched, trials_of
 from tilewright.bench.result import Result, rounded
 from tilewright.bench.rows_cases import RowCase
+from tilewright.bench.rows_chain import EMPTY, chain
 from tilewright.bench.rows_problem import RowProblem
 from tilewright.design.default import default_design
+from tilewright.design.design import Design
 from tilewright.machines.machine import Machine
 from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.evaluator import GpuEvaluator
-from tilewright.runtime.cuda.measure import compare, median_ns
+from tilewright.runtime.cuda.measure import compare, empty_ns, median_ns
+from tilewright.runtime.measure import Comparison
 
 _OURS, _DEFAULT, _COMPILED, _EAGER = "tilewright", "default", "torch.compile", "torch"
 _COPIED = 1 << 29
@@ -56,9 +60,14 @@ def _measured(case: RowCase, effort: Effort, known: Machine, copied: float) -> R
     }  # fmt: skip
     timed = compare(calls, rounds=effort.rounds, poison=setup.poison, pause=True)
     checked(setup, calls[_OURS])
+    more: dict[str, float] = {}
+    if case.links:
+        alone, timed, empty = timed, *_in_a_chain(case, effort, {_OURS: winner, _DEFAULT: default})
+        more = {**empty, "alone_us": alone.median_ns(_OURS) * 1e-3, "alone_peer_us": alone.median_ns(_COMPILED) * 1e-3}
     seconds, ratio = timed.median_ns(_OURS) * 1e-9, timed.ratio(_COMPILED, _OURS)
     rate = case.bytes / seconds
     metrics = {
+        **more,
         "us": seconds * 1e6, "peer_us": timed.median_ns(_COMPILED) * 1e-3, "eager_us": timed.median_ns(_EAGER) * 1e-3,
         "gbs": rate * 1e-9, "of_copy": rate / copied, "copy_gbs": copied * 1e-9, "ratio": ratio.median,
         "ratio_low": ratio.low, "ratio_high": ratio.high, "eager_ratio": timed.ratio(_EAGER, _OURS).median,
@@ -67,6 +76,14 @@ def _measured(case: RowCase, effort: Effort, known: Machine, copied: float) -> R
     raw: dict[str, Any] = {**timed.to_json(), "design": dict(winner.decisions), "default": dict(default.decisions)}
     raw["trials"] = trials
     return Result(case.family, case.name, 1, rounded(metrics), raw)
+
+
+def _in_a_chain(case: RowCase, effort: Effort, designs: dict[str, Design]) -> tuple[Comparison, dict[str, float]]:
+    """The case timed as links of a chain, and what a kernel that does nothing takes, there and between two events."""
+    links = chain(case, effort.seed, designs, _COMPILED, _EAGER)
+    timed = links.timed(effort.rounds)
+    links.checked(_OURS)
+    return timed, {"empty_us": timed.median_ns(EMPTY) * 1e-3, "empty_alone_us": empty_ns() * 1e-3}
 
 
 __all__ = ["copy_rate", "measure_rows"]

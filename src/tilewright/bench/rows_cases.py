@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tilewright import operators
@@ -25,7 +25,8 @@ _NUMBERS = {"eps": 1e-5, "alpha": 0.7}
 class RowCase:
     """An operator at sizes: its family in tables and floors, its element type, and which optional operands it has.
 
-    `offset`: elements by which every tensor starts beside a multiple of 16 bytes.
+    `offset`: elements by which every tensor starts beside a multiple of 16 bytes. `interleaved`: pairs that rope turns
+    are neighbours in memory.
     """
 
     family: str
@@ -36,11 +37,17 @@ class RowCase:
     options: tuple[tuple[str, object], ...] = ()
     present: tuple[str, ...] = ()
     offset: int = 0
+    interleaved: bool = False
 
     @property
     def name(self) -> str:
         """As tables show it."""
         return f"{self.operator} {self.label} {self.element}{' unaligned' if self.offset else ''}"
+
+    @property
+    def links(self) -> bool:
+        """Whether it is timed as links of a chain: it is so short that a lone call takes mostly what any call takes."""
+        return self.family == "gpu_rows_few"
 
     @property
     def scalars(self) -> dict[str, float]:
@@ -88,11 +95,12 @@ def row_cases() -> tuple[RowCase, ...]:
     ]
     odd += [_rows("gpu_rows_odd", op, 8191, 4095) for op in ("rmsnorm", "softmax", "swiglu")]
     odd += [_rows("gpu_rows_odd", op, 8192, 4096, offset=1) for op in ("rmsnorm", "softmax", "swiglu")]
+    odd += _odd_ropes(*ROPES[0])
     odd += [_rows("gpu_rows_odd", "rmsnorm", 65536, 128), _rows("gpu_rows_odd", "layernorm", 16384, 1000)]
     return (*forward, *ropes, *more, *back, *few, *long, *odd)
 
 
-_FORWARD = ("rmsnorm", "add_rmsnorm", "layernorm", "softmax", "swiglu", "silu", "gelu", "scale_add")
+_FORWARD = ("rmsnorm", "add_rmsnorm", "layernorm", "softmax", "swiglu", "geglu", "silu", "gelu", "scale_add")
 _BACKWARD = ("rmsnorm_backward", "rmsnorm_weight_backward", "softmax_backward", "swiglu_backward")
 
 
@@ -103,7 +111,7 @@ def _rows(family: str, op: str, m: int, d: int, element: str = "bf16", offset: i
         sizes = {"N": m, "V": VOCABULARY, "D": d}
     if op == "topk":
         sizes, options = {**sizes, "K": 8}, {"k": 8}
-    if op == "gelu":
+    if op in ("gelu", "geglu"):
         options = {"activation": "gelu"}
     present = ("bias",) if op == "layernorm" else ()
     return RowCase(family, op, _pairs(sizes), f"{m}x{d}", element, _pairs(options), present, offset)
@@ -113,6 +121,17 @@ def _rope(family: str, b: int, s: int, h: int, d: int, inverse: bool = False) ->
     sizes = {"B": b, "S": s, "H": h, "P": s, "R": d // 2}
     label = f"{b}x{s}x{h}x{d}{' backward' if inverse else ''}"
     return RowCase(family, "rope", _pairs(sizes), label, options=(("inverse", inverse),))
+
+
+def _odd_ropes(b: int, s: int, h: int, d: int) -> list[RowCase]:
+    """Neighbours that turn, tokens at positions of their own, and heads of which half is turned."""
+    whole = _rope("gpu_rows_odd", b, s, h, d)
+    part = {**dict(whole.sizes), "R": d // 4, "E": d // 2}
+    return [
+        replace(whole, label=f"{whole.label} interleaved", interleaved=True),
+        replace(whole, label=f"{whole.label} positions", present=("positions",)),
+        replace(whole, label=f"{whole.label} half", sizes=_pairs(part), present=("rest", "rest_y")),
+    ]
 
 
 def _pairs(of: Mapping[str, V]) -> tuple[tuple[str, V], ...]:

@@ -13,10 +13,21 @@ EPS, ALPHA = 1e-5, 0.7
 def peer_of(case: RowCase, tensors: Mapping[str, Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The function of a case and its arguments."""
     if case.operator == "rope":
-        x, cos, sin = (_whole_heads(tensors[n]) for n in ("x", "cos", "sin"))
-        return (_rope_backward if dict(case.options).get("inverse") else _rope), (x, cos, sin)
+        return _rope_of(case, tensors)
     names, function = _PEERS[case.operator]
     return function, tuple(tensors[n] for n in names)
+
+
+def _rope_of(case: RowCase, tensors: Mapping[str, Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    cos, sin = (_whole_heads(tensors[n]) for n in ("cos", "sin"))
+    if case.interleaved:
+        return _rope_interleaved, (tensors["x"].transpose(-1, -2), tensors["cos"][:, 0], tensors["sin"][:, 0])
+    x = _whole_heads(tensors["x"])
+    if "rest" in tensors:
+        return _rope_of_a_part, (x, tensors["rest"], cos, sin)
+    if "positions" in tensors:
+        return _rope_at, (x, cos, sin, tensors["positions"])
+    return (_rope_backward if dict(case.options).get("inverse") else _rope), (x, cos, sin)
 
 
 def _whole_heads(x: Any) -> Any:
@@ -59,6 +70,10 @@ def _swiglu(gate: Any, up: Any) -> Any:
     return _functional().silu(gate) * up
 
 
+def _geglu(gate: Any, up: Any) -> Any:
+    return _functional().gelu(gate) * up
+
+
 def _scale_add(a: Any, b: Any) -> Any:
     return ALPHA * a + b
 
@@ -81,6 +96,28 @@ def _rope(x: Any, cos: Any, sin: Any) -> Any:
     half = x.shape[-1] // 2
     crossed = torch.cat((-x[..., half:], x[..., :half]), -1)
     return x * cos[None, :, None] + crossed * sin[None, :, None]
+
+
+def _rope_interleaved(x: Any, cos: Any, sin: Any) -> Any:
+    """x[B, S, H, R, 2], as complex numbers times those of the tables; the result as x stands, [..., 2, R]."""
+    import torch
+
+    turned, c, s = x.float(), cos[None, :, None], sin[None, :, None]
+    first, second = turned[..., 0], turned[..., 1]
+    y = torch.stack((first * c - second * s, second * c + first * s), -1)
+    return y.to(x.dtype).transpose(-1, -2)
+
+
+def _rope_of_a_part(x: Any, rest: Any, cos: Any, sin: Any) -> Any:
+    return _rope(x, cos, sin), rest.clone()
+
+
+def _rope_at(x: Any, cos: Any, sin: Any, positions: Any) -> Any:
+    import torch
+
+    half = x.shape[-1] // 2
+    crossed = torch.cat((-x[..., half:], x[..., :half]), -1)
+    return x * cos[positions][:, :, None] + crossed * sin[positions][:, :, None]
 
 
 def _rope_backward(dy: Any, cos: Any, sin: Any) -> Any:
@@ -126,6 +163,7 @@ _PEERS: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
     "silu": (("x",), _silu),
     "gelu": (("x",), _gelu),
     "swiglu": (("gate", "up"), _swiglu),
+    "geglu": (("gate", "up"), _geglu),
     "scale_add": (("a", "b"), _scale_add),
     "embedding": (("ids", "table"), _embedding),
     "argmax": (("x",), _argmax),

@@ -6,8 +6,9 @@ compared element by element within the bound of `runtime.tolerance`; that every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,17 @@ class RowProblem:
         if name in ("cos", "sin"):
             return self._table(name, shape).to(element)
         room = torch.empty(int(np.prod(shape)) + self.case.offset, dtype=element, device=self.device)
-        values = room.normal_(0.0, 1.0, generator=self._random)[self.case.offset :].view(shape)
+        values = room.normal_(0.0, 1.0, generator=self._random)[self.case.offset :].view(self._stored(name, shape))
+        if values.shape != shape:
+            values = values.transpose(-1, -2)
         if self.case.operator == "softmax_backward" and name == "y":
             values.copy_(torch.softmax(values.float(), -1))
         return values.abs_() if name == "scale" else values
+
+    def _stored(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in the order of memory: halves of heads side by side, or pairs of neighbours."""
+        swapped = self.case.interleaved and name in ("x", "y")
+        return (*shape[:-2], shape[-1], shape[-2]) if swapped else shape
 
     def _table(self, name: str, shape: tuple[int, ...]) -> Any:
         """Both halves alike, as models have them."""
@@ -80,10 +88,7 @@ class RowProblem:
 
     def peer(self, compiled: bool) -> Callable[[], object]:
         """What a user of torch runs: eager, or the same by torch.compile for these shapes alone."""
-        function, arguments = peer_of(self.case, self.tensors)
-        if compiled:
-            function = self._torch.compile(function, dynamic=False)
-        return lambda: function(*arguments)
+        return peers([self], compiled)[0]
 
     # --------------------------------------------------------------------------------------- the judge
     def poison(self) -> None:
@@ -108,7 +113,8 @@ class RowProblem:
         """A tensor at the positions compared, as NumPy."""
         x, dim = self.tensors[name], self._compared
         dims = self.program.param(name).dims or ()
-        where = {"S": ("S", "P")}.get(dim, (dim,))  # token s has row s of the tables
+        tables = dim == "S" and "positions" not in self.tensors  # token s has row s of the tables
+        where = (dim, "P") if tables else (dim,)
         for n, d in enumerate(dims):
             if d in where:
                 x = x.index_select(n, self._picked)
@@ -130,4 +136,14 @@ class RowProblem:
             tolerance.check(name, self._sliced(name).astype(kind.numpy), expected[name])
 
 
-__all__ = ["RowProblem"]
+def peers(setups: Sequence[RowProblem], compiled: bool) -> list[Callable[[], object]]:
+    """What a user of torch runs on the operands of each setup of one case; what is compiled is compiled once."""
+    import torch
+
+    function, _ = peer_of(setups[0].case, setups[0].tensors)
+    if compiled:
+        function = torch.compile(function, dynamic=False)
+    return [partial(function, *peer_of(s.case, s.tensors)[1]) for s in setups]
+
+
+__all__ = ["RowProblem", "peers"]

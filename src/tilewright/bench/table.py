@@ -123,6 +123,16 @@ _GPU_ROWS: tuple[Column, ...] = (
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to torch.compile", _ratio),
 )
+_GPU_FEW_ROWS: tuple[Column, ...] = (
+    ("us", _number("us", 2)),
+    ("torch.compile", _number("peer_us", 2)),
+    ("eager", _number("eager_us", 2)),
+    ("empty kernel", _number("empty_us", 2)),
+    ("a lone call", _number("alone_us", 1)),
+    ("torch.compile's", _number("alone_peer_us", 1)),
+    ("empty kernel's", _number("empty_alone_us", 1)),
+    ("ratio to torch.compile", _ratio),
+)
 _ATTENTION: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("cuDNN", _number("peer_us", 1)),
@@ -262,7 +272,13 @@ TABLES = (
     ),
     Table("Row operators, bf16", ("gpu_rows",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Gradients of row operators, bf16", ("gpu_rows_backward",), _GPU_ROWS, geomean=True, kind="rows"),
-    Table("One token, or sixteen", ("gpu_rows_few",), _GPU_ROWS, geomean=True, kind="rows"),
+    Table(
+        "One token, or sixteen: what a call adds to a CUDA graph, and a call alone between two events",
+        ("gpu_rows_few",),
+        _GPU_FEW_ROWS,
+        geomean=True,
+        kind="rows",
+    ),
     Table("Very long rows", ("gpu_rows_long",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Other types, odd lengths, unaligned rows", ("gpu_rows_odd",), _GPU_ROWS, geomean=True, kind="rows"),
     Table(

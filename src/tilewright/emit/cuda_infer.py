@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_fragments import direct_dots, fragment_layouts
@@ -97,26 +97,37 @@ def warp_grid(height: int, width: int, warps: int) -> tuple[int, int]:
 
 
 def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, int]:
-    """Neighbours along each axis that one access moves: as noted, and as rows are aligned.
+    """Neighbours along each axis that one access moves: as noted, and no more than stores along it can take at once.
 
-    Rows that are only read need not be aligned: the words that they lie in are.
+    Rows that are only read need not be aligned: the words that they lie in are. Where a store is narrower than what its
+    thread holds, the threads of a warp write with gaps between them, in as many turns as there are narrow stores.
     """
-    stored = {i for s in ir.walk(kernel.body) if isinstance(s, ir.Store) for i in s.ref.index}
-    params = {p.name: p for p in kernel.params}
     runs: dict[str, int] = {}
+    most: dict[str, int] = {}
+    same = pieces(kernel).values()
+    for index, vec, fits, stores in _accesses(kernel, layouts):
+        runs[index] = max(runs.get(index, 1), vec)
+        if stores and fits < vec:
+            for alike in next((group for group in same if index in group), [index]):
+                most[alike] = min(most.get(alike, fits), fits)
+    return {index: min(run, most.get(index, run)) for index, run in runs.items()}
+
+
+def _accesses(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> Iterator[tuple[str, int, int, bool]]:
+    """Each access of a tensor along an axis with stride one: that axis, the neighbours that are noted, those that the
+    alignment of rows allows, and whether it stores."""
+    params = {p.name: p for p in kernel.params}
     for stmt in ir.walk(kernel.body):
         match stmt:
             case ir.Store(ref, _, notes) | ir.Let(_, _, ir.Load(ref), notes) if ref.buffer in params:
                 pass
             case _:
                 continue
-        bytes_, layout = params[ref.buffer].dtype.bytes, layouts[ref.buffer]
+        layout = layouts[ref.buffer]
+        fits = max(1, layout.align // params[ref.buffer].dtype.bytes)
         for index, stride in zip(ref.index, layout.strides, strict=True):
             if stride == 1 and isinstance(index, str):
-                vec = ir.number(notes, "vec", 1)
-                aligned = vec if index not in stored else min(vec, max(1, layout.align // bytes_))
-                runs[index] = max(runs.get(index, 1), aligned)
-    return runs
+                yield index, ir.number(notes, "vec", 1), fits, isinstance(stmt, ir.Store)
 
 
 def _value_axes(kernel: ir.Kernel) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.operators.activation import gelu, silu, swiglu, swiglu_backward
+from tilewright.operators.activation import geglu, gelu, silu, swiglu, swiglu_backward
 from tilewright.operators.argmax import argmax, topk
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
@@ -18,7 +18,7 @@ from tilewright.operators.softmax import softmax, softmax_backward
 OPERATORS: dict[str, Operator] = {
     op.name: op
     for op in (
-        matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, scale_add,
+        matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, geglu, scale_add,
         rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
         sample_parts, sample_join, level_begin, level_parts, level_join, level_again,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
@@ -35,6 +35,7 @@ __all__ = [
     "batched_matmul",
     "embedding",
     "gate_up",
+    "geglu",
     "gelu",
     "layernorm",
     "level_again",

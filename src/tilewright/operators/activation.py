@@ -1,4 +1,4 @@
-"""Activations: silu, gelu and swiglu, and the activation epilogue that other operators share."""
+"""Activations: silu, gelu, swiglu and geglu, and the activation epilogue that other operators share."""
 
 from __future__ import annotations
 
@@ -88,6 +88,18 @@ def reference_swiglu(gate: Any, up: Any) -> dict[str, Exact]:
 def swiglu(gate: Tensor["M", "D"], up: Tensor["M", "D"], y: Tensor["M", "D"]):
     for i, d in parallel("M", "D"):
         y[i, d] = activate(gate[i, d].to(f32), "silu") * up[i, d]
+
+
+def reference_geglu(gate: Any, up: Any, activation: str = "gelu") -> dict[str, Exact]:
+    """y = gelu(gate) up (Shazeer, arXiv:2002.05202); the error grows as that of gelu."""
+    return {"y": Exact(activated(wide(gate), activation) * wide(up), np.abs(wide(gate) * wide(up)))}
+
+
+@operator(reference_geglu, writes=("y",))
+@kernel
+def geglu(gate: Tensor["M", "D"], up: Tensor["M", "D"], y: Tensor["M", "D"], *, activation="gelu"):
+    for i, d in parallel("M", "D"):
+        y[i, d] = activate(gate[i, d].to(f32), activation) * up[i, d]
 
 
 def reference_swiglu_backward(gate: Any, up: Any, dy: Any) -> dict[str, Exact]:

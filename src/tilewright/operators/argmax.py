@@ -60,9 +60,9 @@ def topk(x: Tensor["M", "D"], values: Tensor["M", "K"], index: Tensor["M", "K"],
                 v = _seen(x[i, d])
                 top.update(maximum(top, where(_behind(v, d, last, at), v, -math.inf).max(d)))
             found = full(i, value=_NOWHERE, dtype=i32)
+            before = where(top < last, -1, at)  # of the largest those up to the last one found are taken already
             for d in tiles("D"):
-                v = _seen(x[i, d])
-                here = _behind(v, d, last, at) & (v == top)
+                here = (_seen(x[i, d]) == top) & (coord(d).to(i32) > before)
                 found.update(minimum(found, where(here, coord(d).to(i32), _NOWHERE).min(d)))
             values[i, n], index[i, n] = top, found
             last.update(top)

@@ -8,7 +8,7 @@ that computes each time it is called. Gradients are not recorded.
 
 from tilewright.ops.attention import attention, paged_attention
 from tilewright.ops.backend import Launch, using
-from tilewright.ops.elementwise import embedding, gelu, scale_add, silu, swiglu, swiglu_backward
+from tilewright.ops.elementwise import embedding, geglu, gelu, scale_add, silu, swiglu, swiglu_backward
 from tilewright.ops.levels import level_again, level_begin, level_join, level_parts
 from tilewright.ops.linear import gate_up, linear, matmul
 from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
@@ -31,6 +31,7 @@ __all__ = [
     "attention",
     "embedding",
     "gate_up",
+    "geglu",
     "gelu",
     "layernorm",
     "level_again",

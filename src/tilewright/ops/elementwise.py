@@ -1,4 +1,4 @@
-"""Elementwise ops: silu, gelu, swiglu, scale_add; and embedding, which copies rows."""
+"""Elementwise ops: silu, gelu, swiglu, geglu, scale_add; and embedding, which copies rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,27 @@ def silu(x: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
 @op
 def gelu(x: Tensor, *, approximate: str = "none", out: Tensor | None = None) -> Bound[Tensor]:
     """`x * Phi(x)`, or its tanh approximation with approximate="tanh" (torch's names): x[...] -> the same shape."""
-    activations = {"none": "gelu", "tanh": "gelu_tanh"}
-    if approximate not in activations:
-        raise ArgumentError(f"gelu: approximate={approximate!r} is unknown; choose 'none' or 'tanh'")
-    return _elementwise(operators.gelu, {"x": x}, "y", out, options={"activation": activations[approximate]})
+    return _elementwise(operators.gelu, {"x": x}, "y", out, options=_gelu_options("gelu", approximate))
 
 
 @op
 def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
     """`silu(gate) * up`: gate[...] and up[...] of one shape; `out` may be either of them."""
     return _elementwise(operators.swiglu, {"gate": gate, "up": up}, "y", out)
+
+
+@op
+def geglu(gate: Tensor, up: Tensor, *, approximate: str = "none", out: Tensor | None = None) -> Bound[Tensor]:
+    """`gelu(gate) * up`, by the tanh approximation with approximate="tanh": gate[...] and up[...] of one shape."""
+    options = _gelu_options("geglu", approximate)
+    return _elementwise(operators.geglu, {"gate": gate, "up": up}, "y", out, options=options)
+
+
+def _gelu_options(name: str, approximate: str) -> Options:
+    activations = {"none": "gelu", "tanh": "gelu_tanh"}
+    if approximate not in activations:
+        raise ArgumentError(f"{name}: approximate={approximate!r} is unknown; choose 'none' or 'tanh'")
+    return {"activation": activations[approximate]}
 
 
 @op

@@ -67,9 +67,11 @@ def reads(program, tensor):
 
 # ------------------------------------------------------------------------------------------------ defaults
 @pytest.mark.parametrize("rows", [1, 64, 8192])
-@pytest.mark.parametrize("name", ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "softmax_backward", "argmax"])
+@pytest.mark.parametrize(
+    "name", ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "softmax_backward", "argmax", "topk"]
+)
 def test_a_row_is_read_once_however_many_passes_it_takes(name, rows):
-    kernel, facts = of_sizes(name, M=rows, D=4096)
+    kernel, facts = of_sizes(name, M=rows, D=4096, K=8)
     program = lower_simt(kernel, default_simt(kernel, facts), facts)
     inputs = [p.name for p in kernel.params if p.dims == ("M", "D") and p.name not in OPERATORS[name].outputs]
     assert inputs
@@ -101,8 +103,16 @@ def test_few_rows_take_many_threads_and_load_what_they_need_later_at_once():
     few = default_simt(kernel, facts)
     kernel, facts = of_sizes("rmsnorm", M=8192, D=4096)
     many = default_simt(kernel, facts)
-    assert few.number("warps") > many.number("warps")
+    assert few.number("warps") * few.number("split.d") > many.number("warps")
     assert few.get("early.weight0") and not many.get("early.weight0")
+
+
+@pytest.mark.parametrize(("rows", "length", "blocks"), [(1, 8192, 8), (16, 4096, 4), (1, 1024, 1), (132, 4096, 1)])
+def test_small_blocks_share_a_row_where_all_of_them_find_room_at_once(rows, length, blocks):
+    kernel, facts = of_sizes("softmax", M=rows, D=length)
+    design = default_simt(kernel, facts)
+    assert design.number("split.d") == (blocks if blocks > 1 else 0)
+    assert blocks == 1 or design.number("warps") == 4
 
 
 def test_lengths_of_rows_are_a_part_of_kernels_and_their_number_is_not():

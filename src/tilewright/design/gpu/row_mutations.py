@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tilewright.design.design import Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.mutations import Cache, Persist, changed
+from tilewright.design.hold import held_rows
 from tilewright.design.mutation import Illegal, Keep, Mutation, Named, SetTile, Together
 from tilewright.design.twins import twins
 from tilewright.language import ir
@@ -28,6 +29,23 @@ class Early(Named):
     def apply(self, design: Design) -> Design | Illegal:
         """The design with or without `early.LOAD`."""
         return changed(design, {f"early.{self.load}": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
+class Hold(Named):
+    """What every round of a loop reads of a row is loaded once, before it, and stays in registers.
+
+    before:  for each n in K { for d in D { x0 = load x[m, d] ... } }
+    after:   for d_held in D { x0_held = load x[m, d_held]; store x_held[m, d_held] = x0_held }
+             for each n in K { for d in D { x0 = load x_held[m, d] ... } }      hold.x=True
+    """
+
+    tensor: str
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `hold.TENSOR`."""
+        return changed(design, {f"hold.{self.tensor}": True if self.wanted else None})
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ def suggested_rows(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
         yield from (Share(axes, n) for n in (2 * blocks, blocks // 2) if n)
     yield from (Keep(value, not design.get(f"keep.{value}")) for value in twins(kernel))
     yield from (Early(load, not design.get(f"early.{load}")) for load in early_loads(kernel))
+    yield from (Hold(tensor, not design.get(f"hold.{tensor}")) for tensor in held_rows(kernel))
     for param in (p for p in kernel.params if p.dims is not None):
         yield from (Cache(param.name, policy) for policy in (None, "cs", "evict_first"))
 
@@ -68,4 +87,4 @@ def _walks(kernel: ir.Kernel) -> list[tuple[str, ...]]:
     return [tuple(axes) for axes in found.values()]
 
 
-__all__ = ["Early", "Share", "suggested_rows"]
+__all__ = ["Early", "Hold", "Share", "suggested_rows"]

@@ -10,6 +10,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.early import Early, early_loads
 from tilewright.design.gpu.shape import power
+from tilewright.design.hold import Held, held_rows
 from tilewright.design.legality import Reason, Rule
 from tilewright.design.twins import Twin, twins
 from tilewright.language import ir, structure
@@ -40,6 +41,12 @@ class Rows:
         known = early_loads(self.kernel)
         return [known[name] for name, wanted in self.design.prefixed("early") if wanted]
 
+    @property
+    def rows(self) -> list[Held]:
+        """Tensors whose rows are loaded once, before rounds that read them."""
+        known = held_rows(self.kernel)
+        return [known[name] for name, wanted in self.design.prefixed("hold") if wanted]
+
     def tile(self, axis: str) -> int:
         """Points of an axis that a block works on at a time."""
         return self.design.number(f"tile.{axis}", 1)
@@ -65,6 +72,9 @@ def _keeps(r: Rows) -> Iterator[str]:
         yield from _apart(r, f"keep.{twin.later.name}", twin.first.axes[0].name, twin.second.axes[0].name)
     for early in r.early:
         yield from _apart(r, f"early.{early.load.name}", early.first, early.later)
+    for row in r.rows:
+        for axis in row.axes:
+            yield from _apart(r, f"hold.{row.tensor}", row.axes[0], axis)
 
 
 def _apart(r: Rows, label: str, first: str, later: str) -> Iterator[str]:
@@ -86,7 +96,8 @@ def _held(r: Rows) -> Iterator[str]:
 def held(r: Rows) -> int:
     """Registers of a thread that hold what is kept."""
     kept = {t.earlier.name: (t.first.axes[0].name, t.earlier) for t in r.kept}
-    return sum(_registers(r, *of) for of in (*kept.values(), *((e.later, e.load) for e in r.early)))
+    rows = ((h.axes[0], h.load) for h in r.rows)
+    return sum(_registers(r, *of) for of in (*kept.values(), *((e.later, e.load) for e in r.early), *rows))
 
 
 def _registers(r: Rows, row: str, let: ir.Let) -> int:

@@ -16,6 +16,7 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.hold import held_rows
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
@@ -26,6 +27,10 @@ Decisions = dict[str, Choice]
 MOST_THREADS = 1024
 _REGISTERS = 1 << 16
 """Registers of an SM."""
+_SMALL = 128
+"""Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
+_ROUNDS = 1024
+"""Accesses of a block that holds a row for rounds: four for each of 256 threads leave room for what these do."""
 _TURNS = 4
 """Turns of an inner loop that a thread makes at once where SMs are left without a token."""
 _MOST_SHARED = 128
@@ -92,7 +97,7 @@ class _Walked:
     def described(self, pick: Pick) -> Decisions:
         """Threads of a row, rows of a block, what stays in registers, and who shares a row."""
         s, blocks = self.s, pick("split", self._blocks())
-        accesses = pick("accesses", _around(8 if blocks > 1 else 1 if self.few else 4, 1, 8))
+        accesses = pick("accesses", _around(self._accesses, 1, 8))
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
@@ -108,6 +113,23 @@ class _Walked:
             found |= {f"split.{a.name}": blocks for a in self.along}
         return found | self._stays(pick, found)
 
+    @property
+    def long(self) -> bool:
+        """Whether one block has too few bytes in flight for a row."""
+        return self.length * VECTOR // self.s.run >= _LONG
+
+    @property
+    def rounds(self) -> bool:
+        """Whether rounds read a row again and again."""
+        return self.fixed and bool(held_rows(self.s.kernel))
+
+    @property
+    def _accesses(self) -> int:
+        """Accesses of a thread to a row: one where it waits for nothing else, many where rows hide behind rows."""
+        if self.rounds:
+            return 8 if self.length > _ROUNDS * self.s.run * self._blocks()[0] else 4
+        return 8 if self.long else 1 if self.few else 4
+
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
         """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
         along = {a.name for a in self.along}
@@ -118,13 +140,17 @@ class _Walked:
         return pick("shared", _around(most, 1, most))
 
     def _blocks(self) -> tuple[int, ...]:
-        """Blocks of a cluster that share a row: several where rows are long and few."""
+        """Blocks of a cluster that share a row: several where rows are long and few, or are to be done at once."""
         most = int(dict(self.s.facts.machine.limits).get("max_cluster_blocks", 1))
         if most == 1 or not self.s.sums_only(self.along):
             return (1,)
-        long = self.length * VECTOR // self.s.run >= _LONG
-        wanted = power(-(-self.length // (MOST_THREADS * self.s.run * 4)))  # so that each thread holds 64 bytes of it
-        best = most if long and self.rows <= 8 * self.s.facts.machine.cores else min(most, wanted)
+        held = _ROUNDS if self.rounds else 4 * MOST_THREADS  # accesses of a block
+        best = min(most, power(-(-self.length // (held * self.s.run))))
+        if self.long and self.rows <= 8 * self.s.facts.machine.cores:
+            best = most
+        elif self.few:
+            small = min(most, power(-(-self.length // (_SMALL * self.s.run))))
+            best = small if small >= 4 and small * self.rows <= 2 * self.s.facts.machine.cores else best
         return _around(best, 1, most)
 
     def _stays(self, pick: Pick, walk: Decisions) -> Decisions:
@@ -134,6 +160,11 @@ class _Walked:
         early = {f"early.{name}": True for name in early_loads(self.s.kernel)}
         if keep and self._fits(walk | keep) and pick("keep", (True, False)):
             found |= keep
+        hold = {f"hold.{name}": True for name in held_rows(self.s.kernel)}
+        if hold and self._fits(walk | found | hold) and pick("hold", (True, False)):
+            found |= hold
+            if Design.of(walk).number("warps") <= 8 and pick("resident", (True, False)):
+                found["resident"] = 2  # one block computes while the other one's parts are on their way
         if early and self._fits(walk | found | early) and pick("early", (self.few, not self.few)):
             found |= early
         if not self.few and pick("persistent", (False, True)):

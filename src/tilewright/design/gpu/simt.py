@@ -21,6 +21,7 @@ from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.gpu.straight import is_straight, legal_straight
 from tilewright.design.gpu.stream import broken_parts, default_stream, registers_of_warp
+from tilewright.design.hold import held_rows
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -52,7 +53,7 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- legality
-_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "part")
+_PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "hold", "part")
 _SINGLE = ("warps", "lanes", "stages", "swap", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
@@ -84,6 +85,7 @@ def _form(kernel: ir.Kernel, design: Design) -> Iterator[str]:
     dots = {v.name for v in structure.lets(kernel).values() if isinstance(v.expr, ir.Dot)}
     known = dict.fromkeys(("tile", "unroll", "split"), axes) | dict.fromkeys(("vec", "cache", "engine"), tensors)
     known |= {"atom": dots, "keep": set(twins(kernel)), "early": set(early_loads(kernel))}
+    known["hold"] = set(held_rows(kernel))
     known["part"] = set(structure.axes(kernel))
     if len(structure.nests(kernel)) != 1:
         yield f"{kernel.name} has {len(structure.nests(kernel))} loops over the grid; write one kernel for each"

@@ -56,7 +56,8 @@ template <class A, int EDGE> struct Part {
     first = from + A::base(team.thread);
   }
   __device__ int at(int r) const { return first + A::at(r); }
-  __device__ bool in(int r) const { return EDGE == 0 || at(r) < stop; }
+  // Neighbours that are stored side by side are in or out together where the tile ends at a multiple of so many.
+  __device__ bool in(int r) const { return EDGE == 0 || at(EDGE % A::RUN == 0 ? r - r % A::RUN : r) < stop; }
 };
 
 // The same tile without its edge, for values that are 0 past it.

@@ -12,6 +12,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.early import load_early
 from tilewright.design.gpu.straight import is_straight
+from tilewright.design.hold import hold
 from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
@@ -39,7 +40,7 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
                 return stmt
 
     kernel = load_early(keep(kernel, design, "register"), design)
-    kernel = replace(kernel, body=rewrite(kernel.body, change))
+    kernel, like = hold(replace(kernel, body=rewrite(kernel.body, change)), design)
     if dict(design.prefixed("part")):
         kernel = parts(early(kernel, design.number("stages", 0), dict(design.prefixed("engine"))), design, facts)
     else:
@@ -53,7 +54,8 @@ def lower_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
     if (resident := design.number("resident", 1)) > 1:
         notes = ir.with_notes(notes, resident=resident)
     if lanes := design.names("lanes"):
-        notes = ir.with_notes(notes, lanes=lanes)
+        filled = tuple(x for a in lanes for x in (a, *(new for new, old in like.items() if old == a)))
+        notes = ir.with_notes(notes, lanes=filled)
     return replace(kernel, body=body, notes=notes)
 
 

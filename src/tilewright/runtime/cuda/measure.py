@@ -65,6 +65,13 @@ def median_ns(call: Callable[[], object], rounds: int = 9, poison: Callable[[], 
     return compare({"call": call}, rounds=rounds, poison=poison, control=False).median_ns("call")
 
 
+def empty_ns(rounds: int = 20) -> float:
+    """Median nanoseconds between two events around a kernel that does nothing: what every lone call takes."""
+    import torch
+
+    return compare({"call": lambda: torch.cuda._sleep(0)}, rounds=rounds, control=False, pause=True).median_ns("call")
+
+
 def _round(
     names: tuple[str, ...],
     entries: Mapping[str, Callable[[], object]],
@@ -138,4 +145,4 @@ def _flusher(device: int) -> Callable[[], object]:
     return lambda: torch.sum(buffer, 0, out=total)
 
 
-__all__ = ["captured", "compare", "flush_l2", "host_us", "median_ns"]
+__all__ = ["captured", "compare", "empty_ns", "flush_l2", "host_us", "median_ns"]
