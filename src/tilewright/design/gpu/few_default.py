@@ -79,7 +79,7 @@ class _Few:
             memory *= 1 + _UNEVEN * (turns * sms / self.blocks - 1) / turns
         port = turns * (self.columns * weights + self.rows) * self.depth / _PORT * (_PAIR if self.down > 1 else 1.0)
         streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
-        steps = turns * self.depth / (self.lines * ROW_BYTES)
+        steps = turns * self.depth / (max(2, self.lines) * ROW_BYTES)  # short ones cost half of that
         wide = 0.0 if self.swap or self.columns < _WIDE else _WIDER
         return _BASE + streams + _STEP * steps + self._join + wide + (_SPREAD if self.cluster > 2 else 0.0)
 
@@ -90,6 +90,8 @@ class _Few:
         line = (self.columns * weights + self.rows) * ROW_BYTES
         room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
         room -= self._part if self.parts > 1 and self.how == "cluster" else 0
+        if self.groups > 1 and not self.swap:
+            return 1
         choices = (*(((4, 5),) if self.swap else ()), (2, 3 if self._boxed else 4))
         long = self.depth // (_STEPS * ROW_BYTES)  # a short sum falls in several steps all the same
         return next((n for n, deep in choices if n <= long and room // (n * line) >= deep), 1)
@@ -174,13 +176,16 @@ def _across(p: Product, facts: Facts) -> Iterator[_Few]:
     rows = min(ATOM_ROWS, -(-m // 8) * 8)
     down = -(-m // rows)
     most = 256 // len(p.dots) // 8 * 8
+    halved = down > 1 and 2 in _parts(p, facts, 2)
     for parts in _parts(p, facts, 2 if down == 1 else 1):
         columns = max(16, -(-n * down * parts // sms // 8) * 8)
+        if down > 1 and columns < ATOM_ROWS and halved:
+            continue  # pairs of narrow tiles lose to halves of the sum
         if columns <= (most if parts == 1 else ATOM_ROWS) and 8 * columns >= rows:
             yield _Few(p, facts, rows, columns, 1, parts)
         elif down > 1 and (half := -(-n // sms // 8) * 8) <= most:  # two blocks for each SM
             yield _Few(p, facts, rows, half, 1)
-    if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
+    if halved:  # all rows in one block, of two warpgroups
         for columns in (40, 48, 64):
             if columns <= most and -(-n // columns) * 2 <= sms:
                 yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
