@@ -29,7 +29,7 @@ def without_pdl(launches):
     """Copies of bound launches that start when the one before has ended."""
     plain = []
     for later in launches:
-        launch = later.launch.detached()
+        launch = later.launch.inner.detached()
         launch._call._facts = (*launch._call._facts[:-1], False)
         launch._call = launch._call.copy()
         plain.append(launch)

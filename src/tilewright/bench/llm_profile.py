@@ -99,7 +99,7 @@ class Clock:
         gbs = None if isinstance(product(one.program.kernel), str) else moved / alone / 1e9
         return Part(
             one.program.kernel.name, one.sizes, len(kind), alone * 1e6, (whole - rest) / len(kind) * 1e6,
-            gbs, one.launch.blocks, report.registers, report.spills,
+            gbs, one.launch.inner.blocks, report.registers, report.spills,
             dict(kernel.request.design.decisions),
         )  # fmt: skip
 

@@ -31,7 +31,7 @@ APPROXIMATED = ("erf", "exp", "sigmoid", "tanh")
 
 _CACHES = {
     "cs": "tw::STREAM", "cg": "tw::L2_ONLY", "ca": "tw::PLAIN",
-    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST",
+    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST", "strong": "tw::AHEAD",
 }  # fmt: skip
 
 
@@ -178,6 +178,8 @@ class Values:
                 return self._load(ref, let)
             case ir.Map(op, args):
                 given = ", ".join(self._operand(a) for a in args)
+                if op == "cast" and args[0] in self._loaded:
+                    self._loaded.add(let.name)
                 divided = shifting(op, type_.dtype, self._constants.get(args[-1]))
                 return self.map(divided or self._function(op, type_.dtype), given, type_)
             case ir.Reduce(op, arg, axis):
