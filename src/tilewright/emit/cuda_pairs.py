@@ -38,6 +38,7 @@ def find_pairs(body: tuple[ir.Stmt, ...], places: Mapping[str, Place], types: Ma
         match stmt:
             case ir.Let(name, type_, ir.Load(ref), notes) if type_.axes and _may(ref, places) and _read(ref, places):
                 key = (_even(ref, places), type_, notes)
+                last = None
                 if _odd(ref, places) and key in waiting:
                     loads |= {waiting[key]: waiting[key], name: waiting[key]}
                 elif not _odd(ref, places):
