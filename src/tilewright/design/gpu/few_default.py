@@ -27,6 +27,7 @@ _STEP = 2e-8  # seconds of a block's step: its barriers
 _WIDE, _WIDER = 112, 2e-7  # columns of tiles along the rows of x from which on those along the weights are quicker
 _MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
 _GIVEN, _LEFT = 1.1e-10, 5.3e-11  # seconds a byte of parts that are given to other blocks, and left in memory
+_STEPS = 4  # of a block at least, where steps are long
 _BOX = 8  # rows of a box of high tiles
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 
@@ -90,7 +91,8 @@ class _Few:
         room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
         room -= self._part if self.parts > 1 and self.how == "cluster" else 0
         choices = (*(((4, 5),) if self.swap else ()), (2, 3 if self._boxed else 4))
-        return next((n for n, deep in choices if room // (n * line) >= deep), 1)
+        long = self.depth // (_STEPS * ROW_BYTES)  # a short sum falls in several steps all the same
+        return next((n for n, deep in choices if n <= long and room // (n * line) >= deep), 1)
 
     @property
     def _several(self) -> bool:
