@@ -116,7 +116,7 @@ class _Program:
         more = (
             ("copy", dots), ("mma", dots), ("fragments", self.fragments is not None), ("grid", grouped),
             ("fragment_ring", self.fragments is not None and self.fragments.ring is not None),
-            ("blocks", self.blocks > 1), ("approx", self.short),
+            ("blocks", self.blocks > 1), ("approx", self.short), ("pairs", self._by_element()),
         )  # fmt: skip
         headers = [*_HEADERS, *(name for name, wanted in more if wanted), *(self.parts.headers if self.parts else ())]
         for name in headers:
@@ -127,6 +127,14 @@ class _Program:
         if self.parts:
             self._space("own", self.parts.layouts)
         self.out.line("")
+
+    def _by_element(self) -> bool:
+        """Whether a place along a stride of one is named by its number: pairs of such are moved at once."""
+        refs = [s.ref for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store)]
+        lets = [s.expr for s in ir.walk(self.kernel.body) if isinstance(s, ir.Let)]
+        refs += [e.ref for e in lets if isinstance(e, ir.Load)]
+        known = [(r, self.layouts[r.buffer].strides) for r in refs if r.buffer in self.layouts]
+        return any(isinstance(i, int) and s == 1 for r, strides in known for i, s in zip(r.index, strides, strict=True))
 
     def _space(self, name: str, axes: Layouts) -> None:
         self.out.line(f"namespace {name} {{")
