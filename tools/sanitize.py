@@ -41,6 +41,12 @@ PRODUCTS: dict[str, tuple[tuple[int, int, int], str, str, dict[str, Any] | None]
     "wgmma-ragged": ((200, 264, 136), "f16", "bias_gelu", _WGMMA),
     "persistent": ((520, 520, 128), "bf16", "residual", _TMA),
     "cluster": ((512, 256, 128), "bf16", "", {**_TMA, "cluster.m": 2}),
+    "staggered": ((520, 264, 320), "bf16", "residual", {
+        **_TMA, "cluster.m": 2, "stagger": 1, "early.residual": True,
+    }),
+    "early": ((200, 264, 136), "bf16", "bias_gelu", {**_WGMMA, "early.bias": True, "stagger": 1}),
+    "tf32": ((256, 264, 128), "f32", "tf32", {**_WGMMA, "tile.k": 32}),
+    "atomic": ((256, 256, 512), "bf16", "bias_gelu", {**_WGMMA, "split.k": 2, "how.k": "atomic"}),
     "pingpong": ((512, 256, 128), "bf16", "", {**_TMA, "schedule": "pingpong", "tile.m": 64, "tile.n": 128}),
     "few": ((16, 256, 512), "bf16", "bias_gelu", _FEW),
     "few-short": ((16, 264, 520), "bf16", "residual", {**_FEW, "swap": False, "tile.n": 48}),
@@ -49,6 +55,7 @@ PRODUCTS: dict[str, tuple[tuple[int, int, int], str, str, dict[str, Any] | None]
     }),
     "few-cluster": ((16, 256, 512), "bf16", "", {**_FEW, "split.k": 2, "how.k": "cluster"}),
     "few-two-pass": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "two_pass"}),
+    "few-atomic": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "atomic"}),
     "ring": ((130, 136, 200), "bf16", "bias_gelu", _RING),
     "plain": ((129, 131, 77), "bf16", "residual", _PLAIN),
     "fma": ((129, 131, 77), "f32", "bias_gelu", {**_PLAIN, "atom.dot0": "fma", "tile.k": 32}),
@@ -82,6 +89,7 @@ def call_of(name: str) -> tuple[Any, Any]:
     inputs |= {"residual": d.normal(m, n)} if after == "residual" else {}
     inputs |= {"bias": d.normal(n)} if after == "bias_gelu" else {}
     options = {"activation": "gelu" if after == "bias_gelu" else None}
+    options |= {"precision": "tf32"} if after == "tf32" else {}
     call = Call(OPERATORS["matmul"], inputs, {"c": ((m, n), TYPES[element])}, {}, options)
     return call, None if decisions is None else Design.of(decisions)
 
