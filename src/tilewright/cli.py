@@ -51,6 +51,9 @@ Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeata
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads to use. Default: every core this process may use.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or cuda:N for GPU number N.")]
+KVCache = Annotated[
+    str, typer.Option("--kv-cache", help="How keys and values are kept: auto, as the model is; fp8, in 8 bits.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -121,12 +124,13 @@ def generate(
     device: Device = "cpu",
     threads: Threads = None,
     mode: KernelMode = None,
+    kv_cache: KVCache = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
     text = _prompt(prompt)
     with _kernels_counted(threads, device) as kernels:
-        llm = _load(model, device, mode)
+        llm = _load(model, device, mode, kv_cache)
         params = _params(
             llm,
             max_tokens=max_tokens,
@@ -164,10 +168,11 @@ def chat(
     device: Device = "cpu",
     threads: Threads = None,
     mode: KernelMode = None,
+    kv_cache: KVCache = "auto",
 ) -> None:
     """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
     with _kernels_counted(threads, device) as kernels:
-        llm = _load(model, device, mode)
+        llm = _load(model, device, mode, kv_cache)
         params = _params(
             llm,
             max_tokens=max_tokens,
@@ -209,10 +214,10 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _load(model: str | None, device: str = "cpu", mode: Mode | None = None) -> LLM:
+def _load(model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto") -> LLM:
     from tilewright.engine.llm import LLM
 
-    return LLM(model, max_batch=1, device=device, mode=mode and mode.value)
+    return LLM(model, max_batch=1, device=device, mode=mode and mode.value, kv_cache=kv_cache)
 
 
 def _params(llm: LLM, **options: Any) -> SamplingParams:

@@ -107,7 +107,7 @@ def bench_decode(
         str | None,
         typer.Option(
             help="Cases or families that contain this, or fit it (*, ?). The families: attention_decode, "
-            "attention_paged, attention_ragged."
+            "attention_paged, attention_ragged, attention_fp8."
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search; 1: the default design alone.")] = 16,

@@ -60,7 +60,7 @@ def operands(name):
 
 def traced(name, element="f32"):
     found = getattr(operators, name)
-    names = [p.name for p in found.kernel.signature.params if p.name != "scale"]
+    names = [p.name for p in found.kernel.signature.params if p.name not in ("scale", "lse", "k_scale", "v_scale")]
     types = {n: "i32" if n in ("lengths", "page_table") else element for n in names}
     return found.kernel.trace(types, options={"causal": True, "window": None})
 

@@ -25,8 +25,13 @@ SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 25
 @cache
 def stages(name="attention", head=128, element="bf16", machine="h200", more=(), **sizes):
     """All stages of attention by its default design, with some decisions changed."""
-    tensors = {p.name: element for p in OPERATORS[name].kernel.signature.params if p.name != "scale"}
+    scales = {"k_scale": "f32", "v_scale": "f32"}
+    tensors = {
+        p.name: element for p in OPERATORS[name].kernel.signature.params if p.name not in ("scale", "lse", *scales)
+    }
     tensors |= {n: "i32" for n in ("lengths", "page_table") if n in tensors}
+    if element == "f8e4m3":
+        tensors |= {"q": "bf16", "o": "bf16", **scales}
     kernel = OPERATORS[name].kernel.trace(tensors, options={"causal": True})
     known = {d: {**SIZES, "D": head, "E": head, **sizes}[d] for d in kernel.dims}
     layouts = tuple((p.name, TensorLayout((*[None] * (len(p.dims) - 1), 1), 128)) for p in kernel.params if p.dims)
@@ -86,13 +91,55 @@ def test_steps_that_are_fetched_ahead_wait_for_nobody_else(name):
 @pytest.mark.parametrize("name", ["attention", "paged_attention"])
 def test_the_copy_engine_brings_what_is_on_its_way(name):
     keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
-    more = (("stages", 2), *((f"engine.{t}", "tma") for t in keys))
+    more = (("stages", 2), ("resident", 3), *((f"engine.{t}", "tma") for t in keys))
     built = stages(name, more=more)
     assert [(m.tensor, m.swizzle, m.box[0]) for m in built.module.maps] == [(t, 128, 64) for t in keys]
     code = instructions(built)
     assert any(i.startswith("UTMALDG.4D") for i in code)
     assert not any(i.startswith("LDGSTS") for i in code)
     assert built.compiled.report.spill_stores == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "head", "element", "wanted"),
+    [
+        (1, 128, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),  # one block for each SM, which reads ahead
+        (1, 64, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),
+        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 4096}),  # several, which load for themselves
+        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 4096}),
+        (64, 128, "f8e4m3", {"stages": 4, "engine.k": "tma"}),
+    ],
+)
+def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, head, element, wanted):
+    design = stages(head=head, element=element, B=batch).request.design
+    assert {name: design.get(name) for name in wanted} == wanted
+    assert design.get("turns") is True
+    older = stages(head=head, element=element, B=batch, machine="a100").request.design
+    assert older.get("stages") is None and older.get("resident") is None
+
+
+def test_warps_take_the_steps_of_a_part_in_turns():
+    """Each begins a step behind the one before it, and goes on by as many steps as there are warps, rings included."""
+    plain, turns = (stages(more=(("part.t", 1024), ("turns", wanted))) for wanted in (False, True))
+    assert "tw_at = ts_at + warp * 256" in plain.module.source
+    source = turns.module.source
+    assert "tw_at = ts_at + warp * 16, tw_stop = ts_stop" in source
+    assert re.search(r"for \(int t_at = tw_at; t_at < tw_stop; t_at \+= 64\)", source)
+    assert "for (int from = 0; from < 4 && from * 16 < ts_stop - ts_at; ++from)" in source
+    more = (("part.t", 1024), ("turns", True), ("stages", 2), ("engine.k", "tma"), ("engine.v", "tma"))
+    assert "t_next += 64;" in stages(more=more).module.source
+
+
+@compiled
+@pytest.mark.parametrize("head", [64, 96, 128])
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_eight_bits_are_widened_two_at_once_and_multiplied_by_the_matrix_unit(name, head):
+    built = stages(name, head, "f8e4m3")
+    code = instructions(built)
+    assert built.compiled.report.spill_stores == built.compiled.report.stack == 0
+    assert any(i.startswith("F2FP.F16.E4M3") for i in code) and any(i.startswith("HMMA.16816") for i in code)
+    widths = [i for i in code if i.startswith("LDG.E")]
+    assert head % 128 or sum(i.startswith("LDG.E.128") for i in widths) >= 8  # half as many as of 16 bits, and queries
 
 
 @compiled

@@ -1,7 +1,8 @@
-"""Conversions of 16-bit floats: the same bits with the processor's instructions and without them."""
+"""Conversions of narrow floats: the same bits with the processor's instructions and without them."""
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import FLOATS, Case
@@ -31,6 +32,32 @@ def test_rounding_to_sixteen_bits_is_the_same_with_and_without_the_instruction(k
         widened = Run(copying(inputs, np.float32), memory, machine)
         actual = widened.outputs(widened.kernel())["c"][0]
         np.testing.assert_array_equal(actual, expected.astype(np.float32))
+
+
+def test_eight_bits_are_rounded_to_and_read_back_as_ml_dtypes_does():
+    """All 256 numbers, all their halfway cases and the floats beside those, denormals, what is too large, NaN."""
+    kind = ml_dtypes.float8_e4m3fn
+    codes = np.arange(256, dtype=np.uint8).view(kind)
+    finite = np.unique(codes.astype(np.float32)[np.isfinite(codes.astype(np.float32))])
+    middle = (finite[1:] + finite[:-1]) / 2
+    edge = np.array(
+        [464.0, -464.0, 464.01, 479.9, 480.0, 1e38, np.inf, -np.inf, np.nan, 2.0**-10, 2.0**-11], np.float32
+    )
+    beside = [np.nextafter(x, np.float32(s)) for x in (middle, finite, edge[:3]) for s in (-np.inf, np.inf)]
+    values = np.concatenate([finite, middle, edge, *beside, np.array([0.0, -0.0], np.float32)])
+    values = np.where(np.abs(values) < 2.0**-120, np.copysign(np.float32(0), values), values)  # f32 denormals may flush
+    with np.errstate(all="ignore"):
+        expected = values.astype(kind)
+    zero = np.zeros_like(values)[None]
+    for machine in machines().values():
+        memory = Guarded(0, "rows")
+        rounded = Run(copying({"a": memory.laid_out(values[None]), "b": memory.laid_out(zero)}, kind), memory, machine)
+        actual = rounded.outputs(rounded.kernel())["c"][0]
+        same = (actual.view(np.uint8) == expected.view(np.uint8)) | (values == 0)  # 1.0 * -0.0 + 0.0 is 0.0
+        assert (same | (np.isnan(actual.astype(np.float32)) & np.isnan(expected.astype(np.float32)))).all()
+        read = {"a": memory.laid_out(codes[None]), "b": memory.laid_out(np.zeros((1, 256), np.float32))}
+        widened = Run(copying(read, np.float32), memory, machine)
+        np.testing.assert_array_equal(widened.outputs(widened.kernel())["c"][0], codes.astype(np.float32))
 
 
 def copying(inputs, kind):

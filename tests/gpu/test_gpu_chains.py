@@ -194,7 +194,9 @@ OTHERS = [("odd" if n % 2 else "ragged window", name) for n, name in enumerate(D
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_side_by_side():
-    """Every kernel of these tests, by all cores at once."""
+    """Every kernel of these tests, by all cores at once; workers of xdist compile side by side as it is."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     wanted = [asked(*_program(case))[0] for case in CASES.values()]
     wanted += [asked(*_program(CASES[case]), by_name(DESIGNS[name]))[0] for case, name in OTHERS]
     wanted += [asked(*_program(case), packed(decisions))[0] for case, decisions in PACKED.values()]

@@ -55,7 +55,9 @@ def launched(call, changes):
 
 WAYS = [
     {"warps": 1, "part": 1}, {"warps": 4, "part": 2}, {"warps": 8, "part": 1, "stages": 1},
-    {"warps": 4, "part": 1, "stages": 2}, {"warps": 2, "part": 2, "stages": 3},
+    {"warps": 4, "part": 1, "stages": 2}, {"warps": 2, "part": 2, "stages": 3}, {"warps": 4, "part": 2, "turns": True},
+    {"warps": 4, "part": 2, "stages": 2, "engine": "tma"}, {"warps": 4, "part": 2, "stages": 3, "engine": "tma"},
+    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True},
 ]  # fmt: skip
 
 
@@ -70,6 +72,10 @@ def test_every_way_of_dealing_a_range_gives_the_same_attention(name, axis, eleme
         changes[f"part.{axis}"] = way["part"] * way["warps"] * (step if axis == "t" else 1)
         if "stages" in way and call.inputs["q"].shape[-1] * call.inputs["q"].dtype.itemsize % 16 == 0:
             changes["stages"] = way["stages"]
+            if "engine" in way and element != "f32":
+                changes |= {f"engine.{t}": way["engine"] for t in call.inputs if t[0] in "kv"}
+        if "turns" in way:
+            changes["turns"] = True
         first, second = launched(call, changes)
         tolerance.check("o", first, call.expected()["o"])
         assert first.tobytes() == second.tobytes()
@@ -144,6 +150,34 @@ def test_one_launch_decodes_a_batch_of_any_lengths(head):
     )
 
 
+@pytest.mark.parametrize("head", [64, 80, 128])
+def test_a_cache_of_eight_bits_is_decoded_and_written(head):
+    """Against float64 of what the cache holds; zero, short and long requests; rows written as x86 writes them."""
+    q, k, v, lengths = decoding([0, 1, 2047, 4096, 16, 300, 4095], 4096, head=head)
+    scales = [torch.tensor(x, device="cuda") for x in ([0.25, 0.125], [0.0625, 0.03125])]
+    cached = [(x / s[:, None, None].bfloat16()).to(torch.float8_e4m3fn) for x, s in zip((k, v), scales, strict=True)]
+    held = [x.double() * s[:, None, None].double() for x, s in zip(cached, scales, strict=True)]
+    ours = ops.attention(q, *cached, causal=True, lengths=lengths, k_scale=scales[0], v_scale=scales[1])
+    torch.testing.assert_close(ours.double(), exact(q, *held, lengths), rtol=2e-2, atol=2e-3)
+    assert torch.equal(
+        ours, ops.attention(q, *cached, causal=True, lengths=lengths, k_scale=scales[0], v_scale=scales[1])
+    )
+    new = [torch.randn(7, 1, n, head, device="cuda").bfloat16() for n in (8, 2, 2)]
+    angles = torch.rand(4096, head // 2)
+    tables = [torch.cat([x, x], 1) for x in (angles.cos(), angles.sin())]
+    places = torch.arange(7)[:, None] * 500
+    caches = [torch.zeros(7, 2, 4096, head, dtype=torch.float8_e4m3fn) for _ in range(2)]
+    there = [x.cuda() for x in caches]
+    here = ops.rope_cache(
+        *(x.cpu() for x in new), *tables, places, *caches, k_scale=scales[0].cpu(), v_scale=scales[1].cpu()
+    )
+    out = ops.rope_cache(*new, *(x.cuda() for x in tables), places.cuda(), *there, k_scale=scales[0], v_scale=scales[1])
+    torch.testing.assert_close(out.cpu().float(), here.float(), rtol=1e-2, atol=1e-2)
+    assert torch.equal(there[1].cpu().view(torch.uint8), caches[1].view(torch.uint8))  # values are only divided
+    far = (there[0].cpu().float() - caches[0].float()).abs()
+    assert (far <= 0.13 * caches[0].float().abs() + 2.0**-9).all()  # keys: one step of 8 bits, where they are at a tie
+
+
 @pytest.mark.parametrize("page", [16, 64])
 def test_pages_give_what_rows_give(page):
     q, k, v, lengths = decoding([0, 1, 2047, 4096, 16, 300, 4095], 4096)
@@ -159,6 +193,22 @@ def test_pages_give_what_rows_give(page):
         table[n, -(-length // page) :] = -1
     ours = ops.paged_attention(q, *pages, table, lengths)
     torch.testing.assert_close(ours.double(), exact(q, k, v, lengths), rtol=2e-2, atol=2e-3)
+
+
+def test_wrong_tables_and_lengths_lead_nowhere():
+    """Nobody looks at them before the kernel does: it stays inside of the pages, and others of the batch are right."""
+    q, k, v, lengths = decoding([64, 4096, 48], 4096)
+    pages = [x.view(3, 2, 256, 16, 128).transpose(1, 2).reshape(-1, 2, 16, 128).contiguous() for x in (k, v)]
+    table = torch.arange(3 * 256, device="cuda", dtype=torch.int32).view(3, -1)
+    right = ops.paged_attention(q, *pages, table, lengths)
+    table[1, ::2], table[1, 1::2] = 2**31 - 1, -(2**31)
+    lengths[1] = 2**31 - 1
+    wrong = ops.paged_attention(q, *pages, table, lengths)
+    torch.cuda.synchronize()
+    assert torch.equal(wrong[[0, 2]], right[[0, 2]])
+    lengths[1] = 2**31 - 1
+    ops.attention(q, k, v, causal=True, lengths=lengths)
+    torch.cuda.synchronize()
 
 
 def test_a_request_gives_the_same_bits_alone_and_in_a_batch():

@@ -194,3 +194,24 @@ def test_many_lengths_share_a_kernel_in_the_end():
             torch.testing.assert_close(y, torch.softmax(x[:, :length], -1), rtol=1e-5, atol=1e-6)
     finally:
         dispatch.MOST_LENGTHS = before
+
+
+@pytest.mark.parametrize("element", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("rotated", [128, 64])
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_heads_turn_whole_or_in_part_by_halves_or_neighbours_at_any_position(interleaved, placed, rotated, element):
+    x = torch.randn(3, 70, 5, 128, device="cuda").to(element)
+    angle = torch.rand(90, rotated // 2, device="cuda", dtype=torch.float64) * 6
+    angle = angle.repeat_interleave(2, -1) if interleaved else angle.repeat(1, 2)
+    cos, sin = angle.cos().to(element), angle.sin().to(element)
+    positions = torch.randint(0, 90, (3, 70), device="cuda", dtype=torch.int32) if placed else None
+    y = ops.rope(x, cos, sin, interleaved=interleaved, positions=positions)
+    rows = positions.long() if placed else torch.arange(70, device="cuda")[None].expand(3, 70)
+    head, c, s = x[..., :rotated].double(), cos[rows][:, :, None].double(), sin[rows][:, :, None].double()
+    first, second = (head[..., ::2], head[..., 1::2]) if interleaved else head.chunk(2, -1)
+    crossed = torch.stack((-second, first), -1).flatten(-2) if interleaved else torch.cat((-second, first), -1)
+    bound = 2.0 ** {torch.bfloat16: -9, torch.float16: -12, torch.float32: -22}[element]
+    error = (y[..., :rotated].double() - (head * c + crossed * s)).abs()
+    assert (error <= bound * ((head * c).abs() + (crossed * s).abs()) * 1.01 + 1e-7).all()
+    assert torch.equal(y[..., rotated:], x[..., rotated:])

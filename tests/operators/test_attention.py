@@ -1,3 +1,4 @@
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,21 @@ def test_paged_attention(memory, steps, kind, b, h, g, s, page_size, row, causal
     inputs["page_table"][...] = table
     case = Case(operators.paged_attention, inputs, {"o": ((b, h, g, s, d), kind)}, {"scale": 0.4})
     case.options = {"causal": causal, "window": window}
+    case.check(memory, steps)
+
+
+@thorough
+@given(memories, STEPS, element, SOME, heads, SOME, SIZES, SIZES, st.booleans())
+def test_keys_and_values_of_eight_bits_stand_for_multiples_of_their_scales(memory, steps, kind, b, h, g, s, t, causal):
+    narrow, d = ml_dtypes.float8_e4m3fn, 4
+    inputs = {
+        "q": memory.normal((b, h, g, s, d), kind),
+        "k": memory.normal((b, h, t, d), narrow),
+        "v": memory.normal((b, h, t, d), narrow),
+        "k_scale": memory.laid_out(np.exp2(memory.integers(-3, 3, (h,)).astype(np.float32))),
+        "v_scale": memory.laid_out(np.exp2(memory.integers(-3, 3, (h,)).astype(np.float32))),
+    }
+    case = Case(operators.attention, inputs, {"o": ((b, h, g, s, d), kind)}, {"scale": 0.4}, {"causal": causal})
     case.check(memory, steps)
 
 

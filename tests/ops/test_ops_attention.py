@@ -136,3 +136,35 @@ def test_wrong_calls(generator):
         ops.attention(q, k, v, lengths=torch.tensor([8, 1]))
     with pytest.raises(ArgumentError, match=r"attention: window=0 sees no key"):
         ops.attention(q, k, v, window=0)
+
+
+def narrowed(x, scale):
+    return (x / scale[:, None, None]).to(torch.float8_e4m3fn)
+
+
+def test_a_cache_of_eight_bits(generator):
+    q, k, v = draw(generator, t=40, d=16)
+    scales = torch.tensor([0.25, 0.5]), torch.tensor([0.0625, 0.125])
+    lengths = torch.tensor([40, 17])
+    cached = [narrowed(x, s) for x, s in zip((k, v), scales, strict=True)]
+    ours = ops.attention(q, *cached, causal=True, lengths=lengths, k_scale=scales[0], v_scale=scales[1])
+    held = [c.float() * s[:, None, None] for c, s in zip(cached, scales, strict=True)]
+    theirs = ops.attention(q, *held, causal=True, lengths=lengths)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert (ours - ops.attention(q, k, v, causal=True, lengths=lengths)).abs().max() < 0.2  # and not what it was
+
+
+def test_scales_go_with_eight_bits_and_with_nothing_else(generator):
+    q, k, v = draw(generator)
+    scale = torch.ones(2)
+    k8, v8 = (narrowed(x, scale) for x in (k, v))
+    with pytest.raises(ArgumentError, match=r"needs k_scale\[2\] of f32"):
+        ops.attention(q, k8, v8)
+    with pytest.raises(ArgumentError, match="goes without v_scale"):
+        ops.attention(q, k, v, v_scale=scale)
+    with pytest.raises(DTypeError, match="store both alike"):
+        ops.attention(q, k8, v, k_scale=scale, v_scale=scale)
+    with pytest.raises(ArgumentError, match="does not fit"):
+        ops.attention(q, k8, v8, k_scale=torch.ones(3), v_scale=scale)
+    with pytest.raises(DTypeError, match="k_scale"):
+        ops.attention(q, k8, v8, k_scale=scale.bfloat16(), v_scale=scale)

@@ -107,3 +107,20 @@ def test_the_cache_is_checked():
         ops.rope_cache(q, q, q, cos, cos, where, cache[0], cache[0])
     with pytest.raises(ArgumentError, match=r"cos turns 2 of 4 elements; it must turn the whole head"):
         ops.rope_cache(q, q, q, cos[:, :2], cos[:, :2], where, *cache)
+
+
+def test_a_cache_of_eight_bits_takes_what_fits_in_it(generator):
+    """Keys and values divided by the scales of their heads, rounded to nearest; what is too large ends at the top."""
+    q, k, v = (torch.randn(2, 3, h, 8, generator=generator) for h in (4, 2, 2))
+    v[0, 0, 0, 0], v[0, 0, 1, 1] = 1e5, -1e5
+    angles = torch.rand(16, 4, generator=generator)
+    tables = [torch.cat([x, x], 1) for x in (angles.cos(), angles.sin())]
+    positions = torch.tensor([[0, 1, 2], [4, 5, 6]])
+    scales = torch.tensor([0.25, 0.5]), torch.tensor([0.0625, 0.125])
+    caches = [torch.zeros(2, 2, 10, 8, dtype=torch.float8_e4m3fn) for _ in range(2)]
+    plain = [torch.zeros(2, 2, 10, 8) for _ in range(2)]
+    ours = ops.rope_cache(q, k, v, *tables, positions, *caches, k_scale=scales[0], v_scale=scales[1])
+    assert torch.equal(ours, ops.rope_cache(q, k, v, *tables, positions, *plain))
+    for cache, whole, scale in zip(caches, plain, scales, strict=True):
+        wanted = (whole / scale[:, None, None]).clamp(-448, 448).to(torch.float8_e4m3fn)
+        assert torch.equal(cache.view(torch.uint8), wanted.view(torch.uint8))

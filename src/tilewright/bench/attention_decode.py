@@ -23,7 +23,7 @@ from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.evaluator import GpuEvaluator
 from tilewright.runtime.cuda.measure import captured, compare
 
-FAMILIES = ("attention_decode", "attention_paged", "attention_ragged")
+FAMILIES = ("attention_decode", "attention_paged", "attention_ragged", "attention_fp8")
 TRIALS = 16
 _OURS, _DEFAULT = "tilewright", "default"
 _CASES = 8

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tilewright.language.dtypes import dtype as _dtype
+
 SHAPES = ((1, 4096), (1, 32768), (16, 4096), (64, 1024), (64, 4096))
 """(batch, room of each request in the cache)."""
 HEADS, KEY_HEADS = 32, 8
@@ -15,6 +17,7 @@ class DecodeCase:
     """One step of decoding: `batch` queries of 32 heads on up to `room` keys each of 8 heads, `width` elements wide.
 
     `page`: positions of a page, 0 for rows that lie one after the other. `ragged`: requests are of different lengths.
+    `dtype`: of keys and values; queries and results are bf16.
     """
 
     family: str
@@ -41,8 +44,8 @@ class DecodeCase:
     @property
     def bytes(self) -> int:
         """Bytes that must move at least: keys and values that exist, queries and results, once."""
-        rows = 2 * KEY_HEADS * sum(self.lengths) + 2 * HEADS * self.batch
-        return 2 * rows * self.width
+        cached = 2 * KEY_HEADS * sum(self.lengths) * _dtype(self.dtype).bytes
+        return (cached + 2 * 2 * HEADS * self.batch) * self.width
 
     @property
     def flops(self) -> float:
@@ -57,7 +60,16 @@ def decode_cases() -> tuple[DecodeCase, ...]:
     ragged = [
         DecodeCase("attention_ragged", b, t, 128, page, True) for page in (0, PAGE) for b, t in ((16, 8192), (64, 4096))
     ]
-    return (*full, *paged, *ragged)
+    narrow = [
+        DecodeCase("attention_fp8", b, t, width, page, dtype="f8e4m3")
+        for width, page, (b, t) in (
+            (128, 0, (1, 32768)),
+            (128, 0, (64, 4096)),
+            (128, PAGE, (64, 4096)),
+            (64, 0, (64, 4096)),
+        )
+    ]
+    return (*full, *paged, *ragged, *narrow)
 
 
 __all__ = ["HEADS", "KEY_HEADS", "PAGE", "DecodeCase", "decode_cases"]

@@ -40,6 +40,10 @@ class DecodeProblem:
         c = self.case
         self.q = self._normal(c.batch, HEADS, 1, c.width)
         self.k, self.v = (self._normal(c.batch, KEY_HEADS, c.room, c.width) for _ in range(2))
+        self.cached: tuple[Any, Any] = (self.k, self.v)
+        self.scales: dict[str, Any] = {}
+        if c.dtype != "bf16":
+            self.cached, self.scales = self._narrow()
         self.o = torch.empty_like(self.q)
         self.lengths = torch.tensor(c.lengths, device="cuda", dtype=torch.int32)
         self.redraw()
@@ -47,6 +51,16 @@ class DecodeProblem:
     def _normal(self, *shape: int) -> Any:
         values = self._torch.empty(shape, dtype=self._torch.bfloat16, device="cuda")
         return values.normal_(generator=self._random)
+
+    def _narrow(self) -> tuple[tuple[Any, Any], dict[str, Any]]:
+        """Keys and values of 8 bits with a scale for each head; k and v become what they stand for."""
+        torch, found = self._torch, []
+        scales = {n: torch.exp2(torch.arange(-5.0, 3.0, device="cuda"))[:KEY_HEADS] for n in ("k_scale", "v_scale")}
+        for x, scale in zip((self.k, self.v), scales.values(), strict=True):
+            by = scale[:, None, None].bfloat16()  # a power of two
+            found.append((x / by).to(torch.float8_e4m3fn))
+            x.copy_(found[-1].bfloat16() * by)
+        return (found[0], found[1]), scales
 
     # --------------------------------------------------------------------------------------- the program
     def problem(self) -> Problem:
@@ -65,12 +79,12 @@ class DecodeProblem:
     def _grouped(self) -> dict[str, Any]:
         c = self.case
         group = (c.batch, KEY_HEADS, HEADS // KEY_HEADS, 1, c.width)
-        return {"q": self.q.view(group), "o": self.o.view(group)}
+        return {"q": self.q.view(group), "o": self.o.view(group), **self.scales}
 
     def _rows(self) -> dict[str, Any]:
         if not self.case.ragged:
-            return {**self._grouped(), "k": self.k, "v": self.v}
-        k, v = self.k.clone(), self.v.clone()
+            return {**self._grouped(), "k": self.cached[0], "v": self.cached[1]}
+        k, v = (x.clone() for x in self.cached)
         for b, length in enumerate(self.case.lengths):
             k[b, :, length:], v[b, :, length:] = math.nan, math.nan
         return {**self._grouped(), "k": k, "v": v, "lengths": self.lengths}
@@ -80,10 +94,13 @@ class DecodeProblem:
         count = c.batch * c.room // c.page
         order = torch.randperm(count, generator=self._random, device="cuda")
         pages = {}
-        for name, x in (("k_pages", self.k), ("v_pages", self.v)):
-            cut = x.view(c.batch, KEY_HEADS, -1, c.page, c.width).transpose(1, 2).reshape(count, KEY_HEADS, c.page, -1)
-            pages[name] = torch.empty_like(cut)
-            pages[name][order] = cut
+        for name, x in zip(("k_pages", "v_pages"), self.cached, strict=True):
+            bytes_ = x.view(torch.uint8)
+            cut = bytes_.view(c.batch, KEY_HEADS, -1, c.page, bytes_.shape[-1]).transpose(1, 2)
+            cut = cut.reshape(count, KEY_HEADS, c.page, -1)
+            moved = torch.empty_like(cut)
+            moved[order] = cut
+            pages[name] = moved.view(x.dtype)
         table = order.view(c.batch, -1).int()
         for b, length in enumerate(c.lengths):
             table[b, -(-length // c.page) :] = -1

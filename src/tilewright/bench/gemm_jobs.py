@@ -17,6 +17,8 @@ TRIALS = 32
 
 _CASES = 11
 """Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""
+_DEFAULTS = 60
+"""The same where defaults alone are timed: a process takes longer to begin than to time a dozen of them."""
 _START, _TRIAL, _FLOP, _RUNG = 10.0, 0.12, 1.5e14, 1.0  # seconds: a process, a trial, flop/s of trials, a rung
 
 
@@ -35,7 +37,8 @@ class GemmRequest:
 def gemm_jobs(request: GemmRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
     cases = [c for c in gemm_cases() if request.wants(c.name, c.family)]
-    jobs = [_searches(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
+    each = _CASES if request.trials > 1 else _DEFAULTS
+    jobs = [_searches(cases[at : at + each], request.trials) for at in range(0, len(cases), each)]
     if request.wants("gemm_launch", LAUNCH):
         jobs.append(Job("gemm_launch", 1, (Step("gemm_launch", LAUNCH, 1, _START),)))
     if request.wants(gemm_ladder.FAMILY, *gemm_ladder.names()):

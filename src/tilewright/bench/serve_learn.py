@@ -51,7 +51,7 @@ CPU = Setting(
 )  # fmt: skip
 GPU = Setting(
     "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
-    learn_seconds=60.0, pinned_seconds=5.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+    learn_seconds=50.0, pinned_seconds=4.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
 

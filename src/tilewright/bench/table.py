@@ -355,6 +355,13 @@ TABLES = (
         kind="decode",
     ),
     Table(
+        "Keys and values of 8 bits, against torch's of 16",
+        ("attention_fp8",),
+        _DECODES,
+        geomean=True,
+        kind="decode",
+    ),
+    Table(
         "The ladder of 4096 x 4096 x 4096, one move a rung",
         ("gemm_ladder",),
         (

@@ -367,9 +367,10 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
     whole = [d for d in kernel.dims if d in counts and _is_value_axis(kernel, d)]
     lanes = [*whole, *sorted((a.name for a in (*serial, *parallel) if counts.get(a.name)), key=lambda a: -counts[a])]
     decisions: dict[str, Choice] = {}
-    for axis in serial:
+    wide = any(_is_value_axis(kernel, d) for d in kernel.dims if d not in structure.axes(kernel))
+    for axis in serial:  # beside values that lie along a whole dimension, an axis of a few scales is walked one by one
         alone = axis.name not in around  # a loop around another one takes a position at a time, as rows do
-        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes and alone else 1
+        decisions[f"tile.{axis.name}"] = 4 * facts.lanes if axis.name in lanes and alone and not wide else 1
     leading = next((a.name for a in parallel if a.name in lanes), None)
     for axis in parallel:
         decisions[f"tile.{axis.name}"] = 1

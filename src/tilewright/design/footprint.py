@@ -122,9 +122,13 @@ class Footprint:
                 found += [self.values[a] for a in total.args if a in self.dots]
         return found
 
+    def _is_seen_through(self, name: str) -> bool:
+        """Whether a value is another one permuted, or one of 8 bits widened, which is done where it is read."""
+        return isinstance(self.values[name].expr, ir.Permute) or structure.source(self.values, name).name != name
+
     @cached_property
     def _only_in_dots(self) -> frozenset[str]:
-        """Values that nothing but dots read, directly or permuted."""
+        """Values that nothing but dots read, directly, permuted or widened."""
         readers: dict[str, set[str]] = {n: set() for n in self.values}
         for let in self.values.values():
             for name in ir.operands(let.expr):
@@ -136,10 +140,7 @@ class Footprint:
             return (
                 name not in stored
                 and bool(readers[name])
-                and all(
-                    r in self.dots or (isinstance(self.values[r].expr, ir.Permute) and streamed(r))
-                    for r in readers[name]
-                )
+                and all(r in self.dots or (self._is_seen_through(r) and streamed(r)) for r in readers[name])
             )
 
         return frozenset(n for n in self.values if streamed(n))

@@ -56,9 +56,8 @@ def ring_of(body: tuple[ir.Stmt, ...], layouts: Layouts, found: WarpDots) -> Rin
     for let in noted:
         loads[let.name] = at
         extents = [layouts.of[a].points for a in found.along_twins(let).type.axes]
-        if boxed:  # rows of the tile, in panels of 128 bytes
-            extents = [extents[0], -(-extents[1] * let.type.dtype.bytes // _ROW) * _ROW // let.type.dtype.bytes]
-        at += math.prod(extents) * let.type.dtype.bytes
+        row = extents[-1] * let.type.dtype.bytes
+        at += math.prod(extents[:-1]) * (-(-row // _ROW) * _ROW if boxed else row)  # boxes: panels of 128 bytes
     return Ring(tuple(loops), loads, ir.number(noted[0].notes, "prefetch", 1), at, boxed)
 
 
@@ -151,7 +150,7 @@ class Ahead:
 
     def _one(self, values: Values, low: str, high: str) -> None:
         axis = self.ring.loops[0].axes[0]
-        at, step = f"{axis.name}_next", axis.step or 1
+        at, step = f"{axis.name}_next", self._stride(self.ring.loops[0])
         with values.out.block(f"if ({at} < {high})"):
             self._enter(values, axis, at, low, high)
             self._send(values)
@@ -176,7 +175,7 @@ class Ahead:
                 self._send(values)
                 out.line(f"{place} += {step.step or 1};")
                 out.line("break;")
-            out.line(f"{at} += {axis.step or 1}, {place} = 0;")
+            out.line(f"{at} += {self._stride(outer)}, {place} = 0;")
 
     def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str) -> None:
         now = values.scope.enter(axis, at, low, high)
@@ -194,6 +193,12 @@ class Ahead:
             values.out.line(f"full[slot].expect({self.ring.slot_bytes});")
             for let in lets:
                 self._boxes(values, let)
+
+    @staticmethod
+    def _stride(loop: ir.Loop) -> int:
+        """From a step of a loop to the next one of the same warp."""
+        axis = loop.axes[0]
+        return (1 if axis.each else axis.step or 1) * ir.number(loop.notes, "turns", 1)
 
     def _boxes(self, values: Values, let: ir.Let) -> None:
         """The boxes of one tile: as many as its rows have panels of 128 bytes."""

@@ -110,7 +110,19 @@ def _runs(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> dict[str, i
         if stores and fits < vec:
             for alike in next((group for group in same if index in group), [index]):
                 most[alike] = min(most.get(alike, fits), fits)
+    most |= dict.fromkeys(_by_element(kernel, layouts), 1)
     return {index: min(run, most.get(index, run)) for index, run in runs.items()}
+
+
+def _by_element(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> set[str]:
+    """Axes along which single elements are stored, or pairs: what has stride one is named by its number."""
+    refs = [s.ref for s in ir.walk(kernel.body) if isinstance(s, ir.Store) and s.ref.buffer in layouts]
+    single = [r for r in refs if any(isinstance(i, int) and s == 1 for i, s in _strides(r, layouts))]
+    return {i for r in single for i in r.index if isinstance(i, str)}
+
+
+def _strides(ref: ir.Ref, layouts: Mapping[str, TensorLayout]) -> list[tuple[ir.Index, int | None]]:
+    return list(zip(ref.index, layouts[ref.buffer].strides, strict=True))
 
 
 def _accesses(kernel: ir.Kernel, layouts: Mapping[str, TensorLayout]) -> Iterator[tuple[str, int, int, bool]]:

@@ -117,6 +117,7 @@ class Loops:
             values.out.line(f"#pragma unroll {unroll}")
         step = 1 if axis.each else axis.step or 1
         first, stride = (f"{low} + rank * {step}", step * values.blocks) if is_shared(loop) else (low, step)
+        stride *= ir.number(loop.notes, "turns", 1)
         with values.out.block(f"for (int {at} = {first}; {at} < {high}; {at} += {stride})"):
             scope.enter(axis, at, low, high)
             if axis.name in values.layouts.of:

@@ -166,8 +166,9 @@ class Parts:
         """Which part of its tile this block takes: neighbours share a tile. C++ of the tile's number."""
         _, points = self.dimension
         values.out.line(f"const unsigned parts = max(1, ({total} + {points - 1}) / {points});")
-        values.out.line(f"const int part = {block} % parts;")
-        return f"{block} / parts"
+        values.out.line(f"const tw::Share part_share = tw::share({block}, parts);")
+        values.out.line("const int part = part_share.left;")
+        return "part_share.times"
 
     def declare(self, values: Values, words: Mapping[str, int]) -> None:
         """Buffers by name; `words` are the places of their pointers."""
@@ -211,14 +212,14 @@ class Parts:
     def _of_warps(self, values: Values, loop: ir.Loop) -> None:
         out, axis = values.out, loop.axes[0]
         a, half = axis.name, halves(loop)
-        points = axis.step or 1
+        points, each = self._shares(half, axis.step or 1)
         outer = values.scope[axis.over]
         stores = tuple(s for s in half.part if isinstance(s, ir.Store))
         kept = dict(values.scope.ranges)
         with out.block(""):
             out.line("const tw::Team<32> lone{(int)threadIdx.x % 32};")
             out.line("const int warp = threadIdx.x / 32;")
-            self._enter(values, axis, f"{outer.start} + warp * {points}", outer.start, outer.stop)
+            self._enter(values, axis, f"{outer.start} + warp * {points}", outer.start, outer.stop, each)
             with out.block(f"if ({a}_at < {outer.stop})"):
                 own = Values(
                     out, values.scope, self.layouts, dict(values.places), "lone", dict(values.types),
@@ -233,14 +234,27 @@ class Parts:
         self._join(values, half, f"{a}_join")
         out.line("team.sync();")
         out.line("#pragma unroll 2")
-        with out.block(f"for (int from = 0; from * {points} < {outer.stop} - {outer.start}; ++from)"):
+        most = f"from < {self.threads // 32} && " if points != axis.step else ""
+        with out.block(f"for (int from = 0; {most}from * {points} < {outer.stop} - {outer.start}; ++from)"):
             self._placing(values, "from", stores)
             self._take(values, half, f"{a}_join")
 
-    def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str) -> None:
-        """The part of an axis that is worked on now: it ends before the loop does."""
+    def _shares(self, half: Halves, points: int) -> tuple[int, int | None]:
+        """Where the share of a warp begins behind that of the one before it, and how long it is; None: to the end.
+
+        Warps have shares that lie one after the other, or take steps in turns, which memory likes better: each then
+        begins one step behind the one before it, and goes on to the end of the part.
+        """
+        loop = next(s for s in half.part if isinstance(s, ir.Loop))
+        if ir.number(loop.notes, "turns", 1) == 1:
+            return points, points
+        return (1 if loop.axes[0].each else loop.axes[0].step or 1), None
+
+    def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str, points: int | None = 0) -> None:
+        """The part of an axis that is worked on now: it ends before the loop does (or with it: no points)."""
         a, step = axis.name, axis.step or 1
-        values.out.line(f"const int {a}_at = {at}, {a}_stop = min({a}_at + {step}, {high});")
+        stop = high if points is None else f"min({a}_at + {step}, {high})"
+        values.out.line(f"const int {a}_at = {at}, {a}_stop = {stop};")
         now = values.scope.enter(axis, f"{a}_at", low, high)
         values.scope.ranges[a] = Range(now.start, f"{a}_stop", now.size, now.grain, now.align, False, step, low, high)
 

@@ -116,7 +116,7 @@ class _Program:
         more = (
             ("copy", dots), ("mma", dots), ("fragments", self.fragments is not None), ("grid", grouped),
             ("fragment_ring", self.fragments is not None and self.fragments.ring is not None),
-            ("blocks", self.blocks > 1), ("approx", self.short),
+            ("blocks", self.blocks > 1), ("approx", self.short), ("pairs", self._by_element()),
         )  # fmt: skip
         headers = [*_HEADERS, *(name for name, wanted in more if wanted), *(self.parts.headers if self.parts else ())]
         for name in headers:
@@ -128,6 +128,14 @@ class _Program:
             self._space("own", self.parts.layouts)
         self.out.line("")
 
+    def _by_element(self) -> bool:
+        """Whether a place along a stride of one is named by its number: pairs of such are moved at once."""
+        refs = [s.ref for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store)]
+        lets = [s.expr for s in ir.walk(self.kernel.body) if isinstance(s, ir.Let)]
+        refs += [e.ref for e in lets if isinstance(e, ir.Load)]
+        known = [(r, self.layouts[r.buffer].strides) for r in refs if r.buffer in self.layouts]
+        return any(isinstance(i, int) and s == 1 for r, strides in known for i, s in zip(r.index, strides, strict=True))
+
     def _space(self, name: str, axes: Layouts) -> None:
         self.out.line(f"namespace {name} {{")
         for line in axes.declare():
@@ -138,6 +146,7 @@ class _Program:
         self.out.line("tw::let_next_start();")
         if self.fragments is None or not self.fragments.early:
             self.out.line("tw::wait_for_last();")
+        begun = len(self.out.lines)
         places = self._arguments()
         rings = Rings(self.kernel, places)
         held = registers(self.kernel)
@@ -160,6 +169,9 @@ class _Program:
             number = self.parts.number("blockIdx.x", self.scope[self.parts.dimension[0]].stop, values)
             self.out.line(f"const int tile = {number};")
             self._tile("tile", values)
+            if self.maps:  # the copy engine reads them while the block finds its place
+                asked = " ".join(f"tw::prefetch(args.maps[{n}]);" for n in range(len(self.maps)))
+                self.out.lines.insert(begun, f"  if (threadIdx.x == 0) {{ {asked} }}")
             return
         of_cluster = f" / {self.blocks}" if self.blocks > 1 else ""
         if not self.persistent:
@@ -276,8 +288,13 @@ class _Program:
             if count == "1":
                 self._enter(axis, "0", *bounds[axis.name])
                 continue
-            self._enter(axis, f"{rest} % {count}" if n else rest, *bounds[axis.name])
-            rest = f"{rest} / {count}"
+            if not n:
+                self._enter(axis, rest, *bounds[axis.name])
+                break
+            shared = f"{axis.name}_share"
+            self.out.line(f"const tw::Share {shared} = tw::share({rest}, {count});")
+            self._enter(axis, f"{shared}.left", *bounds[axis.name])
+            rest = f"{shared}.times"
 
     def _enter(self, axis: ir.Axis, which: str, low: str, high: str) -> None:
         at, step = cname(axis.name) if axis.each else f"{axis.name}_at", axis.step or 1

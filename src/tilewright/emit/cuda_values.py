@@ -14,7 +14,8 @@ from tilewright.emit.cuda_fragments import Fragments
 from tilewright.emit.cuda_layouts import AccRows, Layouts, axis_name
 from tilewright.emit.cuda_loops import Loops
 from tilewright.emit.cuda_maps import ctype, functor, literal, reducer, shifting
-from tilewright.emit.cuda_places import WIDEST, Addresses, Place, Staged
+from tilewright.emit.cuda_pairs import Pairs, find_pairs
+from tilewright.emit.cuda_places import WIDEST, Address, Addresses, Place, Staged
 from tilewright.emit.cuda_scope import Scope
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.emit.cuda_warp import WarpDots
@@ -30,7 +31,7 @@ APPROXIMATED = ("erf", "exp", "sigmoid", "tanh")
 
 _CACHES = {
     "cs": "tw::STREAM", "cg": "tw::L2_ONLY", "ca": "tw::PLAIN",
-    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST",
+    "evict_first": "tw::HINT_FIRST", "evict_last": "tw::HINT_LAST", "strong": "tw::AHEAD",
 }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ class Values:
     _constants: dict[str, ir.Atom] = field(default_factory=dict)  # values that are one number, or a size
     _loaded: set[str] = field(default_factory=set)  # values that are 0 past the edges of their tiles
     _waiting: set[str] = field(default_factory=set)  # loads that are asked for before any of them is used
+    _pairs: Pairs = field(default_factory=Pairs)  # of the body being written: neighbours that are moved at once
 
     def emit(self, body: tuple[ir.Stmt, ...]) -> None:
         """Write statements, in order; an addition takes over the dot that only it reads."""
@@ -71,6 +73,8 @@ class Values:
         put = {s.value for s in body if isinstance(s, ir.Store) and s.ref.buffer in self.registers}
         if any(counts[name] == 1 for name in put):  # some only wait for a later loop: all are asked for at once
             self._waiting |= put
+        types = self.types | {s.name: s.type for s in body if isinstance(s, ir.Let)}
+        outer, self._pairs = self._pairs, find_pairs(body, self.places, types)
         fused = fused_dots(body)
         sums = {a.total for a in self.loops.sums.values()}
         for stmt in body:
@@ -92,6 +96,7 @@ class Values:
                     self._added(stmt, *fused.additions[name])
                 case _:
                     self.statement(stmt)
+        self._pairs = outer
 
     def statement(self, stmt: ir.Stmt) -> None:
         """Write one statement. AssertionError for those that this class leaves to others (Sync, Copy, Role, Alloc)."""
@@ -173,6 +178,8 @@ class Values:
                 return self._load(ref, let)
             case ir.Map(op, args):
                 given = ", ".join(self._operand(a) for a in args)
+                if op == "cast" and args[0] in self._loaded:
+                    self._loaded.add(let.name)
                 divided = shifting(op, type_.dtype, self._constants.get(args[-1]))
                 return self.map(divided or self._function(op, type_.dtype), given, type_)
             case ir.Reduce(op, arg, axis):
@@ -269,11 +276,21 @@ class Values:
             cache = "tw::AHEAD"
         if place.readonly and place.align < WIDEST and self.addresses.whole_words(place, ref, axes):
             most, cache = WIDEST // place.dtype.bytes, "tw::UNALIGNED"
+        if let.name in self._pairs.loads and cache != "tw::UNALIGNED":
+            return self._load_pair(let, cache, at)
         if self.ahead is not None and self.ahead.holds(let):
             return self.ahead.taken(self, let, most, list(at.terms))
         cut = cache == "tw::UNALIGNED" or self.addresses.reaches_past(place, ref, most)
         ends = place.ends if place.readonly and place.ends and cut else "tw::Unknown{}"
         return f"tw::load<{self.tile(let.type)}, {most}, {cache}>({', '.join([ends, at.point, *at.terms])})"
+
+    def _load_pair(self, let: ir.Let, cache: str, at: Address) -> str:
+        """One of two neighbours: the first one's access brings both."""
+        first = self._pairs.loads[let.name]
+        if first == let.name:
+            given = ", ".join([at.point, *at.terms])
+            self.out.line(f"const auto {cname(first)}_pair = tw::load_pair<{self.tile(let.type)}, {cache}>({given});")
+        return f"{cname(first)}_pair.{'first' if first == let.name else 'second'}"
 
     def send(self, let: ir.Let, slot: str) -> None:
         """A load on its way to where it will be read from."""
@@ -305,14 +322,21 @@ class Values:
         if buffer in self.registers:
             self._keep(buffer, value, self.types[stmt.value])
             return
+        if self._pairs.delayed(stmt):
+            return
+        first = self._pairs.stores.get(stmt)
         place = self.places[buffer]
-        at = self.addresses.of(place, stmt.ref, self.types[stmt.value].axes)
+        at = self.addresses.of(place, first.ref if first else stmt.ref, self.types[stmt.value].axes)
         cache = _CACHES.get(str(ir.note(stmt.notes, "cache")), "tw::PLAIN")
         if ir.note(stmt.notes, "nontemporal"):
             cache = "tw::STREAM"
         if place.shared:
             cache = "tw::SHARED"
         once = "if (rank == 0) " if self.blocks > 1 and not self.loops.shared else ""
+        if first:
+            given = ", ".join([at.point, self.name(first.value), value, self.team, *at.terms])
+            self.out.line(f"{once}tw::store_pair<{cache}>({given});")
+            return
         self.out.line(f"{once}tw::store<{at.most}, {cache}>({', '.join([at.point, value, self.team, *at.terms])});")
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from tilewright.emit.cuda_layouts import Dist, Spread, axis_name
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir
+from tilewright.language.structure import source
 
-_RUN = 8
-"""Elements of 16 bits in the widest access."""
+_WIDEST = 16
+"""Bytes of the widest access."""
 
 
 @dataclass
@@ -43,12 +44,15 @@ class WarpDots:
         return next((a for a, twin in self.twins.items() if twin == axis), axis)
 
     def along_twins(self, let: ir.Let) -> ir.Let:
-        """A load as it is made: some axes are the twins of those that the program names."""
-        if let.name not in self.loaded or not isinstance(let.expr, ir.Load):
+        """A load as it is made, or what widens it: some axes are the twins of those that the program names."""
+        if let.name not in self.loaded or not isinstance(let.expr, ir.Load | ir.Map):
             return let
         new = {a: self.twins[a] for a in self.loaded[let.name]}
+        made = replace(let, type=replace(let.type, axes=tuple(new.get(a, a) for a in let.type.axes)))
+        if isinstance(let.expr, ir.Map):
+            return made
         ref = replace(let.expr.ref, index=tuple(new.get(str(i), i) for i in let.expr.ref.index))
-        return replace(let, type=replace(let.type, axes=tuple(new.get(a, a) for a in let.type.axes)), expr=ir.Load(ref))
+        return replace(made, expr=ir.Load(ref))
 
     def twin(self, axis: str) -> str:
         """The twin of an axis, named when it is first asked for."""
@@ -63,20 +67,22 @@ def warp_dots(body: tuple[ir.Stmt, ...], points: Mapping[str, int], space: str =
     lets = {s.name: s for s in ir.walk(body) if isinstance(s, ir.Let)}
     dots = [s for s in lets.values() if isinstance(s.expr, ir.Dot) and ir.note(s.notes, "atom") == "mma"]
     found = WarpDots()
-    sums = {s.expr.axis for s in dots if isinstance(s.expr, ir.Dot)}
+    most: dict[str, int] = {}  # neighbours along a sum that one access takes
     for dot in dots:
         assert isinstance(dot.expr, ir.Dot)
         first, second = lets[dot.expr.a], lets[dot.expr.b]
+        load = source(lets, second.name)
         (column,) = (a for a in second.type.axes if a != dot.expr.axis)
         rows = [a for a in first.type.axes if a != dot.expr.axis]
-        if not isinstance(second.expr, ir.Load):
+        if not isinstance(load.expr, ir.Load):
             raise IllegalDesign(f"{dot.name}: its second operand {second.name} is no load; take atom.{dot.name}=fma")
-        found.second[second.name] = dot.expr.axis
-        run = 1 if column in sums else _run(points[column])
-        deal = _Deal(found, points, dot, first, second, rows, column, run, space)
+        found.second[load.name] = dot.expr.axis
+        most[dot.expr.axis] = widest = _WIDEST // load.type.dtype.bytes
+        run = 1 if column in {d.expr.axis for d in dots if isinstance(d.expr, ir.Dot)} else _run(points[column], widest)
+        deal = _Deal(found, points, dot, first, second, load, rows, column, run, space)
         (deal.across if ir.note(dot.notes, "swap") else deal.along)()
-    for axis in sums - set(found.of):
-        run = max(4, min(_RUN, 1 << max(0, points[axis] // 4).bit_length() - 1))
+    for axis in (a for a in most if a not in found.of):  # in order: it tells how tiles lie in registers
+        run = max(4, min(most[axis], 1 << max(0, points[axis] // 4).bit_length() - 1))
         found.of[axis] = Spread(-(-points[axis] // (4 * run)), run, 0, 2)
     return found
 
@@ -90,6 +96,7 @@ class _Deal:
     dot: ir.Let
     first: ir.Let
     second: ir.Let
+    load: ir.Let  # of the second operand: itself, or of the 8 bits that it widens
     rows: list[str]
     column: str
     run: int
@@ -102,7 +109,7 @@ class _Deal:
     def along(self) -> None:
         """The first operand along the rows of mma; columns of the second one lie along bits 2 to 4: a twin."""
         found, twin = self.found, self.found.twin(self.column)
-        found.loaded[self.second.name] = (self.column,)
+        found.loaded |= dict.fromkeys((self.second.name, self.load.name), (self.column,))
         found.calls[self.dot.name] = (
             f"tw::multiply<{self.space}::{axis_name(self.column)}, {self.space}::{axis_name(twin)}>"
         )
@@ -124,7 +131,10 @@ class _Deal:
         found, axis = self.found, self.dot.expr.axis
         loaded = isinstance(self.first.expr, ir.Load)
         depth = axis if loaded else found.twin(axis)
-        found.loaded[self.first.name if loaded else self.second.name] = tuple(self.rows) if loaded else (axis,)
+        if loaded:
+            found.loaded[self.first.name] = tuple(self.rows)
+        else:
+            found.loaded |= dict.fromkeys((self.second.name, self.load.name), (axis,))
         names = ", ".join(f"{self.space}::{axis_name(a)}" for a in (self.column, depth))
         found.calls[self.dot.name] = f"tw::multiply_across<{names}, {'true' if loaded else 'false'}>"
         found.of[self.column] = Spread(self.groups, self.run, 2, 3)
@@ -140,9 +150,13 @@ class _Deal:
             bit += bits
 
 
-def _run(points: int) -> int:
-    """Neighbours that a lane loads of each row: as many as 16 bytes hold, if not too many lie past the end."""
-    fitting = (n for n in (_RUN, 4, 2) if 8 * n <= points and -(-points // (8 * n)) * 8 * n <= points + points // 3)
+def _run(points: int, most: int) -> int:
+    """Neighbours that a lane loads of each row: at most as many as 16 bytes hold, if few lie past the end."""
+    fitting = (
+        n
+        for n in (16, 8, 4, 2)
+        if n <= most and 8 * n <= points and -(-points // (8 * n)) * 8 * n <= points + points // 3
+    )
     return next(fitting, 1)
 
 

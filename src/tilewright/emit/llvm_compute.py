@@ -44,6 +44,8 @@ def literal(value: float | int, dtype: DType) -> str:
         return str(struct.unpack("<h", struct.pack("<f", rounded)[2:])[0])
     if dtype.name == "f16":
         return f"0xH{struct.unpack('<H', struct.pack('<e', rounded))[0]:04X}"
+    if dtype.name == "f8e4m3":
+        return str(int(dtype.numpy.type(value).view("i1")))
     return f"0x{bits:016X}"
 
 
@@ -62,12 +64,15 @@ def emit_elementwise(cx: Context, op: str, args: list[Tile], type_: TileType) ->
     if lane is not None and not any(lane in a.axes for a in args):
         lane = None
     width = cx.width(lane)
-    parts: dict[Key, str] = {}
-    for key in cx.keys(type_.axes, lane):
+
+    def part(key: Key) -> str:
         point = dict(zip(type_.axes, key, strict=True))
         operands = [_operand(cx, a, point, lane, width) for a in args]
-        parts[key] = apply(cx, op, operands, args[-1].dtype, type_.dtype, width)
-    return table(type_, lane, parts)
+        return apply(cx, op, operands, args[-1].dtype, type_.dtype, width)
+
+    if op == "cast" and args[0].dtype.is_storage_only and args[0].dtype.bits == 8:
+        return Tile(type_, lane, part)  # where it is read: a tile of them would fill the registers
+    return table(type_, lane, {key: part(key) for key in cx.keys(type_.axes, lane)})
 
 
 def _operand(cx: Context, tile: Tile, point: dict[str, int], lane: str | None, width: int) -> str:

@@ -1,8 +1,8 @@
-"""Conversions between f32 and the 16-bit floats, in integer arithmetic where the processor has no instruction.
+"""Conversions between f32 and narrower floats, in integer arithmetic where the processor has no instruction.
 
 LLVM would call a function of its run-time library for each element, which the process need not have. All
 round to nearest even, keep infinities, denormals and the sign of zero, and make a NaN quiet. A bf16 is an
-i16 on either side.
+i16 on either side, an e4m3 an i8 (no infinity; what is too large becomes its NaN).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ _BF16_FEATURES = frozenset({"avx512bf16"})
 
 def has_conversion(source: str, target: str, features: frozenset[str]) -> bool:
     """Whether LLVM converts between these dtypes (by their names, neither bf16) by instructions."""
+    if "f8e4m3" in (source, target):
+        return False
     return "f16" not in (source, target) or bool(features & _F16_FEATURES)
 
 
 def convert(b: Builder, value: str, source: str, target: str, width: int, features: frozenset[str]) -> str:
-    """`value` (a scalar, or a vector of `width`) from f32 to bf16 or f16, or from one of them to f32."""
+    """`value` (a scalar, or a vector of `width`) from f32 to bf16, f16 or e4m3, or from one of them to f32."""
     words = _Words(b, width)
     match source, target:
         case "bf16", "f32":
@@ -31,6 +33,10 @@ def convert(b: Builder, value: str, source: str, target: str, width: int, featur
             return _to_f16(words, value)
         case "f16", "f32":
             return _from_f16(words, value)
+        case "f8e4m3", "f32":
+            return _from_f8(words, value)
+        case "f32", "f8e4m3":
+            return _to_f8(words, value)
     raise AssertionError((source, target))
 
 
@@ -39,7 +45,7 @@ class _Words:
 
     def __init__(self, b: Builder, width: int) -> None:
         self.b, self.width = b, width
-        self.i32, self.f32, self.i16 = self.of("i32"), self.of("float"), self.of("i16")
+        self.i32, self.f32, self.i16, self.i8 = (self.of(t) for t in ("i32", "float", "i16", "i8"))
 
     def of(self, element: str) -> str:
         return element if self.width == 1 else f"<{self.width} x {element}>"
@@ -122,3 +128,32 @@ def _from_f16(w: _Words, value: str) -> str:
     scaled = w.float_op("fmul", w.op("shl", w.op("and", word, 0x7FFF), 13), 0x77800000)
     magnitude = w.choose("uge", scaled, _BEYOND_F16, w.op("or", scaled, _INFINITY), scaled)
     return w.floats(w.op("or", magnitude, w.op("shl", w.op("and", word, 0x8000), 16)))
+
+
+# The bits of f32 by which exponents of f32 are larger than those of e4m3, and where its 3 bits of fraction end.
+_BIAS_F8, _FRACTION_F8 = 120 << 23, 20
+# 2^-6, the smallest normal e4m3; 2^14, whose last bit is that of its denormals; 2^-9, that bit; 0x7F, its NaN.
+_NORMAL_F8, _LAST_F8, _STEP_F8, _NAN_F8 = 0x3C800000, 0x46800000, 0x3B000000, 0x7F
+
+
+def _to_f8(w: _Words, value: str) -> str:
+    bits = w.bits(value)
+    magnitude = w.op("and", bits, 0x7FFFFFFF)
+    odd = w.op("and", w.op("lshr", magnitude, _FRACTION_F8), 1)
+    normal = w.op("lshr", w.op("add", w.op("add", magnitude, odd), 0x7FFFF - _BIAS_F8), _FRACTION_F8)
+    denormal = w.op("sub", w.float_op("fadd", magnitude, _LAST_F8), _LAST_F8)
+    large = w.choose("ugt", normal, _NAN_F8 - 1, _NAN_F8, normal)
+    small = w.choose("ult", magnitude, _NORMAL_F8, denormal, large)
+    signed = w.op("or", small, w.op("and", w.op("lshr", bits, 24), 0x80))
+    return w.b.emit(f"trunc {w.i32} {signed} to {w.i8}")
+
+
+def _from_f8(w: _Words, value: str) -> str:
+    word = w.b.emit(f"zext {w.i8} {value} to {w.i32}")
+    magnitude = w.op("and", word, 0x7F)
+    normal = w.op("add", w.op("shl", magnitude, _FRACTION_F8), _BIAS_F8)
+    # Not by a multiplication of denormals, each of which would cost the processor a hundred cycles.
+    counted = w.bits(w.b.emit(f"sitofp {w.i32} {magnitude} to {w.f32}"))
+    finite = w.choose("ult", magnitude, 8, w.float_op("fmul", counted, _STEP_F8), normal)
+    known = w.choose("eq", magnitude, _NAN_F8, 0x7FC00000, finite)
+    return w.floats(w.op("or", known, w.op("shl", w.op("and", word, 0x80), 24)))

@@ -258,7 +258,7 @@ def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) 
 
 def suffix(dtype: DType) -> str:
     """How an intrinsic's name spells an element type."""
-    return {"bool": "i1", "bf16": "i16"}.get(dtype.name, dtype.name)
+    return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8"}.get(dtype.name, dtype.name)
 
 
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:

@@ -16,12 +16,13 @@ from tilewright.emit.llvm_shuffle import transposed
 from tilewright.language.dtypes import DType
 from tilewright.language.ir import TileType
 
-# bf16 is moved as 16 bits: LLVM converts a `bfloat` to float and back wherever the processor has none.
+# bf16 is moved as 16 bits: LLVM converts a `bfloat` to float and back wherever the processor has none. e4m3 as 8 bits.
 LLVM_TYPES = {
     "f64": "double",
     "f32": "float",
     "bf16": "i16",
     "f16": "half",
+    "f8e4m3": "i8",
     "i64": "i64",
     "i32": "i32",
     "i8": "i8",

@@ -44,6 +44,9 @@ class LLM:
         "frozen" uses what was learned and compiles, searches and writes nothing; "generic" uses generic kernels only.
         It is the TILEWRIGHT_MODE of the process from now on. None leaves that alone, and starts nothing that learns.
 
+    kv_cache: "auto" keeps keys and values in the model's dtype, "fp8" in 8 bits (e4m3) with a scale for each head:
+        half the memory and half the bytes to read, and an error that `docs/notes/0016-decode.md` reports.
+
     Raises ModelError (UnsupportedModel, WeightsError) for a folder that cannot be used, ContextError for a
     `max_context` beyond the model's, DTypeError for a dtype that models do not run in, MachineError where there is no
     such GPU, OutOfDeviceMemory where it is too small.
@@ -58,6 +61,7 @@ class LLM:
         max_context: int | None = None,
         device: str = "cpu",
         mode: str | None = None,
+        kv_cache: str = "auto",
         operators: Any = None,
     ) -> None:
         begun = time.perf_counter()
@@ -65,7 +69,7 @@ class LLM:
             raise ArgumentError(f"max_batch is {max_batch!r}; it must be an integer of at least 1")
         learner = _learner(mode)
         self.folder = find_model(model)
-        self.decoder = Decoder.from_folder(self.folder, dtype, operators, device)
+        self.decoder = Decoder.from_folder(self.folder, dtype, operators, device, kv_cache)
         self.config = self.decoder.config
         self.context = _context(max_context, self.config.context)
         has_tokenizer = (self.folder / "tokenizer.json").is_file()

@@ -57,6 +57,7 @@ _TABLE = (
     ),
     NoteKey("descending", ("Loop",), ("bool",), "tiles of the last axis are dealt out from its end"),
     NoteKey("group", ("Loop",), ("int>0",), "rows of tiles that a grouped order walks together"),
+    NoteKey("turns", ("Loop",), ("int>0",), "so many warps take the steps of the loop around it in turns, one each"),
     NoteKey("persistent", ("Loop",), ("bool",), "as many workers as the machine holds; each takes tile after tile"),
     NoteKey(
         "free",
@@ -107,8 +108,9 @@ _TABLE = (
     NoteKey(
         "cache",
         ("Load", "Store", "Copy"),
-        ("ca", "cg", "cs", "evict_first", "evict_last"),
-        "cache at all levels, at L2 only, stream through, or first or last to be evicted",
+        ("ca", "cg", "cs", "evict_first", "evict_last", "strong"),
+        "cache at all levels, at L2 only, stream through, first or last to be evicted, or a strong load of what nobody "
+        "writes, which the assembler leaves where it stands",
     ),
     NoteKey("vec", ("Load", "Store", "Copy"), ("int>0",), "neighbouring elements that one instruction moves"),
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.language import ir
@@ -44,6 +44,14 @@ def axes(kernel: ir.Kernel) -> dict[str, ir.Axis]:
 def lets(kernel: ir.Kernel) -> dict[str, ir.Let]:
     """Every value of a program by name."""
     return {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
+
+
+def source(values: Mapping[str, ir.Let], name: str) -> ir.Let:
+    """The value `name`, or that of 8 bits which it is, made wider."""
+    let = values[name]
+    if isinstance(let.expr, ir.Map) and let.expr.op == "cast" and (stored := values.get(let.expr.args[0])) is not None:
+        return stored if stored.type.dtype.is_storage_only and stored.type.dtype.bits == 8 else let
+    return let
 
 
 def loads(kernel: ir.Kernel) -> list[tuple[ir.Let, ir.Ref]]:

@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.errors import ContextError
+from tilewright.errors import ArgumentError, ContextError
+from tilewright.language.dtypes import f8e4m3
 from tilewright.models.config import ModelConfig
 from tilewright.models.kv_cache import KVCache
+from tilewright.models.kv_scales import kv_scales
 from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_of
 from tilewright.models.plan import LEVELS, Choice, Filters, Plan, Recorder, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
 from tilewright.runtime.modes import compile_seconds
 
+KV_CACHES = ("auto", "fp8")  # as the model is stored, or in e4m3
 PREFILL_CHUNK = 512  # tokens of one prompt that pass through the layers together
 _SCORE_CHUNK = 128  # tokens whose logits are computed together when all are wanted
 Recorded = TypeVar("Recorded")
@@ -42,10 +45,20 @@ class Want(Enum):
 class Decoder:
     """A model ready to run, in the memory that its weights lie in. `operators` is `tilewright.ops` but for tests."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, operators: Any = None, memory: Memory = HOST) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        operators: Any = None,
+        memory: Memory = HOST,
+        kv_cache: str = "auto",
+    ) -> None:
         self.config = config
         self.weights = weights
         self.memory = memory
+        if kv_cache not in KV_CACHES:
+            raise ArgumentError(f"kv_cache is {kv_cache!r}; choose {' or '.join(KV_CACHES)}")
+        self._scales = kv_scales(config, weights.layers, memory) if kv_cache == "fp8" else ()
         # Imported here: a model's files can be read without any kernel machinery.
         self._operators = import_module("tilewright.ops") if operators is None else operators
         self._dtype = weights.dtype.numpy
@@ -57,19 +70,26 @@ class Decoder:
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, dtype: str = "auto", operators: Any = None, device: str = "cpu"
+        cls,
+        folder: str | Path,
+        dtype: str = "auto",
+        operators: Any = None,
+        device: str = "cpu",
+        kv_cache: str = "auto",
     ) -> Decoder:
         """The model in a Hugging Face folder, on a device; see `load_weights` and `memory_of` for both and errors."""
         config, memory = ModelConfig.from_folder(folder), memory_of(device)
-        return cls(config, load_weights(folder, config, dtype, memory), operators, memory)
+        return cls(config, load_weights(folder, config, dtype, memory), operators, memory, kv_cache)
 
     def new_cache(self, max_rows: int = 1, context: int | None = None) -> KVCache:
         """An empty cache for `max_rows` sequences of up to `context` tokens (the model's own context if None)."""
         c = self.config
         limit = context or c.context
+        element = f8e4m3.numpy if self._scales else self._dtype
         return KVCache(
-            c.layers, c.kv_heads, c.head_dim, self._dtype, limit=limit, max_rows=max_rows, memory=self.memory
-        )
+            c.layers, c.kv_heads, c.head_dim, element, limit=limit, max_rows=max_rows, memory=self.memory,
+            scales=self._scales,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -201,12 +221,15 @@ class Decoder:
             final = i == len(w.layers) - 1
             kv = cache.keys[i][row : row + batch], cache.values[i][row : row + batch]
             qkv = run.linear("qkv", h, layer.qkv, layer.qkv_bias)
-            q = run.rope_cache("q", qkv, self._tables, positions, kv, norms=(layer.q_norm, layer.k_norm), eps=eps)
+            scales = cache.scales[i]
+            q = run.rope_cache(
+                "q", qkv, self._tables, positions, kv, norms=(layer.q_norm, layer.k_norm), eps=eps, scales=scales
+            )
             if final and want is Want.CACHE:
                 return Plan(ids, positions, lengths, None, tuple(run.launches), self.memory)
             if final and last_row:
                 q, x = q[:, :, -1:], x[-1:]
-            a = run.attention("a", q, kv, lengths, self.config.windows[i])
+            a = run.attention("a", q, kv, lengths, self.config.windows[i], scales)
             o = run.linear("o", a, layer.output, layer.output_bias)
             h, x = run.add_rmsnorm(("h", "x1"), o, x, layer.mlp_norm, eps)
             d = run.linear("o", _mlp(run, layer, h), layer.down, layer.down_bias)

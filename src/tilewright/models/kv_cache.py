@@ -6,6 +6,7 @@ conversations hold. Growing moves memory: `layout` then changes, and whoever bou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
@@ -16,6 +17,7 @@ from tilewright.models.memory import HOST, Array, Memory
 
 CHUNK = HOST.grain  # tokens; capacity grows in multiples of it, by at least half
 _layouts = count()
+Scales = tuple[Array | None, Array | None]
 
 
 class KVCache:
@@ -23,6 +25,8 @@ class KVCache:
 
     Invariant: `lengths[row] <= capacity <= limit` and `rows <= max_rows`. What lies at or beyond a row's length is
     undefined. `layout` numbers the memory that the arrays lie in: no two caches, and no cache twice, have the same.
+    `scales[layer]`: what keys and values of each head are multiples of, f32[kv_heads] each, in a cache of 8 bits;
+    a pair of None in any other.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class KVCache:
         limit: int,
         max_rows: int = 1,
         memory: Memory = HOST,
+        scales: Sequence[Scales] = (),
     ) -> None:
+        self.scales: tuple[Scales, ...] = tuple(scales) or ((None, None),) * layers
         self.limit = limit
         self.max_rows = max_rows
         self.layout = next(_layouts)

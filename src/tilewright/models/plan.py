@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.models.kv_cache import Scales
 from tilewright.models.memory import HOST, Array, Launch, Memory
 
 
@@ -139,10 +140,11 @@ class Recorder:
         *,
         norms: tuple[Array | None, Array | None],
         eps: float,
+        scales: Scales = (None, None),
     ) -> Array:
         """Split, normalise (`norms` of q and k, where there are any) and turn `qkv`; k and v go into the cache.
 
-        Returns q, [batch, heads, tokens, head_dim].
+        `scales` are those of a cache of 8 bits. Returns q, [batch, heads, tokens, head_dim].
         """
         keys, values = cache
         batch, tokens = positions.shape
@@ -154,15 +156,19 @@ class Recorder:
         out = self._take(role, batch, heads, tokens, head_dim)
         place = out.transpose(0, 2, 1, 3)
         self._bind(
-            "rope_cache", place, *parts, *tables, positions, keys, values, q_norm=norms[0], k_norm=norms[1], eps=eps
-        )
+            "rope_cache", place, *parts, *tables, positions, keys, values, q_norm=norms[0], k_norm=norms[1], eps=eps,
+            **_named(scales),
+        )  # fmt: skip
         return out
 
-    def attention(self, role: str, q: Array, cache: tuple[Array, Array], lengths: Array, window: int | None) -> Array:
+    def attention(
+        self, role: str, q: Array, cache: tuple[Array, Array], lengths: Array, window: int | None,
+        scales: Scales = (None, None),
+    ) -> Array:  # fmt: skip
         """Causal attention of the newest tokens over all; [batch * tokens, heads * head_dim]."""
         batch, heads, tokens, head_dim = q.shape
-        out = self._take(role, batch, tokens, heads, head_dim)
-        self._bind("attention", out.transpose(0, 2, 1, 3), q, *cache, causal=True, window=window, lengths=lengths)
+        out, options = self._take(role, batch, tokens, heads, head_dim), {"window": window, **_named(scales)}
+        self._bind("attention", out.transpose(0, 2, 1, 3), q, *cache, causal=True, lengths=lengths, **options)
         return out.reshape(batch * tokens, heads * head_dim)
 
     def sample(self, logits: Array, choice: Choice, drawn: bool) -> None:
@@ -219,6 +225,11 @@ class Recorder:
 
     def _take(self, role: str, *shape: int, dtype: Any = None) -> Array:
         return self._workspace.take(role, shape, dtype or self._dtype)
+
+
+def _named(scales: Scales) -> dict[str, Array]:
+    """Scales of keys and values as options of operators, where there are any."""
+    return {} if scales[0] is None else {"k_scale": scales[0], "v_scale": scales[1]}
 
 
 _PARTS, _LEVEL_PARTS = 256, 64

@@ -20,6 +20,7 @@ from tilewright.language import (
     dot,
     each,
     exp2,
+    f8e4m3,
     f32,
     full,
     i32,
@@ -55,29 +56,31 @@ def _visible(queries: int, keys: int, causal: bool, window: int | None) -> Array
 
 
 def reference_attention(
-    q: Any, k: Any, v: Any, scale: float, lengths: Any = None, causal: bool = False, window: int | None = None
-) -> dict[str, Exact]:
+    q: Any, k: Any, v: Any, scale: float, lengths: Any = None, causal: bool = False, window: int | None = None,
+    k_scale: Any = None, v_scale: Any = None,
+) -> dict[str, Exact]:  # fmt: skip
     """o = softmax(scale q k^T, over the visible keys) v; lse is the logarithm of the sum of the scores' powers of e.
 
-    Keys from lengths[b] on are never read, whatever they hold. Probabilities take the type of v before they
-    meet v; its rounding is allowed for, as in every flash attention on tensor cores.
+    Keys from lengths[b] on are never read, whatever they hold. Probabilities take the type of q before they
+    meet v; its rounding is allowed for, as in every flash attention on tensor cores. Heads of keys and values
+    of 8 bits stand for k_scale[h] and v_scale[h] times what they hold.
     """
     value, magnitude, narrowing = (np.zeros((*q.shape[:-1], v.shape[-1])) for _ in range(3))
     sums, sizes = np.zeros(q.shape[:-1]), np.zeros(q.shape[:-1])
     for b in range(q.shape[0]):
         length = k.shape[2] if lengths is None else int(lengths[b])
-        parts = _reference_sequence(q[b], k[b, :, :length], v[b, :, :length], scale, causal, window)
-        value[b], magnitude[b], narrowing[b] = parts
-        sums[b], sizes[b] = _reference_sums(q[b], k[b, :, :length], scale, causal, window)
+        keys, values = (_scaled(x[b, :, :length], by) for x, by in ((k, k_scale), (v, v_scale)))
+        value[b], magnitude[b], narrowing[b] = _reference_sequence(q[b], keys, values, scale, causal, window)
+        sums[b], sizes[b] = _reference_sums(q[b], keys, scale, causal, window)
     return {
         "o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing),
         "lse": Exact(sums, sizes + 1.0, q.shape[-1] + k.shape[2]),
     }
 
 
-def _reference_sums(q: Any, k: Any, scale: float, causal: bool, window: int | None) -> tuple[Array64, Array64]:
+def _reference_sums(q: Any, k: Array64, scale: float, causal: bool, window: int | None) -> tuple[Array64, Array64]:
     """Logarithm of the sum of the powers of each query's scores, and the largest size of a score: [H, G, S]."""
-    q, k = wide(q), wide(k)[:, None]
+    q, k = wide(q), k[:, None]
     scores = q @ k.swapaxes(-1, -2) * scale + _visible(q.shape[2], k.shape[2], causal, window)
     top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
     with np.errstate(divide="ignore"):
@@ -86,15 +89,20 @@ def _reference_sums(q: Any, k: Any, scale: float, causal: bool, window: int | No
     return sums, np.max(sizes, axis=-1, initial=0.0)
 
 
+def _scaled(x: Any, by: Any) -> Array64:
+    """Heads x[H, T, D] in float64, each times its scale."""
+    return wide(x) if by is None else wide(x) * wide(by)[:, None, None]
+
+
 def _reference_sequence(
-    q: Any, k: Any, v: Any, scale: float, causal: bool, window: int | None
+    q: Any, k: Array64, v: Array64, scale: float, causal: bool, window: int | None
 ) -> tuple[Array64, Array64, Array64]:
     """Output, magnitude and narrowing for one sequence: q[H, G, S, D], k[H, T, D], v[H, T, E].
 
     The error of a score becomes a relative error of its probability, hence the factor on the magnitude.
     """
-    stored = dtype(v.dtype)
-    q, k, v = wide(q), wide(k)[:, None], wide(v)[:, None]
+    stored = dtype(q.dtype)
+    q, k, v = wide(q), k[:, None], v[:, None]
     mask = _visible(q.shape[2], k.shape[2], causal, window)
     seen = np.isfinite(mask).any(axis=-1, keepdims=True)
     probability = np.where(seen, softened(q @ k.swapaxes(-1, -2) * scale + mask), 0.0)
@@ -120,6 +128,16 @@ def _absorb(top: Any, total: Any, acc: Any, scores: Any, values: Any, t: Any) ->
     acc *= decay
     acc += dot(p.to(values.dtype), values)
     top.update(new)
+
+
+def _as_wide(x: Any, query: Any) -> Any:
+    """What is stored in 8 bits as wide as the queries, which it is multiplied with; anything else as it is."""
+    return x.to(query.dtype) if x.dtype == f8e4m3 else x
+
+
+def _factor(scale: Any, of_keys: Any) -> Any:
+    """Of the scores, in powers of 2."""
+    return scale * _LOG2_E if of_keys is None else scale * _LOG2_E * of_keys
 
 
 def _range(s: Any, offset: Any, length: Any, causal: bool, window: int | None) -> tuple[Any, Any]:
@@ -149,6 +167,8 @@ def attention(
     scale: Scalar["f32"],
     lengths: Tensor["B"] = None,
     lse: Tensor["B", "H", "G", "S"] = None,
+    k_scale: Tensor["H"] = None,
+    v_scale: Tensor["H"] = None,
     *,
     causal=False,
     window=None,
@@ -159,21 +179,23 @@ def attention(
         offset = length - size("S")
         start, stop = _range(s, offset, length, causal, window)
         query = q[b, h, g, s, d]
+        of_keys = None if k_scale is None else k_scale[h]
         top = full(g, s, value=LOWEST, dtype=f32)
         total = zeros(g, s, dtype=f32)
         acc = zeros(g, s, e, dtype=f32)
         for t in tiles("T", start=start, stop=stop):
-            scores = dot(query, k[b, h, t, d].T) * (scale * _LOG2_E)
+            scores = dot(query, _as_wide(k[b, h, t, d], query).T) * _factor(scale, of_keys)
             scores = _masked(scores, coord(t), coord(s) + offset, causal, window)
-            _absorb(top, total, acc, scores, v[b, h, t, e], t)
-        o[b, h, g, s, e] = acc / where(total > 0.0, total, 1.0)
+            _absorb(top, total, acc, scores, _as_wide(v[b, h, t, e], query), t)
+        mean = acc / where(total > 0.0, total, 1.0)
+        o[b, h, g, s, e] = mean if v_scale is None else mean * v_scale[h]
         if lse is not None:
             lse[b, h, g, s] = where(total > 0.0, top * math.log(2.0) + log(total), -math.inf)
 
 
 def reference_paged_attention(
-    q: Any, k_pages: Any, v_pages: Any, page_table: Any, lengths: Any, scale: float,
-    causal: bool = True, window: int | None = None,
+    q: Any, k_pages: Any, v_pages: Any, page_table: Any, lengths: Any, scale: float, k_scale: Any = None,
+    v_scale: Any = None, causal: bool = True, window: int | None = None,
 ) -> dict[str, Exact]:  # fmt: skip
     """As attention, with the keys and values of sequence b in the pages page_table[b], in order."""
     room = page_table.shape[1] * k_pages.shape[2]
@@ -184,7 +206,7 @@ def reference_paged_attention(
         for t in range(int(length)):
             page, place = page_table[b, t // page_size], t % page_size
             k[b, :, t], v[b, :, t] = k_pages[page, :, place], v_pages[page, :, place]
-    return {"o": reference_attention(q, k, v, scale, lengths, causal, window)["o"]}
+    return {"o": reference_attention(q, k, v, scale, lengths, causal, window, k_scale, v_scale)["o"]}
 
 
 @operator(reference_paged_attention, writes=("o",))
@@ -197,6 +219,8 @@ def paged_attention(
     lengths: Tensor["B"],
     o: Tensor["B", "H", "G", "S", "E"],
     scale: Scalar["f32"],
+    k_scale: Tensor["H"] = None,
+    v_scale: Tensor["H"] = None,
     *,
     causal=True,
     window=None,
@@ -207,14 +231,18 @@ def paged_attention(
         offset = length - size("S")
         start, stop = _range(s, offset, length, causal, window)
         query = q[b, h, g, s, d]
+        of_keys = None if k_scale is None else k_scale[h]
         top = full(g, s, value=LOWEST, dtype=f32)
         total = zeros(g, s, dtype=f32)
         acc = zeros(g, s, e, dtype=f32)
         for n in tiles(each("L"), start=start // page_size, stop=(stop + page_size - 1) // page_size):
+            # No table, however wrong, leads outside of the pages: on a GPU nobody can look at it before it is read.
             page, base = page_table[b, n], coord(n) * page_size
+            page = minimum(maximum(page, 0), (size("N") - 1).to(page.dtype))
             # Places from `stop` on are not visited: nobody has written them, so they may hold NaN.
             for p in tiles("P", start=maximum(start - base, 0), stop=minimum(stop - base, page_size)):
-                scores = dot(query, k_pages[page, h, p, d].T) * (scale * _LOG2_E)
+                scores = dot(query, _as_wide(k_pages[page, h, p, d], query).T) * _factor(scale, of_keys)
                 scores = _masked(scores, base + coord(p), coord(s) + offset, causal, window)
-                _absorb(top, total, acc, scores, v_pages[page, h, p, e], p)
-        o[b, h, g, s, e] = acc / where(total > 0.0, total, 1.0)
+                _absorb(top, total, acc, scores, _as_wide(v_pages[page, h, p, e], query), p)
+        mean = acc / where(total > 0.0, total, 1.0)
+        o[b, h, g, s, e] = mean if v_scale is None else mean * v_scale[h]

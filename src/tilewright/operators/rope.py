@@ -11,7 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.language import Scalar, Tensor, coord, each, f32, i64, kernel, parallel, rsqrt, size, tiles, whole
+from tilewright.language import (
+    Scalar,
+    Tensor,
+    coord,
+    each,
+    f32,
+    i64,
+    kernel,
+    maximum,
+    minimum,
+    parallel,
+    rsqrt,
+    size,
+    tiles,
+    whole,
+)
 from tilewright.operators.operator import Array64, Exact, operator, wide
 
 
@@ -99,31 +114,49 @@ def _norm(x0: Any, x1: Any, weight: Any, eps: Any, r: Any) -> tuple[Any, Any]:
     return x0 * scale * weight[0, r], x1 * scale * weight[1, r]
 
 
+MOST = 448.0
+"""The largest number of 8 bits (e4m3, no infinity): what is scaled to be stored in a cache ends there."""
+
+
+def _stored(x: Any, scale: Any) -> Any:
+    """`x` as a cache holds it: divided by its scale, and no larger than what 8 bits can hold; as it is without one."""
+    return x if scale is None else maximum(minimum(x.to(f32) / scale, MOST), -MOST)
+
+
 def reference_rope_cache(
     q: Any, k: Any, v: Any, cos: Any, sin: Any, positions: Any, k_cache: Any, v_cache: Any,
-    eps: float, q_norm: Any = None, k_norm: Any = None,
+    eps: float, q_norm: Any = None, k_norm: Any = None, k_scale: Any = None, v_scale: Any = None,
 ) -> dict[str, Exact]:  # fmt: skip
-    """q_out = rope(norm(q)); k_cache[b, :, positions[b, s]] = rope(norm(k)); v_cache[...] = v."""
+    """q_out = rope(norm(q)); k_cache[b, :, positions[b, s]] = rope(norm(k)) / k_scale; v_cache[...] = v / v_scale."""
     batch = np.arange(q.shape[0])[:, None]
     place = (batch, slice(None), positions)
-    return _reference_cached(q, k, v, cos, sin, positions, k_cache, v_cache, eps, q_norm, k_norm, place)
+    scales = k_scale, v_scale
+    return _reference_cached(q, k, v, cos, sin, positions, k_cache, v_cache, eps, q_norm, k_norm, scales, place)
 
 
 def _reference_cached(
     q: Any, k: Any, v: Any, cos: Any, sin: Any, positions: Any, k_cache: Any, v_cache: Any,
-    eps: float, q_norm: Any, k_norm: Any, place: Any,
+    eps: float, q_norm: Any, k_norm: Any, scales: tuple[Any, Any], place: Any,
 ) -> dict[str, Exact]:  # fmt: skip
     cos, sin = wide(cos)[positions][..., None, :, :], wide(sin)[positions][..., None, :, :]
     q, k = _normed(wide(q), q_norm, eps), _normed(wide(k), k_norm, eps)
     keys, values = wide(k_cache), wide(v_cache)
     sizes = np.abs(keys)
-    keys[place], sizes[place], values[place] = _turned(k, cos, sin), _turned_size(k, cos, sin), wide(v)
+    of_keys, of_values = (np.ones(keys.shape[1]) if s is None else wide(s) for s in scales)
+    of_keys, of_values = of_keys[:, None, None], of_values[:, None]
+    keys[place], sizes[place] = _held(_turned(k, cos, sin) / of_keys, scales[0]), _turned_size(k, cos, sin) / of_keys
+    values[place] = _held(wide(v) / of_values, scales[1])
     terms = 2 + 2 * q.shape[-1]
     return {
         "q_out": Exact(_turned(q, cos, sin), _turned_size(q, cos, sin), terms),
         "k_cache": Exact(keys, sizes, terms),
-        "v_cache": Exact.copied(values),
+        "v_cache": Exact.copied(values) if scales[1] is None else Exact(values, np.abs(values)),
     }
+
+
+def _held(x: Array64, scale: Any) -> Array64:
+    """What a cache can hold of `x`, if it has a scale."""
+    return x if scale is None else np.clip(x, -MOST, MOST)
 
 
 @operator(reference_rope_cache, writes=("q_out", "k_cache", "v_cache"), updates=("k_cache", "v_cache"))
@@ -141,6 +174,8 @@ def rope_cache(
     eps: Scalar["f32"],
     q_norm: Tensor[2, "R"] = None,
     k_norm: Tensor[2, "R"] = None,
+    k_scale: Tensor["H"] = None,
+    v_scale: Tensor["H"] = None,
 ):
     for b, s in parallel(each("B"), each("S")):
         p = positions[b, s]
@@ -151,18 +186,25 @@ def rope_cache(
             q_out[b, s, h, 0, r], q_out[b, s, h, 1, r] = _turn(*halves, *row)
         for h in tiles("H"):
             halves = _norm(k[b, s, h, 0, r].to(f32), k[b, s, h, 1, r].to(f32), k_norm, eps, r)
-            k_cache[b, h, p, 0, r], k_cache[b, h, p, 1, r] = _turn(*halves, *row)
-            v_cache[b, h, p, e] = v[b, s, h, e]
+            of_keys, of_values = _scales(k_scale, v_scale, h)
+            k_cache[b, h, p, 0, r], k_cache[b, h, p, 1, r] = (_stored(x, of_keys) for x in _turn(*halves, *row))
+            v_cache[b, h, p, e] = _stored(v[b, s, h, e], of_values)
+
+
+def _scales(k_scale: Any, v_scale: Any, h: Any) -> tuple[Any, Any]:
+    """Scales of the heads `h` of keys and of values, inside a kernel; None where there are none."""
+    return (None, None) if k_scale is None else (k_scale[h], v_scale[h])
 
 
 def reference_paged_rope_cache(
     q: Any, k: Any, v: Any, cos: Any, sin: Any, positions: Any, slots: Any, k_pages: Any, v_pages: Any,
-    eps: float, q_norm: Any = None, k_norm: Any = None,
+    eps: float, q_norm: Any = None, k_norm: Any = None, k_scale: Any = None, v_scale: Any = None,
 ) -> dict[str, Exact]:  # fmt: skip
     """As rope_cache, for a list of tokens; token n goes to page slots[n] // L at slots[n] % L."""
     length = k_pages.shape[2]
     place = (slots // length, slice(None), slots % length)
-    exact = _reference_cached(q, k, v, cos, sin, positions, k_pages, v_pages, eps, q_norm, k_norm, place)
+    scales = k_scale, v_scale
+    exact = _reference_cached(q, k, v, cos, sin, positions, k_pages, v_pages, eps, q_norm, k_norm, scales, place)
     return {"q_out": exact["q_out"], "k_pages": exact["k_cache"], "v_pages": exact["v_cache"]}
 
 
@@ -182,6 +224,8 @@ def paged_rope_cache(
     eps: Scalar["f32"],
     q_norm: Tensor[2, "R"] = None,
     k_norm: Tensor[2, "R"] = None,
+    k_scale: Tensor["H"] = None,
+    v_scale: Tensor["H"] = None,
 ):
     for n in parallel(each("T")):
         page, place = slots[n].to(i64) // size("L"), slots[n].to(i64) % size("L")
@@ -192,5 +236,7 @@ def paged_rope_cache(
             q_out[n, h, 0, r], q_out[n, h, 1, r] = _turn(*halves, *row)
         for h in tiles("H"):
             halves = _norm(k[n, h, 0, r].to(f32), k[n, h, 1, r].to(f32), k_norm, eps, r)
-            k_pages[page, h, place, 0, r], k_pages[page, h, place, 1, r] = _turn(*halves, *row)
-            v_pages[page, h, place, e] = v[n, h, e]
+            of_keys, of_values = _scales(k_scale, v_scale, h)
+            turned = (_stored(x, of_keys) for x in _turn(*halves, *row))
+            k_pages[page, h, place, 0, r], k_pages[page, h, place, 1, r] = turned
+            v_pages[page, h, place, e] = _stored(v[n, h, e], of_values)

@@ -8,10 +8,10 @@ from typing import Any
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
-from tilewright.language.dtypes import f32
+from tilewright.language.dtypes import f8e4m3, f32
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import INTEGERS, Operands, in_range
+from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range
 from tilewright.runtime.buffer import Buffer
 
 
@@ -25,6 +25,8 @@ def attention(
     window: int | None = None,
     lengths: Tensor | None = None,
     scale: float | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     return_lse: bool = False,
     out: Tensor | tuple[Tensor, Tensor] | None = None,
 ) -> Bound[Any]:
@@ -34,17 +36,21 @@ def attention(
     lengths[B] (i32 or i64, default T): how many keys of each sequence exist; later ones are never read. Query s
     sits at position length - S + s, so the last query is at the last key. `causal` hides keys after that
     position, `window` those more than window - 1 before it. A query that sees no key gives zeros. `scale` is
-    1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32.
+    1 / sqrt(D) unless given. q, k and v have one dtype (f32, bf16 or f16), sums are f32; or k and v are f8e4m3
+    (torch.float8_e4m3fn) and stand for k_scale[Hkv] and v_scale[Hkv] (f32) times what they hold.
+
 
     With `return_lse` the result is (o, lse), as `out` then is: lse[B, Hq, S] (f32) is the natural logarithm of the
     sum of exp(scale q k) over the keys that a query sees, -inf where it sees none. Attention over several ranges
     of keys is joined by it.
     """
     given = Operands("attention")
-    query, keys = given.expect("q", q, ("B", "Hq", "S", "D")), given.expect("k", k, ("B", "Hkv", "T", "D"))
+    query = given.expect("q", q, ("B", "Hq", "S", "D"))
+    keys = given.expect("k", k, ("B", "Hkv", "T", "D"), CACHED)
     (b, _, _, d), (_, heads, t, _) = query.shape, keys.shape
     given.fit("k", keys, (b, "Hkv", "T", d), "B and D are those of q")
-    values = given.expect("v", v, (b, heads, t, "E"), why="B, Hkv and T are those of k")
+    values = given.expect("v", v, (b, heads, t, "E"), CACHED, "B, Hkv and T are those of k")
+    scales = given.scales(heads, keys, values, k_scale, v_scale)
     ragged = given.maybe("lengths", lengths, (b,), INTEGERS, "B is that of q")
     check = functools.partial(_lengths_fit, ragged["lengths"], t) if ragged else None
     first, sums = _outs(out, return_lse)
@@ -58,7 +64,7 @@ def attention(
             given.refuse("v", values, "has no columns, which return_lse=True needs; leave it out")
     if 0 in bound["o"].shape:
         return Bound((), result, check)
-    operands = {**bound, "k": keys, "v": values, **ragged}
+    operands = {**bound, "k": keys, "v": values, **ragged, **scales}
     launch = bind(operators.attention, operands, _scale(scale, d), _options("attention", causal, window))
     return Bound((launch,), result, check)
 
@@ -83,18 +89,23 @@ def paged_attention(
     causal: bool = True,
     window: int | None = None,
     scale: float | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Bound[Tensor]:
     """As `attention`, with keys and values in pages: k_pages[N, Hkv, P, D], v_pages[N, Hkv, P, E].
 
     Key t of sequence b is at place t % P of page page_table[b, t // P]; page_table[B, L] and lengths[B] are i32
-    or i64. Entries of the table past the last key of a sequence are never read. Pages laid out as
+    or i64. Entries of the table past the last key of a sequence are never read. Lengths and pages that do not exist
+    are refused where they lie on the cpu; on a GPU a length ends with the table, and a page is one of those that
+    exist. Pages laid out as
     [N, P, Hkv, D] are passed as a transposed view.
     """
     given = Operands("paged_attention")
     query = given.expect("q", q, ("B", "Hq", "S", "D"))
-    keys = given.expect("k_pages", k_pages, ("N", "Hkv", "P", query.shape[3]), why="D is that of q")
-    values = given.expect("v_pages", v_pages, (*keys.shape[:3], "E"), why="N, Hkv and P are those of k_pages")
+    keys = given.expect("k_pages", k_pages, ("N", "Hkv", "P", query.shape[3]), CACHED, "D is that of q")
+    values = given.expect("v_pages", v_pages, (*keys.shape[:3], "E"), CACHED, "N, Hkv and P are those of k_pages")
+    scales = given.scales(keys.shape[1], keys, values, k_scale, v_scale)
     batch = query.shape[0]
     table = given.expect("page_table", page_table, (batch, "L"), INTEGERS, "B is that of q")
     ragged = given.expect("lengths", lengths, (batch,), INTEGERS, "B is that of q")
@@ -102,7 +113,7 @@ def paged_attention(
     out, bound = _output(given, q, query, keys, values, out, "k_pages", "v_pages")
     if 0 in bound["o"].shape:
         return Bound((), out, check)
-    operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged}
+    operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged, **scales}
     options = _options("paged_attention", causal, window)
     return Bound((bind(operators.paged_attention, operands, _scale(scale, query.shape[3]), options),), out, check)
 
@@ -112,8 +123,9 @@ def _output(
     k_name: str = "k", v_name: str = "v", name: str = "out",
 ) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
     """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
-    given.same_dtype(k_name, keys, "q", query)
-    given.same_dtype(v_name, values, "q", query)
+    if keys.dtype != f8e4m3:
+        given.same_dtype(k_name, keys, "q", query)
+        given.same_dtype(v_name, values, "q", query)
     b, query_heads, s, _ = query.shape
     heads = keys.shape[1]
     if (query_heads % heads if heads else query_heads) != 0:

@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tilewright.errors import ArgumentError, DTypeError
-from tilewright.language.dtypes import DType, bf16, f16, f32, i32, i64
+from tilewright.language.dtypes import DType, bf16, f8e4m3, f16, f32, i32, i64
 from tilewright.runtime.buffer import Buffer, Shape, is_torch
 
 FLOATS = (f32, bf16, f16)
+CACHED = (*FLOATS, f8e4m3)
+"""Of keys and values in a cache; those of 8 bits go with a scale for each head."""
 INTEGERS = (i32, i64)
 # A size that is only named ("N") takes whatever the operand has.
 Sizes = Sequence[int | str]
@@ -96,10 +98,23 @@ class Operands:
                 self.refuse(name, buffer, f"shares memory with {other}; give it memory of its own")
         return out, buffer
 
+    def scales(self, heads: int, keys: Buffer, values: Buffer, k_scale: Any, v_scale: Any) -> dict[str, Buffer]:
+        """k_scale[Hkv] and v_scale[Hkv], f32, of a cache of 8 bits; nothing of a wider one, which goes without."""
+        narrow = [x.dtype == f8e4m3 for x in (keys, values)]
+        if narrow[0] != narrow[1]:
+            raise DTypeError(f"{self.name}: keys are {keys.dtype} and values {values.dtype}; store both alike")
+        given = {"k_scale": k_scale, "v_scale": v_scale}
+        wrong = [name for name, x in given.items() if (x is not None) != narrow[0]]
+        if wrong:
+            fix = f"needs {wrong[0]}[{heads}] of f32" if narrow[0] else f"goes without {wrong[0]}"
+            raise ArgumentError(f"{self.name}: a cache of {keys.dtype} {fix}; f8e4m3 alone is scaled")
+        why = "a scale for each head of keys"
+        return {n: self.expect(n, x, (heads,), (f32,), why) for n, x in given.items() if x is not None}
+
     def cache(self, name: str, x: Any, sizes: Sizes) -> Buffer:
         """A tensor of which the op writes a part and keeps the rest; it shares no memory with another operand."""
         earlier = tuple(self._operands)
-        buffer = self.expect(name, x, sizes, why="[B or pages, Hkv, places, head size], from k and v")
+        buffer = self.expect(name, x, sizes, CACHED, "[B or pages, Hkv, places, head size], from k and v")
         self.writable(name, buffer)
         for other, operand in earlier:
             if buffer.overlaps(operand):

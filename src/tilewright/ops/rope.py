@@ -71,6 +71,8 @@ def rope_cache(
     *,
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     eps: float = 1e-6,
     interleaved: bool = False,
     out: Tensor | None = None,
@@ -79,7 +81,8 @@ def rope_cache(
 
     q[B, S, Hq, D], k[B, S, Hkv, D] and v[B, S, Hkv, E] are views of the projection's output. q and k are
     RMS-normalised per head with q_norm[D] and k_norm[D] where given (Qwen3), turned as in `rope` (the whole
-    head, R = D), and k and v go to k_cache[B, Hkv, T, D] and v_cache[B, Hkv, T, E] at positions[B, S].
+    head, R = D), and k and v go to k_cache[B, Hkv, T, D] and v_cache[B, Hkv, T, E] at positions[B, S]. Caches of
+    f8e4m3 take them divided by k_scale[Hkv] and v_scale[Hkv] (f32), no larger than 448.
     `out`[B, S, Hq, D] may be q itself, or a transposed view of [B, Hq, S, D].
     """
     given = Operands("rope_cache")
@@ -92,6 +95,7 @@ def rope_cache(
     shared, rows = _shared(given, cos, sin, q_norm, k_norm, interleaved, d)
     cached = given.cache("k_cache", k_cache, (b, heads, "T", d))
     cached_v = given.cache("v_cache", v_cache, (b, heads, cached.shape[2], values.shape[3]))
+    shared |= given.scales(heads, cached, cached_v, k_scale, v_scale)
     out, y = given.output(out, q, query.shape, query.dtype, in_place=("q",))
     limit = min(rows, cached.shape[2])
     check = functools.partial(in_range, "rope_cache", "positions", where, 0, limit, "the rows of cos and the cache")
@@ -118,6 +122,8 @@ def paged_rope_cache(
     *,
     q_norm: Tensor | None = None,
     k_norm: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
     eps: float = 1e-6,
     interleaved: bool = False,
     out: Tensor | None = None,
@@ -138,6 +144,7 @@ def paged_rope_cache(
     shared, rows = _shared(given, cos, sin, q_norm, k_norm, interleaved, d)
     pages = given.cache("k_pages", k_pages, ("N", heads, "P", d))
     pages_v = given.cache("v_pages", v_pages, (*pages.shape[:3], values.shape[2]))
+    shared |= given.scales(heads, pages, pages_v, k_scale, v_scale)
     out, y = given.output(out, q, query.shape, query.dtype, in_place=("q",))
 
     def check() -> None:

@@ -18,7 +18,7 @@ from tilewright.language.accumulate import find_accumulations
 
 MOST_REGISTERS = 128
 """Registers of a thread that may hold what is kept: half of them."""
-CACHES = ("ca", "cg", "cs", "evict_first", "evict_last")
+CACHES = ("ca", "cg", "cs", "evict_first", "evict_last", "strong")
 
 
 @dataclass(frozen=True)

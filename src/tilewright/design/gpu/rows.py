@@ -27,6 +27,8 @@ Decisions = dict[str, Choice]
 MOST_THREADS = 1024
 _REGISTERS = 1 << 16
 """Registers of an SM."""
+_SHORT = 16
+"""Accesses of a row so short that a warp, each thread with one of them, reads neighbouring rows at once."""
 _SMALL = 128
 """Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
 _ROUNDS = 1024
@@ -36,7 +38,7 @@ _TURNS = 4
 _MOST_SHARED = 128
 """Values of a thread where positions meet what it has loaded at once, each of them all of it."""
 _LONG = 1 << 16
-"""Bytes of a row from which on one block has too few bytes in flight for it, where there are few rows."""
+"""Bytes of a row from which on one block has too few bytes in flight for it."""
 
 
 def default_rows(s: Shape) -> Design:
@@ -101,7 +103,8 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        threads = max(lanes, pick("threads", (128, 256)) if lanes < 128 else lanes)
+        best = (256, 128) if self.length <= _SHORT * s.run else (128, 256)
+        threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
         rest, spare = [a for a in (*s.serial, *s.parallel) if a not in self.along], threads // lanes
@@ -128,7 +131,9 @@ class _Walked:
         """Accesses of a thread to a row: one where it waits for nothing else, many where rows hide behind rows."""
         if self.rounds:
             return 8 if self.length > _ROUNDS * self.s.run * self._blocks()[0] else 4
-        return 8 if self.long else 1 if self.few else 4
+        if self.long:
+            return 8
+        return 1 if self.few or self.length <= _SHORT * self.s.run else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
         """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
@@ -146,8 +151,8 @@ class _Walked:
             return (1,)
         held = _ROUNDS if self.rounds else 4 * MOST_THREADS  # accesses of a block
         best = min(most, power(-(-self.length // (held * self.s.run))))
-        if self.long and self.rows <= 8 * self.s.facts.machine.cores:
-            best = most
+        if self.long:
+            best = min(most, power(-(-self.length // (8 * _SMALL * self.s.run))))
         elif self.few:
             small = min(most, power(-(-self.length // (_SMALL * self.s.run))))
             best = small if small >= 4 and small * self.rows <= 2 * self.s.facts.machine.cores else best
@@ -184,8 +189,8 @@ def _columns(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     machine, columns = s.facts.machine, math.prod(s.size(a) for a in along)
     most = int(dict(machine.limits).get("max_cluster_blocks", 1))
     split = pick("split", _around(most, 1, most)) if s.sums_only(s.serial) else 1
-    lanes = pick("lanes", _around(32 if split > 1 else 8, 8, 32))
-    warps, deep = pick("warps", (16, 8, 4)), pick("accesses", (4, 2, 1))
+    lanes = pick("lanes", _around(16 if split > 1 else 8, 8, 32))
+    warps, deep = pick("warps", (8, 16, 4) if split > 1 else (16, 8, 4)), pick("accesses", (4, 2, 1))
     lanes = min(lanes, power(-(-columns // s.run)))
     found: Decisions = {"warps": warps}
     for axis in along:

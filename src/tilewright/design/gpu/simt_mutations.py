@@ -9,6 +9,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mutations import Deepen, OrderTiles, changed
 from tilewright.design.gpu.row_mutations import suggested_rows
+from tilewright.design.gpu.stream import loads_ahead
 from tilewright.design.mutation import Illegal, Mutation, Named, SetTile, Unroll
 from tilewright.language import ir, structure
 
@@ -123,6 +124,37 @@ class FetchAhead(Named):
 
 
 @dataclass(frozen=True)
+class Bring(Named):
+    """What is on its way ahead is brought by the copy engine, or by the threads themselves.
+
+    before:  k = load k[b, t, D] @prefetch=2
+    after:   k = load k[b, t, D] @engine=tma @prefetch=2
+    """
+
+    tensors: tuple[str, ...]
+    engine: str | None
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `engine.TENSOR` of all these tensors, or without."""
+        return changed(design, {f"engine.{t}": self.engine for t in self.tensors})
+
+
+@dataclass(frozen=True)
+class TakeTurns(Named):
+    """The warps of a block take the steps of its part in turns, side by side in memory; or each has a share of its own.
+
+    before:  for tw in ts step 64 @bind=warp { for t in tw step 16 { ... } }
+    after:   for tw in ts step 64 @bind=warp { for t in tw step 16 @turns=4 { ... } }
+    """
+
+    wanted: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `turns`."""
+        return changed(design, {"turns": True if self.wanted else None})
+
+
+@dataclass(frozen=True)
 class ChangePlaces(Named):
     """The operands of dots change places: the other axis of the result lies along the rows of the atom.
 
@@ -146,10 +178,10 @@ def suggested_simt(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[
     yield from (Warps(n) for n in (2 * warps, warps // 2) if n)
     yield from (Resident(n) for n in (1, 2, 3, 4))
     engines: dict[str, Choice] = dict(design.prefixed("engine"))
-    if engines:
+    if parts := dict(design.prefixed("part")):
+        yield from _parts(kernel, design, parts)
+    elif engines:
         yield from _panels(design, engines)
-    elif parts := dict(design.prefixed("part")):
-        yield from _parts(design, parts)
     else:
         yield from _threads(kernel, design)
         if not any(isinstance(v.expr, ir.Dot) for v in structure.lets(kernel).values()):
@@ -166,11 +198,14 @@ def _panels(design: Design, engines: dict[str, Choice]) -> Iterator[Mutation]:
     yield ChangePlaces(not design.get("swap"))
 
 
-def _parts(design: Design, parts: dict[str, Choice]) -> Iterator[Mutation]:
+def _parts(kernel: ir.Kernel, design: Design, parts: dict[str, Choice]) -> Iterator[Mutation]:
     for axis, points in parts.items():
         assert isinstance(points, int)
         yield from (DealRange(axis, n) for n in (2 * points, points // 2) if n)
     yield from (FetchAhead(steps) for steps in (0, 2, 3, 4))
+    yield TakeTurns(not design.get("turns"))
+    tensors = tuple(sorted({ahead.ref.buffer for ahead in loads_ahead(kernel)}))
+    yield from (Bring(tensors, engine) for engine in (None, "tma"))
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
@@ -184,12 +219,14 @@ def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:
 
 
 __all__ = [
+    "Bring",
     "ChangePlaces",
     "DealRange",
     "Engine",
     "FetchAhead",
     "Lead",
     "Resident",
+    "TakeTurns",
     "Vector",
     "Warps",
     "suggested_simt",

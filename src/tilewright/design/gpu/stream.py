@@ -25,6 +25,8 @@ _WIDE = 256
 """Elements that a step of 16 keys may read of each key with registers to spare for all that is on its way."""
 
 MOST_STAGES = 8
+_AHEAD = 16 << 10  # bytes that a warp has on their way: 64 KB a block, twice what an SM needs at the rate of memory
+_SHORT = 128  # elements of a key and a value together, of which a step has few wide loads
 _WARPS = 4
 _RESIDENT = 4  # blocks of so many warps that fit on an SM
 _OVERHEAD_S = 2.5e-6  # a block until its first loads arrive, and from its last ones on
@@ -54,10 +56,54 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     (axis,) = loop.axes
     unit = _WARPS * (1 if axis.each else int(str(decisions[f"tile.{axis.name}"])))
     decisions[f"part.{axis.name}"] = _part(s, axis, unit, decisions)
+    decisions |= {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
     stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
     return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
+
+
+def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
+    """How what streams by comes: a step at a time, or some steps ahead by the copy engine.
+
+    Where tiles are few, a block on each SM has to have enough under way alone, and so has one that reads 8 bits, which
+    are widened first. Else several blocks of an SM have, and short rows want all loads of a step asked for at once.
+    """
+    loads = _ahead(s.kernel, s.nest)
+    mma = "mma" in decisions.values() and _has_copy_engine(s.facts)  # measured on Hopper, and nowhere else
+    tensors = [let.expr.ref.buffer for let in loads if isinstance(let.expr, ir.Load)]
+    few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
+    wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    if mma and wide <= _WIDE and (few or _bytes(s) == 1):
+        step = sum(_step_bytes(let, Design.of(decisions), s.facts) for let in loads)
+        stages = max(2, min(MOST_STAGES, _AHEAD // step))
+        ahead: dict[str, Choice] = {"stages": stages, **{f"engine.{t}": "tma" for t in tensors}}
+        if few:
+            ahead[f"part.{axis.name}"] = _one_each(s, axis, unit, decisions)
+        ahead["resident"] = max(
+            1, min(3, int(s.facts.machine.limit("shared_bytes_per_block")) // (_WARPS * stages * step))
+        )
+        design = Design.of(decisions | ahead)
+        if not any(True for rule in (_engines, _rings) for _ in rule(s.kernel, s.nest, design, s.facts)):
+            return ahead
+    if mma and wide <= _SHORT:
+        return {"resident": 3, **{f"cache.{t}": "strong" for t in tensors}}
+    return {"resident": _RESIDENT} if mma and wide <= _WIDE else {}
+
+
+def _has_copy_engine(facts: Facts) -> bool:
+    """Whether the machine copies boxes of tensors by itself."""
+    return "wgmma" in {a.name.partition(".")[0] for a in facts.machine.atoms}
+
+
+def _tiles(s: Shape, decisions: dict[str, Choice]) -> int:
+    return math.prod(-(-s.size(a) // int(str(decisions.get(f"tile.{a.name}", 1)))) for a in s.nest.loop.axes)
+
+
+def _one_each(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> int:
+    """The shortest parts of which there is at most one for each SM."""
+    parts, tiles = (unit << n for n in range(24)), _tiles(s, decisions)
+    return next(p for p in parts if tiles * -(-s.size(axis) // p) <= s.facts.machine.cores)
 
 
 def _result_run(kernel: ir.Kernel, decisions: dict[str, Choice], tensor: str, facts: Facts) -> int:
@@ -91,9 +137,9 @@ def _power_below(n: int) -> int:
 def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> int:
     """Points of the range for one block: as many as make all blocks end soonest, by bytes and whole waves."""
     size, machine = s.size(axis), s.facts.machine
-    tiles = math.prod(-(-s.size(a) // int(str(decisions.get(f"tile.{a.name}", 1)))) for a in s.nest.loop.axes)
+    tiles = _tiles(s, decisions)
     inner = math.prod(s.size(a) for a in s.serial if a is not axis)
-    each = inner * sum(s.facts.sizes.get(d, 1) for d in s.whole) * 2
+    each = inner * sum(s.facts.sizes.get(d, 1) for d in s.whole) * _bytes(s)
     slots = machine.cores * _RESIDENT
     read = machine.memory.read or machine.memory.bandwidth or 1e12
 
@@ -107,6 +153,11 @@ def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> i
     choices = [unit << n for n in range(12)]
     most = next((c for c in choices if c >= size), choices[-1])
     return min((c for c in choices if c <= most), key=lambda c: (seconds(c), c))
+
+
+def _bytes(s: Shape) -> int:
+    """Of an element of what streams by."""
+    return max((let.type.dtype.bytes for let in _ahead(s.kernel, s.nest)), default=2)
 
 
 # ------------------------------------------------------------------------------------------------------ legality
@@ -128,12 +179,13 @@ def _why_no_fragments(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> 
     for dot in nest.dots:
         assert isinstance(dot.expr, ir.Dot)
         first, second = lets[dot.expr.a], lets[dot.expr.b]
+        load = structure.source(lets, second.name)
         if (
             not {first.type.dtype.name, second.type.dtype.name} <= {"bf16", "f16"}
             or first.type.dtype != second.type.dtype
         ):
             return f"{dot.name} multiplies {first.type.dtype} by {second.type.dtype}, not two of bf16 or f16"
-        if not isinstance(second.expr, ir.Load) or len(second.type.axes) != 2:
+        if not isinstance(load.expr, ir.Load) or len(second.type.axes) != 2:
             return f"{second.name} is no matrix as it lies in memory"
         if set(first.type.axes) - {dot.expr.axis} != rows:
             return f"{first.name} does not have the rows {', '.join(sorted(rows))}"
@@ -184,7 +236,7 @@ def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Fac
         yield f"engine={engine}: brings what is on its way; add stages, or drop the decision"
     if engine != "tma":
         return
-    if "wgmma" not in {a.name.partition(".")[0] for a in facts.machine.atoms}:
+    if not _has_copy_engine(facts):
         yield f"engine=tma: {facts.machine.name} has no copy engine for tensors; take cp_async"
     if not any(atom == "mma" for _, atom in design.prefixed("atom")):
         yield "engine=tma: rows of 128 bytes are what mma reads; take cp_async"
@@ -218,9 +270,16 @@ def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts
 
 def _ahead(kernel: ir.Kernel, nest: structure.Nest) -> list[ir.Let]:
     """Loads of the innermost loop that dots read."""
-    read = {n for d in nest.dots if isinstance(d.expr, ir.Dot) for n in (d.expr.a, d.expr.b)}
+    lets, dots = structure.lets(kernel), [d.expr for d in nest.dots if isinstance(d.expr, ir.Dot)]
+    read = {structure.source(lets, n).name for d in dots for n in (d.a, d.b)}
     inner = [s for loop in ir.walk((nest.serial[0],)) if isinstance(loop, ir.Loop) for s in loop.body]
     return [s for s in inner if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load) and s.name in read]
+
+
+def loads_ahead(kernel: ir.Kernel) -> list[ir.Load]:
+    """Loads of the innermost loop that dots read: those that may be on their way some steps ahead."""
+    nest = structure.nests(kernel)[0]
+    return [let.expr for let in _ahead(kernel, nest) if isinstance(let.expr, ir.Load)] if nest.serial else []
 
 
 def _carried(nest: structure.Nest) -> set[str]:
@@ -228,8 +287,9 @@ def _carried(nest: structure.Nest) -> set[str]:
 
 
 def _step_bytes(let: ir.Let, design: Design, facts: Facts) -> int:
-    """Of one tile, at the most: whole dimensions are padded to what lanes share."""
-    points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // 64) * 64 for a in let.type.axes)
+    """Of one tile, at the most: whole dimensions are padded to rows of 128 bytes."""
+    row = 128 // let.type.dtype.bytes
+    points = (design.number(f"tile.{a}") or -(-facts.sizes.get(a, 1) // row) * row for a in let.type.axes)
     return math.prod(points) * let.type.dtype.bytes
 
 
@@ -265,4 +325,4 @@ def registers_of_warp(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterat
         yield let.name, math.prod(sizes.values()) // spread
 
 
-__all__ = ["broken_parts", "dealt_loop", "default_stream", "registers_of_warp"]
+__all__ = ["broken_parts", "dealt_loop", "default_stream", "loads_ahead", "registers_of_warp"]

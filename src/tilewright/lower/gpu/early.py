@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tilewright.design.design import Choice
 from tilewright.language import ir
-from tilewright.language.structure import rewrite
+from tilewright.language.structure import rewrite, source
 
 
 def early(kernel: ir.Kernel, stages: int = 0, engines: Mapping[str, Choice] = MappingProxyType({})) -> ir.Kernel:
@@ -39,8 +39,9 @@ def _ordered(body: tuple[ir.Stmt, ...], tensors: set[str]) -> tuple[ir.Stmt, ...
 def _ahead(
     body: tuple[ir.Stmt, ...], tensors: set[str], stages: int, engines: Mapping[str, Choice]
 ) -> tuple[ir.Stmt, ...]:
-    dots = [s.expr for s in body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)]
-    read = {n for d in dots for n in (d.a, d.b)} if stages else set()
+    lets = {s.name: s for s in body if isinstance(s, ir.Let)}
+    dots = [s.expr for s in lets.values() if isinstance(s.expr, ir.Dot)]
+    read = {source(lets, n).name for d in dots for n in (d.a, d.b) if n in lets} if stages else set()
     made = {s.name for s in body if isinstance(s, ir.Let)}
     return tuple(
         replace(s, notes=ir.with_notes(s.notes, prefetch=stages, **_engine(s, engines)))

@@ -71,6 +71,7 @@ class _Dealt:
         self.axis = loop.axes[0]
         self.points = design.number(f"part.{self.axis.name}")
         self.warps = design.number("warps", 4)
+        self.turns = bool(design.get("turns"))
 
     def blocks(self) -> ir.Loop:
         """The loop over the parts of blocks."""
@@ -91,6 +92,8 @@ class _Dealt:
         copies, own = self._copies()
         inner = replace(self.axis, over=share, start=None, stop=None)
         walk = replace(self.loop, axes=(inner, *self.loop.axes[1:]), body=renamed(self.loop.body, {**own, **mine}))
+        if self.turns:
+            walk = replace(walk, notes=ir.with_notes(walk.notes, turns=self.warps))
         body = (*copies, *begin, walk, *self._meet(mine, block, "warps", "shared", "block", share))
         axis = ir.Axis(share, outer, self.points // self.warps)
         return ir.Loop((axis,), body, False, (("bind", "warp"), ("how", "two_pass")))

@@ -249,7 +249,7 @@ def _encode(described: TensorMap, buffer: Buffer) -> bytes:
         raise LaunchError(f"{described.tensor}: the copy engine wants stride 1 along dimension {first}")
     width = buffer.dtype.bytes
     strides = [_byte_stride(buffer, d, width) for d in rest]
-    sizes = [buffer.shape[d] for d in described.dims]
+    sizes = [max(1, buffer.shape[d]) for d in described.dims]  # of what is empty nothing is read
     return driver.tensor_map(
         buffer.pointer, buffer.dtype.name, sizes, strides, described.box, described.swizzle, described.l2_promotion
     )
