@@ -118,6 +118,16 @@ quarters of the shapes, judged on the others. "Corrected": by trees that were tr
 | family | designs | model | held out | corrected |
 |---|---|---|---|---|
 {products_measured}
+
+### Attention and rows on an H200
+
+Mean errors against `benchmarks/results/probes/simulate-nests-h200.json` (medians of three results files at 207bbc9). No
+rate was fitted to these: the model counts bytes, products, instructions and special functions of the softmax, and turns
+of blocks. `python benchmarks/gpu_model.py --nests` prints them. Ragged batches are not modelled.
+
+| family | designs | model | corrected |
+|---|---|---|---|
+{nests_measured}
 """
 
 

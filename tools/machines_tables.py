@@ -12,6 +12,7 @@ from machines_figures import MODEL, grown, looped, products
 
 from tilewright.bench.gpu_fit import held_out
 from tilewright.bench.gpu_model import LADDER, Measured, errors, measured
+from tilewright.bench.gpu_model_nests import measured_nests, nest_errors
 from tilewright.machines.machine import Machine
 from tilewright.report.canvas import duration
 from tilewright.simulate.chips.plan import stops_at
@@ -23,6 +24,7 @@ from tilewright.simulate.systolic.tpu import bound
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "tests" / "simulate" / "systolic" / "scalesim.csv"
 MEASURED = ROOT / "benchmarks" / "results" / "gpu-h200-2026-11-24.json"
+NESTS = ROOT / "benchmarks" / "results" / "probes" / "simulate-nests-h200.json"
 ROOFLINES = {"MLP0": 13.60, "MLP1": 11.42, "LSTM0": 4.35, "LSTM1": 6.53, "CNN0": 91.75, "CNN1": 91.75}
 TPU = Machine.named("tpu-v1")
 
@@ -104,6 +106,12 @@ def products_measured() -> Iterator[str]:
         yield f"| {e.family} | {e.model.count} | {e.model.mean_error:.1%} | {held} | {learned} |"
 
 
+def nests_measured() -> Iterator[str]:
+    """The GPU model beside measured attention and row operators."""
+    for e in nest_errors(measured_nests(json.loads(NESTS.read_text(encoding="utf-8")), Machine.named("h200"))):
+        yield f"| {e.family} | {e.model.count} | {e.model.mean_error:.1%} | {e.corrected.mean_error:.1%} |"
+
+
 def grounds() -> Iterator[str]:
     """What is published of the SN40L, and what is assumed."""
     told = looped(8)
@@ -111,4 +119,14 @@ def grounds() -> Iterator[str]:
     yield from (f"- Assumed: {text}" for text in told.assumptions)
 
 
-__all__ = ["MODEL", "applications", "exact", "grounds", "matmul", "products_measured", "stops", "ways"]
+__all__ = [
+    "MODEL",
+    "applications",
+    "exact",
+    "grounds",
+    "matmul",
+    "nests_measured",
+    "products_measured",
+    "stops",
+    "ways",
+]

@@ -151,6 +151,9 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     if default["atom.dot0"] == "wgmma" and os.environ.get("ONLY") == "near":  # the default's tile, and other rings
         bare = {n: x for n, x in default.items() if n not in ("stages", "tile.k", "inflight")}
         found = {}
+        hinted = {**default, "cache.a": "evict_last", "cache.b": "evict_first"}
+        if not legal(kernel, Design.of(hinted), facts):
+            found["hints"] = hinted
         for ring in _rings(bare, m):
             blocks = ring.pop("blocks")
             room = int(facts.machine.limit("shared_bytes_per_block")) // blocks - 2048 * (blocks - 1)

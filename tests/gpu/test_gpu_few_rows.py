@@ -67,6 +67,8 @@ class TestTilesOfFewerRowsThanTheAtom:
         {"tile.m": 16, "tile.n": 24, "swap": True}, {"tile.m": 24, "tile.n": 56, "swap": True, "inflight": 1},
         {"tile.m": 16, "tile.n": 64, "cluster.n": 2}, {"tile.m": 32, "tile.n": 64, "persistent": True},
         {"tile.m": 16, "tile.n": 32, "split.k": 2, "how.k": "cluster"},
+        {"tile.m": 16, "tile.n": 112, "tile.k": 128, "box.b": 8, "stages": 3},
+        {"tile.m": 16, "tile.n": 64, "tile.k": 256, "swap": True, "box.b": 16, "box.a": 8, "stages": 3},
     ])  # fmt: skip
     @pytest.mark.parametrize("size", SIZES)
     def test_every_element_is_written_and_no_other(self, decisions, size):

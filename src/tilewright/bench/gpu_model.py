@@ -60,11 +60,11 @@ def measured(results: Mapping[str, Any], machine: Machine) -> list[Measured]:
         ladder = result["family"] == LADDER
         case = _LADDER_CASE if ladder else cases.get((result["family"], result["name"]))
         if case is not None and "design" in result["raw"]:
-            found += [_row(case, result["name"], d, s, machine) for d, s in _designs(result["raw"])]
+            found += [_row(case, result["name"], d, s, machine) for d, s in designs_of(result["raw"])]
     return found
 
 
-def _designs(raw: Mapping[str, Any]) -> Iterator[tuple[Design, float]]:
+def designs_of(raw: Mapping[str, Any]) -> Iterator[tuple[Design, float]]:
     """Each different design with its median seconds."""
     samples, seen = raw["samples_ns"], set()
     for key, name in (("design", "tilewright"), ("default", "default")):
@@ -139,4 +139,4 @@ def _errors(family: str, pairs: Sequence[tuple[Measured, float]]) -> Errors:
     return Errors(family, accuracy([r.predicted for r, _ in pairs], seconds), accuracy([c for _, c in pairs], seconds))
 
 
-__all__ = ["LADDER", "Errors", "Measured", "errors", "measured", "predicted"]
+__all__ = ["LADDER", "Errors", "Measured", "designs_of", "errors", "measured", "predicted"]

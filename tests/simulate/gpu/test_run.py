@@ -106,4 +106,4 @@ def test_a_users_program_runs_as_an_operator_does(tmp_path):
     (tmp_path / "own.py").write_text(text)
     found = simulate(Job(f"{tmp_path / 'own.py'}:twice", Machine.named("h200"), {"M": 4096, "D": 4096}))
     assert found.number("bytes of a call") == 2 * 2 * 4096 * 4096
-    assert found.seconds > 2 * 2 * 4096 * 4096 / 4.26e12
+    assert found.seconds > 2 * 4096 * 4096 / 4.26e12  # what it stores may stay in L2

@@ -234,7 +234,7 @@ def _packs(program: Program, design: Design, facts: Facts, copies: Design | None
         extents = [facts.sizes.get(d, 1) if isinstance(d, str) else d for d in param.dims or ()]
         copy, made = _copy(len(extents), param.dtype.name, facts.machine)
         known = replace(made[1], sizes=dict(zip("BRC"[-len(extents) :], extents, strict=True)))
-        found = estimate_nests(program_of(copy), copies or made[0], known)
+        found = estimate_nests(program_of(copy), copies or made[0], known, last=False)
         seconds += found.seconds - found.value("launch") + rates.next_launch_s
     return seconds
 

@@ -18,10 +18,13 @@ from tilewright.design.cost.gpu_rates import GpuRates, joined
 from tilewright.design.cost.program import Program
 from tilewright.language import ir
 
-_LANES, _SPECIAL, _SHARED_BYTES = 128.0, 16.0, 128.0
+LANES, SPECIAL = 128.0, 16.0
+"""Instructions of single elements that an SM issues in a cycle, and those of its special unit."""
+
+_SHARED_BYTES = 128.0
 _ELEMENTS = 8  # of a tile in one line of a request
 
-_INSTRUCTIONS: Mapping[str, tuple[int, int]] = {
+INSTRUCTIONS: Mapping[str, tuple[int, int]] = {
     "exp": (2, 1), "exp2": (1, 1), "log": (2, 1), "sqrt": (3, 1), "rsqrt": (1, 1), "div": (8, 1),
     "sigmoid": (2, 2), "tanh": (9, 2), "erf": (8, 1),
 }  # fmt: skip
@@ -57,9 +60,9 @@ def epilogue(program: Program, tile: Tile, rates: GpuRates) -> float:
             loads = True
             lines += points / (_ELEMENTS // 2 if tile.partial else _ELEMENTS)
         elif isinstance(let.expr, ir.Map):
-            more = _INSTRUCTIONS.get(let.expr.op, (1, 0))
+            more = INSTRUCTIONS.get(let.expr.op, (1, 0))
             instructions, special = instructions + points * more[0], special + points * more[1]
-    cycles = joined(instructions / _LANES, special / _SPECIAL, lines)
+    cycles = joined(instructions / LANES, special / SPECIAL, lines)
     return (rates.latency_s if loads else 0.0) + cycles / rates.clock
 
 

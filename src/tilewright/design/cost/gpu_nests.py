@@ -1,10 +1,12 @@
 """The analytical model of everything that is no plain product on NVIDIA GPUs: rows, gathers, attention.
 
-    seconds = launch + fill + |memory, L2, arithmetic, turns of all waves|
+    seconds = launch + fill + max(|memory, L2|, |arithmetic, elements|, turns of all waves)
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
 serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
-it loads and stores, however little that is: many small ones take turns on the places that the SMs have.
+it loads and stores, however little that is: many small ones take turns on the places that the SMs have, and where an
+SM has place for one block only, nothing hides its turn. What is stored last stays in L2: half of it, as each half
+holds what the other one has.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.cost.gpu_epilogue import INSTRUCTIONS, LANES, SPECIAL
 from tilewright.design.cost.gpu_product import size_of
 from tilewright.design.cost.gpu_rates import flops_per_cycle, has_wgmma, joined, powered, rates_of
 from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
@@ -30,14 +33,18 @@ _REGISTERS = 43  # of a thread that moves 16 bytes at a time and masks edges
 
 @dataclass(frozen=True)
 class Grid:
-    """The blocks of one nest: how many, and bytes that one of them loads and stores."""
+    """The blocks of one nest: how many, bytes that one of them loads and stores, and those that it stores."""
 
     blocks: int
     bytes: float
+    stored: float
 
 
-def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
-    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2."""
+def estimate_nests(program: Program, design: Design, facts: Facts, *, last: bool = True) -> Estimate:
+    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2.
+
+    `last`: what it leaves in L2 is written back when nobody counts it any more; not so if a kernel follows at once.
+    """
     machine, rates = facts.machine, rates_of(facts.machine)
     share = visited(program, design, facts)
     grids = [_grid(program, nest, design, facts, share) for nest in program.nests]
@@ -49,12 +56,14 @@ def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
     peak = flops_per_cycle(machine, atom) * rates.clock
     busy = flops / (peak * machine.cores * waves.efficiency)
     arithmetic = busy if atom == "fma" else powered(busy, rates)
-    memory, l2 = moved / min(rates.copy, active * per_sm), loaded / (active * per_sm)
-    fill = rates.latency_s + rates.drain_s
-    turns = fill * max(0.0, blocks / (machine.cores * _resident(design, machine)) - 1)
+    left = min(sum(g.blocks * g.stored for g in grids), moved, _l2_bytes(machine) / 2) if last else 0.0
+    memory, l2 = (moved - left) / min(rates.copy, active * per_sm), loaded / (active * per_sm)
+    fill, resident = rates.latency_s + rates.drain_s, _resident(design, machine)
+    turns = fill * max(0.0, blocks / (machine.cores * resident) - 1)
+    beside = 0.0 if atom == "fma" else share * elements(program, design, facts) / (active * rates.clock)
     overlapping = (
         Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"),
-        Term("turns", turns, "s"),
+        Term("elements", beside, "s"), Term("turns", turns, "s"),
     )  # fmt: skip
     terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping)
     roof = Roofline(flops, moved, peak * machine.cores, rates.read)
@@ -66,14 +75,47 @@ def estimate_nests(program: Program, design: Design, facts: Facts) -> Estimate:
     # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
     split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
     join = 3 * rates.latency_s if split else 0.0
-    seconds = rates.launch_s + fill + join + joined(*(t.value for t in overlapping))
+    streams, work, waits = joined(memory, l2), joined(arithmetic, beside), turns if resident > 1 else 0.0
+    # The rates of products were fitted with copies before them whose parts are joined; by itself, the largest decides.
+    bound = max(streams, work, waits) if last else joined(memory, l2, work, waits)
+    seconds = rates.launch_s + fill + join + bound + (turns if resident == 1 else 0.0)
     return Estimate(seconds, largest(terms), (*terms, *counts))
 
 
 def _resident(design: Design, machine: Machine) -> int:
-    """Blocks that an SM holds at once, by their threads."""
+    """Blocks that an SM holds at once, by their threads; of warpgroups, whose rings take its shared memory, one."""
+    if design.get("warpgroups") is not None:
+        return 1
     threads = 32 * max(1, design.number("warps", 4))
     return max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS, 0))
+
+
+def _l2_bytes(machine: Machine) -> int:
+    return next((level.bytes or 0 for level in machine.levels if level.name == "l2"), 0)
+
+
+def elements(program: Program, design: Design, facts: Facts) -> float:
+    """Cycles of one SM for all that is computed element by element inside serial loops, beside the matrix unit.
+
+    One warp's softmax is a chain: its instructions and those of the special unit follow each other.
+    """
+    inner = [(nest.loop, s) for nest in program.nests for s in nest.loop.body if isinstance(s, ir.Loop)]
+    return sum(_cycles(program, s, (outer,), design, facts) for outer, s in inner)
+
+
+def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design: Design, facts: Facts) -> float:
+    if isinstance(stmt, ir.Loop):
+        return sum(_cycles(program, s, (*around, stmt), design, facts) for s in stmt.body)
+    if not isinstance(stmt, ir.Let) or not isinstance(stmt.expr, (ir.Map, ir.Reduce)):
+        return 0.0
+    reduced = isinstance(stmt.expr, ir.Reduce)
+    axes = program.values[stmt.expr.arg].type.axes if isinstance(stmt.expr, ir.Reduce) else stmt.type.axes
+    times = float(math.prod(size_of(program, facts, a) for a in axes))
+    for axis in (a for loop in around for a in loop.axes if a.name not in axes):
+        size = size_of(program, facts, axis.name)
+        times *= size if axis.each else -(-size // _tile(design, axis.name))
+    own, special = (1, 0) if reduced or not isinstance(stmt.expr, ir.Map) else INSTRUCTIONS.get(stmt.expr.op, (1, 0))
+    return times * (own / LANES + special / SPECIAL)
 
 
 def visited(program: Program, design: Design, facts: Facts) -> float:
@@ -108,14 +150,15 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
     tiles = {a.name: 1 if a.each else _tile(design, a.name) for a in nest.loop.axes}
     sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
-    total = 0.0
-    for ref, value in _accesses(nest):
+    total = stored = 0.0
+    for ref, value, stores in _accesses(nest):
         axes = program.values[value].type.axes if value in program.values else ()
         extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
-        total += walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
+        moved = walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
+        total, stored = total + moved, stored + stores * moved
     parts = parts_of(program, nest, design, facts)
-    return Grid(blocks * parts, total / parts)
+    return Grid(blocks * parts, total / parts, stored / parts)
 
 
 def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Facts) -> int:
@@ -125,11 +168,11 @@ def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Fact
     return math.prod(max(1, -(-size_of(program, facts, a.name) // design.number(f"part.{a.name}"))) for a in found)
 
 
-def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str]]:
-    """What a nest loads and stores, with the names of the values."""
-    found = [(s.ref, s.value) for s in ir.walk((nest.loop,)) if isinstance(s, ir.Store)]
+def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str, bool]]:
+    """What a nest loads and stores, with the names of the values, and whether it is stored."""
+    found = [(s.ref, s.value, True) for s in ir.walk((nest.loop,)) if isinstance(s, ir.Store)]
     lets = [s for s in ir.walk((nest.loop,)) if isinstance(s, ir.Let)]
-    return found + [(s.expr.ref, s.name) for s in lets if isinstance(s.expr, ir.Load)]
+    return found + [(s.expr.ref, s.name, False) for s in lets if isinstance(s.expr, ir.Load)]
 
 
 def _atom(program: Program, design: Design, facts: Facts) -> str:

@@ -20,11 +20,14 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, sha
 
 _BASE = 6.3e-6  # seconds of a launch, of the first step on its way, and of the last results
 _PORT = 1.55e11  # bytes/s that one SM takes in beside what the others do
-_UNEVEN = 0.3  # of the time that the fullest SM takes longer than all on average, that the others do not make up
+_PAIR = 0.95  # of that time, where half of the weights come from the other block of a pair
+_UNEVEN = 0.5  # of the time by which the last round of blocks is longer than its share
 _NORM = 1.7  # by which the time of memory and that of the SM's port are joined
-_STEP = 1.5e-8  # seconds of a block's step: its barriers
+_STEP = 2e-8  # seconds of a block's step: its barriers
+_WIDE, _WIDER = 112, 2e-7  # columns of tiles along the rows of x from which on those along the weights are quicker
 _MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
 _GIVEN, _LEFT = 1.1e-10, 5.3e-11  # seconds a byte of parts that are given to other blocks, and left in memory
+_BOX = 8  # rows of a box of high tiles
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 
 
@@ -71,21 +74,48 @@ class _Few:
         weights = sum(o.axis == p.n.name for o in p.operands)
         turns = -(-self.blocks // sms)
         memory = self.blocks / self.down * self.columns * self.depth * weights / read
-        memory *= 1 + (_UNEVEN * (turns * sms / self.blocks - 1) if turns > 1 else 0.0)  # others draw for idle SMs
-        port = turns * (self.columns * weights + self.rows) * self.depth / _PORT
+        if turns > 1:  # of one round others draw for the SMs that idle
+            memory *= 1 + _UNEVEN * (turns * sms / self.blocks - 1) / turns
+        port = turns * (self.columns * weights + self.rows) * self.depth / _PORT * (_PAIR if self.down > 1 else 1.0)
         streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
-        steps = turns * self.depth / (2 * ROW_BYTES)
-        return _BASE + streams + _STEP * steps + self._join + (_SPREAD if self.cluster > 2 else 0.0)
+        steps = turns * self.depth / (self.lines * ROW_BYTES)
+        wide = 0.0 if self.swap or self.columns < _WIDE else _WIDER
+        return _BASE + streams + _STEP * steps + self._join + wide + (_SPREAD if self.cluster > 2 else 0.0)
+
+    @property
+    def lines(self) -> int:
+        """Lines of 128 bytes of each row in a step: long ones, as far as the ring stays deep."""
+        weights = sum(o.axis == self.p.n.name for o in self.p.operands)
+        line = (self.columns * weights + self.rows) * ROW_BYTES
+        room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
+        room -= self._part if self.parts > 1 and self.how == "cluster" else 0
+        choices = (*(((4, 5),) if self.swap else ()), (2, 3 if self._boxed else 4))
+        return next((n for n, deep in choices if room // (n * line) >= deep), 1)
+
+    @property
+    def _several(self) -> bool:
+        """Whether an SM has several blocks at once."""
+        return self.blocks > self.facts.machine.cores
+
+    @property
+    def _boxed(self) -> bool:
+        """Whether weights come in boxes of few rows: of high tiles, lines of a row are then asked for together."""
+        return self.columns >= _WIDE and self.down == 1 and self.p.size(self.p.m, self.facts) > ATOM_ROWS // 2
 
     @property
     def _join(self) -> float:
         """Seconds until the parts of a sum are one."""
         if self.parts == 1:
             return 0.0
-        part = 4 * max(ATOM_ROWS, self.rows) * self.columns * len(self.p.dots)
         if self.how == "cluster":
-            return _MEET + _GIVEN * part * (self.parts - 1) / self.parts
-        return _TICKET + _LEFT * part * (self.parts - 1)
+            return _MEET + _GIVEN * self._part * (self.parts - 1) / self.parts
+        return _TICKET + _LEFT * self._part * (self.parts - 1)
+
+    @property
+    def _part(self) -> int:
+        """Bytes of a part of a sum: whole rows of the atom."""
+        height = self.columns if self.swap else max(ATOM_ROWS, self.rows)
+        return 4 * height * (self.rows if self.swap else self.columns) * len(self.p.dots)
 
     # ------------------------------------------------------------------------------------------------ design
     def design(self) -> Design:
@@ -104,17 +134,17 @@ class _Few:
             from tilewright.design.gpu.default import early
 
             decisions |= early(p, Design.of({**decisions, f"tile.{p.k.name}": ROW_BYTES // p.itemsize}), self.facts)
-        for lines, inflight, deep in (*(((4, 0, 5),) if self.swap else ()), (2, 1, 4), (1, 0, 2)):
-            decisions |= {f"tile.{p.k.name}": lines * ROW_BYTES // p.itemsize, "inflight": inflight}
-            stages = self._stages(Design.of({**decisions, "stages": 2}))
-            if stages >= deep:
-                break
-        return Design.of({**decisions, "stages": stages})
+        decisions[f"tile.{p.k.name}"] = self.lines * ROW_BYTES // p.itemsize
+        if self.lines > 1 and self._boxed:
+            decisions |= {f"box.{o.tensor}": _BOX for o in p.operands if o.axis == p.n.name}
+        overlaps = self.lines == 2 and not (self.swap or self._boxed) and self.groups == 1
+        decisions["inflight"] = 1 if overlaps else 0
+        return Design.of({**decisions, "stages": self._stages(Design.of(decisions))})
 
     def _stages(self, design: Design) -> int:
         """As many steps as shared memory holds, of all blocks that an SM has at once."""
         r, room = Resources(self.p, design, self.facts), int(self.facts.machine.limit("shared_bytes_per_block"))
-        if self.blocks > self.facts.machine.cores:
+        if self._several:
             room = room // 2
         steps = math.ceil(self.p.size(self.p.k, self.facts) / r.splits / r.depth)
         fits = (room - r.shared_bytes) // (r.stage_bytes + 16) + 2
@@ -129,7 +159,7 @@ def default_few(p: Product, facts: Facts) -> Design | None:
 
 def _holds(few: _Few) -> bool:
     """Whether registers hold its sums, and a sum is split only where SMs would idle."""
-    if few.parts > 1 and few.blocks // few.parts >= few.facts.machine.cores:
+    if few.parts > 1 and few.blocks > few.facts.machine.cores:
         return False
     rows = few.columns if few.swap else max(ATOM_ROWS, few.rows)
     across = few.rows if few.swap else few.columns
@@ -143,13 +173,13 @@ def _across(p: Product, facts: Facts) -> Iterator[_Few]:
     down = -(-m // rows)
     most = 256 // len(p.dots) // 8 * 8
     for parts in _parts(p, facts, 2 if down == 1 else 1):
-        for turns in (1, 2, 4):
-            for blocks in (sms * turns, sms * turns * 32 // 33):
-                columns = max(16, -(-n * down * parts // blocks // 8) * 8)
-                if columns <= most and (parts == 1 or 4 * ATOM_ROWS * columns * len(p.dots) <= _MEETING):
-                    yield _Few(p, facts, rows, columns, 1, parts)
+        columns = max(16, -(-n * down * parts // sms // 8) * 8)
+        if columns <= (most if parts == 1 else ATOM_ROWS) and 8 * columns >= rows:
+            yield _Few(p, facts, rows, columns, 1, parts)
+        elif down > 1 and (half := -(-n // sms // 8) * 8) <= most:  # two blocks for each SM
+            yield _Few(p, facts, rows, half, 1)
     if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
-        for columns in (32, 48, 64, 96, 128):
+        for columns in (40, 48, 64):
             if columns <= most and -(-n // columns) * 2 <= sms:
                 yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
 
@@ -159,8 +189,9 @@ def _along(p: Product, facts: Facts) -> Iterator[_Few]:
     columns = max(8, -(-p.size(p.m, facts) // 8) * 8)
     for rows, groups in ((64, 1), (128, 2)):
         for parts in _parts(p, facts, 4):
-            shares = shares_of(columns, parts)
-            if 4 * rows * columns * len(p.dots) * parts // shares <= _MEETING or parts == 1:
+            if parts > 1 and groups > 1 and parts < 4:
+                continue
+            if parts == 1 or 4 * rows * columns * len(p.dots) * parts // shares_of(columns, parts) <= _MEETING:
                 yield _Few(p, facts, columns, rows, groups, parts, swap=True)
             if parts > 1:
                 yield _Few(p, facts, columns, rows, groups, parts, "two_pass", swap=True)

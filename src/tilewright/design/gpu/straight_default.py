@@ -13,8 +13,11 @@ from tilewright.language import ir
 _BY_FMA, _BY_MMA = 2, 8
 """Rows up to which each is best on an H200 (note 0019); more rows pass through shared memory."""
 
-_WARPS, _MOST, _THREADS = 8, 16, 1024
-"""Warps of a block, the most, and threads of an SM: enough for memory, few enough that each has 64 registers."""
+_WARPS, _THREADS = 8, 1024
+"""Warps of a block, and threads of an SM: enough to keep memory busy, few enough that each has 64 registers."""
+
+_MANY = 5
+"""Tiles of eight columns for each SM from which on blocks come and go."""
 
 _CHUNKS = 4
 """Chunks of all rows of the weights that a lane asks for at once."""
@@ -47,12 +50,14 @@ def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
 
 
 def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
-    """As many warps as have equal parts of the sum; where sixteen have two to four steps each, two are on their way."""
+    """As many warps as have equal parts of the sum; two steps on their way where that was measured to be quicker."""
     lanes, chunks = UNITS["mma"][2] * 16 // p.itemsize, max(1, _CHUNKS // weights)
-    steps = -(-k // (lanes * chunks))
-    if weights == 1 and steps % _MOST == 0 and 2 <= steps // _MOST <= _MOST // 4:
-        found = straight(p, facts, 1, _MOST, 1, chunks)
-        yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * _MOST), "stages": 2})
+    steps, tiles = -(-k // (lanes * chunks)), p.size(p.n, facts) / UNITS["mma"][1] / facts.machine.cores
+    # Many blocks for each SM: small ones, of eight steps a warp. Hardly more than one: all that an SM holds at once.
+    ahead = (4, 8) if tiles > _MANY else (16, 4) if tiles < 2 else None
+    if weights == 1 and ahead is not None and steps == ahead[0] * ahead[1]:
+        found = straight(p, facts, 1, ahead[0], 1, chunks)
+        yield Design.of({**dict(found.decisions), "resident": 2, "stages": 2})
     along = next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
     found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks)
     yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})

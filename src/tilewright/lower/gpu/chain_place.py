@@ -16,6 +16,7 @@ from tilewright.language.structure import fresh, names
 from tilewright.lower.gpu.chain_tile import closure, live
 from tilewright.lower.gpu.nest import dots, replaced
 from tilewright.lower.gpu.rename import renamed
+from tilewright.lower.gpu.staged import staged
 
 
 def place_chain(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
@@ -126,7 +127,7 @@ class _Rows:
         load: dict[str, ir.Let] = {}
         for s in (*lets, *inside):
             if s.name in operands and isinstance(s.expr, ir.Load):
-                alloc, copy, load[s.name] = self._staged(s, s.expr.ref)
+                alloc, copy, load[s.name] = staged(s, self.facts, self.axis, self.taken, self.packed)
                 (ring if column in s.type.axes else still).extend((alloc, copy))
         body: list[ir.Stmt] = []
         for stmt in self._single(main, lets):
@@ -153,21 +154,6 @@ class _Rows:
             else:
                 body += renamed((s,), now)
         return body
-
-    def _staged(self, let: ir.Let, ref: ir.Ref) -> tuple[ir.Alloc, ir.Copy, ir.Let]:
-        """The buffer of an operand (its unit stride last), the copy of a block's part, and the load of one row tile."""
-        unit = [ref.index[d] for d in self.facts.unit.get(ref.buffer, ())]
-        own = (*self.packed, *let.type.axes)
-        dims = sorted((i for i in ref.index if i in own), key=lambda i: i in unit)
-        whole = {self.axis.name: self.axis.over, **self.packed}
-        name = fresh(f"s_{ref.buffer}", self.taken)
-        place = (("layout", "swizzle128"), ("place", "shared"))
-        alloc = ir.Alloc(name, let.type.dtype, tuple(whole.get(str(d), d) for d in dims), place)
-        source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
-        order = tuple(str(d) for d in dims)
-        axes = tuple(d for d in order if d not in self.packed)
-        load = replace(let, type=replace(let.type, axes=axes), expr=ir.Load(ir.Ref(name, order)))
-        return alloc, ir.Copy(ir.Ref(name, alloc.dims), source, (("engine", "tma"),)), load
 
     def _leaving(self, stmt: ir.Stmt) -> tuple[ir.Stmt, ...]:
         """A store, or the same by way of shared memory, from where the copy engine takes it."""

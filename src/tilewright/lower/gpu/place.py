@@ -16,6 +16,7 @@ from tilewright.language import ir
 from tilewright.language.structure import axes, fresh, names
 from tilewright.lower.gpu.nest import dots, is_main, is_rows, is_split, replaced
 from tilewright.lower.gpu.rename import renamed
+from tilewright.lower.gpu.staged import staged
 
 _ROW_BITS = 1024
 """An epilogue works on so many bits of a row of results at a time: a swizzled row."""
@@ -160,8 +161,8 @@ class _Rows:
         sums = {s.value: s.name for s in main.body if isinstance(s, ir.Assign)}
         for stmt in main.body:
             match stmt:
-                case ir.Let(name, _, ir.Load(ref)) if name in operands:
-                    alloc, copy, load = self._staged(stmt, ref)
+                case ir.Let(name, _, ir.Load()) if name in operands:
+                    alloc, copy, load = staged(stmt, self.facts, self.axis, self.taken)
                     copies += [alloc, copy]
                     rows.append(load)
                 case ir.Let(name, type_, ir.Map("add", args)) if name in sums:
@@ -172,24 +173,6 @@ class _Rows:
                 case _:
                     rows.append(stmt)
         return allocs, replace(main, body=(*copies, self._each(*rows)))
-
-    def _staged(self, let: ir.Let, ref: ir.Ref) -> tuple[ir.Alloc, ir.Copy, ir.Let]:
-        """The buffer of an operand (its unit stride last), the copy of a block's part, and the load of one row tile."""
-        dims = [i for i in ref.index if i in let.type.axes]
-        unit = [ref.index[d] for d in self.facts.unit.get(ref.buffer, ())]
-        dims.sort(key=lambda i: i in unit)
-        whole = {self.axis.name: self.axis.over}
-        name = fresh(f"s_{ref.buffer}", self.taken)
-        alloc = ir.Alloc(
-            name,
-            let.type.dtype,
-            tuple(whole.get(str(d), d) for d in dims),
-            (("layout", "swizzle128"), ("place", "shared")),
-        )
-        source = ir.Ref(ref.buffer, tuple(whole.get(i, i) if isinstance(i, str) else i for i in ref.index))
-        order = tuple(str(d) for d in dims)
-        load = replace(let, type=replace(let.type, axes=order), expr=ir.Load(ir.Ref(name, order)))
-        return alloc, ir.Copy(ir.Ref(name, alloc.dims), source, (("engine", "tma"),)), load
 
     def _accumulated(self, buffer: str, product: str, type_: ir.TileType, depth: str) -> list[ir.Stmt]:
         """The buffer holds the product, or its sum with what it held."""

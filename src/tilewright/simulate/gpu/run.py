@@ -27,7 +27,7 @@ PHASES = ("decode", "prefill")
 ASSUMPTIONS = (
     "Each operator runs under its default design, with its operands not in L2.",
     "Rates that the machine's description does not state are those measured on an H200.",
-    "Products were compared with measurements on an H200; attention, row operators and launches in a graph were not.",
+    "Products, attention and row operators were compared with measurements on an H200; launches in a graph were not.",
     "In a graph a kernel starts 2 us after the one before it, and the host waits 10 us for a token: not measured.",
 )
 PARALLEL = (

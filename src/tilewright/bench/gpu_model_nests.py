@@ -1,0 +1,108 @@
+"""How near the cost model comes to attention and row operators that the GPU benches measured: errors by family.
+
+As `gpu_model`, which does the same for products: each different design of a case, its median seconds, the model's word.
+No rate of the model was fitted to these. Ragged batches are left out: the model counts every key of every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from tilewright import operators
+from tilewright.bench.attention_cases import attention_cases
+from tilewright.bench.decode_cases import HEADS, KEY_HEADS, DecodeCase, decode_cases
+from tilewright.bench.gpu_model import Errors, designs_of
+from tilewright.bench.rows_cases import row_cases
+from tilewright.design.cost import estimate, features
+from tilewright.design.cost.accuracy import accuracy, cross_validated
+from tilewright.design.cost.correction import Row
+from tilewright.design.default import Facts
+from tilewright.language import ir
+from tilewright.machines.machine import Machine
+
+Case = tuple[ir.Kernel, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class MeasuredNest:
+    """One design of a case: its features, and seconds predicted and measured."""
+
+    family: str
+    name: str
+    features: tuple[float, ...]
+    predicted: float
+    seconds: float
+
+    @property
+    def row(self) -> Row:
+        """As the learned correction takes it."""
+        return self.features, self.predicted, self.seconds
+
+
+def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[MeasuredNest]:
+    """The rows of a results file that are no products, by the model of `machine`."""
+    found = []
+    for result in results["results"]:
+        case = _cases().get((result["family"], result["name"]))
+        if case is None or "design" not in result["raw"]:
+            continue
+        kernel, facts = case[0], _facts(*case, machine)
+        for design, seconds in designs_of(result["raw"]):
+            said = estimate(kernel, design, facts)
+            numbers = features(kernel, design, facts, said)
+            found.append(MeasuredNest(result["family"], result["name"], numbers, said.seconds, seconds))
+    return found
+
+
+@cache
+def _cases() -> dict[tuple[str, str], Case]:
+    """The program and the sizes of every case, by family and name."""
+    found: dict[tuple[str, str], Case] = {}
+    for c in attention_cases():
+        options = {"causal": True} if c.causal else {}
+        found[c.family, c.name] = (
+            operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options=options),
+            c.sizes,
+        )
+    found |= {(c.family, c.name): _decode(c) for c in decode_cases() if not c.ragged}
+    return found | {(c.family, c.name): (c.traced(), dict(c.sizes)) for c in row_cases()}
+
+
+def _decode(c: DecodeCase) -> Case:
+    sizes = {"B": c.batch, "H": KEY_HEADS, "G": HEADS // KEY_HEADS, "S": 1, "T": c.room, "D": c.width, "E": c.width}
+    if not c.page:
+        return operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options={"causal": True}), sizes
+    types = {**dict.fromkeys(("q", "k_pages", "v_pages", "o"), c.dtype), "page_table": "i32", "lengths": "i32"}
+    kernel: ir.Kernel = operators.paged_attention.kernel.trace(types, options={"causal": True})
+    sizes |= {"N": c.batch * c.room // c.page, "P": c.page, "L": c.room // c.page}
+    return kernel, {d: sizes[d] for d in kernel.dims}
+
+
+def _facts(kernel: ir.Kernel, sizes: dict[str, int], machine: Machine) -> Facts:
+    tensors = {p.name: len(p.dims) for p in kernel.params if p.dims}
+    unit = {name: (rank - 1,) for name, rank in tensors.items()}
+    return Facts(sizes, unit, machine, frozenset(tensors), frozenset(kernel.dims))
+
+
+def nest_errors(rows: Sequence[MeasuredNest], folds: int = 8) -> list[Errors]:
+    """Errors by family and of all, the model alone and corrected by trees that were trained on other cases only.
+
+    Rows and pages of one step of decoding take about as long as each other, and count as one case.
+    """
+    corrected = cross_validated([r.row for r in rows], [r.name.partition(" pages")[0] for r in rows], folds)
+    return [*_by_family(rows, corrected)]
+
+
+def _by_family(rows: Sequence[MeasuredNest], corrected: Sequence[float]) -> Iterator[Errors]:
+    for family in (*dict.fromkeys(r.family for r in rows), "all"):
+        those = [(r, c) for r, c in zip(rows, corrected, strict=True) if family in (r.family, "all")]
+        seconds = [r.seconds for r, _ in those]
+        yield Errors(
+            family, accuracy([r.predicted for r, _ in those], seconds), accuracy([c for _, c in those], seconds)
+        )
+
+
+__all__ = ["MeasuredNest", "measured_nests", "nest_errors"]
