@@ -74,18 +74,20 @@ def bytes_of(program: ir.Kernel, sizes: Mapping[str, int]) -> int:
         for axis in loop.axes:
             axes[axis.name] = axes[axis.over] if axis.over in axes else sizes[axis.over]
     types = {s.name: s.type for s in ir.walk(program.body) if isinstance(s, ir.Let)}
-    touched: dict[str, int] = {}
+    touched: dict[str, dict[tuple[object, ...], int]] = {}
     for ref in _refs(program.body):
         used = {a for i in ref.index if isinstance(i, str) for a in (types[i].axes if i in types else (i,))}
         if any(isinstance(i, str) and i in types for i in ref.index):
             used |= {a.name for s in ir.walk(program.body) if isinstance(s, ir.Loop) for a in s.axes if a.each}
         count = math.prod(axes[a] if a in axes else sizes[a] for a in used)
-        touched[ref.buffer] = max(touched.get(ref.buffer, 0), count)
+        # Places that are named by different numbers, as the halves of a head, are parts of a tensor beside each other.
+        part, parts = tuple(i if isinstance(i, int) else None for i in ref.index), touched.setdefault(ref.buffer, {})
+        parts[part] = max(parts.get(part, 0), count)
     total = 0
     for p in program.params:
         if p.dims is not None and p.name in touched:
             size = math.prod(sizes[d] if isinstance(d, str) else d for d in p.dims)
-            total += min(size, touched[p.name]) * p.dtype.bytes
+            total += min(size, sum(touched[p.name].values())) * p.dtype.bytes
     return total
 
 
