@@ -4,7 +4,7 @@ import pytest
 
 from tilewright.bench.attention_cases import SHAPES, attention_cases
 from tilewright.bench.attention_jobs import FAMILIES, AttentionRequest, attention_jobs
-from tilewright.bench.table import TABLES
+from tilewright.bench.tables import TABLES
 from tilewright.errors import ArgumentError
 
 

@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tilewright.bench.rows_cases import FAMILIES, row_cases  # noqa: E402
-from tilewright.bench.rows_jobs import RowsRequest, rows_jobs  # noqa: E402
-from tilewright.bench.rows_problem import RowProblem  # noqa: E402
-from tilewright.errors import ArgumentError, VerificationError  # noqa: E402
+from tilewright.bench.rows_cases import FAMILIES, row_cases
+from tilewright.bench.rows_jobs import RowsRequest, rows_jobs
+from tilewright.bench.rows_problem import RowProblem
+from tilewright.errors import ArgumentError, VerificationError
 
 SMALL = {"M": 6, "N": 5, "B": 2, "S": 7, "P": 7, "H": 3, "D": 40, "R": 8, "V": 30, "K": 8, "E": 12}
 

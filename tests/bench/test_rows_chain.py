@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tilewright.bench import rows_chain  # noqa: E402
-from tilewright.bench.rows_cases import row_cases  # noqa: E402
-from tilewright.bench.rows_chain import LINKS, Chain  # noqa: E402
-from tilewright.bench.rows_problem import RowProblem, peers  # noqa: E402
-from tilewright.errors import VerificationError  # noqa: E402
-from tilewright.runtime.measure import Comparison  # noqa: E402
+from tilewright.bench import rows_chain
+from tilewright.bench.rows_cases import row_cases
+from tilewright.bench.rows_chain import LINKS, Chain
+from tilewright.bench.rows_problem import RowProblem, peers
+from tilewright.errors import VerificationError
+from tilewright.runtime.measure import Comparison
 
 
 @pytest.fixture

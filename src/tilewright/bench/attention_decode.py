@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.decode_cases import DecodeCase, decode_cases
 from tilewright.bench.decode_problem import DecodeProblem
 from tilewright.bench.gpu_case import Effort, checked, each_case, facts_of, searched, trials_of
 from tilewright.bench.plan import Job, Step
 from tilewright.bench.result import Result, rounded
 from tilewright.design.default import default_design
-from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.evaluator import GpuEvaluator
@@ -43,7 +42,7 @@ def decode_jobs(request: DecodeRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
     cases = [c for c in decode_cases() if request.only is None or matches(request.only, c.name, c.family)]
     if not cases:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
 
 

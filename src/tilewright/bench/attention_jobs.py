@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.bench.attention_cases import AttentionCase, attention_cases
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.plan import Job, Step
-from tilewright.errors import ArgumentError
 
 FAMILIES = ("attention_prefill", "attention_prompts")
 TRIALS = 16
@@ -29,7 +28,7 @@ def attention_jobs(request: AttentionRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
     cases = [c for c in attention_cases() if request.only is None or matches(request.only, c.name, c.family)]
     if not cases:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
 
 

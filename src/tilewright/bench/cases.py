@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype
 
 Sizes = dict[str, int]
@@ -167,6 +168,11 @@ def cpu_cases() -> list[Case]:
 def select(cases: list[Case], only: str | None, quick: bool) -> list[Case]:
     """Those whose name or family fits the pattern `only` (shell wildcards, or a part); `quick` leaves slow ones out."""
     return [c for c in cases if not (quick and c.slow) and (only is None or matches(only, c.name, c.family))]
+
+
+def none_fits(only: str | None, families: Sequence[str]) -> ArgumentError:
+    """What to say where the pattern `only` fits no case of these families."""
+    return ArgumentError(f"no case fits {only!r}; the families are {', '.join(families)}")
 
 
 def matches(pattern: str, *names: str) -> bool:

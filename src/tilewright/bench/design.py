@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.design_cases import FAMILIES, KEYS, RACES, DesignCase, grids, speed_cases
 from tilewright.bench.plan import Job, Step
-from tilewright.errors import ArgumentError
 
 BUDGET, QUICK_BUDGET = 10, 4
 """Seconds of each search whose winner is timed beside torch."""
@@ -52,7 +51,7 @@ def design_jobs(request: DesignRequest) -> list[Job]:
     jobs += [_model(request, most), _race(request, most), _agree(request, most)]
     wanted = [job for job in jobs if job.steps]
     if not wanted:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return wanted
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.bench import gemm_ladder
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.gemm_cases import GemmCase, gemm_cases
 from tilewright.bench.plan import Job, Step
-from tilewright.errors import ArgumentError
 
 FAMILIES = ("gemm_small", "gemm_large", "gemm_fused", "gemm_odd", "gemm_launch", gemm_ladder.FAMILY)
 LAUNCH = "a call of ops.linear, 16x16x256"
@@ -45,7 +44,7 @@ def gemm_jobs(request: GemmRequest) -> list[Job]:
         steps = [Step(gemm_ladder.FAMILY, name, 1, _RUNG) for name in gemm_ladder.names()]
         jobs.append(Job("gemm_ladder", 1, tuple(steps)))
     if not jobs:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return jobs
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.checkpoint import Shape
 from tilewright.bench.plan import Job, Step
-from tilewright.errors import ArgumentError
 
 FAMILIES = ("llm_prefill", "llm_decode", "llm_start")
 MODELS = {
@@ -59,7 +58,7 @@ def llm_jobs(request: LlmRequest) -> list[Job]:
     """The jobs that `request` asks for: a process for each model and batch; ArgumentError where nothing fits it."""
     jobs = [job for model in MODELS for job in _model_jobs(model, request)]
     if not jobs:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return jobs
 
 

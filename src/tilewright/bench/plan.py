@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tilewright.bench import compile_time, memory, startup
-from tilewright.bench.cases import FAMILIES, Case, cpu_cases, matches, select
+from tilewright.bench.cases import FAMILIES, Case, cpu_cases, matches, none_fits, select
 from tilewright.bench.checkpoint import Shape
 from tilewright.bench.decoder import decode_name, prefill_name
-from tilewright.errors import ArgumentError
 from tilewright.machines.cores import affinity
 from tilewright.runtime.measure import last_level_cache_bytes
 
@@ -73,7 +72,7 @@ def plan(request: Request) -> list[Job]:
     jobs += [_compile(request), *_model(max(request.threads), request), _startup(request)]
     wanted = [job for job in jobs if job.steps]
     if not wanted:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return wanted
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.plan import Job, Step
 from tilewright.bench.rows_cases import FAMILIES, RowCase, row_cases
-from tilewright.errors import ArgumentError
 
 TRIALS = 16
 _CASES = 12
@@ -32,7 +31,7 @@ def rows_jobs(request: RowsRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
     cases = [c for c in row_cases() if request.wants(c.name, c.family)]
     if not cases:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
 
 

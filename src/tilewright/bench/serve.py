@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.bench import serve_dispatch, serve_dynamic, serve_learn, serve_padding
-from tilewright.bench.cases import matches
+from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.plan import Job, Step
-from tilewright.errors import ArgumentError
 
 FAMILIES = (serve_padding.FAMILY, serve_dynamic.FAMILY, serve_learn.FAMILY, serve_dispatch.FAMILY)
 _PASSES, _CONTEST, _LEARNING, _CALLS = 35.0, 45.0, 230.0, 5.0
@@ -52,7 +51,7 @@ def serve_jobs(request: ServeRequest) -> list[Job]:
         jobs.append(Job(family, request.threads, steps, options))
     wanted = [job for job in jobs if job.steps]
     if not wanted:
-        raise ArgumentError(f"no case fits {request.only!r}; the families are {', '.join(FAMILIES)}")
+        raise none_fits(request.only, FAMILIES)
     return wanted
 
 
