@@ -226,8 +226,6 @@ def bench_serve(
     as_json: AsJson = False,
 ) -> None:
     """Serve a trace of lengths with a heavy tail: beside padding, torch.compile, and what was not learned."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import run_jobs
     from tilewright.bench.serve import ServeRequest, serve_jobs
     from tilewright.machines import nvidia
     from tilewright.machines.machine import Machine
@@ -237,7 +235,7 @@ def bench_serve(
         raise ArgumentError(f"--device {device}: a trace is served on cpu or on cuda")
     jobs = serve_jobs(ServeRequest(Machine.detect().cores, only, quick, device))
     machine = Machine.detect() if device == "cpu" else nvidia.detect()
-    _judge(console.watch(jobs, run_jobs(jobs), quiet=as_json), machine, "serve", save, as_json)
+    _run(jobs, machine, "serve", save, as_json)
 
 
 @app.command()
