@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,20 +141,16 @@ def main(out: str, cases: list[str]) -> None:
     short = cases[0] == "brief"
     for case in cases[short:]:
         model, batch = case.split(":")
-        try:
-            if model not in decoders:
-                config = ModelConfig.from_dict(MODELS[model].config())
-                weights = llm_profile.drawn_weights(MODELS[model], config)
-                decoders = {model: Decoder(config, weights, memory=gpu)}
-            if short:
-                times = brief(gpu, decoders[model], int(batch))
-                Path(out, f"brief-{model}-{batch}.json").write_text(json.dumps(times, indent=1))
-                print(model, batch, " ".join(f"{name}: {us:.1f}" for name, us in times.items()), flush=True)
-                continue
-            profile, found = tried(model, int(batch), gpu, decoders[model])
-        except Exception:
-            traceback.print_exc()
+        if model not in decoders:
+            config = ModelConfig.from_dict(MODELS[model].config())
+            weights = llm_profile.drawn_weights(MODELS[model], config)
+            decoders = {model: Decoder(config, weights, memory=gpu)}
+        if short:
+            times = brief(gpu, decoders[model], int(batch))
+            Path(out, f"brief-{model}-{batch}.json").write_text(json.dumps(times, indent=1))
+            print(model, batch, " ".join(f"{name}: {us:.1f}" for name, us in times.items()), flush=True)
             continue
+        profile, found = tried(model, int(batch), gpu, decoders[model])
         Path(out, f"step-{model}-{batch}.json").write_text(json.dumps({**profile.to_dict(), **found}, indent=1))
         print(llm_profile.table(profile))
         print(

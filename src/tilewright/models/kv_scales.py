@@ -25,7 +25,8 @@ Array64 = npt.NDArray[np.float64]
 
 def kv_scales(config: ModelConfig, layers: tuple[LayerWeights, ...], memory: Memory) -> tuple[Scales, ...]:
     """For each layer the scales of its heads of keys and of values, powers of two, f32[kv_heads] each in `memory`."""
-    return tuple(tuple(_held(memory, _scale(x)) for x in _reach(config, layer, memory)) for layer in layers)  # type: ignore[misc]
+    reaches = [_reach(config, layer, memory) for layer in layers]
+    return tuple((_held(memory, _scale(keys)), _held(memory, _scale(values))) for keys, values in reaches)
 
 
 def _reach(config: ModelConfig, layer: LayerWeights, memory: Memory) -> tuple[Array64, Array64]:

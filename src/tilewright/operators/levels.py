@@ -36,6 +36,11 @@ def _higher(top: Any) -> Any:
     return top + maximum(top, 0.0 - top) * _ABOVE + _LEAST
 
 
+def _between(low: Any, high: Any, share: Any) -> Any:
+    """The level that lies so far from `low` to `high`, inside a kernel."""
+    return low + share * (high - low)
+
+
 def reference_level_begin(score: Any, temperatures: Any, cuts: Any, shares: Any) -> dict[str, Exact]:
     """top[b] = the largest score; low[b] lies cuts[b] temperatures[b] from it, high[b] just above; levels between."""
     top = np.max(wide(score), axis=-1)
@@ -65,7 +70,7 @@ def level_begin(
             best.update(maximum(best, score[b, c].max(c)))
         begin, end = best + cuts[b] * temperatures[b], _higher(best)
         for j in tiles("J"):
-            levels[b, j] = begin + shares[j] * (end - begin)
+            levels[b, j] = _between(begin, end, shares[j])
         top[b], low[b], high[b] = best, begin, end
 
 
@@ -94,7 +99,7 @@ def level_again(
     for b in parallel(each("B")):
         begin, end = low[b], _higher(top[b])
         for j in tiles("J"):
-            levels[b, j] = begin + shares[j] * (end - begin)
+            levels[b, j] = _between(begin, end, shares[j])
         least[b] = where(portions[b] < 1.0, portions[b] * kept[b], math.inf)
         high[b] = end
 
@@ -181,5 +186,5 @@ def level_join(
             most.update(maximum(most, much.max(j)))
             held.update(minimum(held, where(enough, much, math.inf).min(j)))
         for j in tiles("J"):
-            finer[b, j] = under + shares[j] * (over - under)
+            finer[b, j] = _between(under, over, shares[j])
         low[b], high[b], kept[b] = under, over, minimum(most, held)

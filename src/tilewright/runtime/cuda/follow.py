@@ -147,8 +147,8 @@ def kernel_for(slot: Slot, origin: Any, special: Special | None, sizes: dict[str
     if special is None or changes_bits(origin, special, sizes):
         generic: GpuKernel = origin.generic(sizes)
         return generic
-    found: Any = special.kernel
-    return found  # type: ignore[no-any-return]
+    found: GpuKernel = special.kernel
+    return found
 
 
 def changes_bits(origin: Any, special: Special, sizes: dict[str, int]) -> bool:

@@ -8,6 +8,7 @@ together, or captured, anew. What runs already goes on with what it began with.
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -71,7 +72,7 @@ def _code() -> tuple[Library, Any] | None:
     return library, prototype(library.address("tw_gpu_queue"))
 
 
-class Pass:
+class Pass(ABC):
     """Launches in order on one stream of a GPU. Call it to queue them all, as often as wanted."""
 
     def __init__(self, device: int, stream: int, launches: Sequence[Launch]) -> None:
@@ -105,13 +106,13 @@ class Pass:
                 self._put_together()
         self._seen = seen  # a swap in between shows at the next run
 
+    @abstractmethod
     def _put_together(self) -> None:
         """What a run needs, from the launches as they are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _queue(self) -> None:
         """One run."""
-        raise NotImplementedError
 
     def _timed(self) -> None:
         """One run in which the first launch of each slot is timed."""
