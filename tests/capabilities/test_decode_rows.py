@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from counted import Counted
 
 from tilewright import operators
 from tilewright.build.cuda_kernel import CudaStages
@@ -24,17 +25,6 @@ from tilewright.runtime import tolerance
 H200 = Machine.named("h200")
 LENGTHS, ROOM, HEADS, HEAD = (70, 0, 256, 17, 64), 256, 2, 16
 SIZES = {"B": len(LENGTHS), "H": HEADS, "G": 4, "S": 1, "T": ROOM, "D": HEAD, "E": HEAD, "P": 16, "L": ROOM // 16}
-
-
-class Counted(np.ndarray):
-    """An array that counts the elements that are read from it."""
-
-    read = 0
-
-    def __getitem__(self, at):
-        found = np.asarray(self)[at]
-        Counted.read += np.size(found)
-        return found
 
 
 def operands(name):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import Case, Memory
 from compiled import SSE2, Guarded, Run, machines
+from counted import Counted
 from programs import facts, traced
 
 import tilewright as tw
@@ -100,17 +101,6 @@ def test_A10_alpha_A_plus_B_is_one_kernel_with_three_tensor_passes(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ A15
-class Counted(np.ndarray):
-    """An array that counts the elements that are read from it."""
-
-    read = 0
-
-    def __getitem__(self, at):
-        found = np.asarray(self)[at]
-        Counted.read += np.size(found)
-        return found
-
-
 def ragged(lengths, room, heads=2, head_size=16):
     random = np.random.default_rng(1)
     q = random.standard_normal((len(lengths), heads, 3, 1, head_size), np.float32)

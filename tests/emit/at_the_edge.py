@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 _HERE = Path(__file__).parent
 sys.path[:0] = [str(_HERE), str(_HERE.parent / "operators"), str(_HERE.parent.parent / "src")]
 
-from compiled import Guarded, Run, machines  # noqa: E402
-from drawn import BUILDERS, case, elements  # noqa: E402
+from compiled import Guarded, Run, machines
+from drawn import BUILDERS, case, elements
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -13,19 +13,19 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "lower" / "gpu")]
 
-from chains import DESIGNS, capped, design, two_layers  # noqa: E402
+from chains import DESIGNS, capped, design, two_layers
 
-from tilewright import ops  # noqa: E402
-from tilewright.build.cuda_kernel import build_many  # noqa: E402
-from tilewright.design.default import default_design  # noqa: E402
-from tilewright.design.legality import legal  # noqa: E402
-from tilewright.errors import MachineError  # noqa: E402
-from tilewright.language import ir  # noqa: E402
-from tilewright.operators import OPERATORS  # noqa: E402
-from tilewright.runtime.buffer import Buffer  # noqa: E402
-from tilewright.runtime.cuda.dispatch import loaded, machine, requested  # noqa: E402
-from tilewright.runtime.cuda.kernel import layout_on_gpu  # noqa: E402
-from tilewright.runtime.dispatch import Program  # noqa: E402
+from tilewright import ops
+from tilewright.build.cuda_kernel import build_many
+from tilewright.design.default import default_design
+from tilewright.design.legality import legal
+from tilewright.errors import MachineError
+from tilewright.language import ir
+from tilewright.operators import OPERATORS
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda.dispatch import loaded, machine, requested
+from tilewright.runtime.cuda.kernel import layout_on_gpu
+from tilewright.runtime.dispatch import Program
 
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 

@@ -11,16 +11,16 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-import ml_dtypes  # noqa: E402
-from gpu_programs import facts_of, run_call, to_gpu, to_numpy  # noqa: E402
-from operator_cases import Call  # noqa: E402
+import ml_dtypes
+from gpu_programs import facts_of, run_call, to_gpu, to_numpy
+from operator_cases import Call
 
-from tilewright.design.default import default_design  # noqa: E402
-from tilewright.design.gpu.mma import staged_product  # noqa: E402
-from tilewright.design.gpu.product import product  # noqa: E402
-from tilewright.design.legality import legal  # noqa: E402
-from tilewright.operators import matmul  # noqa: E402
-from tilewright.runtime import tolerance  # noqa: E402
+from tilewright.design.default import default_design
+from tilewright.design.gpu.mma import staged_product
+from tilewright.design.gpu.product import product
+from tilewright.design.legality import legal
+from tilewright.operators import matmul
+from tilewright.runtime import tolerance
 
 SIZES = ((512, 768, 1024), (130, 208, 384), (64, 4096, 4096), (2048, 1024, 2048))
 KINDS = {  # of the operands, of the result, whether each row and each column has a scale

@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
-from model_folders import MODELS, make_model  # noqa: E402
+from model_folders import MODELS, make_model
 
-import tilewright as tw  # noqa: E402
-from tilewright.engine.sampling import Sampler, _candidates  # noqa: E402
-from tilewright.errors import ArgumentError, MachineError, OutOfDeviceMemory  # noqa: E402
-from tilewright.models.decoder import Decoder  # noqa: E402
-from tilewright.models.memory import memory_of  # noqa: E402
-from tilewright.models.plan import LEVELS, Choice, Filters, Recorder, Workspace  # noqa: E402
-from tilewright.observe.record import Recorder as TraceRecorder  # noqa: E402
+import tilewright as tw
+from tilewright.engine.sampling import Sampler, _candidates
+from tilewright.errors import ArgumentError, MachineError, OutOfDeviceMemory
+from tilewright.models.decoder import Decoder
+from tilewright.models.memory import memory_of
+from tilewright.models.plan import LEVELS, Choice, Filters, Recorder, Workspace
+from tilewright.observe.record import Recorder as TraceRecorder
 
 PROMPT = [5, 17, 200, 3, 99, 42, 8, 8, 250, 31, 77, 1, 64, 128, 254, 19, 23]
 PROMPTS = [PROMPT, PROMPT[3:9], PROMPT[::-1], PROMPT[:1], PROMPT * 5]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-from gpu_programs import to_gpu, to_numpy  # noqa: E402
-from operator_cases import NAMES, draw  # noqa: E402
+from gpu_programs import to_gpu, to_numpy
+from operator_cases import NAMES, draw
 
-from tilewright.runtime import tolerance  # noqa: E402
-from tilewright.runtime.compiled import bind  # noqa: E402
+from tilewright.runtime import tolerance
+from tilewright.runtime.compiled import bind
 
 
 @pytest.mark.parametrize("name", NAMES)

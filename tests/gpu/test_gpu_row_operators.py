@@ -12,18 +12,18 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-from gpu_programs import facts_of, run_call, to_gpu, to_numpy  # noqa: E402
-from operator_cases import TYPES, Call, draw  # noqa: E402
+from gpu_programs import facts_of, run_call, to_gpu, to_numpy
+from operator_cases import TYPES, Call, draw
 
-from tilewright import ops  # noqa: E402
-from tilewright.design.design import Design  # noqa: E402
-from tilewright.design.legality import legal  # noqa: E402
-from tilewright.design.space import random_design  # noqa: E402
-from tilewright.errors import IllegalDesign  # noqa: E402
-from tilewright.language import structure  # noqa: E402
-from tilewright.operators import OPERATORS  # noqa: E402
-from tilewright.runtime import tolerance  # noqa: E402
-from tilewright.runtime.cuda import dispatch  # noqa: E402
+from tilewright import ops
+from tilewright.design.design import Design
+from tilewright.design.legality import legal
+from tilewright.design.space import random_design
+from tilewright.errors import IllegalDesign
+from tilewright.language import structure
+from tilewright.operators import OPERATORS
+from tilewright.runtime import tolerance
+from tilewright.runtime.cuda import dispatch
 
 ROWS = ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "argmax", "topk", "rmsnorm_backward", "softmax_backward"]
 OTHERS = [

@@ -11,17 +11,17 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-import ml_dtypes  # noqa: E402
-from gpu_programs import facts_of, to_gpu, to_numpy  # noqa: E402
-from operator_cases import Call  # noqa: E402
+import ml_dtypes
+from gpu_programs import facts_of, to_gpu, to_numpy
+from operator_cases import Call
 
-from tilewright.design.design import Design  # noqa: E402
-from tilewright.design.legality import legal  # noqa: E402
-from tilewright.operators import gate_up, matmul  # noqa: E402
-from tilewright.runtime import tolerance  # noqa: E402
-from tilewright.runtime.cuda.dispatch import loaded, machine, requested  # noqa: E402
-from tilewright.runtime.cuda.kernel import layout_on_gpu  # noqa: E402
-from tilewright.runtime.dispatch import Program  # noqa: E402
+from tilewright.design.design import Design
+from tilewright.design.legality import legal
+from tilewright.operators import gate_up, matmul
+from tilewright.runtime import tolerance
+from tilewright.runtime.cuda.dispatch import loaded, machine, requested
+from tilewright.runtime.cuda.kernel import layout_on_gpu
+from tilewright.runtime.dispatch import Program
 
 M, N, K = 200, 320, 1000
 MANY = {"tile.m": 128, "tile.n": 64, "tile.k": 64, "warpgroups": 2, "stages": 4}

@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-from gpu_programs import run_operator, run_text  # noqa: E402
+from gpu_programs import run_operator, run_text
 
-from tilewright.design.design import Design  # noqa: E402
-from tilewright.operators import OPERATORS  # noqa: E402
+from tilewright.design.design import Design
+from tilewright.operators import OPERATORS
 
 TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i32": torch.int32, "i64": torch.int64}
 # (threads, lanes, rows, columns of a tile, elements an access moves)

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import gpu_starter  # noqa: E402
+import gpu_starter
 
 SHIPPED = ROOT / "src/tilewright/design/book/starter/h200.json"
 
