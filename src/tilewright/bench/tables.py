@@ -235,6 +235,8 @@ TABLES = (
             ("compiles", _number("compiles")),
             ("of dynamic=True", _number("dynamic_compiles")),
             ("of dynamic=False", _number("static_compiles")),
+            ("a kernel for each class, seconds", _maybe("classes_s", 1)),
+            ("its compiles", _maybe("classes_compiles", 0)),
         ),
         kind="serve",
     ),
