@@ -50,6 +50,11 @@ def _part_of(peer: str) -> Callable[[Metrics], str]:
     return show
 
 
+def _times(key: str) -> Callable[[Metrics], str]:
+    """How many times as fast, with its interval; blank where that was not measured."""
+    return lambda m: f"{m[key]:.2f}x [{m[f'{key}_low']:.2f}, {m[f'{key}_high']:.2f}]" if key in m else ""
+
+
 def _maybe(key: str, places: int) -> Callable[[Metrics], str]:
     return lambda m: f"{m[key]:,.{places}f}" if key in m else ""
 
@@ -253,6 +258,8 @@ TABLES = (
             ("frozen: compiles, searches, writes", _frozen),
             ("outputs under pinned", _pinned),
             ("ratio to generic", _ratio),
+            ("a kernel for each class", _maybe("classes_us", 2)),
+            ("ratio to those", _times("of_classes")),
         ),
         kind="serve",
     ),
