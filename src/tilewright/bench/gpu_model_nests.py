@@ -15,15 +15,17 @@ from tilewright import operators
 from tilewright.bench.attention_cases import attention_cases
 from tilewright.bench.decode_cases import HEADS, KEY_HEADS, DecodeCase, decode_cases
 from tilewright.bench.gpu_model import Errors, designs_of
-from tilewright.bench.rows_cases import row_cases
+from tilewright.bench.rows_cases import RowCase, row_cases
 from tilewright.design.cost import estimate, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.cost.correction import Row
 from tilewright.design.default import Facts
+from tilewright.design.gpu.rows import fixed_dims
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-Case = tuple[ir.Kernel, dict[str, int]]
+Case = tuple[ir.Kernel, dict[str, int], frozenset[str]]
+"""A program, its sizes, and the operands whose rows lie beside multiples of 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,33 @@ def _cases() -> dict[tuple[str, str], Case]:
         found[c.family, c.name] = (
             operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options=options),
             c.sizes,
+            frozenset[str](),
         )
     found |= {(c.family, c.name): _decode(c) for c in decode_cases() if not c.ragged}
-    return found | {(c.family, c.name): (c.traced(), dict(c.sizes)) for c in row_cases()}
+    return found | {(c.family, c.name): (c.traced(), dict(c.sizes), _unaligned(c)) for c in row_cases()}
+
+
+def _unaligned(case: RowCase) -> frozenset[str]:
+    """Tensors of which some row starts beside a multiple of 16 bytes."""
+    bytes_of = {p.name: p.dtype.bytes for p in case.traced().params}
+    rows = {name: shape[-1] * bytes_of[name] if len(shape) > 1 else 0 for name, shape in case.shapes().items()}
+    return frozenset(name for name, row in rows.items() if case.offset or row % 16)
 
 
 def _decode(c: DecodeCase) -> Case:
     sizes = {"B": c.batch, "H": KEY_HEADS, "G": HEADS // KEY_HEADS, "S": 1, "T": c.room, "D": c.width, "E": c.width}
     if not c.page:
-        return operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options={"causal": True}), sizes
+        return operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options={"causal": True}), sizes, frozenset()
     types = {**dict.fromkeys(("q", "k_pages", "v_pages", "o"), c.dtype), "page_table": "i32", "lengths": "i32"}
     kernel: ir.Kernel = operators.paged_attention.kernel.trace(types, options={"causal": True})
     sizes |= {"N": c.batch * c.room // c.page, "P": c.page, "L": c.room // c.page}
-    return kernel, {d: sizes[d] for d in kernel.dims}
+    return kernel, {d: sizes[d] for d in kernel.dims}, frozenset()
 
 
-def _facts(kernel: ir.Kernel, sizes: dict[str, int], machine: Machine) -> Facts:
+def _facts(kernel: ir.Kernel, sizes: dict[str, int], beside: frozenset[str], machine: Machine) -> Facts:
     tensors = {p.name: len(p.dims) for p in kernel.params if p.dims}
     unit = {name: (rank - 1,) for name, rank in tensors.items()}
-    return Facts(sizes, unit, machine, frozenset(tensors), frozenset(kernel.dims))
+    return Facts(sizes, unit, machine, frozenset(tensors) - beside, frozenset(fixed_dims(kernel)))
 
 
 def nest_errors(rows: Sequence[MeasuredNest], folds: int = 8) -> list[Errors]:

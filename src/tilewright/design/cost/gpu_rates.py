@@ -36,6 +36,13 @@ class GpuRates:
     grid_wait_s: float = 1.4e-6
     join_bytes_per_s: float = 42.1e9  # of f32 parts that one block takes in from its cluster
     grid_join_bytes_per_s: float = 54.1e9  # and from L2
+    block_s: float = 1.2e-9  # from the start of a block to that of the next, on whichever SM
+    meet_s: float = 0.1e-6  # until the threads of a block have joined a sum
+    cluster_meet_s: float = 0.3e-6  # and the blocks of a cluster
+    in_step: float = 1.6  # blocks of an SM that compute and wait at the same times, as they began together
+    step_s: float = 0.53e-6  # of a loop whose loads wait for the step before
+    l2_latency_s: float = 0.17e-6  # of a load that L2 has
+    narrow_request_cycles: float = 0.8  # of an SM for a request of a warp that moves single elements
     cluster_coupling: float = 0.0139  # share of its time that a block waits for each further block of its cluster
 
 
