@@ -1,7 +1,6 @@
 """How near the cost model comes to attention and row operators that the GPU benches measured: errors by family.
 
 As `gpu_model`, which does the same for products: each different design of a case, its median seconds, the model's word.
-No rate of the model was fitted to these. Ragged batches are left out: the model counts every key of every request.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from tilewright import operators
-from tilewright.bench.attention_cases import attention_cases
+from tilewright.bench.attention_cases import AttentionCase, attention_cases
 from tilewright.bench.decode_cases import HEADS, KEY_HEADS, DecodeCase, decode_cases
 from tilewright.bench.gpu_model import Errors, designs_of
 from tilewright.bench.rows_cases import RowCase, row_cases
@@ -24,8 +23,20 @@ from tilewright.design.gpu.rows import fixed_dims
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-Case = tuple[ir.Kernel, dict[str, int], frozenset[str]]
-"""A program, its sizes, and the operands whose rows lie beside multiples of 16 bytes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, its sizes, the operands whose rows lie beside multiples of 16 bytes, and what a ragged batch fills.
+
+    `links`: timed as a link of a chain, which starts while the one before it ends.
+    """
+
+    kernel: ir.Kernel
+    sizes: dict[str, int]
+    beside: frozenset[str] = frozenset()
+    filled: tuple[float, ...] = ()
+    links: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,27 +62,32 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
         case = _cases().get((result["family"], result["name"]))
         if case is None or "design" not in result["raw"]:
             continue
-        kernel, facts = case[0], _facts(*case, machine)
+        facts = facts_of(case, machine)
         for design, seconds in designs_of(result["raw"]):
-            said = estimate(kernel, design, facts)
-            numbers = features(kernel, design, facts, said)
+            said = estimate(case.kernel, design, facts)
+            numbers = features(case.kernel, design, facts, said)
             found.append(MeasuredNest(result["family"], result["name"], numbers, said.seconds, seconds))
     return found
 
 
 @cache
 def _cases() -> dict[tuple[str, str], Case]:
-    """The program and the sizes of every case, by family and name."""
-    found: dict[tuple[str, str], Case] = {}
-    for c in attention_cases():
-        options = {"causal": True} if c.causal else {}
-        found[c.family, c.name] = (
-            operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options=options),
-            c.sizes,
-            frozenset[str](),
-        )
-    found |= {(c.family, c.name): _decode(c) for c in decode_cases() if not c.ragged}
-    return found | {(c.family, c.name): (c.traced(), dict(c.sizes), _unaligned(c)) for c in row_cases()}
+    """The case of every result, by family and name."""
+    found = {(c.family, c.name): attention_case(c) for c in attention_cases()}
+    found |= {(c.family, c.name): decode_case(c) for c in decode_cases()}
+    return found | {(c.family, c.name): row_case(c) for c in row_cases()}
+
+
+def attention_case(c: AttentionCase) -> Case:
+    """A case of prompts."""
+    types = {**dict.fromkeys("qkvo", c.dtype), **({"lengths": "i32"} if c.lengths else {})}
+    kernel = operators.attention.kernel.trace(types, options={"causal": True} if c.causal else {})
+    return Case(kernel, c.sizes, filled=tuple(n / c.length for n in c.lengths))
+
+
+def row_case(c: RowCase) -> Case:
+    """A case of rows."""
+    return Case(c.traced(), dict(c.sizes), _unaligned(c), links=c.links)
 
 
 def _unaligned(case: RowCase) -> frozenset[str]:
@@ -81,20 +97,28 @@ def _unaligned(case: RowCase) -> frozenset[str]:
     return frozenset(name for name, row in rows.items() if case.offset or row % 16)
 
 
-def _decode(c: DecodeCase) -> Case:
+def decode_case(c: DecodeCase) -> Case:
+    """A case of single queries, on rows or on pages."""
     sizes = {"B": c.batch, "H": KEY_HEADS, "G": HEADS // KEY_HEADS, "S": 1, "T": c.room, "D": c.width, "E": c.width}
+    filled = tuple(n / c.room for n in c.lengths) if c.ragged else ()
+    narrow = dict.fromkeys(("k_scale", "v_scale"), "f32") if c.dtype == "f8e4m3" else {}
+    keys = {"k_pages": c.dtype, "v_pages": c.dtype} if c.page else {"k": c.dtype, "v": c.dtype}
+    types = {"q": "bf16", "o": "bf16", **keys, **narrow}
     if not c.page:
-        return operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options={"causal": True}), sizes, frozenset()
-    types = {**dict.fromkeys(("q", "k_pages", "v_pages", "o"), c.dtype), "page_table": "i32", "lengths": "i32"}
+        types |= {"lengths": "i32"} if c.ragged else {}
+        return Case(operators.attention.kernel.trace(types, options={"causal": True}), sizes, filled=filled)
+    types |= {"page_table": "i32", "lengths": "i32"}
     kernel: ir.Kernel = operators.paged_attention.kernel.trace(types, options={"causal": True})
     sizes |= {"N": c.batch * c.room // c.page, "P": c.page, "L": c.room // c.page}
-    return kernel, {d: sizes[d] for d in kernel.dims}, frozenset()
+    return Case(kernel, {d: sizes[d] for d in kernel.dims}, filled=filled)
 
 
-def _facts(kernel: ir.Kernel, sizes: dict[str, int], beside: frozenset[str], machine: Machine) -> Facts:
-    tensors = {p.name: len(p.dims) for p in kernel.params if p.dims}
+def facts_of(case: Case, machine: Machine) -> Facts:
+    """What the model may know of a case on a machine."""
+    tensors = {p.name: len(p.dims) for p in case.kernel.params if p.dims}
     unit = {name: (rank - 1,) for name, rank in tensors.items()}
-    return Facts(sizes, unit, machine, frozenset(tensors) - beside, frozenset(fixed_dims(kernel)))
+    aligned, fixed = frozenset(tensors) - case.beside, frozenset(fixed_dims(case.kernel))
+    return Facts(case.sizes, unit, machine, aligned, fixed, filled=case.filled)
 
 
 def nest_errors(rows: Sequence[MeasuredNest], folds: int = 8) -> list[Errors]:

@@ -52,8 +52,17 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
         total, stored = total + moved, stored + stores * moved
     shared = cluster_of(nest, design)
     split = parts_of(program, nest, design, facts) * shared
-    waste = math.prod(-(-sizes[a] // tiles[a]) * tiles[a] / sizes[a] for a in tiles if sizes[a])
+    groups = max(1, design.number("warpgroups", 1))
+    waste = math.prod(_computed(sizes[a], tiles[a], groups) / sizes[a] for a in tiles if sizes[a])
     return Grid(blocks * split, total / split, stored / split, shared, waste)
+
+
+def _computed(size: int, high: int, groups: int) -> int:
+    """Rows that tiles of `high` rows compute of `size`: the last one only those of warpgroups that have any, but a
+    single tile takes its time however few rows it has."""
+    whole, rest = divmod(size, high)
+    share = max(1, high // groups)
+    return whole * high + (-(-rest // share) * share if whole else high)
 
 
 def _accesses(program: Program, nest: structure.Nest, facts: Facts) -> list[tuple[ir.Ref, str, int, bool]]:

@@ -51,7 +51,7 @@ def estimate_nests(
     atom = _atom(program, design, facts)
     rowwise = last and atom == "fma"
     wanted = share * flops_of(program.kernel, facts.sizes)
-    moved, flops = float(bytes_of(program.kernel, facts.sizes)), wanted * _waste(found, atom)
+    moved, flops = _there(program, facts) * bytes_of(program.kernel, facts.sizes), wanted * _waste(found, atom)
     peak = flops_per_cycle(machine, atom) * rates.clock
     busy = flops / (peak * machine.cores * by_core.efficiency) if blocks else 0.0
     arithmetic = busy if atom == "fma" else powered(busy, rates)
@@ -61,7 +61,7 @@ def estimate_nests(
     l2 = loaded / (active * per_sm)
     life = _life(program, design, facts, rates, rowwise)
     waves = max(1, Waves(blocks, cores * places).count)
-    turns = (waves - 1) * (life.fill + life.meets) if rowwise else life.seconds * max(0.0, blocks / (machine.cores * places) - 1)
+    turns = (waves - 1) * (life.fill + life.meets) if rowwise else life.fill * max(0.0, blocks / (machine.cores * places) - 1)
     dispatch = blocks * rates.block_s if rowwise else 0.0
     beside, narrow = _beside(program, design, facts, share * _waste(found, atom), active, by_core, rates)
     overlapping = (
@@ -83,7 +83,8 @@ def estimate_nests(
     # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
     split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
     join = 3 * rates.latency_s if split else 0.0
-    streams, work, waits = joined(memory, l2), joined(arithmetic, beside), turns if places > 1 else 0.0
+    streams = joined(memory, l2) if rowwise else joined(memory, l2, life.walk)
+    work, waits = joined(arithmetic, beside), turns if places > 1 else 0.0
     if rowwise:
         walks = joined(streams, waves * life.walk)
         chain = work + (waves - 1) * life.seconds * min(1.0, rates.in_step / places)
@@ -93,7 +94,9 @@ def estimate_nests(
     else:
         # The rates of products were fitted with copies before them whose parts are joined; by itself, the largest decides.
         bound = max(streams, work, waits) if last else joined(memory, l2, work, waits)
-        seconds = rates.launch_s + life.fill + join + bound + (turns if places == 1 else 0.0)
+        # When the short sequences of a ragged batch are done, the longest walks on alone.
+        alone = life.walk * (1.0 - _there(program, facts) / max(facts.filled, default=1.0)) if facts.filled else 0.0
+        seconds = rates.launch_s + life.fill + life.meets + join + bound + alone + (turns if places == 1 else 0.0)
     return Estimate(seconds, largest(terms), (*terms, *counts))
 
 
@@ -135,7 +138,7 @@ def _memory(loaded: float, stored: float, drawn: float, rates: GpuRates) -> floa
 
 def _life(program: Program, design: Design, facts: Facts, rates: GpuRates, rowwise: bool) -> Life:
     if not rowwise:
-        return Life(rates.latency_s + rates.drain_s)
+        return _life_of_parts(program, design, facts, rates)
     meets, walk, steps = 0.0, 0.0, 1
     for nest in program.nests:
         each = rates.meet_s if threads_of(design) > 32 else 0.0
@@ -146,6 +149,24 @@ def _life(program: Program, design: Design, facts: Facts, rates: GpuRates, rowwi
         if any(_one_by_one(program, loop, design, facts) > 1 for loop in nest.serial):
             steps += first
     return Life(rates.latency_s, meets, walk, steps)
+
+
+def _life_of_parts(program: Program, design: Design, facts: Facts, rates: GpuRates) -> Life:
+    """Of a block whose products go straight to registers, part by part: what the second one reads is asked for behind
+    what the first one reads, and warps that share a range join what they have carried.
+
+    The longest sequence's part has most steps; rings ask for some steps ahead.
+    """
+    fill, dots = rates.latency_s + rates.drain_s, sum(isinstance(s.expr, ir.Dot) for s in program.values.values())
+    if dots < 2 or design.get("warpgroups") is not None or not dict(design.prefixed("part")):
+        return Life(fill)
+    asks = dots * rates.step_s / max(1, design.number("stages", 1))
+    steps = 1
+    for axis, part in design.prefixed("part"):
+        range_ = min(int(part), math.ceil(size_of(program, facts, axis) * max(facts.filled or (1.0,))))
+        single = any(a.each for loop in _loops(program) for a in loop.axes if a.name == axis)
+        steps = max(steps, -(-range_ // ((1 if single else tile(design, axis)) * (threads_of(design) // 32))))
+    return Life(fill, (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried), (steps - 1) * (asks + rates.chain_s))
 
 
 def _steps(
@@ -241,16 +262,42 @@ def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design
 
 
 def visited(program: Program, design: Design, facts: Facts) -> float:
-    """The share of a serial axis that blocks walk where it ends at their own position, as under a causal mask.
+    """The share of a serial axis that blocks walk where it ends at their own position, as under a causal mask, or where
+    their sequence does, whose lengths the facts may tell.
 
     S rows at the end of T walk T - S + (S + tile) / 2 of it in the mean; 1 where no loop ends so.
     """
-    for axis in (a for loop in _loops(program) if not loop.parallel for a in loop.axes):
-        own = _position(program, axis.stop) if isinstance(axis.stop, str) else None
-        if own is not None:
-            whole, rows, high = size_of(program, facts, axis.name), size_of(program, facts, own), tile(design, own)
-            return max(0.0, min(1.0, (whole - max(0, rows - high) / 2) / whole)) if whole else 1.0
+    for axis in (a for loop in _loops(program) if not loop.parallel for a in loop.axes if isinstance(a.stop, str)):
+        own, whole = _position(program, str(axis.stop)), size_of(program, facts, axis.name)
+        filled = facts.filled if _from_data(program, str(axis.stop)) else ()
+        if whole and (own is not None or filled):
+            shares = [_walked(share * whole, whole, own, program, design, facts) for share in filled or (1.0,)]
+            return sum(shares) / len(shares)
     return 1.0
+
+
+def _walked(length: float, whole: int, own: str | None, program: Program, design: Design, facts: Facts) -> float:
+    """The share for a sequence of `length`: rows before its first position see nothing."""
+    if own is None:
+        return min(1.0, length / whole)
+    asked = max(1, size_of(program, facts, own))
+    rows = min(asked, length)
+    return rows / asked * max(0.0, min(1.0, (length - max(0, rows - tile(design, own)) / 2) / whole))
+
+
+def _there(program: Program, facts: Facts) -> float:
+    """The share of a ragged batch's tensors that exists."""
+    axes = [a for loop in _loops(program) if not loop.parallel for a in loop.axes if isinstance(a.stop, str)]
+    ragged = facts.filled and any(_from_data(program, str(a.stop)) for a in axes)
+    return sum(facts.filled) / len(facts.filled) if ragged else 1.0
+
+
+def _from_data(program: Program, name: str) -> bool:
+    """Whether a scalar was computed from what a tensor holds."""
+    let = program.values.get(name)
+    return let is not None and (
+        isinstance(let.expr, ir.Load) or any(_from_data(program, n) for n in ir.operands(let.expr))
+    )
 
 
 def _loops(program: Program) -> list[ir.Loop]:
