@@ -18,7 +18,10 @@ from tilewright.bench.rows_cases import RowCase, row_cases
 from tilewright.design.cost import estimate, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.cost.correction import Row
+from tilewright.design.cost.gpu_rates import rates_of
+from tilewright.design.cost.term import Estimate
 from tilewright.design.default import Facts
+from tilewright.design.design import Design
 from tilewright.design.gpu.rows import fixed_dims
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -43,6 +46,7 @@ class Case:
 class MeasuredNest:
     """One design of a case: its features, and seconds predicted and measured."""
 
+    operator: str
     family: str
     name: str
     features: tuple[float, ...]
@@ -60,14 +64,28 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
     found = []
     for result in results["results"]:
         case = _cases().get((result["family"], result["name"]))
-        if case is None or "design" not in result["raw"]:
-            continue
-        facts = facts_of(case, machine)
-        for design, seconds in designs_of(result["raw"]):
-            said = estimate(case.kernel, design, facts)
-            numbers = features(case.kernel, design, facts, said)
-            found.append(MeasuredNest(result["family"], result["name"], numbers, said.seconds, seconds))
+        if case is not None and "design" in result["raw"]:
+            for design, seconds in designs_of(result["raw"]):
+                found.append(measured_case(result["family"], result["name"], case, design, seconds, machine))
     return found
+
+
+def measured_case(
+    family: str, name: str, case: Case, design: Design, seconds: float, machine: Machine
+) -> MeasuredNest:  # fmt: skip
+    """One design of a case that took `seconds`, beside what the model of `machine` says of it."""
+    facts = facts_of(case, machine)
+    said = estimate(case.kernel, design, facts)
+    numbers = features(case.kernel, design, facts, said)
+    return MeasuredNest(case.kernel.name, family, name, numbers, _seconds(case, said, machine), seconds)
+
+
+def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
+    """Of a lone call, or of a link of a chain: its launch and its first way to memory pass beside the link before."""
+    if not case.links:
+        return said.seconds
+    rates = rates_of(machine)
+    return rates.link_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
 
 
 @cache
@@ -139,4 +157,7 @@ def _by_family(rows: Sequence[MeasuredNest], corrected: Sequence[float]) -> Iter
         )
 
 
-__all__ = ["MeasuredNest", "measured_nests", "nest_errors"]
+__all__ = [
+    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "measured_case", "measured_nests", "nest_errors",
+    "row_case",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What GPUs compute element by element: instructions, those of the special unit, and narrow requests to memory.
+"""What GPUs compute element by element: instructions, those of the special unit, and requests for rows at odd addresses.
 
     cycles of an SM = |instructions / 128, special functions / 16|,   requests * cycles of each
 
@@ -31,18 +31,19 @@ _SLOTS = 8  # a sum over the warps of a block, and one for each of them
 
 @dataclass(frozen=True)
 class Work:
-    """Of all blocks: instructions of single threads, special functions, and requests of warps for narrow elements."""
+    """Of all blocks: instructions of single threads, special functions, and requests of warps for rows that lie beside
+    multiples of 16 bytes."""
 
     own: float = 0.0
     special: float = 0.0
-    narrow: float = 0.0
+    beside: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.own + other.own, self.special + other.special, self.narrow + other.narrow)
+        return Work(self.own + other.own, self.special + other.special, self.beside + other.beside)
 
     def times(self, count: float) -> Work:
         """As much `count` times."""
-        return Work(self.own * count, self.special * count, self.narrow * count)
+        return Work(self.own * count, self.special * count, self.beside * count)
 
     @property
     def cycles(self) -> float:
@@ -143,8 +144,8 @@ def _access(program: Program, ref: ir.Ref, axes: tuple[str, ...], design: Design
     param, points = program.kernel.param(ref.buffer), _points(program, axes, design, facts)
     wide = width(program, ref.buffer, design, facts)
     requests = points / wide
-    narrow = requests / _WARP if wide * param.dtype.bytes < WIDE and axes else 0.0
-    return Work((1 if narrow else _ACCESS) * requests, 0.0, narrow)
+    beside = axes and not _aligned(program, ref.buffer, facts)
+    return Work((1 if beside else _ACCESS) * requests, 0.0, requests / _WARP if beside else 0.0)
 
 
 def width(program: Program, tensor: str, design: Design, facts: Facts) -> int:
@@ -160,14 +161,25 @@ def width(program: Program, tensor: str, design: Design, facts: Facts) -> int:
 
 
 def _fits(program: Program, tensor: str, design: Design, facts: Facts) -> int:
-    param = program.kernel.param(tensor)
-    dims = param.dims or ()
-    row = param.dtype.bytes * (facts.sizes.get(dims[-1], 1) if dims and isinstance(dims[-1], str) else 1)
-    if tensor in facts.aligned and (len(dims) == 1 or row % WIDE == 0):
+    size, row = program.kernel.param(tensor).dtype.bytes, _row(program, tensor, facts)
+    if _aligned(program, tensor, facts):
         together = WIDE
     else:  # rows that could all be aligned begin beside it
-        together = math.gcd(row, WIDE) if row % WIDE else param.dtype.bytes
-    return max(1, min(design.number(f"vec.{tensor}", 1), together // param.dtype.bytes))
+        together = math.gcd(row, WIDE) if row % WIDE else size
+    return max(1, min(design.number(f"vec.{tensor}", 1), together // size))
+
+
+def _aligned(program: Program, tensor: str, facts: Facts) -> bool:
+    """Whether every row of a tensor starts at a multiple of the widest access."""
+    dims = program.kernel.param(tensor).dims or ()
+    return tensor in facts.aligned and (len(dims) < 2 or _row(program, tensor, facts) % WIDE == 0)
+
+
+def _row(program: Program, tensor: str, facts: Facts) -> int:
+    """Bytes of a row of a tensor."""
+    param = program.kernel.param(tensor)
+    last = (param.dims or (1,))[-1]
+    return param.dtype.bytes * (facts.sizes.get(last, 1) if isinstance(last, str) else last)
 
 
 __all__ = ["Work", "sums_of", "width", "work_of"]

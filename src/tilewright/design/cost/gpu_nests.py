@@ -63,10 +63,10 @@ def estimate_nests(
     waves = max(1, Waves(blocks, cores * places).count)
     turns = (waves - 1) * (life.fill + life.meets) if rowwise else life.fill * max(0.0, blocks / (machine.cores * places) - 1)
     dispatch = blocks * rates.block_s if rowwise else 0.0
-    beside, narrow = _beside(program, design, facts, share * _waste(found, atom), active, by_core, rates)
+    by_element, beside = _elements(program, design, facts, share * _waste(found, atom), active, by_core, rates)
     overlapping = (
         Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"),
-        Term("elements", beside, "s"), Term("narrow", narrow, "s"), Term("turns", turns, "s"),
+        Term("elements", by_element, "s"), Term("beside", beside, "s"), Term("turns", turns, "s"),
         Term("dispatch", dispatch, "s"),
     )  # fmt: skip
     terms = (
@@ -84,11 +84,11 @@ def estimate_nests(
     split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
     join = 3 * rates.latency_s if split else 0.0
     streams = joined(memory, l2) if rowwise else joined(memory, l2, life.walk)
-    work, waits = joined(arithmetic, beside), turns if places > 1 else 0.0
+    work, waits = joined(arithmetic, by_element), turns if places > 1 else 0.0
     if rowwise:
         walks = joined(streams, waves * life.walk)
         chain = work + (waves - 1) * life.seconds * min(1.0, rates.in_step / places)
-        seconds = rates.launch_s + narrow + max(
+        seconds = rates.launch_s + beside + max(
             life.fill + life.meets + _beside_each_other(walks, chain, blocks / max(1, active) * life.steps), dispatch
         )  # fmt: skip
     else:
@@ -224,17 +224,17 @@ def _waste(found: list[Grid], atom: str) -> float:
     return max((g.waste for g in found), default=1.0) if atom != "fma" else 1.0
 
 
-def _beside(
+def _elements(
     program: Program, design: Design, facts: Facts, share: float, active: int, waves: Waves, rates: GpuRates
 ) -> tuple[float, float]:
-    """Seconds of what is computed element by element, and of narrow requests, on the SM that has most of it."""
+    """Seconds of what is computed element by element, and of requests beside 16 bytes, on the SM that has most."""
     if not active:
         return 0.0, 0.0
     if any(isinstance(let.expr, ir.Dot) for let in program.values.values()):
         tensor = _atom(program, design, facts) != "fma"
         return (share * elements(program, design, facts) / (active * rates.clock) if tensor else 0.0), 0.0
     work, together = work_of(program, design, facts), active * rates.clock
-    return work.cycles / (together * waves.fullness), work.narrow * rates.narrow_request_cycles / together
+    return work.cycles / (together * waves.fullness), work.beside * rates.beside_cycles / together
 
 
 def elements(program: Program, design: Design, facts: Facts) -> float:

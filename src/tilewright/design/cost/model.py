@@ -20,7 +20,7 @@ _COUNTS = (
 )  # fmt: skip
 _GPU_TIMES = (
     "launch", "fill", "memory", "L2", "tensor", "epilogue", "results", "join", "packs", "meets", "walk", "arithmetic",
-    "elements", "narrow", "turns", "dispatch",
+    "elements", "beside", "turns", "dispatch",
 )  # fmt: skip
 _GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "cluster", "intensity")
 _GPU_KINDS = ("tile", "cluster", "split", "pack")
