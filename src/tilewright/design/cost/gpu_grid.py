@@ -16,6 +16,8 @@ from tilewright.machines.machine import Machine
 
 _MOVER, _MASKS, _HOLDER = 32, 11, 16
 """Registers of a thread that moves 16 bytes at a time; more where it masks edges; beside a row that a thread holds."""
+_ALIKE = 64 << 10
+"""Bytes that all blocks read, as weights of a row, and that stay in L1 beside what passes through it."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
     sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
     total = stored = 0.0
-    for ref, value, rounds, stores in _accesses(program, nest, facts):
-        axes = program.values[value].type.axes if value in program.values else ()
+    for ref, value, times, stores in _accesses(program, nest, facts):
+        axes, rounds = program.values[value].type.axes if value in program.values else (), float(times)
         extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
+        if not stores and not set(axes) & set(tiles):
+            rounds *= _once_an_sm(math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes, blocks, facts)
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
         moved = walked * rounds * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
         total, stored = total + moved, stored + stores * moved
@@ -55,6 +59,11 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
     groups = max(1, design.number("warpgroups", 1))
     waste = math.prod(_computed(sizes[a], tiles[a], groups) / sizes[a] for a in tiles if sizes[a])
     return Grid(blocks * split, total / split, stored / split, shared, waste)
+
+
+def _once_an_sm(size: int, blocks: int, facts: Facts) -> float:
+    """The share of a block's reads that L2 sees of what all blocks read alike: L1 keeps little for those that follow."""
+    return min(1.0, facts.machine.cores / blocks) if blocks and size <= _ALIKE else 1.0
 
 
 def _computed(size: int, high: int, groups: int) -> int:

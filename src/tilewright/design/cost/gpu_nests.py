@@ -83,7 +83,7 @@ def estimate_nests(
     # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
     split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
     join = 3 * rates.latency_s if split else 0.0
-    streams = joined(memory, l2) if rowwise else joined(memory, l2, life.walk)
+    streams = joined(memory, l2) if rowwise or facts.filled else joined(memory, l2, life.walk)
     work, waits = joined(arithmetic, by_element), turns if places > 1 else 0.0
     if rowwise:
         walks = joined(streams, waves * life.walk)
@@ -153,20 +153,26 @@ def _life(program: Program, design: Design, facts: Facts, rates: GpuRates, rowwi
 
 def _life_of_parts(program: Program, design: Design, facts: Facts, rates: GpuRates) -> Life:
     """Of a block whose products go straight to registers, part by part: what the second one reads is asked for behind
-    what the first one reads, and warps that share a range join what they have carried.
+    what the first one reads, what is gathered behind its index, and warps join what they have carried.
 
     The longest sequence's part has most steps; rings ask for some steps ahead.
     """
     fill, dots = rates.latency_s + rates.drain_s, sum(isinstance(s.expr, ir.Dot) for s in program.values.values())
     if dots < 2 or design.get("warpgroups") is not None or not dict(design.prefixed("part")):
         return Life(fill)
+    gathers = any(isinstance(i, str) and i in program.values for ref in _loaded(program) for i in ref.index)
     asks = dots * rates.step_s / max(1, design.number("stages", 1))
     steps = 1
     for axis, part in design.prefixed("part"):
         range_ = min(int(part), math.ceil(size_of(program, facts, axis) * max(facts.filled or (1.0,))))
         single = any(a.each for loop in _loops(program) for a in loop.axes if a.name == axis)
         steps = max(steps, -(-range_ // ((1 if single else tile(design, axis)) * (threads_of(design) // 32))))
-    return Life(fill, (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried), (steps - 1) * (asks + rates.chain_s))
+    meets = (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried) + gathers * rates.l2_latency_s
+    return Life(fill, meets, steps * (asks + rates.chain_s))
+
+
+def _loaded(program: Program) -> list[ir.Ref]:
+    return [let.expr.ref for let in program.values.values() if isinstance(let.expr, ir.Load)]
 
 
 def _steps(
