@@ -38,10 +38,11 @@ def main() -> None:
     if args.all:
         found = samples(Path(__file__).parent / "results", machine)
         for of, lines in (("operator", by_operator(found)), ("family", by_family(found))):
-            print(f"| {of} | designs | mean error | median | corrected, new shape | median |\n|---|---|---|---|---|---|")
+            print(f"| {of} | designs | mean error | median | corrected, new shape | median |")
+            print("|---|---|---|---|---|---|")
             for e in lines:
-                errors = (e.mean, e.median, e.corrected, e.corrected_median)
-                print(f"| {e.name} | {e.count} | {' | '.join(f'{x:.1%}' for x in errors)} |")
+                shares = (e.mean, e.median, e.corrected, e.corrected_median)
+                print(f"| {e.name} | {e.count} | {' | '.join(f'{x:.1%}' for x in shares)} |")
         return
     results = json.loads((args.results or (_NESTS if args.nests else _RESULTS)).read_text())
     if args.nests:

@@ -27,7 +27,6 @@ from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
 
-
 @dataclass(frozen=True)
 class Case:
     """A program, its sizes, the operands whose rows lie beside multiples of 16 bytes, and what a ragged batch fills.
@@ -158,6 +157,6 @@ def _by_family(rows: Sequence[MeasuredNest], corrected: Sequence[float]) -> Iter
 
 
 __all__ = [
-    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "measured_case", "measured_nests", "nest_errors",
-    "row_case",
+    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "measured_case", "measured_nests",
+    "nest_errors", "row_case",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from programs import facts, traced
 
 from tilewright.design.cost import estimate
-from tilewright.design.cost.gpu_nests import visited
+from tilewright.design.cost.gpu_visited import visited
 from tilewright.design.cost.program import program_of
 from tilewright.design.default import default_design
 from tilewright.design.design import Design

@@ -1,4 +1,4 @@
-"""What GPUs compute element by element: instructions, those of the special unit, and requests for rows at odd addresses.
+"""What GPUs compute element by element: instructions, the special unit's among them, requests for rows at odd places.
 
     cycles of an SM = |instructions / 128, special functions / 16|,   requests * cycles of each
 
@@ -141,9 +141,7 @@ def _access(program: Program, ref: ir.Ref, axes: tuple[str, ...], design: Design
     """A load or a store of a tensor; what lies in registers costs nothing."""
     if ref.buffer in program.scratch:
         return Work()
-    param, points = program.kernel.param(ref.buffer), _points(program, axes, design, facts)
-    wide = width(program, ref.buffer, design, facts)
-    requests = points / wide
+    requests = _points(program, axes, design, facts) / width(program, ref.buffer, design, facts)
     beside = axes and not _aligned(program, ref.buffer, facts)
     return Work((1 if beside else _ACCESS) * requests, 0.0, requests / _WARP if beside else 0.0)
 
@@ -162,10 +160,8 @@ def width(program: Program, tensor: str, design: Design, facts: Facts) -> int:
 
 def _fits(program: Program, tensor: str, design: Design, facts: Facts) -> int:
     size, row = program.kernel.param(tensor).dtype.bytes, _row(program, tensor, facts)
-    if _aligned(program, tensor, facts):
-        together = WIDE
-    else:  # rows that could all be aligned begin beside it
-        together = math.gcd(row, WIDE) if row % WIDE else size
+    apart = math.gcd(row, WIDE) if row % WIDE else size  # rows that could all be aligned begin beside it
+    together = WIDE if _aligned(program, tensor, facts) else apart
     return max(1, min(design.number(f"vec.{tensor}", 1), together // size))
 
 
@@ -182,4 +178,28 @@ def _row(program: Program, tensor: str, facts: Facts) -> int:
     return param.dtype.bytes * (facts.sizes.get(last, 1) if isinstance(last, str) else last)
 
 
-__all__ = ["Work", "sums_of", "width", "work_of"]
+def of_products(program: Program, design: Design, facts: Facts) -> float:
+    """Cycles of one SM for all that is computed element by element inside serial loops, beside the matrix unit.
+
+    One warp's softmax is a chain: its instructions and those of the special unit follow each other.
+    """
+    inner = [(nest.loop, s) for nest in program.nests for s in nest.loop.body if isinstance(s, ir.Loop)]
+    return sum(_cycles(program, s, (outer,), design, facts) for outer, s in inner)
+
+
+def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design: Design, facts: Facts) -> float:
+    if isinstance(stmt, ir.Loop):
+        return sum(_cycles(program, s, (*around, stmt), design, facts) for s in stmt.body)
+    if not isinstance(stmt, ir.Let) or not isinstance(stmt.expr, (ir.Map, ir.Reduce)):
+        return 0.0
+    reduced = isinstance(stmt.expr, ir.Reduce)
+    axes = program.values[stmt.expr.arg].type.axes if isinstance(stmt.expr, ir.Reduce) else stmt.type.axes
+    times = float(math.prod(size_of(program, facts, a) for a in axes))
+    for axis in (a for loop in around for a in loop.axes if a.name not in axes):
+        size = size_of(program, facts, axis.name)
+        times *= size if axis.each else -(-size // tile(design, axis.name))
+    own, special = (1, 0) if reduced or not isinstance(stmt.expr, ir.Map) else INSTRUCTIONS.get(stmt.expr.op, (1, 0))
+    return times * (own / LANES + special / SPECIAL)
+
+
+__all__ = ["Work", "of_products", "sums_of", "width", "work_of"]

@@ -62,7 +62,7 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
 
 
 def _once_an_sm(size: int, blocks: int, facts: Facts) -> float:
-    """The share of a block's reads that L2 sees of what all blocks read alike: L1 keeps little for those that follow."""
+    """The share of a block's reads that L2 sees of what all blocks read alike: L1 keeps it for the next ones."""
     return min(1.0, facts.machine.cores / blocks) if blocks and size <= _ALIKE else 1.0
 
 

@@ -38,7 +38,7 @@ class Program:
     operands: dict[str, tuple[str, str]] = field(default_factory=dict)  # by tensor: lane and summed axis of its dots
     loop_of: dict[str, str] = field(default_factory=dict)  # value -> last axis of the loop it is computed in
     scratch: dict[str, ir.Alloc] = field(default_factory=dict)  # buffers of a tile's own
-    alike: dict[str, str] = field(default_factory=dict)  # axis of a walk that a design adds -> the one whose tiles it has
+    alike: dict[str, str] = field(default_factory=dict)  # axis that a design adds -> that whose tiles it has
 
     def buffer(self, name: str) -> ir.Param | ir.Alloc:
         """The tensor or the scratch of a name: its type and its dimensions."""
