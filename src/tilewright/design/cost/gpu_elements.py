@@ -110,7 +110,8 @@ def _statement(program: Program, stmt: ir.Let | ir.Store, design: Design, facts:
         return _access(program, expr.ref, axes, design, facts)
     if isinstance(expr, ir.Reduce):
         masked = size_of(program, facts, expr.axis) % tile(design, expr.axis) != 0
-        return Work(_points(program, program.values[expr.arg].type.axes, design, facts)).times(1 + masked)
+        added = 0 if expr.op == "sum" and _is_product(program, expr.arg) else 1
+        return Work(_points(program, program.values[expr.arg].type.axes, design, facts)).times(added + masked)
     if isinstance(expr, ir.Coord):
         return Work(_points(program, axes, design, facts))
     if not isinstance(expr, ir.Map):
@@ -127,7 +128,15 @@ def _operation(program: Program, let: ir.Let, expr: ir.Map) -> tuple[float, floa
         if before.kind != "float" or let.type.dtype.kind != "float":
             return 0.0, 0.0
         return (0.5 if let.type.dtype.bytes < before.bytes else 1.0), 0.0
+    if expr.op in ("add", "sub") and any(_is_product(program, a) for a in expr.args):
+        return 0.0, 0.0
     return INSTRUCTIONS.get(expr.op, (1, 0))
+
+
+def _is_product(program: Program, name: str) -> bool:
+    """Whether a value is a product, to which the instruction that multiplies adds another."""
+    let = program.values.get(name)
+    return let is not None and isinstance(let.expr, ir.Map) and let.expr.op == "mul"
 
 
 def _points(program: Program, axes: tuple[str, ...], design: Design, facts: Facts) -> float:
