@@ -34,7 +34,7 @@ Block = Callable[[Any], Any]
 class Setting:
     """Where the trace is served, through a block of which size and type; `near` bounds errors of its results, near 1.
 
-    `modes` are those of the run time, by contestant.
+    `modes` are those of the run time, by contestant; each contestant has so many `turns`.
     """
 
     device: str
@@ -44,19 +44,20 @@ class Setting:
     dtype: str
     near: float
     modes: tuple[tuple[str, str], ...]
+    turns: int
 
 
-CPU = Setting("cpu", "2,000 requests, gated block of 256 x 768, f32", 256, 768, "float32", 1e-3, ((OURS, "learn"),))
+CPU = Setting("cpu", "2,000 requests, gated block of 256 x 768, f32", 256, 768, "float32", 1e-3, ((OURS, "learn"),), 3)
 GPU = Setting(
     "cuda", "2,000 requests, gated block of 2048 x 8192, bf16", 2048, 8192, "bfloat16", 6e-2,
-    ((OURS, "generic"), (CLASSES, "learn")),
+    ((OURS, "generic"), (CLASSES, "learn")), 2,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
 
 
 def dynamic_results(setting: Setting, threads: int, quick: bool) -> Iterator[Result]:
     """One result: total seconds of each contestant, and the ratio of ours to the better of torch's."""
-    repeats, requests = (1, 200) if quick else (3, REQUESTS)
+    repeats, requests = (1, 200) if quick else (setting.turns, REQUESTS)
     names = [*dict(setting.modes), DYNAMIC, STATIC]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(repeats):
