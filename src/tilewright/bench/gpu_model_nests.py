@@ -76,7 +76,7 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
 
 
 def _made(case: Case, raw: Mapping[str, Any], machine: Machine) -> bool:
-    """Whether the kernels of a result are still made: its default design is the one of today, but for words to caches."""
+    """Whether the kernels of a result are still made: by today's default design, but for words to caches."""
     if not case.defaults:
         return True
     today = default_design(case.kernel, facts_of(case, machine))
@@ -85,6 +85,16 @@ def _made(case: Case, raw: Mapping[str, Any], machine: Machine) -> bool:
 
 def _without_caches(design: Design) -> dict[str, Choice]:
     return {name: value for name, value in design.decisions if not name.startswith("cache.")}
+
+
+def measured_case(
+    family: str, name: str, case: Case, design: Design, seconds: float, machine: Machine
+) -> MeasuredNest:  # fmt: skip
+    """One design of a case that took `seconds`, beside what the model of `machine` says of it."""
+    facts = facts_of(case, machine)
+    said = estimate(case.kernel, design, facts)
+    numbers = features(case.kernel, design, facts, said)
+    return MeasuredNest(case.kernel.name, family, name, numbers, _seconds(case, said, machine), seconds)
 
 
 def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
