@@ -102,7 +102,7 @@ def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
     if not case.links:
         return said.seconds
     rates = rates_of(machine)
-    return rates.link_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
+    return rates.next_launch_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
 
 
 @cache
