@@ -63,6 +63,11 @@ def test_what_does_not_fit_is_said():
     assert step("rtx4090", batch="64", context="8192").number("fits the memory") is False
 
 
+def test_a_prompt_has_the_context_that_it_needs():
+    assert step(phase="prefill", tokens="2048").sizes["context"] == 2048
+    assert step(phase="prefill", tokens="16").sizes["context"] == 1024
+
+
 def test_an_operator_by_itself():
     found = simulate(Job("matmul", Machine.named("h200"), {"M": 512, "N": 4096, "K": 4096}))
     assert 20e-6 < found.seconds < 40e-6  # 27.4 us measured
@@ -82,6 +87,7 @@ def test_an_operator_by_itself():
         ("llama-3.1-8b", {"launch": "stream"}, "graph"),
         ("llama-3.1-8b", {"tokens": "8"}, "phase=prefill"),
         ("llama-3.1-8b", {"phase": "prefill", "batch": "2"}, "batch=1"),
+        ("llama-3.1-8b", {"phase": "prefill", "context": "512", "tokens": "2048"}, "context=2048"),
         ("matmul", {}, "needs the sizes"),
     ],
 )

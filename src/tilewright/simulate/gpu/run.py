@@ -90,7 +90,8 @@ def _number(job: Job, name: str, default: int) -> int:
 
 
 def _step(job: Job, model: Decoder) -> Step:
-    batch, context = _number(job, "batch", 1), _number(job, "context", 1024)
+    prompt = _number(job, "tokens", 1) if job.options.get("phase") == "prefill" else 1
+    batch, context = _number(job, "batch", 1), _number(job, "context", max(1024, prompt))
     if context > model.context:
         raise ArgumentError(f"context={context}: {job.program} holds {model.context} tokens; ask for fewer")
     if job.options.get("phase") != "prefill":
@@ -98,10 +99,10 @@ def _step(job: Job, model: Decoder) -> Step:
             raise ArgumentError("tokens is of a prompt; add phase=prefill")
         return Step(batch, 1, context)
     tokens = _number(job, "tokens", context)
-    if batch != 1 or tokens > context:
-        raise ArgumentError(
-            f"prompts pass one by one, within their context: batch={batch}, tokens={tokens}; set batch=1"
-        )
+    if batch != 1:
+        raise ArgumentError(f"prompts pass one by one: batch={batch}; set batch=1")
+    if tokens > context:
+        raise ArgumentError(f"a prompt of {tokens} tokens needs a context of as many, not {context}; set context={tokens}")
     return Step(batch, tokens, context)
 
 
