@@ -102,7 +102,7 @@ def _step(job: Job, model: Decoder) -> Step:
     if batch != 1:
         raise ArgumentError(f"prompts pass one by one: batch={batch}; set batch=1")
     if tokens > context:
-        raise ArgumentError(f"a prompt of {tokens} tokens needs a context of as many, not {context}; set context={tokens}")
+        raise ArgumentError(f"{tokens} tokens of a prompt do not fit context={context}; set context={tokens}")
     return Step(batch, tokens, context)
 
 
