@@ -118,8 +118,8 @@ class _Walked:
 
     @property
     def long(self) -> bool:
-        """Whether one block has too few bytes in flight for a row."""
-        return self.length * VECTOR // self.s.run >= _LONG
+        """Whether one block has too few bytes in flight for a row, and other rows want its SM too."""
+        return not self.few and self.length * VECTOR // self.s.run >= _LONG
 
     @property
     def rounds(self) -> bool:
@@ -136,11 +136,13 @@ class _Walked:
         return 1 if self.few or self.length <= _SHORT * self.s.run else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
-        """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
+        """Points of a parallel axis for each thread: many where all of them want the same of a row, few where not."""
         along = {a.name for a in self.along}
         rows = [let.type.axes for let, _ in structure.loads(self.s.kernel) if along & set(let.type.axes)]
-        if axis not in self.s.parallel or any(axis.name in axes for axes in rows):
+        if axis not in self.s.parallel:
             return 1
+        if any(axis.name in axes for axes in rows):
+            return pick("rows", (1, 2, 4)) if self.length <= _SMALL * self.s.run and not self.few else 1
         most = max(1, _MOST_SHARED // self.s.run)
         return pick("shared", _around(most, 1, most))
 
