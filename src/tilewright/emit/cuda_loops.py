@@ -134,16 +134,30 @@ class Loops:
 
     def _piecewise(self, values: Values, loop: ir.Loop, axis: ir.Axis, depth: int) -> None:
         """A loop over pieces of what lies in registers: written out, as registers have no addresses."""
-        parent, number, step = values.scope[axis.over], f"{axis.name}_nth", axis.step or 1
+        parent, step = values.scope[axis.over], axis.step or 1
         blocks = values.blocks if is_shared(loop) else 1
         count = values.layouts.of[axis.over].points // step
+        bounded = axis.start is not None or axis.stop is not None
+        whole = 0 if bounded or parent.size is None else min(count, parent.size // (blocks * step))
+        for low, high in ((0, whole), (whole, count)):
+            if low < high:
+                self._pieces(values, loop, axis, depth, (low, high, blocks), ragged=low == whole)
+
+    def _pieces(
+        self, values: Values, loop: ir.Loop, axis: ir.Axis, depth: int, which: tuple[int, int, int], ragged: bool
+    ) -> None:
+        """Pieces `low` to before `high`, of as many `blocks`; edges are asked for only where they are `ragged`."""
+        (low, high, blocks), parent, step = which, values.scope[axis.over], axis.step or 1
+        number = f"{axis.name}_nth"
         values.out.line("#pragma unroll")
-        with values.out.block(f"for (int {number} = 0; {number} < {count}; ++{number})"):
+        with values.out.block(f"for (int {number} = {low}; {number} < {high}; ++{number})"):
             nth = number if blocks == 1 else f"({number} * {blocks} + rank)"
             at = f"{parent.start} + {nth} * {step}" if parent.start != "0" else f"{nth} * {step}"
             values.scope.enter(axis, at, parent.start, parent.stop)
-            if parent.size != count * blocks * step:
-                values.scope.open(axis.name)  # of the last tiles some do not exist
+            if ragged:
+                values.scope.open(axis.name)  # some may be short, or not there at all
+            else:
+                values.scope.fill(axis.name)
             values.pieces[axis.name] = (axis.over, number)
             values.out.line(values.part(axis.name))
             self._axes(values, loop, depth + 1)
