@@ -16,6 +16,7 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.gpu.words import streamed
 from tilewright.design.hold import held_rows
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -33,6 +34,8 @@ _SMALL = 128
 """Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
 _ROUNDS = 1024
 """Accesses of a block that holds a row for rounds: four for each of 256 threads leave room for what these do."""
+_BLOCKS = 4
+"""Blocks on an SM that share sums over rows: all that there are should be at work at once, and as many on each SM."""
 _TURNS = 4
 """Turns of an inner loop that a thread makes at once where SMs are left without a token."""
 _MOST_SHARED = 128
@@ -49,6 +52,9 @@ def default_rows(s: Shape) -> Design:
 def draw_rows(s: Shape, pick: Pick) -> Design:
     """A design of a nest of rows, legal or not."""
     along, decisions = _described(s, pick)
+    words = streamed(s, decisions)
+    if words and pick("words", (True, False)):
+        decisions |= words
     return Design.of(decisions | s.widths({*s.whole, *(a.name for a in along)}))
 
 
@@ -118,8 +124,8 @@ class _Walked:
 
     @property
     def long(self) -> bool:
-        """Whether one block has too few bytes in flight for a row, and other rows want its SM too."""
-        return not self.few and self.length * VECTOR // self.s.run >= _LONG
+        """Whether one block has too few bytes in flight for a row."""
+        return self.length * VECTOR // self.s.run >= _LONG
 
     @property
     def rounds(self) -> bool:
@@ -129,10 +135,12 @@ class _Walked:
     @property
     def _accesses(self) -> int:
         """Accesses of a thread to a row: one where it waits for nothing else, many where rows hide behind rows."""
+        blocks = self._blocks()[0]
         if self.rounds:
-            return 8 if self.length > _ROUNDS * self.s.run * self._blocks()[0] else 4
+            crowded = self.rows * blocks > self.s.facts.machine.cores
+            return 8 if crowded and self.length > _ROUNDS * self.s.run * blocks else 4
         if self.long:
-            return 8
+            return 8 if not self.few else 4 if self.length > MOST_THREADS * self.s.run * blocks else 1
         return 1 if self.few or self.length <= _SHORT * self.s.run else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
@@ -153,7 +161,9 @@ class _Walked:
             return (1,)
         held = _ROUNDS if self.rounds else 4 * MOST_THREADS  # accesses of a block
         best = min(most, power(-(-self.length // (held * self.s.run))))
-        if self.long:
+        if self.long and self.few and not self.rounds:
+            best = most
+        elif self.long and not self.few:
             best = min(most, power(-(-self.length // (8 * _SMALL * self.s.run))))
         elif self.few:
             small = min(most, power(-(-self.length // (_SMALL * self.s.run))))
@@ -191,7 +201,8 @@ def _columns(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     machine, columns = s.facts.machine, math.prod(s.size(a) for a in along)
     most = int(dict(machine.limits).get("max_cluster_blocks", 1))
     split = pick("split", _around(most, 1, most)) if s.sums_only(s.serial) else 1
-    lanes = pick("lanes", _around(16 if split > 1 else 8, 8, 32))
+    even = power(columns * split // (s.run * _BLOCKS * machine.cores)) if split > 1 else 8
+    lanes = pick("lanes", _around(min(32, max(8, even)), 8, 32))
     warps, deep = pick("warps", (8, 16, 4) if split > 1 else (16, 8, 4)), pick("accesses", (4, 2, 1))
     lanes = min(lanes, power(-(-columns // s.run)))
     found: Decisions = {"warps": warps}
