@@ -109,7 +109,7 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        best = (256, 128) if self.length <= _SHORT * s.run else (128, 256)
+        best = (256, 128, 64, 32) if self.length <= _SHORT * s.run else (128, 256, 64, 32)
         threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
