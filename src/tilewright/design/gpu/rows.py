@@ -53,7 +53,8 @@ def draw_rows(s: Shape, pick: Pick) -> Design:
     """A design of a nest of rows, legal or not."""
     along, decisions = _described(s, pick)
     words = streamed(s, decisions)
-    if words and pick("words", (True, False)):
+    spoken = pick("words", (True, False)) if words else False
+    if spoken:
         decisions |= words
     return Design.of(decisions | s.widths({*s.whole, *(a.name for a in along)}))
 

@@ -29,7 +29,7 @@ def streamed(s: Shape, decisions: Mapping[str, Choice]) -> dict[str, Choice]:
     read = _aligned(s, _alone(s, decisions))
     written = _aligned(s, {ref.buffer for ref in stores if grid <= set(ref.index)})
     late, out = _bytes(s, read) > _READ * _l2(s), _bytes(s, written) > _WRITTEN * _l2(s)
-    reads = {f"cache.{p.name}": "evict_last" if late else "cg" for p in read if late or out}
+    reads: dict[str, Choice] = {f"cache.{p.name}": "evict_last" if late else "cg" for p in read if late or out}
     return reads | {f"cache.{p.name}": "evict_last" for p in written if out}
 
 
