@@ -10,7 +10,7 @@ from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.gemm_cases import GemmCase, gemm_cases
 from tilewright.bench.plan import Job, Step
 
-FAMILIES = ("gemm_small", "gemm_large", "gemm_fused", "gemm_odd", "gemm_launch", gemm_ladder.FAMILY)
+FAMILIES = ("gemm_small", "gemm_chain", "gemm_large", "gemm_fused", "gemm_odd", "gemm_launch", gemm_ladder.FAMILY)
 LAUNCH = "a call of ops.linear, 16x16x256"
 TRIALS = 32
 
