@@ -86,7 +86,8 @@ def bench_gemm(
         str | None,
         typer.Option(
             help="Cases or families that contain one of these, or fit it (*, ?); commas between them. "
-            "The families: gemm_small, gemm_chain, gemm_large, gemm_fused, gemm_odd, gemm_search, gemm_launch, gemm_ladder."
+            "The families: gemm_small, gemm_chain, gemm_large, gemm_fused, gemm_odd, gemm_search, gemm_launch, "
+            "gemm_ladder."
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,

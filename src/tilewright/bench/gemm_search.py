@@ -1,7 +1,8 @@
 """Searches of a few dozen trials beside the best designs known: how near a short search comes to what long ones found.
 
-The known designs are data, `benchmarks/known_products.json` (the name of a case -> decisions of the best designs of every
-sweep that was made on an H200). Searches are dealt to processes, so that one compiles or thinks while another measures; who uses the GPU holds a lock.
+The known designs are data, `benchmarks/known_products.json`: the name of a case -> decisions of the best designs of the
+sweeps that were made on an H200. Searches are dealt to processes, so that one compiles or thinks while another one
+measures; who uses the GPU holds a lock.
 """
 
 from __future__ import annotations
