@@ -208,6 +208,23 @@ def test_operands_on_the_host_and_on_the_gpu(small):
         tw.ops.linear(x, np.zeros((8, 64), np.float32), out=x[:, :8])
 
 
+def test_integers_that_name_nothing_lead_nowhere():
+    """Nobody looks at them on a GPU: they name the nearest place that exists, and no memory but the operands'."""
+    table = torch.randn(10, 64, device="cuda")
+    rows = tw.ops.embedding(torch.tensor([1, 10**6, -5], device="cuda"), table)
+    assert torch.equal(rows, table[[1, 9, 0]])
+    q, k, v = (torch.randn(1, 2, heads, 64, device="cuda") for heads in (4, 2, 2))
+    cos, sin = torch.randn(2, 16, 64, device="cuda")
+    caches = []
+    for positions in ([[0, 7]], [[-9, 10**6]]):
+        cache = torch.zeros(2, 1, 2, 8, 64, device="cuda")
+        turned = tw.ops.rope_cache(q, k, v, cos, sin, torch.tensor(positions, device="cuda"), *cache)
+        caches.append((turned, cache))
+    assert all(torch.equal(a, b) for a, b in zip(*caches, strict=True))
+    with pytest.raises(ArgumentError, match="cannot name any of the rows of table"):
+        tw.ops.embedding(torch.tensor([0], device="cuda"), table[:0])
+
+
 def test_too_little_memory():
     with pytest.raises(OutOfDeviceMemory, match="MiB left"):
         memory_of("cuda").empty((1 << 44,), np.float32)
