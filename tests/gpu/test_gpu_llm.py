@@ -77,6 +77,18 @@ def test_half_precision_no_further_than_twice_transformers(name, half, tmp_path)
     assert np.max(np.abs(found - exact)) <= 2 * np.max(np.abs(rough - exact))
 
 
+def test_a_cache_of_8_bits_moves_logits_by_less_than_its_rounding(model):
+    """Keys and values are off by one part in 16 at most, as on a CPU; a step reads what the prompt wrote."""
+    folder, theirs = model
+    wanted = logits_of(theirs, PROMPT)
+    decoder = Decoder.from_folder(folder, device="cuda", kv_cache="fp8")
+    found = decoder.logits([PROMPT])[0]
+    assert 0 < rms(found - wanted) < 2.0**-4 * np.std(wanted)
+    cache = decoder.new_cache(1, 64)
+    decoder.prefill(cache, 0, PROMPT[:-1])
+    assert rms(decoder.decode(cache, PROMPT[-1:]) - found[-1:]) < 2.0**-6 * np.std(wanted)
+
+
 def test_greedy_tokens_equal_transformers(model):
     folder, theirs = model
     with torch.no_grad():
