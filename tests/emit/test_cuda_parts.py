@@ -118,6 +118,16 @@ def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, h
     assert older.get("stages") is None and older.get("resident") is None
 
 
+@pytest.mark.parametrize(("head", "keys"), [(128, 64), (64, 128)])
+def test_a_warp_that_has_one_step_loads_it_itself(head, keys):
+    """What is read ahead is waited for at the beginning, and of one step there is nothing else."""
+    design = stages(head=head, B=1, T=1024).request.design
+    assert (design.get("part.t"), design.get("resident")) == (keys, 3)
+    assert not any(design.get(name) for name in ("turns", "stages", "engine.k", "engine.v"))
+    assert stages(head=head, B=1, T=2048).request.design.get("engine.k") == "tma"
+    assert stages(head=head, element="f8e4m3", B=1, T=1024).request.design.get("engine.k") == "tma"
+
+
 def test_warps_take_the_steps_of_a_part_in_turns():
     """Each begins a step behind the one before it, and goes on by as many steps as there are warps, rings included."""
     plain, turns = (stages(more=(("part.t", 1024), ("turns", wanted))) for wanted in (False, True))

@@ -56,11 +56,28 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     (axis,) = loop.axes
     unit = _WARPS * (1 if axis.each else int(str(decisions[f"tile.{axis.name}"])))
     decisions[f"part.{axis.name}"] = _part(s, axis, unit, decisions)
-    decisions |= {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
+    alone = _one_step(s, axis, unit, decisions)
+    decisions |= alone or {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
     stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
     return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
+
+
+def _one_step(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
+    """Parts of one step for each warp, where there are no more of these than SMs: then nothing comes ahead of its use.
+
+    All loads of a warp are under way at once; a box of the copy engine would take 2 us to begin with (note 0018).
+    Nothing where parts are longer, or where this was not measured: pages, 8 bits, machines other than Hopper.
+    """
+    mma = "mma" in decisions.values() and _has_copy_engine(s.facts)
+    wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
+    if not (mma and few) or axis.each or wide > _WIDE or _bytes(s) == 1:
+        return {}
+    if _one_each(s, axis, unit, decisions) != unit:
+        return {}
+    return {f"part.{axis.name}": unit, "resident": _RESIDENT - 1}
 
 
 def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
