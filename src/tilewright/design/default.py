@@ -195,10 +195,13 @@ def _pairs_are_faster(facts: Facts) -> bool:
 
 
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
-    """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
+    """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along.
+
+    One row is bound by memory: weights come in a few long streams, which prefetchers follow across the ends of pages.
+    """
     accumulators, chunk = facts.registers // 2, 2 * facts.lanes
-    if rows == 1:  # one stream for each matrix, which prefetchers follow best; chunks of it are summed side by side
-        tile_m, tile_n, depth = 1, 1, 8 * chunk
+    if rows == 1:
+        tile_m, tile_n, depth = 1, max(1, _STREAMS // len(p.columns)), 2 * chunk
     else:
         tile_m, depth = _FEW_ROWS, chunk
         tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
@@ -207,13 +210,22 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": depth,
     }
-    if rows == 1:
-        decisions[f"split.{p.k.name}"] = 4
+    if rows == 1 and (apart := _runs(facts.sizes[p.n.over], tile_n * facts.team)) > 1:
+        decisions[f"apart.{p.n.name}"] = apart
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
     if _pairs(p, facts):
         decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
     return decisions, [p.k.name, p.n.name]
+
+
+_STREAMS, _RUN = 4, 64  # rows that are read at once, and how many follow each other in each of these streams
+_TURNS = 4  # times that a thread begins its streams anew, at least: what is left at the end is short
+
+
+def _runs(rows: int, streams: int) -> int:
+    """How many rows follow each other in each stream."""
+    return min(_RUN, 1 << max(0, (rows // (_TURNS * streams)).bit_length() - 1))
 
 
 def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:

@@ -17,6 +17,7 @@ class Design:
     Decisions of x86 (axes, values and tensors by their names in the tile program):
 
     - `tile.AXIS`: points of the axis that one register tile covers
+    - `apart.AXIS`: positions between the points of one register tile, where they are no neighbours
     - `block.AXIS`: points of the axis that one cache block covers (a multiple of the tile)
     - `unroll.AXIS`: tiles of a serial loop written out in one pass
     - `split.AXIS`: accumulators that a sum over a serial loop is split over, joined when it ends

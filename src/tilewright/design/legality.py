@@ -21,7 +21,7 @@ from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "tile")
-PER_AXIS = ("tile", "block", "unroll", "split")
+PER_AXIS = ("tile", "apart", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads")
 
@@ -161,6 +161,25 @@ def _lanes(v: View) -> Iterator[str]:
             if tile % lanes and tile & (tile - 1):
                 nearest = 1 << (tile.bit_length() - 1) if tile < lanes else tile // lanes * lanes
                 yield f"tile.{axis}={tile}: {axis} lies across lanes, {lanes} to a vector; take {nearest}"
+
+
+def _aparts(v: View) -> Iterator[str]:
+    """A tile may take every nth position of a range that is dealt to threads, where nobody packs or splits that range."""
+    for axis, apart in v.design.prefixed("apart"):
+        if apart == 1:
+            continue
+        label, nest = f"apart.{axis}={apart}", next((n for n in v.nests if _owns(n, axis)), None)
+        if nest is None or axis not in {a.name for a in nest.loop.axes}:
+            yield f"{label}: {axis} is no axis of an outermost parallel loop; drop it"
+            continue
+        if blocked := [a.name for a in nest.loop.axes if v.design.get(f"block.{a.name}")]:
+            yield f"{label}: the tiles are blocked, and a block is a range; drop block.{blocked[0]}, or apart.{axis}"
+        if parts := [a.name for a in v.axes.values() if a.over == axis]:
+            yield f"{label}: axis {parts[0]} is a part of {axis}, which would be no range; drop it"
+        if packed := [t for t, _ in v.design.prefixed("pack") if any(axis in ref.index for _, ref in v.loads_of(t))]:
+            yield f"{label}: {packed[0]} is packed, and its panels hold neighbours; drop it, or pack.{packed[0]}"
+        if v.extent(axis) == 1:
+            yield f"{label}: a tile has one point of {axis}; drop it, or take tile.{axis}=4"
 
 
 def _blocks(v: View) -> Iterator[str]:
@@ -304,6 +323,7 @@ FORM = (
 )
 RULES = (
     Rule("lanes", "a vector is loaded, computed and stored whole", _lanes),
+    Rule("aparts", "positions that lie apart are no range that could be cut or copied", _aparts),
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
     Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),

@@ -84,6 +84,24 @@ class SetTile(Named):
 
 
 @dataclass(frozen=True)
+class Scatter(Named):
+    """The points of a tile come from runs that follow each other in memory: as many long streams, not short pieces.
+
+    before:  for n in N step 4 { ... }               tile.n=4
+    after:   for n in N step 4 apart 16 { ... }      tile.n=4  apart.n=16
+    """
+
+    axis: str
+    apart: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `apart.AXIS=apart`; neighbours are 1 apart, and that is not written down."""
+        if self.apart < 1:
+            return Illegal(f"points of {self.axis} lie 1 apart or more, not {self.apart}")
+        return _changed(design, {f"apart.{self.axis}": self.apart if self.apart > 1 else None})
+
+
+@dataclass(frozen=True)
 class Vectorise(Named):
     """Twice as many neighbours along an axis are moved and computed by one instruction.
 

@@ -19,6 +19,7 @@ from tilewright.design.mutation import (
     Prefetch,
     Reorder,
     Scalarise,
+    Scatter,
     SetTile,
     Stream,
     Together,
@@ -77,6 +78,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
     for nest in structure.nests(kernel):
         yield from _block_mutations(kernel, nest, design)
         yield from _order_mutations(nest, design)
+        yield from _scatter_mutations(nest, design)
         yield from _pack_mutations(kernel, nest, design)
         yield from _atom_mutations(kernel, nest, facts)
         yield from _prefetch_mutations(nest, design)
@@ -120,6 +122,17 @@ def _tile_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator
     for axis in dict.fromkeys(loop.axes[-1].name for loop in loops if not loop.axes[-1].each):
         times = design.number(f"unroll.{axis}", 1)
         yield from (Unroll(axis, n) for n in (2 * times, times // 2, times + 1, times - 1) if n >= 1)
+
+
+APART = (4, 16, 64)
+"""Positions between the points of a tile: enough for each to be a stream of some pages, few enough to be dealt out."""
+
+
+def _scatter_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]:
+    """Tiles of several rows that are read as so many streams."""
+    for axis in (a.name for a in nest.loop.axes if nest.loop.parallel and not a.each):
+        if design.number(f"tile.{axis}", 1) > 1 or design.get(f"apart.{axis}"):
+            yield from (Scatter(axis, n) for n in (1, *APART))
 
 
 def _sum_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
@@ -278,6 +291,6 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 
 __all__ = [
     "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
-    "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours",
+    "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours",
     "steps", "suggested",
 ]  # fmt: skip

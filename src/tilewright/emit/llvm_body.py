@@ -113,7 +113,8 @@ class Body(Scope):
         if not isinstance(ahead, int) or dim is None:
             return
         place = self.places[node.ref.buffer]
-        step = ahead * self.cx.axes[str(node.ref.index[dim])].extent * place.dtype.bytes
+        axis = self.cx.axes[str(node.ref.index[dim])]
+        step = ahead * (axis.extent if axis.apart == 1 else 1) * place.dtype.bytes
         distance = ll.mul(self.b, place.strides[dim], str(step))
         prefetch(self.cx, place, node, tile, distance)
 
@@ -131,11 +132,11 @@ class Body(Scope):
         parts: dict[Key, str] = {}
         for (n,) in cx.keys((axis,), lane):
             if lane is None:
-                parts[(n,)] = ll.add(cx.b, state.base, str(n))
+                parts[(n,)] = ll.add(cx.b, state.base, str(n * state.apart))
                 continue
             width = state.width
             start = spread_scalar(cx, i64, width, state.base)
-            positions = ", ".join(f"i32 {n * width + k}" for k in range(width))
+            positions = ", ".join(f"i32 {(n * width + k) * state.apart}" for k in range(width))
             parts[(n,)] = cx.b.hoist(f"add <{width} x i32> {start}, <{positions}>", start)
         return table(type_, lane, parts)
 

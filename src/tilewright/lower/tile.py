@@ -13,6 +13,8 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
     """
     before:  for m in M, n in N parallel { ... for k in K { ... } }
     after:   for m in M step 8, n in N step 32 parallel @bind=thread { ... for k in K step 1 @unroll=4 { ... } }
+
+    Positions of a tile may lie apart: for n in N step 4 apart 16 ...
     """
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
@@ -40,13 +42,18 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
 
 
 def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
-    axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
+    axes = tuple(a if a.each else _stepped(a, design) for a in loop.axes)
     unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
     notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
     split = design.number(f"split.{loop.axes[-1].name}", 1)
     if split > 1 and not loop.parallel:
         notes = ir.with_notes(notes, split=split)
     return replace(loop, axes=axes, notes=notes)
+
+
+def _stepped(axis: ir.Axis, design: Design) -> ir.Axis:
+    step, apart = (design.number(f"{what}.{axis.name}", 1) for what in ("tile", "apart"))
+    return replace(axis, step=step, apart=apart)
 
 
 def _ordered(body: tuple[ir.Stmt, ...], order: tuple[str, ...]) -> tuple[ir.Stmt, ...]:
