@@ -28,6 +28,7 @@ from tilewright.design.mutations import (
     Prefetch,
     Reorder,
     Scalarise,
+    Scatter,
     SetTile,
     Stream,
     Together,
@@ -57,6 +58,7 @@ OPTIONS = {
 CHANGES = [
     (SetTile("m", 8), {"tile.m": 8}),
     (SetTile("k", 2), {"tile.k": 2}),
+    (Scatter("m", 16), {"apart.m": 16}),
     (Vectorise("n"), {"tile.n": 64}),
     (Vectorise("k"), {"tile.k": 2, "lanes": ("k", "n", "m")}),
     (Interchange("m"), {"lanes": ("m", "n")}),

@@ -114,6 +114,28 @@ def test_sums_split_over_accumulators(bits, terms):
     drawn.check(drawn.kernel(Design.of(tiles)))
 
 
+@pytest.mark.parametrize("bits", ["128", "256", "512"])
+@pytest.mark.parametrize("rows", [1, 5, 16, 63, 64, 150])
+def test_tiles_whose_points_lie_apart(bits, rows):
+    """Blocks of runs that are whole, short of some rows, or short of whole runs; sums along lanes, and plain rows."""
+    if bits not in machines():
+        pytest.skip(f"this processor has no vectors of {bits} bits")
+    machine, memory = machines()[bits], Guarded(rows, "rows")
+    lanes = int(bits) // 32
+    inputs = {"a": memory.normal((2, 70)), "b": memory.normal((rows, 70))}
+    product = Run(
+        Case(operators.matmul, inputs, {"c": ((2, rows), np.float32)}, options={"activation": None}), memory, machine
+    )
+    for along in (("k", "n"), ("k",), ("n",), ("m", "n")):
+        tiles = {"tile.m": 2, "tile.n": 4, "tile.k": 2 * lanes if "k" in along else 1, "lanes": along}
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 16})))
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 3, "apart.m": 2, "order": ("n", "m")})))
+    x = {"x": memory.normal((rows, 40)), "weight": memory.normal((40,))}
+    normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, 40), np.float32)}, {"eps": 1e-5}), memory, machine)
+    tiles = {"tile.m": 3, "tile.d": lanes, "tile.d1": lanes, "lanes": ("d", "d1")}
+    normed.check(normed.kernel(Design.of({**tiles, "apart.m": 7, "prefetch.x0": 1})))
+
+
 @pytest.mark.parametrize("columns", [1, 63, 65, 300])
 def test_a_kept_row_has_room_for_whole_tiles(columns):
     memory = Guarded(columns, "rows")

@@ -45,6 +45,11 @@ def test_no_decisions_are_tiles_of_one_point():
     assert "lanes" not in text
 
 
+def test_positions_of_a_tile_may_lie_apart():
+    text = show(tile(MATMUL, Design.of({"tile.n": 4, "apart.n": 16})))
+    assert "for m in M step 1, n in N step 4 apart 16 parallel @bind=thread {" in text
+
+
 def test_single_positions_have_no_step():
     text = show(tile(traced("embedding"), Design.of({"tile.d": 16})))
     assert "for each n in N, d in D step 16 parallel" in text

@@ -201,7 +201,7 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
     """
     accumulators, chunk = facts.registers // 2, 2 * facts.lanes
     if rows == 1:
-        tile_m, tile_n, depth = 1, max(1, _STREAMS // len(p.columns)), 2 * chunk
+        tile_m, tile_n, depth = 1, max(1, _STREAMS // len(p.columns)), 4 * chunk
     else:
         tile_m, depth = _FEW_ROWS, chunk
         tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
@@ -210,7 +210,7 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": depth,
     }
-    if rows == 1 and (apart := _runs(facts.sizes[p.n.over], tile_n * facts.team)) > 1:
+    if rows == 1 and tile_n > 1 and (apart := _runs(facts, facts.sizes[p.n.over], tile_n * facts.team)) > 1:
         decisions[f"apart.{p.n.name}"] = apart
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
@@ -223,8 +223,10 @@ _STREAMS, _RUN = 4, 64  # rows that are read at once, and how many follow each o
 _TURNS = 4  # times that a thread begins its streams anew, at least: what is left at the end is short
 
 
-def _runs(rows: int, streams: int) -> int:
-    """How many rows follow each other in each stream."""
+def _runs(facts: Facts, rows: int, streams: int) -> int:
+    """How many rows follow each other in each stream: one where prefetchers begin anew with every page anyway."""
+    if not facts.machine.architecture.startswith("amd"):
+        return 1
     return min(_RUN, 1 << max(0, (rows // (_TURNS * streams)).bit_length() - 1))
 
 

@@ -124,7 +124,7 @@ def _tile_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator
         yield from (Unroll(axis, n) for n in (2 * times, times // 2, times + 1, times - 1) if n >= 1)
 
 
-APART = (4, 16, 64)
+APART = (16, 64)
 """Positions between the points of a tile: enough for each to be a stream of some pages, few enough to be dealt out."""
 
 
