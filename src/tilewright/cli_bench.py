@@ -265,9 +265,7 @@ def _run(jobs: list[Job], machine: Machine, kind: str, save: bool, as_json: bool
     _watch(jobs, run_jobs(jobs), machine, kind, save, as_json)
 
 
-def _watch(
-    jobs: list[Job], measured: Iterator[Result], machine: Machine, kind: str, save: bool, as_json: bool
-) -> None:
+def _watch(jobs: list[Job], measured: Iterator[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
     """Print what jobs measure as it comes, keep it if asked, and hold it against the floors."""
     from tilewright.bench import console
 

@@ -68,7 +68,7 @@ def _padded(names: list[str], length: int) -> list[str | None]:
 
 
 def _axis(v: View, axis: str | None) -> Iterator[float]:
-    """Size, tile, distance of its points, block, unrolling, accumulators, place among the lanes, what the last tile leaves empty, tiles."""
+    """Size, tile, its distance, block, unrolling, accumulators, place among lanes, emptiness of the last tile, tiles."""
     if axis is None:
         yield from [0.0] * len(_PER_AXIS)
         return

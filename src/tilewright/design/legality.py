@@ -164,7 +164,7 @@ def _lanes(v: View) -> Iterator[str]:
 
 
 def _aparts(v: View) -> Iterator[str]:
-    """A tile may take every nth position of a range that is dealt to threads, where nobody packs or splits that range."""
+    """A tile may take every nth position of a range that is dealt to threads, if nobody packs or splits the range."""
     for axis, apart in v.design.prefixed("apart"):
         if apart == 1:
             continue

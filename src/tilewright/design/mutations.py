@@ -78,7 +78,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
     for nest in structure.nests(kernel):
         yield from _block_mutations(kernel, nest, design)
         yield from _order_mutations(nest, design)
-        yield from _scatter_mutations(nest, design)
+        yield from _scatter_mutations(kernel, nest, design, facts)
         yield from _pack_mutations(kernel, nest, design)
         yield from _atom_mutations(kernel, nest, facts)
         yield from _prefetch_mutations(nest, design)
@@ -128,10 +128,15 @@ APART = (16, 64)
 """Positions between the points of a tile: enough for each to be a stream of some pages, few enough to be dealt out."""
 
 
-def _scatter_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]:
-    """Tiles of several rows that are read as so many streams."""
-    for axis in (a.name for a in nest.loop.axes if nest.loop.parallel and not a.each):
-        if design.number(f"tile.{axis}", 1) > 1 or design.get(f"apart.{axis}"):
+def _scatter_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Tiles of several rows that are met once, each along a loop: what is read comes in as many streams."""
+    inside = [s for loop in nest.serial for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+    refs = [s.expr.ref for s in inside if isinstance(s.expr, ir.Load)]
+    unit = {ref.index[d] for ref in refs for d in facts.unit.get(ref.buffer, ())}
+    long = [a.name for a in nest.loop.axes if nest.loop.parallel and not a.each and facts.size(kernel, a) > 1]
+    for axis in long:
+        streamed = len(long) == 1 and axis not in unit and any(axis in ref.index for ref in refs)
+        if streamed and nest.dots and (design.number(f"tile.{axis}", 1) > 1 or design.get(f"apart.{axis}")):
             yield from (Scatter(axis, n) for n in (1, *APART))
 
 
@@ -291,6 +296,6 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 
 __all__ = [
     "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
-    "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours",
-    "steps", "suggested",
+    "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
+    "neighbours", "steps", "suggested",
 ]  # fmt: skip

@@ -143,7 +143,7 @@ class Phase(Body):
         counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
 
     def _tiles(self, axis: ir.Axis, span: Span, step: int) -> str:
-        """How many tiles an axis has; where they lie apart, a last short block has one for each place of its first run."""
+        """How many tiles an axis has; apart, a last short block has one for each place of its first run."""
         b, length = self.b, ll.sub(self.b, span.high, span.low)
         if axis.apart == 1:
             return ll.ceil_div(b, length, str(step))

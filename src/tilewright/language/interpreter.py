@@ -154,7 +154,7 @@ class Execution:
         self.now = outside
 
     def tiles(self, axis: ir.Axis, lo: int, hi: int) -> Iterator[Range]:
-        """The tiles of the positions from `lo` to `hi`: blocks of as many runs as a tile has positions, one from each."""
+        """The tiles between `lo` and `hi`: blocks of as many runs as a tile has positions, one from each."""
         size = self.step(axis) * axis.apart
         for block in range(lo, hi, size):
             end = min(block + size, hi)
