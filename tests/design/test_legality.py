@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from programs import facts, traced
 
+from tilewright import operators
 from tilewright.build.kernel_cache import Request, build
 from tilewright.design.design import Design
 from tilewright.design.legality import FORM, RULES, check, legal
@@ -16,6 +17,7 @@ from tilewright.machines.machine import Machine
 
 MATMUL = traced("matmul", activation=None)
 BF16 = traced("matmul", "bf16", activation=None)
+BYTES = operators.matmul.kernel.trace({"a": "i8", "b": "i8", "c": "i32"}, options={"activation": None})
 ATTENTION = traced("attention", causal=False, window=None)
 RMSNORM = traced("rmsnorm")
 SOFTMAX = traced("softmax")
@@ -39,7 +41,7 @@ CASES = [
     ("values", MATMUL, {"tile.m": True}, "tile.m=True: takes a whole number", {"tile.m": 1}),
     ("values", MATMUL, {"lanes": ("n", "n")}, r"lanes=\(n, n\): takes distinct names of axes", TILED),
     ("values", MATMUL, {"pack.a": "quad"}, "pack.a=quad: takes panel, pair, tile, or is left out", {}),
-    ("values", MATMUL, {"atom.dot0": "mma"}, "atom.dot0=mma: takes one of fma, bf16x2, amx_bf16", {}),
+    ("values", MATMUL, {"atom.dot0": "mma"}, "atom.dot0=mma: takes one of fma, bf16x2, vnni, amx_bf16", {}),
     ("values", MATMUL, {"nontemporal.c": 1}, "nontemporal.c=1: takes true or false", {}),
     ("values", MATMUL, {"threads": 0}, "threads=0: takes a whole number", {"threads": 2}),
     ("lanes", MATMUL, {"lanes": ("x",)}, r"lanes=\(x\): matmul has no tiled axis x", TILED),
@@ -89,6 +91,9 @@ CASES = [
      WIDENED),
     ("unpacks", MATMUL, WIDENED, "unpack.a=True: a is f32, which is not a 16-bit float", {**TILED, "pack.a": "panel"}),
     ("pairs", MATMUL, {**INNER}, "atom.dot0=bf16x2: a0 is f32, not bf16; take fma", {}),
+    ("pairs", BF16, {**INNER, "atom.dot0": "vnni"}, "atom.dot0=vnni: a0 is bf16, not i8; take fma", INNER),
+    ("pairs", BYTES, {**INNER, "lanes": ("n",), "tile.n": 16, "atom.dot0": "vnni"}, "put k first in lanes",
+     {**INNER, "atom.dot0": "vnni"}),
     ("pairs", ATTENTION, {"atom.dot0": "bf16x2"}, "not bf16; take fma", {}),
     ("pairs", BF16, {**INNER, "tile.k": 16}, "tile.k=16 is not a multiple of 32, a vector of pairs; take 32", INNER),
     ("pairs", BF16, {**PAIRS, "tile.n": 8}, "tile.n=8 does not fill vectors of 16; take 16", PAIRS),

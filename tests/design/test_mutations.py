@@ -78,6 +78,7 @@ CHANGES = [
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
     (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
+    (UseAtom(("dot0",), "vnni", (), (("k", 32),)), {"atom.dot0": "vnni", "tile.k": 32}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),
      {"atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair", "tile.k": 2}),
 ]  # fmt: skip

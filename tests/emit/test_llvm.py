@@ -114,6 +114,26 @@ def test_sums_split_over_accumulators(bits, terms):
     drawn.check(drawn.kernel(Design.of(tiles)))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 64), (1, 64, 100), (3, 17, 133), (16, 40, 257), (4, 4, 0), (2, 3, 7)])
+def test_bytes_are_multiplied_exactly(shape):
+    """Pairs of bytes by vpdpwssd, the extremes among them; and the same sums by single products, on any machine."""
+    m, n, k = shape
+    memory = Guarded(m, "rows")
+    a, b = (memory.laid_out(memory.random.integers(-128, 128, s).astype(np.int8)) for s in ((m, k), (n, k)))
+    a[..., :1], b[..., :1] = -128, -128
+    inputs, outputs = {"a": a, "b": b}, {"c": ((m, n), np.int32)}
+    exact = a.astype(np.int32) @ b.astype(np.int32).T
+    for machine in machines().values():
+        drawn = Run(Case(operators.matmul, inputs, outputs, options={"activation": None}), memory, machine)
+        tiles = {"tile.m": 2, "tile.n": 4, "tile.k": 64, "lanes": ("k", "n"), "split.k": 2}
+        designs = [default_design(drawn.program, drawn.facts()), Design.of({**tiles, "split.k": 1})]
+        if machine.has("avx512vnni"):
+            designs.append(Design.of({**tiles, "atom.dot0": "vnni"}))
+        for design in designs:
+            drawn.check(drawn.kernel(design))
+            assert (drawn.tensors["c"] == exact).all(), design
+
+
 @pytest.mark.parametrize("bits", ["128", "256", "512"])
 @pytest.mark.parametrize("rows", [1, 5, 16, 63, 64, 150])
 def test_tiles_whose_points_lie_apart(bits, rows):

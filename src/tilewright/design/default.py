@@ -144,7 +144,8 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     p = _product(kernel, nest)
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
-    if depth_is_unit and (rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts)):
+    near = rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts) or _paired_atom(p, facts) == "vnni"
+    if depth_is_unit and near:
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
@@ -214,9 +215,16 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         decisions[f"apart.{p.n.name}"] = apart
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
-    if _pairs(p, facts):
-        decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
+    if atom := _paired_atom(p, facts):
+        decisions |= {f"atom.{d.name}": atom for d in p.dots}
     return decisions, [p.k.name, p.n.name]
+
+
+def _paired_atom(p: _Product, facts: Facts) -> str | None:
+    """The instruction that multiplies operands in pairs along the sum, as they lie."""
+    if p.dtype == "i8" and p.loaded and facts.machine.has("avx512vnni") and _fills(p, facts, 1, 2 * facts.lanes):
+        return "vnni"
+    return "bf16x2" if _pairs(p, facts) else None
 
 
 _STREAMS, _RUN = 4, 64  # rows that are read at once, and how many follow each other in each of these streams
@@ -254,7 +262,7 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
         decisions[f"block.{p.k.name}"] = depth
     for tensor in (t for t in dict.fromkeys((*p.columns, p.rows)) if t):
         decisions[f"pack.{tensor}"] = "pair" if pairs else "panel"
-        if p.loaded and p.dtype != "f32" and not pairs:
+        if p.loaded and p.dtype in ("bf16", "f16") and not pairs:
             decisions[f"unpack.{tensor}"] = True
     if local:
         decisions |= {f"local.{tensor}": True for tensor in p.columns if tensor}

@@ -25,7 +25,7 @@ class Design:
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)
     - `local.TENSOR`: packed inside each cache block, by the thread that uses it
-    - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `amx_bf16`)
+    - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `vnni`, `amx_bf16`)
     - `keep.VALUE`: read back from scratch where an earlier loop over the same row has computed it (see `twins`)
     - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
     - `nontemporal.TENSOR`: written around the caches

@@ -68,7 +68,7 @@ def _padded(names: list[str], length: int) -> list[str | None]:
 
 
 def _axis(v: View, axis: str | None) -> Iterator[float]:
-    """Size, tile, its distance, block, unrolling, accumulators, place among lanes, emptiness of the last tile, tiles."""
+    """Size, tile, its distance, block, unrolling, accumulators, place among lanes, what the last tile leaves empty."""
     if axis is None:
         yield from [0.0] * len(_PER_AXIS)
         return

@@ -217,7 +217,7 @@ class Footprint:
 
     def _dot(self, let: ir.Let, dot: ir.Dot) -> int:
         """Multiplications, the loads of the operand that streams by, and a broadcast for each of its elements."""
-        pair = {"bf16x2": 2, "amx_bf16": 32}.get(str(self.design.get(f"atom.{let.name}")), 1)
+        pair = {"bf16x2": 2, "vnni": 2, "amx_bf16": 32}.get(str(self.design.get(f"atom.{let.name}")), 1)
         lane = self.lane_of((dot.axis, *let.type.axes))
         steps = self.parts((dot.axis,), lane) / pair
         operands = [self.values[n].type.axes for n in (dot.a, dot.b)]

@@ -333,7 +333,7 @@ RULES = (
     Rule("locals", "what a cache block packs is as large as the block", dot_rules.locals_),
     Rule("unpacks", "both operands of a dot have one element type", dot_rules.unpacks),
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
-    Rule("pairs", "vdpbf16ps multiplies two neighbours of the summed axis in each lane", dot_rules.pairs),
+    Rule("pairs", "vdpbf16ps and vpdpwssd multiply two neighbours of the summed axis in each lane", dot_rules.pairs),
     Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
     Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),

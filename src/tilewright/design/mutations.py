@@ -241,6 +241,7 @@ def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterato
     yield Together((UseAtom(names, "fma", panels), *(SetTile(k, 1) for k in sums)))
     yield Together((UseAtom(names, "fma"), *(Pack(t, None) for t in operands), *(SetTile(k, 1) for k in sums)))
     yield UseAtom(names, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in sums))
+    yield UseAtom(names, "vnni", (), tuple((k, 2 * facts.lanes) for k in sums))
     yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
     for lane in dict.fromkeys(a for d in dots for a in d.type.axes):
         yield _tile_registers(kernel, dots, lane, sums)
