@@ -21,6 +21,7 @@ BYTES = operators.matmul.kernel.trace({"a": "i8", "b": "i8", "c": "i32"}, option
 ATTENTION = traced("attention", causal=False, window=None)
 RMSNORM = traced("rmsnorm")
 SOFTMAX = traced("softmax")
+SCALED = traced("scale_add")
 TILED = {"tile.m": 8, "tile.n": 32, "lanes": ("n",)}
 PAIRS = {**TILED, "tile.k": 2, "atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair"}
 INNER = {"tile.m": 4, "tile.n": 4, "tile.k": 32, "lanes": ("k",), "atom.dot0": "bf16x2"}
@@ -100,6 +101,11 @@ CASES = [
     ("pairs", BF16, {**PAIRS, "tile.k": 3}, "tile.k=3 is odd, and two neighbours are multiplied at once", PAIRS),
     ("pairs", BF16, {n: c for n, c in PAIRS.items() if n != "pack.a"}, "not side by side in a; add pack.a=pair", PAIRS),
     ("pairs", BF16, {n: c for n, c in PAIRS.items() if n != "lanes"}, "no axis of the result lies across lanes", PAIRS),
+    ("aheads", MATMUL, {**TILED, "pack.b": "panel", "ahead.b0": 4}, "b is packed, and read from its panel; drop it",
+     {**TILED, "ahead.b0": 4}),
+    ("aheads", RMSNORM, {"ahead.x0": 4, "prefetch.x0": 1}, "fetched ahead along the parallel loop already; drop this",
+     {"ahead.x0": 4}),
+    ("aheads", SCALED, {"ahead.a0": 4}, r"ahead.a0=4: it has no stride of one along a serial loop \(none\)", {}),
     ("prefetches", RMSNORM, {"prefetch.x1": 1, "block.m": 8}, "its place does not move with the tiles dealt out",
      {"prefetch.x1": 1}),
     ("prefetches", MATMUL, {**TILED, "pack.b": "panel", "prefetch.b0": 1}, "b is packed, and read from its panel",

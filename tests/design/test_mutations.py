@@ -20,6 +20,7 @@ from tilewright.design.legality import legal
 from tilewright.design.mutations import (
     Accumulate,
     Block,
+    FetchAhead,
     Illegal,
     Interchange,
     Keep,
@@ -59,6 +60,7 @@ CHANGES = [
     (SetTile("m", 8), {"tile.m": 8}),
     (SetTile("k", 2), {"tile.k": 2}),
     (Scatter("m", 16), {"apart.m": 16}),
+    (FetchAhead("b0", 4), {"ahead.b0": 4}),
     (Vectorise("n"), {"tile.n": 64}),
     (Vectorise("k"), {"tile.k": 2, "lanes": ("k", "n", "m")}),
     (Interchange("m"), {"lanes": ("m", "n")}),

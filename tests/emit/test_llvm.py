@@ -19,6 +19,7 @@ from tilewright.build.jit import assemble, compile_ir
 from tilewright.build.kernel_cache import target_of
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.emit.abi import TensorLayout
 from tilewright.emit.llvm import VectorUnit, emit
 from tilewright.language.interpreter import run
 from tilewright.lower.stages import lower
@@ -150,6 +151,7 @@ def test_tiles_whose_points_lie_apart(bits, rows):
         tiles = {"tile.m": 2, "tile.n": 4, "tile.k": 2 * lanes if "k" in along else 1, "lanes": along}
         product.check(product.kernel(Design.of({**tiles, "apart.n": 16})))
         product.check(product.kernel(Design.of({**tiles, "apart.n": 3, "apart.m": 2, "order": ("n", "m")})))
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 2, "ahead.b0": 3})))
     x = {"x": memory.normal((rows, 40)), "weight": memory.normal((40,))}
     normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, 40), np.float32)}, {"eps": 1e-5}), memory, machine)
     tiles = {"tile.m": 3, "tile.d": lanes, "tile.d1": lanes, "lanes": ("d", "d1")}
@@ -211,6 +213,14 @@ def test_amx_text_is_valid(name):
     text = emit(lower(program, design), layouts, {}, VectorUnit(64, target_of(machine).enabled)).text
     assert text.count("tdpbf16ps") > 2
     assert compile_ir(text, target_of(machine))
+
+
+def test_a_stream_is_fetched_ahead_into_the_second_cache():
+    program = operators.matmul.kernel.trace("bf16", options={"activation": None})
+    layouts = {p.name: TensorLayout((None,) * (len(p.dims) - 1) + (1,)) for p in program.params}
+    tiles = {"tile.n": 1, "tile.k": 64, "lanes": ("k",), "atom.dot0": "bf16x2", "ahead.b0": 16}
+    text = assembly(program, Design.of(tiles), layouts, Machine.named("sapphire-rapids"))
+    assert "prefetcht1\t2048(" in text and "prefetcht1\t2112(" in text  # 16 tiles of 128 bytes, line by line
 
 
 def test_a_design_without_decisions_is_a_scalar_kernel():

@@ -61,6 +61,11 @@ def test_the_kernel_names_its_design_and_its_lanes():
     assert notes == {"design": design.hash, "lanes": ("n",)}
 
 
+def test_a_load_that_is_fetched_ahead_along_its_loop():
+    text = show(tile(MATMUL, Design.of({"ahead.b0": 16})))
+    assert "b0 = load b[n, k] : f32[n, k] @ahead=16" in text
+
+
 def test_a_load_that_is_fetched_ahead():
     text = show(tile(traced("rmsnorm"), Design.of({"prefetch.x1": 1})))
     assert text.count("@prefetch=1") == 1

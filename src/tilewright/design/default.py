@@ -115,6 +115,8 @@ class _Product:
     columns: tuple[str, ...]
     dots: tuple[ir.Let, ...]
     dtype: str
+    loads: tuple[str, ...]  # of the columns
+    itemsize: int
 
     @property
     def loaded(self) -> bool:
@@ -126,19 +128,20 @@ def _product(kernel: ir.Kernel, nest: structure.Nest) -> _Product:
     assert nest.main is not None
     m, n = (a for a in nest.loop.axes if not a.each)
     values = structure.lets(kernel)
-    rows, columns = "", []
-    dtype = "f32"
+    rows, columns, loads = "", [], []
+    dtype, itemsize = "f32", 4
     for dot in nest.dots:
         assert isinstance(dot.expr, ir.Dot)
         for name in (dot.expr.a, dot.expr.b):
             load = values[name].expr
-            dtype = values[name].type.dtype.name
+            dtype, itemsize = values[name].type.dtype.name, values[name].type.dtype.bytes
             buffer = load.ref.buffer if isinstance(load, ir.Load) else ""
             if m.name in values[name].type.axes:
                 rows = buffer
             else:
                 columns.append(buffer)
-    return _Product(m, n, nest.main.axes[0], rows, tuple(columns), nest.dots, dtype)
+                loads += [name] if buffer else []
+    return _Product(m, n, nest.main.axes[0], rows, tuple(columns), nest.dots, dtype, tuple(loads), itemsize)
 
 
 def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
@@ -203,7 +206,8 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
     """
     accumulators, chunk = facts.registers // 2, 2 * facts.lanes
     if rows == 1:
-        tile_m, tile_n, depth = 1, max(1, _STREAMS // len(p.columns)), 4 * chunk
+        streams = _STREAMS if _follows_pages(facts) else 1
+        tile_m, tile_n, depth = 1, max(1, streams // len(p.columns)), 4 * chunk
     else:
         tile_m, depth = _FEW_ROWS, chunk
         tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
@@ -212,7 +216,10 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": depth,
     }
-    if rows == 1 and tile_n > 1 and (apart := _runs(facts, facts.sizes[p.n.over], tile_n * facts.team)) > 1:
+    if rows == 1 and tile_n == 1:  # one long stream for each matrix, summed side by side
+        decisions[f"split.{p.k.name}"] = 4
+        decisions |= {f"ahead.{load}": _AHEAD // (depth * p.itemsize) for load in p.loads}
+    elif rows == 1 and (apart := _runs(facts.sizes[p.n.over], tile_n * facts.team)) > 1:
         decisions[f"apart.{p.n.name}"] = apart
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
@@ -232,10 +239,16 @@ _STREAMS, _RUN = 4, 64  # rows that are read at once, and how many follow each o
 _TURNS = 4  # times that a thread begins its streams anew, at least: what is left at the end is short
 
 
-def _runs(facts: Facts, rows: int, streams: int) -> int:
-    """How many rows follow each other in each stream: one where prefetchers begin anew with every page anyway."""
-    if not facts.machine.architecture.startswith("amd"):
-        return 1
+_AHEAD = 4096  # bytes that a lone stream is fetched ahead: the page that prefetchers do not enter by themselves
+
+
+def _follows_pages(facts: Facts) -> bool:
+    """Whether prefetchers go on where a page of memory ends; those of Intel's processors begin anew with each."""
+    return facts.machine.architecture.startswith("amd")
+
+
+def _runs(rows: int, streams: int) -> int:
+    """How many rows follow each other in each stream."""
     return min(_RUN, 1 << max(0, (rows // (_TURNS * streams)).bit_length() - 1))
 
 

@@ -28,6 +28,7 @@ class Design:
     - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `vnni`, `amx_bf16`)
     - `keep.VALUE`: read back from scratch where an earlier loop over the same row has computed it (see `twins`)
     - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
+    - `ahead.LOAD`: tiles of the serial loop around it that a load is fetched ahead, into the second cache
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
     """

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tilewright.design.footprint import PAIRED
 from tilewright.design.view import View, shown
 from tilewright.language import ir
 
 ATOMS = {"fma": None, "bf16x2": "avx512bf16", "vnni": "avx512vnni", "amx_bf16": "amx-bf16"}
 """Instructions that multiply, and the feature that a machine must have for each."""
-
-PAIRED = {"bf16x2": "bf16", "vnni": "i8"}
-"""Instructions that multiply two neighbours of the sum in each lane, and the element type of their operands."""
 
 
 # ------------------------------------------------------------------------------------------ packing

@@ -21,6 +21,10 @@ _MAP_COST = {"exp": 14, "exp2": 12, "log": 20, "tanh": 24, "sigmoid": 18, "erf":
 _ACCESS_COST = 2
 
 
+PAIRED = {"bf16x2": "bf16", "vnni": "i8"}
+"""Instructions that multiply two neighbours of the sum in each lane, and the element type of their operands."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What `kernel` takes under `design`; sizes that `facts` does not know count as large."""

@@ -102,7 +102,7 @@ def _names(v: View) -> Iterator[str]:
         **dict.fromkeys(PER_TENSOR, ("tensor", v.tensors)),
         "atom": ("dot", v.dots),
         "keep": ("value", v.values),
-        "prefetch": ("load", {let.name for let, _ in structure.loads(v.kernel)}),
+        **dict.fromkeys(("prefetch", "ahead"), ("load", {let.name for let, _ in structure.loads(v.kernel)})),
     }
     for name, value in v.design.decisions:
         prefix, _, what = name.partition(".")
@@ -139,7 +139,7 @@ def _values(v: View) -> Iterator[str]:
 def _wanted(prefix: str, value: Choice) -> str | None:
     """What a decision takes, where `value` is not such a thing."""
     number = isinstance(value, int) and not isinstance(value, bool)
-    if prefix in (*PER_AXIS, "prefetch", "threads"):
+    if prefix in (*PER_AXIS, "prefetch", "ahead", "threads"):
         return None if number and int(value) >= 1 else "a whole number, 1 or more"  # type: ignore[arg-type]
     if prefix in ("lanes", "order", "inner"):
         return None if isinstance(value, tuple) and len(set(value)) == len(value) else "distinct names of axes"
@@ -275,6 +275,20 @@ def _prefetches(v: View) -> Iterator[str]:
             yield f"prefetch.{load}={ahead}: its place does not move with the tiles dealt out; drop it, or the blocks"
 
 
+def _aheads(v: View) -> Iterator[str]:
+    """A load inside a serial loop is fetched ahead along that loop, where it has a stride of one."""
+    refs = {let.name: ref for let, ref in structure.loads(v.kernel)}
+    for load, tiles in v.design.prefixed("ahead"):
+        label, ref = f"ahead.{load}={tiles}", refs[load]
+        if v.design.get(f"pack.{ref.buffer}") is not None:
+            yield f"{label}: {ref.buffer} is packed, and read from its panel; drop it"
+        elif v.design.get(f"prefetch.{load}"):
+            yield f"{label}: it is fetched ahead along the parallel loop already; drop this or prefetch.{load}"
+        elif not any(axis in v.unrollable and v.runs_along(ref.buffer, str(axis)) for axis in ref.index):
+            serial = ", ".join(sorted(v.unrollable)) or "none"
+            yield f"{label}: it has no stride of one along a serial loop ({serial}); drop it"
+
+
 # ------------------------------------------------------------------------------- stores and resources
 def _nontemporal(v: View) -> Iterator[str]:
     for tensor, wanted in v.design.prefixed("nontemporal"):
@@ -335,6 +349,7 @@ RULES = (
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps and vpdpwssd multiply two neighbours of the summed axis in each lane", dot_rules.pairs),
     Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("aheads", "what a loop reads next must lie behind what it reads now", _aheads),
     Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),
     Rule("registers", "what does not fit in registers is stored and loaded again in the innermost loop", _registers),

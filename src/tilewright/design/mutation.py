@@ -361,6 +361,22 @@ class Prefetch(Named):
 
 
 @dataclass(frozen=True)
+class FetchAhead(Named):
+    """What a load will read some tiles of its serial loop later is fetched into the second cache; 0 tiles: it is not.
+
+    before:  for k in K step 128 { b0 = load b[n, k] }
+    after:   for k in K step 128 { b0 = load b[n, k] @ahead=16 }      ahead.b0=16
+    """
+
+    load: str
+    tiles: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `ahead.LOAD=tiles`."""
+        return _changed(design, {f"ahead.{self.load}": self.tiles or None})
+
+
+@dataclass(frozen=True)
 class Keep(Named):
     """What an earlier loop over a row has computed is read back from scratch by a later one, or computed again.
 

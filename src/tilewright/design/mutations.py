@@ -10,6 +10,7 @@ from tilewright.design.legality import legal
 from tilewright.design.mutation import (
     Accumulate,
     Block,
+    FetchAhead,
     Illegal,
     Interchange,
     Keep,
@@ -128,14 +129,21 @@ APART = (16, 64)
 """Positions between the points of a tile: enough for each to be a stream of some pages, few enough to be dealt out."""
 
 
+AHEAD = (0, 4, 16)
+"""Tiles of a serial loop that its loads may be fetched ahead."""
+
+
 def _scatter_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
-    """Tiles of several rows that are met once, each along a loop: what is read comes in as many streams."""
+    """Rows that are met once, each along a loop: fetched ahead, or several at a time in as many streams."""
     inside = [s for loop in nest.serial for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
     refs = [s.expr.ref for s in inside if isinstance(s.expr, ir.Load)]
     unit = {ref.index[d] for ref in refs for d in facts.unit.get(ref.buffer, ())}
     long = [a.name for a in nest.loop.axes if nest.loop.parallel and not a.each and facts.size(kernel, a) > 1]
     for axis in long:
         streamed = len(long) == 1 and axis not in unit and any(axis in ref.index for ref in refs)
+        if streamed and nest.dots:
+            for load in (s for s in inside if isinstance(s.expr, ir.Load) and axis in s.expr.ref.index):
+                yield from (FetchAhead(load.name, n) for n in AHEAD)
         if streamed and nest.dots and (design.number(f"tile.{axis}", 1) > 1 or design.get(f"apart.{axis}")):
             yield from (Scatter(axis, n) for n in (1, *APART))
 
@@ -296,7 +304,7 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 
 
 __all__ = [
-    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
-    "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
-    "neighbours", "steps", "suggested",
+    "Accumulate", "Block", "FetchAhead", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally",
+    "Prefetch", "Reorder", "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom",
+    "UseThreads", "Vectorise", "Widen", "neighbours", "steps", "suggested",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from tilewright.language.dtypes import DType
 from tilewright.language.ir import Load, Ref, TileType
 
 _LINE = 64  # bytes of a cache line
+SECOND_CACHE = 2  # how near a prefetch brings a line, as LLVM numbers it
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,8 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     return Tile(type_, lane, part, source=address)
 
 
-def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -> None:
-    """Fetch into all caches what lies `distance` bytes behind each part of a tile."""
+def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str, nearness: int = 3) -> None:
+    """Fetch what lies `distance` bytes behind each part of a tile: into all caches, or up to SECOND_CACHE."""
     address = Address(cx, place, node.ref)
     cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     for key in cx.keys(tile.axes, tile.lane):
@@ -195,7 +196,7 @@ def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -
             continue  # the same cache line as the part before
         pointer = address.pointer(point, tile.lane)
         later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
-        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 {nearness}, i32 1)")
 
 
 def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:

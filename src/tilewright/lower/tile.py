@@ -25,6 +25,8 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                 return replace(stmt, notes=ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}"))))
             case ir.Let(name, _, ir.Load()) if design.get(f"prefetch.{name}"):
                 return replace(stmt, notes=ir.with_notes(stmt.notes, prefetch=design.number(f"prefetch.{name}")))
+            case ir.Let(name, _, ir.Load()) if design.get(f"ahead.{name}"):
+                return replace(stmt, notes=ir.with_notes(stmt.notes, ahead=design.number(f"ahead.{name}")))
             case ir.Store(ref) if design.get(f"nontemporal.{ref.buffer}"):
                 return replace(stmt, notes=ir.with_notes(stmt.notes, nontemporal=True))
             case _:
