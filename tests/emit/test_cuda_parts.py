@@ -124,7 +124,7 @@ def test_a_warp_that_has_one_step_loads_it_itself(head, keys):
     design = stages(head=head, B=1, T=1024).request.design
     assert (design.get("part.t"), design.get("resident")) == (keys, 3)
     assert not any(design.get(name) for name in ("turns", "stages", "engine.k", "engine.v"))
-    assert stages(head=head, B=1, T=2048).request.design.get("engine.k") == "tma"
+    assert stages(head=head, B=1, T=4096).request.design.get("engine.k") == "tma"
     assert stages(head=head, element="f8e4m3", B=1, T=1024).request.design.get("engine.k") == "tma"
 
 
