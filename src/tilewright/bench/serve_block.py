@@ -68,19 +68,13 @@ class Layer:
 
 
 def ragged_attention(qkv: Array, batch: Ragged) -> Array:
-    """Causal attention of each sequence over itself: packed [tokens, ...] in and out, one launch a sequence.
+    """Causal attention of each sequence over itself: packed [tokens, ...] in and out, one call for all of them.
 
-    Each launch reads its rows where they lie: a view, no copy, and nothing for padding.
+    It reads rows where they lie: views, no copy, and nothing for padding.
     """
-    out = np.empty((len(qkv), HEADS * HEAD), qkv.dtype)
-    start = 0
-    for length in batch.lengths:
-        rows = slice(start, start + int(length))
-        q, k, v = heads_of(qkv[None, rows])
-        place = out[None, rows].reshape(1, int(length), HEADS, HEAD).transpose(0, 2, 1, 3)
-        ops.attention(q, k, v, causal=True, out=place)
-        start += int(length)
-    return out
+    parts = qkv.reshape(len(qkv), -1, HEAD)
+    q, k, v = parts[:, :HEADS], parts[:, HEADS : HEADS + KV_HEADS], parts[:, HEADS + KV_HEADS :]
+    return ops.varlen_attention(q, k, v, batch.starts, causal=True).reshape(len(qkv), -1)  # type: ignore[no-any-return]
 
 
 def heads_of(qkv: Array) -> tuple[Array, Array, Array]:

@@ -23,6 +23,7 @@ from tilewright.ops.rows import (
     topk,
 )
 from tilewright.ops.sampling import sample_join, sample_parts
+from tilewright.ops.varlen import varlen_attention
 
 __all__ = [
     "Launch",
@@ -56,4 +57,5 @@ __all__ = [
     "swiglu_backward",
     "topk",
     "using",
+    "varlen_attention",
 ]
