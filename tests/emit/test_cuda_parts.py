@@ -38,7 +38,7 @@ def stages(name="attention", head=128, element="bf16", machine="h200", more=(), 
     unit = {n: (len(x.strides) - 1,) for n, x in layouts}
     facts = Facts(known, unit, Machine.named(machine), frozenset(unit), frozenset("DE"))
     design = Design.of({**dict(default_design(kernel, facts).decisions), **dict(more)})
-    assert legal(kernel, design, facts) == []
+    assert legal(kernel, design, facts) == [], legal(kernel, design, facts)
     return CudaStages(Request(kernel, design, layouts, (("D", head), ("E", head))), facts.machine)
 
 

@@ -25,6 +25,7 @@ _WIDE = 256
 """Elements that a step of 16 keys may read of each key with registers to spare for all that is on its way."""
 
 MOST_STAGES = 8
+MOST_HANDED = 16
 _AHEAD = 16 << 10  # bytes that a warp has on their way: 64 KB a block, twice what an SM needs at the rate of memory
 _SHORT = 128  # elements of a key and a value together, of which a step has few wide loads
 _WARPS = 4
@@ -213,11 +214,24 @@ def broken_parts(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[st
         warps, step = design.number("warps", 4), 1 if loop.axes[0].each else design.number(f"tile.{name}", 1)
         if not isinstance(points, int) or points < 1 or points % (warps * step):
             yield f"part.{name}={points}: takes a multiple of {warps * step}: {step} for each of {warps} warps"
+    yield from _handed(nest, design)
     if design.get("persistent") or any(dict(design.prefixed(p)) for p in ("keep", "early", "split")):
         yield "part: goes without persistent, keep, early and split; drop these"
     yield from _engines(kernel, nest, design, facts)
     yield from _fragments(kernel, nest, design, facts)
     yield from _rings(kernel, nest, design, facts)
+
+
+def _handed(nest: structure.Nest, design: Design) -> Iterator[str]:
+    """What hinders states from being handed to the last part."""
+    join = design.get("join")
+    if join is None:
+        return
+    if not isinstance(join, int) or not 1 <= join <= MOST_HANDED:
+        yield f"join={join}: takes 1 to {MOST_HANDED} parts that are looked at at once; or none, and the last to come joins"
+    wide = [let for let in nest.loop.body if isinstance(let, ir.Let) and let.name in _carried(nest)]
+    if any(let.type.dtype.name != "f32" for let in wide):
+        yield "join: states of f32 tell by themselves whether they are there; drop the decision"
 
 
 def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[str]:
