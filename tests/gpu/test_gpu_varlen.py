@@ -65,7 +65,12 @@ def test_packed_sequences_are_attention_of_each_alone(batch, width, causal, wind
     assert torch.equal(torch.isneginf(lse), torch.isneginf(sums))
     there = torch.isfinite(sums)
     torch.testing.assert_close(lse[there].double(), sums[there], rtol=1e-3, atol=1e-3)
-    assert torch.equal(ours, ops.varlen_attention(q, k, v, starts(queries), starts(keys), causal=causal, window=window))
+    again, _ = ops.varlen_attention(
+        q, k, v, starts(queries), starts(keys), causal=causal, window=window, return_lse=True
+    )
+    alone = ops.varlen_attention(q, k, v, starts(queries), starts(keys), causal=causal, window=window)
+    assert torch.equal(ours, again)
+    torch.testing.assert_close(alone.double(), o, rtol=2e-2, atol=4e-3)
 
 
 @pytest.mark.parametrize(("heads", "width", "dtype"), [
@@ -120,10 +125,11 @@ def test_logarithms_of_sums_of_one_query_a_request(paged, width):
         pages = [x.view(7, 2, 256, 16, width).transpose(1, 2).reshape(-1, 2, 16, width).contiguous() for x in (k, v)]
         table = torch.arange(7 * 256, device="cuda", dtype=torch.int32).view(7, -1)
         o, lse = ops.paged_attention(q, *pages, table, there, return_lse=True)
-        assert torch.equal(o, ops.paged_attention(q, *pages, table, there))
+        alone = ops.paged_attention(q, *pages, table, there)
     else:
         o, lse = ops.attention(q, k, v, causal=True, lengths=there, return_lse=True)
-        assert torch.equal(o, ops.attention(q, k, v, causal=True, lengths=there))
+        alone = ops.attention(q, k, v, causal=True, lengths=there)
+    torch.testing.assert_close(o, alone, rtol=1e-2, atol=1e-3)
     assert lse.shape == (7, 8, 1) and lse.dtype == torch.float32 and (lse[0] == -torch.inf).all()
     for b, n in enumerate(lengths[1:], 1):
         keys = k[b, :, :n].double().repeat_interleave(4, 0)
