@@ -58,7 +58,9 @@ int main() {
             std::mt19937 random(launch * 1000 + part * 10 + thread);
             std::this_thread::sleep_for(std::chrono::microseconds(random() % 300));
             tw::Row<1> top; tw::Row<3> low; tw::Row<WIDE> sums;
-            for (int f = 0; f < N; ++f) (f < 1 ? top.v[f] : f < 4 ? low.v[f - 1] : sums.v[f - 4]) = state(launch, part, thread, f);
+            for (int f = 0; f < N; ++f) {
+              (f < 1 ? top.v[f] : f < 4 ? low.v[f - 1] : sums.v[f - 4]) = state(launch, part, thread, f);
+            }
             if (part + 1 < parts) {
               u32 w[N];
               tw::put<0>(w, top), tw::put<1>(w, low), tw::put<4>(w, sums);

@@ -156,7 +156,7 @@ class TakeTurns(Named):
 
 @dataclass(frozen=True)
 class HandOn(Named):
-    """Blocks hand their states to the last part, which looks at so many at once; or the last to come joins what it finds.
+    """Blocks hand their states to the last part, which looks at so many at once; or whoever comes last joins them.
 
     before:  for ts in T step 256 @bind=grid @how=two_pass { ... }
     after:   for ts in T step 256 @bind=grid @how=handed @unroll=8 { ... }

@@ -228,7 +228,7 @@ def _handed(nest: structure.Nest, design: Design) -> Iterator[str]:
     if join is None:
         return
     if not isinstance(join, int) or not 1 <= join <= MOST_HANDED:
-        yield f"join={join}: takes 1 to {MOST_HANDED} parts that are looked at at once; or none, and the last to come joins"
+        yield f"join={join}: takes 1 to {MOST_HANDED} parts that are looked at at once, or none"
     wide = [let for let in nest.loop.body if isinstance(let, ir.Let) and let.name in _carried(nest)]
     if any(let.type.dtype.name != "f32" for let in wide):
         yield "join: states of f32 tell by themselves whether they are there; drop the decision"
