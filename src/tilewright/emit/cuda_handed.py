@@ -40,6 +40,11 @@ class Handed:
         """Memory for the states of all parts of all tiles."""
         return Scratch(Reserve(SLOTS, 4 * self.words * self.threads, tuple(slots)), zeroed=True)
 
+    def ask(self, values: Values, number: str, parts: str) -> None:
+        """The last part asks for the slots of the others while it has other work: from there on they are in L2."""
+        each = self.words * self.threads
+        values.out.line(f"if (part + 1 == {parts}) tw::ask({self._slot(number)}, ({parts} - 1) * {each});")
+
     def give(self, values: Values, number: str, own: Sequence[str]) -> None:
         """The states `own` (C++) go to the slot `number`."""
         out = values.out

@@ -194,6 +194,22 @@ class Parts:
             values.out.line("__shared__ unsigned flag;")
             values.out.line(f"unsigned* const {TICKETS} = (unsigned*)args.words[{words[TICKETS]}];")
 
+    def ask(self, values: Values) -> None:
+        """Numbers that the loop gathers by (a page table) are asked for before it is known how many there are."""
+        dim, points = self.dimension
+        loop = next(s for s in halves(self.warps).part if isinstance(s, ir.Loop))
+        axis, stop = loop.axes[0].name, values.scope[dim].stop
+        for let in loop.body:
+            if not (isinstance(let, ir.Let) and isinstance(let.expr, ir.Load) and let.type.dtype.kind == "int"):
+                continue
+            ref, place = let.expr.ref, values.places[let.expr.ref.buffer]
+            known = {axis, *values.scope.ranges}
+            if axis not in ref.index or not {i for i in ref.index if isinstance(i, str)} <= known:
+                continue
+            at = [f"part * {points}" if i == axis else values.addresses.point(i) for i in ref.index]
+            from_ = " + ".join(f"(tw::i64)({x}) * {stride}" for x, stride in zip(at, place.strides, strict=True))
+            values.out.line(f"tw::ask({place.pointer} + {from_}, min({points}, {stop} - part * {points}));")
+
     def __call__(self, values: Values, loop: ir.Loop) -> None:
         """Write one of the two loops."""
         (self._of_blocks if loop is self.blocks else self._of_warps)(values, loop)
@@ -205,6 +221,8 @@ class Parts:
         out.line(f"const int {a}_low = {low}, {a}_high = {high};")
         out.line(f"const int {a}_count = max(1, ({a}_high - {a}_low + {points - 1}) / {points});")
         out.line(f"if (part >= {a}_count) return;  // past the end of this tile's range")
+        if self.handed is not None:
+            self.handed.ask(values, "(tile * (int)parts)", f"{a}_count")
         self._enter(values, axis, f"{a}_low + part * {points}", f"{a}_low", f"{a}_high")
         stores = tuple(s for s in half.part if isinstance(s, ir.Store))
         values.emit(tuple(s for s in half.part if s not in stores))
@@ -245,7 +263,7 @@ class Parts:
             with out.block(f"if ({a}_at < {outer.stop})"):
                 own = Values(
                     out, values.scope, self.layouts, dict(values.places), "lone", dict(values.types),
-                    matrix=self.dots, space="own", ahead=self.ahead,
+                    matrix=self.dots, space="own", ahead=self.ahead, short=values.short,
                 )  # fmt: skip
                 for name in self.layouts.of:
                     if name in self.kernel.dims or name in {x.name for x in self.nest.axes}:
