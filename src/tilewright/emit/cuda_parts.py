@@ -136,7 +136,7 @@ class Parts:
     @property
     def headers(self) -> tuple[str, ...]:
         """Of the tile library, beside those of every program."""
-        found = [*(("warp",) if self.dots.calls else ()), "handed" if self.handed else "cluster"]
+        found = [*(("warp",) if self.dots.calls else ()), "ask", "handed" if self.handed else "cluster"]
         if self.ahead:
             found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)
