@@ -160,29 +160,6 @@ def test_a_launch_has_a_block_for_each_part_and_scratch_for_its_states():
     assert tickets.zeroed and tickets.reserve.bytes(sizes) == 16 * 8 * 4
 
 
-@compiled
-@pytest.mark.parametrize("head", [64, 128])
-@pytest.mark.parametrize("name", ["attention", "paged_attention"])
-def test_states_handed_to_the_last_part_need_one_memory_that_is_zero_and_no_ticket(name, head):
-    axis, points = ("t", 256) if name == "attention" else ("l", 16)
-    more = ((f"part.{axis}", points), ("join", 8))
-    built = stages(name, head, more=more)
-    sizes = {**SIZES, "D": head, "E": head}
-    (slots,) = built.module.scratch
-    registers = 2 + 4 * head // 128  # of a thread: the largest, the sum, and its share of four rows
-    assert slots.zeroed and slots.reserve.bytes(sizes) == 16 * 8 * 16 * registers * 128 * 4
-    assert built.compiled.report.spills == 0
-    code = instructions(built)
-    assert not any(i.startswith(("ATOM", "RED")) for i in code)
-    assert sum(i.startswith("LDG") and "STRONG.GPU" in i for i in code) >= 8
-
-
-def test_only_parts_are_handed_on():
-    kernel = OPERATORS["argmax"].kernel.trace({"x": "bf16", "index": "i32"})
-    facts = Facts({"M": 4, "D": 4096}, {"x": (1,)}, Machine.named("h200"))
-    assert any("add part.AXIS" in str(r) for r in legal(kernel, Design.of({"join": 8, "warps": 4}), facts))
-
-
 # -------------------------------------------------------------------------------------------------- fragments
 SCORES = """kernel k(q: bf16[G, S, D], k: bf16[T, D], o: f32[G, S, T]) {
   for g in G step 4, s in S step 4, t in T step 32 parallel {

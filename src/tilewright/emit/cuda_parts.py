@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from tilewright.emit.abi import Extent, Reserve, TensorLayout
 from tilewright.emit.cuda_abi import Scratch
 from tilewright.emit.cuda_ahead import Ahead, ring_of
-from tilewright.emit.cuda_handed import SLOTS, Handed
 from tilewright.emit.cuda_layouts import Layouts
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_places import Place
@@ -91,9 +90,7 @@ def _around(body: tuple[ir.Stmt, ...], loop: ir.Loop) -> list[ir.Loop]:
 class Parts:
     """Writes such loops of one kernel."""
 
-    def __init__(
-        self, kernel: ir.Kernel, layouts: Layouts, found: WarpDots, sizes: Mapping[str, int], of_block: Layouts
-    ) -> None:
+    def __init__(self, kernel: ir.Kernel, layouts: Layouts, found: WarpDots, sizes: Mapping[str, int]) -> None:
         self.kernel, self.layouts, self.dots, self.sizes = kernel, layouts, found, sizes
         self.axes = {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
         self.threads = ir.number(kernel.notes, "threads", 128)
@@ -104,9 +101,6 @@ class Parts:
         self.buffers = {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc)}
         ring = ring_of(halves(warps).part, layouts, found)
         self.ahead = Ahead(ring, self._offsets()[""], self.threads // 32) if ring else None
-        self.handed = None
-        if ir.note(blocks.notes, "how") == "handed":
-            self.handed = Handed(halves(blocks).loads, of_block, self.threads, ir.number(blocks.notes, "unroll", 8))
 
     # ------------------------------------------------------------------------------------------ what a launch needs
     @property
@@ -119,8 +113,6 @@ class Parts:
     def scratch(self) -> tuple[Scratch, ...]:
         """Memory for the states of blocks, and a ticket for each tile of the grid."""
         dim, points = self.dimension
-        if self.handed is not None:
-            return (self.handed.scratch([*map(self._tiles, self.nest.axes), Extent(dim, points, points)]),)
         found = []
         for alloc in self._placed("memory"):
             extents = [Extent(self._root(a.name), a.step or 1) for a in self.nest.axes if a.name in alloc.dims]
@@ -136,7 +128,7 @@ class Parts:
     @property
     def headers(self) -> tuple[str, ...]:
         """Of the tile library, beside those of every program."""
-        found = [*(("warp",) if self.dots.calls else ()), "ask", "handed" if self.handed else "cluster"]
+        found = [*(("warp",) if self.dots.calls else ()), "ask", "cluster"]
         if self.ahead:
             found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)
@@ -181,18 +173,13 @@ class Parts:
     def declare(self, values: Values, words: Mapping[str, int]) -> None:
         """Buffers by name; `words` are the places of their pointers."""
         values.out.line("extern __shared__ __align__(1024) unsigned char shared[];")
+        values.out.line("__shared__ unsigned flag;")
         offsets = self._offsets()
-        if self.handed is not None:
-            values.out.line(f"tw::u32* const {SLOTS} = (tw::u32*)args.words[{words[SLOTS]}];")
         for name, alloc in self.buffers.items():
-            if name not in words and name not in offsets:
-                continue
             type_ = ctype(alloc.dtype)
             at = f"args.words[{words[name]}]" if name in words else f"(shared + {offsets[name]})"
             values.out.line(f"{type_}* const {cname(name)} = ({type_}*){at};")
-        if self.handed is None:
-            values.out.line("__shared__ unsigned flag;")
-            values.out.line(f"unsigned* const {TICKETS} = (unsigned*)args.words[{words[TICKETS]}];")
+        values.out.line(f"unsigned* const {TICKETS} = (unsigned*)args.words[{words[TICKETS]}];")
 
     def ask(self, values: Values) -> None:
         """Numbers that the loop gathers by (a page table) are asked for before it is known how many there are."""
@@ -221,23 +208,12 @@ class Parts:
         out.line(f"const int {a}_low = {low}, {a}_high = {high};")
         out.line(f"const int {a}_count = max(1, ({a}_high - {a}_low + {points - 1}) / {points});")
         out.line(f"if (part >= {a}_count) return;  // past the end of this tile's range")
-        if self.handed is not None:
-            self.handed.ask(values, "(tile * (int)parts)", f"{a}_count")
         self._enter(values, axis, f"{a}_low + part * {points}", f"{a}_low", f"{a}_high")
         stores = tuple(s for s in half.part if isinstance(s, ir.Store))
         values.emit(tuple(s for s in half.part if s not in stores))
         own = {s.ref.buffer: s.value for s in stores}
         self._join(values, half, f"{a}_join")
-        states = [values.name(own[_buffer(let)]) for let in half.loads]
-        alone = ", ".join(states)
-        if self.handed is not None:
-            with out.block(f"if (part + 1 < {a}_count)"):
-                self.handed.give(values, "(tile * (int)parts + part)", states)
-                out.line("return;")
-            with out.block(f"if ({a}_count > 1)"):
-                self.handed.take(values, "(tile * (int)parts)", f"{a}_count - 1", f"{a}_join")
-            out.line(f"{a}_join({alone});")
-            return
+        alone = ", ".join(values.name(own[_buffer(let)]) for let in half.loads)
         with out.block(f"if ({a}_count == 1)"):
             out.line(f"{a}_join({alone});")
         with out.block("else"):

@@ -53,7 +53,7 @@ class _Program:
         self.nest = nests[0]
         self.parts = None
         if dealt(kernel, "grid") is not None:
-            self.parts = Parts(kernel, *warp_layouts(kernel, layouts, sizes), sizes, self.axes)
+            self.parts = Parts(kernel, *warp_layouts(kernel, layouts, sizes), sizes)
         self.scratch = self.parts.scratch if self.parts else ()
         self.words = cuda_abi.Words(kernel, tuple(s.name for s in self.scratch))
 

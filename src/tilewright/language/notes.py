@@ -135,10 +135,9 @@ _TABLE = (
     NoteKey(
         "how",
         ("Reduce", "Loop"),
-        ("serial", "tree", "split", "cluster", "atomic", "two_pass", "handed"),
+        ("serial", "tree", "split", "cluster", "atomic", "two_pass"),
         "how parts are joined: one after the other, a tree over lanes and warps, several accumulators, over a cluster, "
-        "by atomics, through partial results summed by whoever finishes last, or handed to the last part, `unroll` of "
-        "them looked at at once; on a loop, its carried sums",
+        "by atomics, or through partial results summed by whoever finishes last; on a loop, its carried sums",
     ),
     NoteKey("split", ("Reduce", "Loop"), ("int>0",), "independent accumulators, joined at the end"),
 )

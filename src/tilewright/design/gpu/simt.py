@@ -54,7 +54,7 @@ def _reads_more(kernel: ir.Kernel, p: Product) -> bool:
 
 # ------------------------------------------------------------------------------------------------- legality
 _PREFIXES = ("tile", "unroll", "split", "vec", "cache", "atom", "engine", "keep", "early", "hold", "part")
-_SINGLE = ("warps", "lanes", "stages", "swap", "turns", "join", "resident", "grid.order", "grid.group", "persistent")
+_SINGLE = ("warps", "lanes", "stages", "swap", "turns", "resident", "grid.order", "grid.group", "persistent")
 MOST_WARPS = 32
 MOST_REGISTERS = 128
 
@@ -114,8 +114,6 @@ def _threads(kernel: ir.Kernel, design: Design) -> Iterator[str]:
         yield f"resident={resident}: takes 1 to {64 // design.number('warps', 4)} blocks of {warps} warps"
     if design.get("turns") and not dict(design.prefixed("part")):
         yield "turns: warps take the steps of a part in turns; add part.AXIS, or drop the decision"
-    if design.get("join") is not None and not dict(design.prefixed("part")):
-        yield "join: parts are handed to the last of them; add part.AXIS, or drop the decision"
     lanes = design.get("lanes", ())
     known = {a for let in structure.lets(kernel).values() for a in let.type.axes} | set(structure.axes(kernel))
     if not isinstance(lanes, tuple) or len(set(lanes)) != len(lanes) or not set(lanes) <= known:

@@ -155,21 +155,6 @@ class TakeTurns(Named):
 
 
 @dataclass(frozen=True)
-class HandOn(Named):
-    """Blocks hand their states to the last part, which looks at so many at once; or whoever comes last joins them.
-
-    before:  for ts in T step 256 @bind=grid @how=two_pass { ... }
-    after:   for ts in T step 256 @bind=grid @how=handed @unroll=8 { ... }
-    """
-
-    parts: int | None
-
-    def apply(self, design: Design) -> Design | Illegal:
-        """The design with `join` parts looked at at once, or without."""
-        return changed(design, {"join": self.parts})
-
-
-@dataclass(frozen=True)
 class ChangePlaces(Named):
     """The operands of dots change places: the other axis of the result lies along the rows of the atom.
 
@@ -219,7 +204,6 @@ def _parts(kernel: ir.Kernel, design: Design, parts: dict[str, Choice]) -> Itera
         yield from (DealRange(axis, n) for n in (2 * points, points // 2) if n)
     yield from (FetchAhead(steps) for steps in (0, 2, 3, 4))
     yield TakeTurns(not design.get("turns"))
-    yield from (HandOn(n) for n in (None, 4, 8, 16))
     tensors = tuple(sorted({ahead.ref.buffer for ahead in loads_ahead(kernel)}))
     yield from (Bring(tensors, engine) for engine in (None, "tma"))
 
@@ -240,7 +224,6 @@ __all__ = [
     "DealRange",
     "Engine",
     "FetchAhead",
-    "HandOn",
     "Lead",
     "Resident",
     "TakeTurns",

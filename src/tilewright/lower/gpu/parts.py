@@ -72,7 +72,6 @@ class _Dealt:
         self.points = design.number(f"part.{self.axis.name}")
         self.warps = design.number("warps", 4)
         self.turns = bool(design.get("turns"))
-        self.round = design.number("join", 0)
 
     def blocks(self) -> ir.Loop:
         """The loop over the parts of blocks."""
@@ -84,11 +83,7 @@ class _Dealt:
             self._warps(outer, mine),
             *self._meet(mine, {n: n for n in mine}, "blocks", "memory", "grid", outer),
         )
-        return ir.Loop((axis,), body, False, ir.with_notes((("bind", "grid"),), **self._how()))
-
-    def _how(self) -> dict[str, ir.Note]:
-        """How the states of blocks are joined: by whoever comes last, or by the last part, which they are handed to."""
-        return {"how": "handed", "unroll": self.round} if self.round else {"how": "two_pass"}
+        return ir.Loop((axis,), body, False, (("bind", "grid"), ("how", "two_pass")))
 
     def _warps(self, outer: str, block: dict[str, str]) -> ir.Loop:
         """The loop over the parts of warps, in the part of a block whose states are called `block`."""
