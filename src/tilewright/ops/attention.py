@@ -11,7 +11,7 @@ from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import f8e4m3, f32
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range
+from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range, name_some
 from tilewright.runtime.buffer import Buffer
 
 
@@ -106,6 +106,7 @@ def paged_attention(
     result, bound = _results(given, q, query, keys, values, out, return_lse, "k_pages", "v_pages")
     if 0 in bound["o"].shape:
         return Bound((), result, check)
+    name_some(given, "page_table", table, keys.shape[0], "the pages")
     operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged, **scales}
     options = options_of("paged_attention", causal, window)
     launch = bind(operators.paged_attention, operands, scale_of(scale, query.shape[3]), options)
