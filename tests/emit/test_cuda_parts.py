@@ -106,8 +106,8 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     [
         (1, 128, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),  # one block for each SM, which reads ahead
         (1, 64, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),
-        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 4096}),  # several, which load for themselves
-        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 4096}),
+        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 2048}),  # several, which load for themselves
+        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 2048}),
         (64, 128, "f8e4m3", {"stages": 4, "engine.k": "tma"}),
     ],
 )
