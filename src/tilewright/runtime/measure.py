@@ -164,6 +164,14 @@ def compare(
     return Comparison({name: tuple(values) for name, values in samples.items()}, batch, order, bool(flush))
 
 
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """One comparison of the rounds of all `parts`, which timed the same candidates; ArgumentError for none."""
+    if not parts or any(p.order != parts[0].order for p in parts):
+        raise ArgumentError("only comparisons of the same candidates can be joined, and at least one")
+    samples = {n: tuple(itertools.chain.from_iterable(p.samples[n] for p in parts)) for n in parts[0].samples}
+    return Comparison(samples, parts[0].batch, parts[0].order, parts[0].flush)
+
+
 def paired_ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """The median of a[i] / b[i] and its order-statistic interval at (at most) 95% confidence.
 
