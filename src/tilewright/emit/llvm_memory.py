@@ -269,14 +269,13 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
     address = Address(cx, place, ref)
-    parts = {key: _store_operand(cx, value, lane, key) for key in cx.keys(value.axes, lane)}
-    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in parts}
+    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in cx.keys(value.axes, lane)}
     width = cx.width(lane)
     together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
-    for group in _neighbours(value.axes, lane, parts, masks, together):
+    for group in _neighbours(value.axes, lane, masks, together):
         point = _point(cx, value.axes, lane, group[0])
         pointer = address.pointer(point, lane, clamp=not pad)
-        part = concat(cx.b, [parts[key] for key in group], lane_type(place.dtype), width)
+        part = concat(cx.b, [_store_operand(cx, value, lane, key) for key in group], lane_type(place.dtype), width)
         _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
 
 
@@ -292,14 +291,14 @@ def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, 
 
 
 def _neighbours(
-    axes: tuple[str, ...], lane: str | None, parts: dict[Key, str], masks: dict[Key, str | None], together: int
+    axes: tuple[str, ...], lane: str | None, masks: dict[Key, str | None], together: int
 ) -> list[list[Key]]:
     """Keys in groups whose parts lie side by side and are written whole: 16-bit parts fill a register together."""
     if lane is None or together == 1:
-        return [[key] for key in parts]
+        return [[key] for key in masks]
     at = axes.index(lane)
     groups: list[list[Key]] = []
-    for key in parts:
+    for key in masks:
         last = groups[-1] if groups else []
         begins = key[at] % together == 0 or not last or masks[key] is not None or masks[last[-1]] is not None
         follows = bool(last) and (*last[-1][:at], last[-1][at] + 1, *last[-1][at + 1 :]) == key
