@@ -261,6 +261,9 @@ def suffix(dtype: DType) -> str:
     return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8"}.get(dtype.name, dtype.name)
 
 
+_ABREAST = 4  # rows of a tile whose parts are computed before the first of them is written
+
+
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
     """Write a tile. `pad`: the buffer holds whole tiles, so elements past the end are written too."""
     dims = axis_dims(cx, ref)
@@ -272,11 +275,13 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
     masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in cx.keys(value.axes, lane)}
     width = cx.width(lane)
     together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
-    for group in _neighbours(value.axes, lane, masks, together):
-        point = _point(cx, value.axes, lane, group[0])
-        pointer = address.pointer(point, lane, clamp=not pad)
-        part = concat(cx.b, [_store_operand(cx, value, lane, key) for key in group], lane_type(place.dtype), width)
-        _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
+    for groups in _abreast(_neighbours(value.axes, lane, masks, together), value.axes, lane):
+        parts = [[_store_operand(cx, value, lane, key) for key in group] for group in groups]
+        for group, operands in zip(groups, parts, strict=True):
+            point = _point(cx, value.axes, lane, group[0])
+            pointer = address.pointer(point, lane, clamp=not pad)
+            part = concat(cx.b, operands, lane_type(place.dtype), width)
+            _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
 
 
 def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool) -> str | None:
@@ -288,6 +293,21 @@ def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, 
     point = _point(cx, axes, lane, key)
     rows = [e for a in axes if a != lane if (e := cx.exists(a, point[a]))]
     return _and_rows(cx, mask, cx.width(lane), rows)
+
+
+def _abreast(groups: list[list[Key]], axes: tuple[str, ...], lane: str | None) -> list[list[list[Key]]]:
+    """Groups of one place along the lanes together, some at a time: what they read is read before any is written.
+
+    Rows are often a power of two apart. Then a load of one row waits for a store to the place beside it in another,
+    since the processor compares the last twelve bits of their addresses.
+    """
+    if lane is None:
+        return [groups[n : n + _ABREAST] for n in range(0, len(groups), _ABREAST)]
+    at = axes.index(lane)
+    columns: dict[int, list[list[Key]]] = {}
+    for group in groups:
+        columns.setdefault(group[0][at], []).append(group)
+    return [rows[n : n + _ABREAST] for rows in columns.values() for n in range(0, len(rows), _ABREAST)]
 
 
 def _neighbours(
