@@ -45,7 +45,9 @@ class Outcome:
         """What `to_dict` wrote; KeyError or ValueError for anything else."""
         seconds = None if data["seconds"] is None else float(data["seconds"])
         samples = tuple(map(float, data["samples"]))
-        return cls(data["status"], seconds, samples, float(data["noise"]), str(data["reason"]), str(data.get("code", "")))
+        return cls(
+            data["status"], seconds, samples, float(data["noise"]), str(data["reason"]), str(data.get("code", ""))
+        )
 
 
 @dataclass(frozen=True)

@@ -318,9 +318,9 @@ def _neighbours(
         return [[key] for key in masks]
     at = axes.index(lane)
     groups: list[list[Key]] = []
-    for key in masks:
+    for key, mask in masks.items():
         last = groups[-1] if groups else []
-        begins = key[at] % together == 0 or not last or masks[key] is not None or masks[last[-1]] is not None
+        begins = key[at] % together == 0 or not last or mask is not None or masks[last[-1]] is not None
         follows = bool(last) and (*last[-1][:at], last[-1][at] + 1, *last[-1][at + 1 :]) == key
         if begins or not follows:
             groups.append([key])

@@ -35,7 +35,7 @@ class FusedDots:
 
 
 def read_once(body: tuple[ir.Stmt, ...]) -> set[str]:
-    """Loads and elementwise values of `body` that are read once, by a value, a reduction or a store with no loop between.
+    """Loads and elementwise values of `body` that one value, reduction or store reads, with no loop in between.
 
     Each part of such a value can be computed where that part is read, so that few of them are alive at a time. What is
     read from memory part by part while results are written must not lie where they do: it has other dimensions than the

@@ -172,9 +172,7 @@ class TrialRunner:
         texts = [d.to_json() for d in designs]
         rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
         try:
-            seen = self._measure(
-                texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places
-            )
+            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
             return [_by_itself(d, alone[d], alone[designs[0]]) for d in designs]

@@ -215,7 +215,7 @@ class Trials:
         return found
 
     def _compare_at(self, places: int, designs: dict[str, Design], seconds: float, rounds: int) -> Comparison:
-        """Rounds on operands at several places in memory: a place favours some kernels, and another process has others."""
+        """Rounds on operands at several places: each favours some kernels, and another process has other places."""
         seen = []
         for self._at in range(places):
             seen.append(self._compare(self._launches(designs), seconds / places, -(-rounds // places)))
