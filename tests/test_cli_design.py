@@ -103,6 +103,7 @@ def test_every_shape_of_a_model_is_designed_with_its_types(run, monkeypatch, tmp
     products = [w for w in seen if w["operator"].name == "matmul"]
     assert {w["M"] for w in products} >= {1, 512}
     assert all(w["budget"] == "5s" and w["dtype"]["b"] == "bf16" for w in products)
+    assert {w["crew"] for w in seen} == {None}
     assert any(w["options"] == {"causal": True} and "lengths" in w["present"] for w in seen)
 
 
@@ -120,6 +121,7 @@ def test_every_shape_of_a_model_on_a_gpu(run, monkeypatch):
     code, _, _ = run(str(shipped), "--operator-list", "model", "--device", "cuda:1", "--batch", "4")
     assert code == 0
     assert all(w["machine"] is gpu for w in seen)
+    assert seen[0]["crew"] is not None and len({id(w["crew"]) for w in seen}) == 1  # one set of processes for all
     assert {w["operator"].name for w in seen} >= {"matmul", "gate_up", "attention", "sample_parts", "sample_join"}
     assert {w["M"] for w in seen if w["operator"].name == "gate_up"} >= {4, 512}
 

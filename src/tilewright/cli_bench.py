@@ -216,9 +216,7 @@ def bench_serve(
             "serve_learn, serve_dispatch."
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, or cuda: there only serve_learn, of a larger model, is measured.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or cuda: larger models there, and no serve_dispatch.")] = "cpu",
     quick: Annotated[bool, typer.Option(help="A part of the trace, once: a look, not evidence.")] = False,
     save: Annotated[
         bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from tilewright.models.shapes import Met
     from tilewright.report.evidence import Evidence
     from tilewright.runtime.designer import Designed
+    from tilewright.runtime.trial import Crew
 
 LISTS = ("model",)
 INTERRUPTED = 130
@@ -123,14 +126,14 @@ def parse_pairs(pairs: list[str], operator: str, dtype: str) -> dict[str, int]:
     raise ArgumentError(f"{operator} needs its sizes after its name: tilewright design {operator} {dims}")
 
 
-def _designed(wanted: dict[str, Any], how: How, title: str) -> Designed:
+def _designed(wanted: dict[str, Any], how: How, title: str, crew: Crew | None = None) -> Designed:
     """The design, under a bar on stderr; a search that was cut off says how to go on."""
     from tilewright.report.progress import search_bar
     from tilewright.report.told import interrupted
     from tilewright.runtime.designer import search
 
     with search_bar(title) as progress:
-        found = search(**wanted, **how.options(), progress=progress)
+        found = search(**wanted, **how.options(), progress=progress, crew=crew)
     if interrupted(found):
         count = len(found.result.trials) if found.result is not None else 0
         more = "" if how.again else "; to go on from there, give the same command again"
@@ -250,15 +253,33 @@ def _design_list(
     if kind not in LISTS or sizes:
         raise ArgumentError(f"--operator-list {kind}: write --operator-list model PATH, without sizes")
     from tilewright.models.shapes import shapes_of
-    from tilewright.report.told import interrupted, summary, told
 
     if report is not None:
         _need_pictures()
     met = shapes_of(Path(path), batch=batch, chosen_there=how.machine is not None)
+    with _crew(how) as crew:
+        _design_all(met, crew, report, how, as_json)
+
+
+@contextmanager
+def _crew(how: How) -> Iterator[Crew | None]:
+    """Processes for all searches on a GPU, which take seconds to start; on a CPU each search has its own."""
+    if how.machine is None:
+        yield None
+        return
+    from tilewright.runtime.trial import Crew
+
+    with closing(Crew()) as crew:
+        yield crew
+
+
+def _design_all(met: list[Met], crew: Crew | None, report: Path | None, how: How, as_json: bool) -> None:
+    from tilewright.report.told import interrupted, summary, told
+
     for count, each in enumerate(met, start=1):
         wanted = _wanted(each)
         try:
-            found = _designed(wanted, how, f"{count}/{len(met)} {each.name}")
+            found = _designed(wanted, how, f"{count}/{len(met)} {each.name}", crew)
         except ArgumentError as error:
             typer.secho(f"{each.name}: {error}", err=True, fg="yellow")
             continue

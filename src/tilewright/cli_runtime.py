@@ -101,12 +101,13 @@ def why(
     operator: Annotated[str, typer.Argument(help="Name of an operator.")],
     sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
     dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    device: Annotated[str, typer.Option(help="Where the tensors lie: cpu, cuda, or cuda:1 and so on.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Which kernel would run for a call, and why: what the book knows, what the mode allows, what was learned."""
     from tilewright.observe.why import why as asked
 
-    answer = asked(operator, _sizes(sizes), dtype)
+    answer = asked(operator, _sizes(sizes), dtype, device=device)
     typer.echo(json.dumps(answer.to_dict()) if as_json else answer.text())
 
 

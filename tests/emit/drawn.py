@@ -240,6 +240,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "rmsnorm_weight_backward": _rmsnorm_weight_backward,
     "softmax_backward": _rows("softmax_backward", ("y", "dy"), 1.0, ("dx",)),
     "swiglu_backward": _rows("swiglu_backward", ("gate", "up", "dy"), 3.0, ("dgate", "dup")),
+    "geglu_backward": _rows("geglu_backward", ("gate", "up", "dy"), 3.0, ("dgate", "dup")),
 }
 elements = st.sampled_from(FLOATS)
 

@@ -298,6 +298,7 @@ _MAKERS: dict[str, Any] = {
     "rmsnorm_backward": _rmsnorm_backward, "rmsnorm_weight_backward": _rmsnorm_weight_backward,
     "softmax_backward": _elementwise("softmax_backward", ("y", "dy"), "dx"),
     "swiglu_backward": _elementwise("swiglu_backward", ("gate", "up", "dy"), "dgate", "dup"),
+    "geglu_backward": _elementwise("geglu_backward", ("gate", "up", "dy"), "dgate", "dup"),
     "softmax": _softmax, "argmax": _argmax, "topk": _topk, "embedding": _embedding,
     "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,

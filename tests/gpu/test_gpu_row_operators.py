@@ -33,6 +33,7 @@ OTHERS = [
     "swiglu",
     "geglu",
     "swiglu_backward",
+    "geglu_backward",
     "scale_add",
     "embedding",
     "rope",

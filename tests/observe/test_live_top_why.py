@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,13 +14,20 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import tilewright as tw
+from tilewright.build import nvrtc
 from tilewright.cli import app
 from tilewright.errors import ArgumentError, MissingPackage, TraceError
+from tilewright.language.dtypes import dtype
+from tilewright.machines.machine import Machine
 from tilewright.observe import live
 from tilewright.observe.metrics import metrics_text
 from tilewright.observe.top import cells, rendered
 from tilewright.observe.why import why
 from tilewright.runtime import dispatch
+from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.cuda import dispatch as gpu
+from tilewright.runtime.cuda import driver
+from tilewright.runtime.cuda.arrays import DeviceArray
 
 ROW = {
     "shape": "matmul batch=17-64 f32 cpu", "design": "0123456789abcdef", "calls": 1234, "hits": 34, "misses": 1200,
@@ -109,3 +117,43 @@ def test_the_commands(tmp_path, monkeypatch):
     assert (shown.exit_code, "saved" in shown.stdout) == (0, True)
     assert json.loads(run.invoke(app, ["top", "--json"]).stdout)["mode"] == "learn"
     end()
+
+
+def test_why_answers_when_kernels_are_timed_too(monkeypatch):
+    monkeypatch.setenv("DEBUG", "2")
+    assert why("matmul", {"M": 3, "N": 16, "K": 8}, "f32").row.design is None
+
+
+class DescribedGpu:
+    """A GPU that is described, and not there."""
+
+    machine = Machine.named("h200")
+
+    def __init__(self, number):
+        self.number = number
+
+    def holding(self, values):
+        strides = tuple(s // values.itemsize for s in values.strides)
+        return DeviceArray(Buffer(1 << 20, values.shape, strides, dtype(values.dtype), f"cuda:{self.number}"))
+
+
+@pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
+def test_why_knows_what_a_gpu_would_run(monkeypatch):
+    monkeypatch.setattr("tilewright.runtime.cuda.gpu.Gpu", DescribedGpu)
+    monkeypatch.setattr(gpu, "machine", lambda _: DescribedGpu.machine)
+    monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
+    monkeypatch.setattr(driver, "load", lambda _cubin, _entry, device, *_: driver.Function(1, device, 1))
+    monkeypatch.setattr(driver, "tensor_map", lambda *_: bytes(128))
+    monkeypatch.setattr(driver, "_launcher", lambda: None)
+    monkeypatch.setattr("tilewright.runtime.cuda.kernel.device_memory", lambda size, *_, **__: np.empty(size, np.uint8))
+    answer = why("matmul", {"M": 16, "N": 64, "K": 64}, "bf16", device="cuda:1")
+    assert str(answer.row.shape) == "matmul batch=5-16 bf16 cuda:1"
+    assert answer.row.design is None
+    assert dict(answer.decisions)["atom.dot0"] == "wgmma"
+    assert "cuda:1: the generic kernel" in answer.text()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0"])
+def test_why_on_a_device_of_no_kind_says_which_there_are(device):
+    with pytest.raises(ArgumentError, match="cuda:1"):
+        why("matmul", {"M": 16, "N": 64, "K": 64}, "bf16", device=device)

@@ -49,6 +49,26 @@ def test_swiglu_backward(memory, steps, kind, m, d, spread):
     Case(operators.swiglu_backward, inputs, outputs).check(memory, steps)
 
 
+@thorough
+@given(memories, STEPS, element, SIZES, SIZES, spreads, st.sampled_from(("gelu", "gelu_tanh")))
+def test_geglu_backward(memory, steps, kind, m, d, spread, activation):
+    inputs = {name: memory.normal((m, d), kind) for name in ("gate", "up", "dy")}
+    inputs["gate"] = (inputs["gate"].astype(np.float32) * np.float32(spread)).astype(kind)
+    outputs = dict.fromkeys(("dgate", "dup"), ((m, d), kind))
+    Case(operators.geglu_backward, inputs, outputs, options={"activation": activation}).check(memory, steps)
+
+
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])
+def test_reference_of_the_gradient_of_geglu_is_torch(activation, approximate):
+    gate, up, dy = torch.randn(3, 7, 5, dtype=torch.float64)
+    gate = (4 * gate).requires_grad_()
+    up.requires_grad_()
+    expected = torch.autograd.grad(torch.nn.functional.gelu(gate, approximate=approximate) * up, (gate, up), dy)
+    ours = operators.geglu_backward.reference(*(t.detach().numpy() for t in (gate, up, dy)), activation)
+    for name, theirs in zip(("dgate", "dup"), expected, strict=True):
+        np.testing.assert_allclose(ours[name].value, theirs.numpy(), rtol=1e-9, atol=1e-13)
+
+
 def test_reference_of_the_gradient_is_torch():
     gate, up, dy = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
     expected = torch.autograd.grad(torch.nn.functional.silu(gate) * up, (gate, up), dy)

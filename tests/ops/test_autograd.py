@@ -26,6 +26,11 @@ CALLS = {
     "rmsnorm": (lambda x, w: ops.rmsnorm(x, w, EPS), lambda x, w: F.rms_norm(x, w.shape, w, EPS)),
     "softmax": (lambda x, w: ops.softmax(x), lambda x, w: torch.softmax(x, -1)),
     "swiglu": (lambda x, w: ops.swiglu(x, w.expand_as(x)), lambda x, w: F.silu(x) * w.expand_as(x)),
+    "geglu": (lambda x, w: ops.geglu(x, w.expand_as(x)), lambda x, w: F.gelu(x) * w.expand_as(x)),
+    "geglu by tanh": (
+        lambda x, w: ops.geglu(x, w.expand_as(x), approximate="tanh"),
+        lambda x, w: F.gelu(x, approximate="tanh") * w.expand_as(x),
+    ),
 }
 
 
@@ -42,6 +47,16 @@ def test_gradients_are_those_of_torch(generator, name, turn):
     )
     for mine, torchs in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine.numpy(), torchs.numpy(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gradients_of_gates_far_out_are_finite(approximate):
+    """Squares and cubes of these overflow; the slopes of a gelu are 0 and 1 there."""
+    gate = torch.tensor([[1e37, 3e19, 300.0, 17.0, -17.0, -300.0, -3e19, -1e37]])
+    up, dy = torch.full_like(gate, 2.0), torch.full_like(gate, 3.0)
+    dgate, dup = ops.geglu_backward(gate, up, dy, approximate=approximate)
+    np.testing.assert_allclose(dgate.numpy(), [[6.0] * 4 + [0.0] * 4], rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(dup.numpy(), [[3e37, 9e19, 900.0, 51.0] + [0.0] * 4], rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

@@ -89,40 +89,54 @@ def shared_weights(model: Any, config: ModelConfig) -> Weights:
 
 
 class Eager:
-    """Greedy decoding with transformers as it comes, as lean as its interface allows."""
+    """Greedy decoding with transformers as it comes, as lean as its interface allows.
+
+    All of it runs in inference mode: what one call makes there, another may write.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._device: torch.device = model.device
         self._cache: Any = None
         self._token: Any = None
 
     def prefill(self, prompts: list[list[int]]) -> None:
         """Read new prompts of one length and choose the first token of each."""
-        self._cache = self._new_cache()
-        self._token = self._forward(torch.tensor(prompts, device="cuda"))
-        torch.cuda.synchronize()
+        with torch.inference_mode():
+            self._token = self._read(torch.tensor(prompts, device=self._device))
+        self._wait()
 
     def steps(self, count: int) -> None:
         """Choose so many more tokens for each prompt."""
-        for _ in range(count):
-            self._token = self._forward(self._token)
-        torch.cuda.synchronize()
+        with torch.inference_mode():
+            for _ in range(count):
+                self._token = self._forward(self._token)
+        self._wait()
 
     def logits(self, ids: list[int], count: int) -> Any:
         """f32[count, vocab] logits after each of the last tokens of a prompt."""
         with torch.inference_mode():
-            found = self._model(torch.tensor([ids], device="cuda"), logits_to_keep=count).logits[0]
+            found = self._model(torch.tensor([ids], device=self._device), logits_to_keep=count).logits[0]
             return found.float().cpu().numpy()
 
-    def _new_cache(self) -> Any:
+    @property
+    def tokens(self) -> list[int]:
+        """The newest token of each prompt."""
+        return [int(i) for i in self._token.reshape(-1).cpu()]
+
+    def _read(self, ids: Any) -> Any:
         from transformers import DynamicCache
 
-        return DynamicCache(config=self._model.config)
+        self._cache = DynamicCache(config=self._model.config)
+        return self._forward(ids)
 
     def _forward(self, ids: Any) -> Any:
-        with torch.inference_mode():
-            output = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-            return output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        output = self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        return output.logits[:, -1].argmax(dim=-1, keepdim=True)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 class Compiled(Eager):
@@ -134,28 +148,21 @@ class Compiled(Eager):
         self._named = "cache_position" in inspect.signature(model.forward).parameters
         self._compiled = torch.compile(self._one, mode="reduce-overhead", dynamic=False)
 
-    def prefill(self, prompts: list[list[int]]) -> None:
-        """Read new prompts, eagerly; the memory of the cache stays where it is."""
-        if self._cache is None:
-            self._cache = self._new_cache()
-        self._cache.reset()
-        ids = torch.tensor(prompts, device="cuda")
-        with torch.inference_mode():
-            self._token = self._one(ids, torch.arange(ids.shape[1], device="cuda"))
-            self._places = torch.full((1,), ids.shape[1], device="cuda", dtype=torch.int64)
-        torch.cuda.synchronize()
-
-    def _new_cache(self) -> Any:
+    def _read(self, ids: Any) -> Any:
+        """Eagerly; the memory of the cache stays where it is."""
         from transformers import StaticCache
 
-        return StaticCache(config=self._model.config, max_cache_len=ROOM)
+        if self._cache is None:
+            self._cache = StaticCache(config=self._model.config, max_cache_len=ROOM)
+        self._cache.reset()
+        self._places = torch.full((1,), ids.shape[1], device=self._device, dtype=torch.int64)
+        return self._one(ids, torch.arange(ids.shape[1], device=self._device))
 
     def _forward(self, ids: Any) -> Any:
-        with torch.inference_mode():
-            torch.compiler.cudagraph_mark_step_begin()
-            token = self._compiled(ids, self._places).clone()
-            self._places += 1
-            return token
+        torch.compiler.cudagraph_mark_step_begin()
+        token = self._compiled(ids, self._places).clone()
+        self._places += 1
+        return token
 
     def _one(self, ids: Any, places: Any) -> Any:
         named = {"cache_position": places} if self._named else {}

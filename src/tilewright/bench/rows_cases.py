@@ -101,7 +101,7 @@ def row_cases() -> tuple[RowCase, ...]:
 
 
 _FORWARD = ("rmsnorm", "add_rmsnorm", "layernorm", "softmax", "swiglu", "geglu", "silu", "gelu", "scale_add")
-_BACKWARD = ("rmsnorm_backward", "rmsnorm_weight_backward", "softmax_backward", "swiglu_backward")
+_BACKWARD = ("rmsnorm_backward", "rmsnorm_weight_backward", "softmax_backward", "swiglu_backward", "geglu_backward")
 
 
 def _rows(family: str, op: str, m: int, d: int, element: str = "bf16", offset: int = 0) -> RowCase:
@@ -111,7 +111,7 @@ def _rows(family: str, op: str, m: int, d: int, element: str = "bf16", offset: i
         sizes = {"N": m, "V": VOCABULARY, "D": d}
     if op == "topk":
         sizes, options = {**sizes, "K": 8}, {"k": 8}
-    if op in ("gelu", "geglu"):
+    if op in ("gelu", "geglu", "geglu_backward"):
         options = {"activation": "gelu"}
     present = ("bias",) if op == "layernorm" else ()
     return RowCase(family, op, _pairs(sizes), f"{m}x{d}", element, _pairs(options), present, offset)

@@ -155,6 +155,13 @@ def _swiglu_backward(gate: Any, up: Any, dy: Any) -> Any:
     return dgate.to(gate.dtype), (slope * wide * share).to(gate.dtype)
 
 
+def _geglu_backward(gate: Any, up: Any, dy: Any) -> Any:
+    import torch
+
+    dgate = torch.ops.aten.gelu_backward(dy * up, gate)
+    return dgate, dy * _functional().gelu(gate)
+
+
 _PEERS: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
     "rmsnorm": (("x", "weight"), _rmsnorm),
     "add_rmsnorm": (("x", "residual", "weight"), _add_rmsnorm),
@@ -172,6 +179,7 @@ _PEERS: dict[str, tuple[tuple[str, ...], Callable[..., Any]]] = {
     "rmsnorm_weight_backward": (("x", "dy", "scale"), _rmsnorm_weight_backward),
     "softmax_backward": (("y", "dy"), _softmax_backward),
     "swiglu_backward": (("gate", "up", "dy"), _swiglu_backward),
+    "geglu_backward": (("gate", "up", "dy"), _geglu_backward),
 }
 
 __all__ = ["peer_of"]

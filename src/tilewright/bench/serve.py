@@ -18,7 +18,7 @@ _PASSES, _CONTEST, _LEARNING, _CALLS = 35.0, 45.0, 230.0, 5.0
 class ServeRequest:
     """What to measure: a thread count, a pattern that names or families must fit (None is all), whether to be quick.
 
-    On `cuda` the trace is served by a GPU while it learns; the other families are about this host's CPU.
+    On `cuda` all but what a call from Python costs is measured, on a GPU and with larger models.
     """
 
     threads: int
@@ -34,20 +34,19 @@ class ServeRequest:
 
 def serve_jobs(request: ServeRequest) -> list[Job]:
     """The jobs that `request` asks for, one process each; ArgumentError where nothing fits it."""
-    learning = serve_learn.SETTINGS[request.device].name
-    parts: tuple[tuple[str, tuple[str, ...], float], ...] = ((serve_learn.FAMILY, (learning,), _LEARNING),)
-    if request.device == "cpu":
-        parts = (
-            (serve_padding.FAMILY, serve_padding.NAMES, _PASSES),
-            (serve_dynamic.FAMILY, (serve_dynamic.NAME,), 3 * _CONTEST),
-            *parts,
-            (serve_dispatch.FAMILY, serve_dispatch.NAMES, _CALLS),
-        )
+    device = request.device
+    parts: list[tuple[str, tuple[str, ...], float]] = [
+        (serve_padding.FAMILY, serve_padding.SETTINGS[device].names, _PASSES),
+        (serve_dynamic.FAMILY, (serve_dynamic.SETTINGS[device].name,), 3 * _CONTEST),
+        (serve_learn.FAMILY, (serve_learn.SETTINGS[device].name,), _LEARNING),
+    ]
+    if device == "cpu":
+        parts.append((serve_dispatch.FAMILY, serve_dispatch.NAMES, _CALLS))
     jobs = []
     for family, names, seconds in parts:
         steps = request.steps(family, names, seconds)
         options: dict[str, Any] = {"names": [s.name for s in steps], "quick": request.quick}
-        options |= {"device": request.device} if family == serve_learn.FAMILY else {}
+        options |= {"device": device} if family != serve_dispatch.FAMILY else {}
         jobs.append(Job(family, request.threads, steps, options))
     wanted = [job for job in jobs if job.steps]
     if not wanted:

@@ -18,7 +18,7 @@ from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.result import Result, rounded
 from tilewright.errors import TilewrightError
 from tilewright.observe.served import REQUESTS
-from tilewright.runtime.measure import paired_ratio
+from tilewright.runtime.measure import Ratio, paired_ratio
 
 FAMILY = "serve_learn"
 
@@ -29,6 +29,8 @@ class Setting:
 
     The first pass over the trace meets each length for the first time, and records how it goes through the model. A
     search has `trials`, and is begun where it pays back `cost` seconds: few, as minutes of a trace stand for hours.
+    Where a process in which nobody learns gets other kernels (`classes`: one for each class of lengths), it is served
+    by those too.
     """
 
     device: str
@@ -42,6 +44,7 @@ class Setting:
     passes: int = 2
     pinned_requests: int = 300
     shake_seconds: float = 15.0
+    classes: bool = False
 
 
 CPU = Setting(
@@ -52,6 +55,7 @@ CPU = Setting(
 GPU = Setting(
     "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
     learn_seconds=50.0, pinned_seconds=4.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+    classes=True,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
 
@@ -68,16 +72,18 @@ def learn_results(setting: Setting, quick: bool) -> Iterator[Result]:
         side = partial(_side, place, setting.device)
         cold = side("free", "generic", requests)
         learning = side("free", "learn", requests, limit=limit, trials=setting.trials, cost=setting.cost)
-        frozen, generic, written = [], [], 0
-        for _ in range(turns):  # in turns: the machine's mood meets both
+        frozen, generic, classes, written = [], [], [], 0
+        for _ in range(turns):  # in turns: the machine's mood meets all
             generic.append(side("free", "generic", requests, passes=setting.passes))
             before = _files(place / "free")
             frozen.append(side("free", "frozen", requests, passes=setting.passes))
             written += len(before ^ _files(place / "free"))
+            if setting.classes:
+                classes.append(side("free", "learn", requests, passes=setting.passes, folder="classes"))
         pinned = _pinned(side, setting)
     values = {**_speed(generic, frozen), **_calm(generic, learning), **_counts(cold, learning, frozen)}
-    values |= {"frozen_writes": written, **pinned}
-    raw = {"cold": cold, "learning": learning, "frozen": frozen, "generic": generic}
+    values |= {"frozen_writes": written, **pinned, **(_beside(classes, frozen) if classes else {})}
+    raw = {"cold": cold, "learning": learning, "frozen": frozen, "generic": generic, "classes": classes}
     yield Result(FAMILY, setting.name, 1, rounded(values), raw)
 
 
@@ -99,9 +105,11 @@ def _pinned(side: Callable[..., dict[str, Any]], setting: Setting) -> dict[str, 
     return {"pinned_hashes": len(hashes), "pinned_swaps": swaps, "pinned_designs": while_["designs"]}
 
 
-def _side(place: Path, device: str, numerics: str, mode: str, requests: int, **options: Any) -> dict[str, Any]:
+def _side(
+    place: Path, device: str, numerics: str, mode: str, requests: int, folder: str | None = None, **options: Any
+) -> dict[str, Any]:
     environment = {
-        **os.environ, "TILEWRIGHT_CACHE_DIR": str(place / numerics), "TILEWRIGHT_MODE": mode,
+        **os.environ, "TILEWRIGHT_CACHE_DIR": str(place / (folder or numerics)), "TILEWRIGHT_MODE": mode,
         "TILEWRIGHT_NUMERICS": numerics, "TILEWRIGHT_THREADS": "1",
     }  # fmt: skip
     task = {"folder": str(place / "model"), "requests": requests, "passes": 1, "device": device, **options}
@@ -125,17 +133,34 @@ def _microseconds(sides: list[dict[str, Any]]) -> list[float]:
 
 
 def _speed(generic: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
-    tokens, plain, learned = sum(generic[0]["tokens"]), _microseconds(generic), _microseconds(frozen)
-    blocks = range(0, len(plain), max(len(plain) // 40, 1))  # requests are short: ratios of blocks, for their interval
-    step = max(len(plain) // 40, 1)
-    ratio = paired_ratio([sum(plain[i : i + step]) for i in blocks], [sum(learned[i : i + step]) for i in blocks])
+    tokens, ratio = sum(generic[0]["tokens"]), _ratio(generic, frozen)
     return {
-        "us": sum(learned) / tokens,
-        "peer_us": sum(plain) / tokens,
+        "us": sum(_microseconds(frozen)) / tokens,
+        "peer_us": sum(_microseconds(generic)) / tokens,
         "ratio": ratio.median,
         "ratio_low": ratio.low,
         "ratio_high": ratio.high,
     }
+
+
+def _beside(classes: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
+    """What a process takes that has a kernel for each class of lengths, and how many times as fast learned ones are."""
+    ratio = _ratio(classes, frozen)
+    return {
+        "classes_us": sum(_microseconds(classes)) / sum(classes[0]["tokens"]),
+        "classes_compiles": classes[0]["counts"]["compiles"],
+        "of_classes": ratio.median,
+        "of_classes_low": ratio.low,
+        "of_classes_high": ratio.high,
+    }
+
+
+def _ratio(plain: list[dict[str, Any]], learned: list[dict[str, Any]]) -> Ratio:
+    """How many times as fast as the plain ones the learned kernels are: of blocks, as single requests are short."""
+    before, after = _microseconds(plain), _microseconds(learned)
+    step = max(len(before) // 40, 1)
+    blocks = range(0, len(before), step)
+    return paired_ratio([sum(before[i : i + step]) for i in blocks], [sum(after[i : i + step]) for i in blocks])
 
 
 def _calm(generic: list[dict[str, Any]], learning: dict[str, Any]) -> dict[str, float]:

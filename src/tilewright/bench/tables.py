@@ -50,6 +50,11 @@ def _part_of(peer: str) -> Callable[[Metrics], str]:
     return show
 
 
+def _times(key: str) -> Callable[[Metrics], str]:
+    """How many times as fast, with its interval; blank where that was not measured."""
+    return lambda m: f"{m[key]:.2f}x [{m[f'{key}_low']:.2f}, {m[f'{key}_high']:.2f}]" if key in m else ""
+
+
 def _maybe(key: str, places: int) -> Callable[[Metrics], str]:
     return lambda m: f"{m[key]:,.{places}f}" if key in m else ""
 
@@ -235,6 +240,8 @@ TABLES = (
             ("compiles", _number("compiles")),
             ("of dynamic=True", _number("dynamic_compiles")),
             ("of dynamic=False", _number("static_compiles")),
+            ("a kernel for each class, seconds", _maybe("classes_s", 1)),
+            ("its compiles", _maybe("classes_compiles", 0)),
         ),
         kind="serve",
     ),
@@ -251,6 +258,8 @@ TABLES = (
             ("frozen: compiles, searches, writes", _frozen),
             ("outputs under pinned", _pinned),
             ("ratio to generic", _ratio),
+            ("a kernel for each class", _maybe("classes_us", 2)),
+            ("ratio to those", _times("of_classes")),
         ),
         kind="serve",
     ),

@@ -161,19 +161,19 @@ def rows(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[
     yield from measure_rows([c for c in row_cases() if (c.family, c.name) in wanted], Effort(trials, 30))
 
 
-def serve_padding(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
+def serve_padding(threads: int, names: Sequence[str], quick: bool, device: str) -> Iterator[Result]:
     """Ragged batches beside padded ones."""
-    from tilewright.bench.serve_padding import padding_results
+    from tilewright.bench.serve_padding import SETTINGS, padding_results
 
-    yield from padding_results(threads, names, quick)
+    yield from padding_results(SETTINGS[device], threads, names, quick)
 
 
-def serve_dynamic(threads: int, names: Sequence[str], quick: bool) -> Iterator[Result]:
-    """A served trace of lengths beside torch.compile; there is one case."""
-    from tilewright.bench.serve_dynamic import dynamic_results
+def serve_dynamic(threads: int, names: Sequence[str], quick: bool, device: str) -> Iterator[Result]:
+    """A served trace of lengths beside torch.compile; there is one case for each kind of device."""
+    from tilewright.bench.serve_dynamic import SETTINGS, dynamic_results
 
     assert len(names) == 1
-    yield from dynamic_results(threads, quick)
+    yield from dynamic_results(SETTINGS[device], threads, quick)
 
 
 def serve_learn(threads: int, names: Sequence[str], quick: bool, device: str) -> Iterator[Result]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tilewright.errors import ArgumentError
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.inputs import draw
 from tilewright.runtime.subject import Subject
-from tilewright.runtime.table import TABLE, Row
+from tilewright.runtime.table import Row
+
+if TYPE_CHECKING:
+    from tilewright.runtime.cuda.gpu import Gpu
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,38 @@ class Answer:
         }
 
 
-def why(operator: str, sizes: Mapping[str, int], dtype: str, options: Mapping[str, Any] | None = None) -> Answer:
-    """Bind, and do not run, such a call by this environment's mode and book. ArgumentError for an unknown operator."""
-    subject = Subject.of(operator, sizes, dtype, options=options)
+def why(
+    operator: str,
+    sizes: Mapping[str, int],
+    dtype: str,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Answer:
+    """Bind, and do not run, such a call on `device` (cpu, cuda, cuda:1) by this environment's mode and book.
+
+    A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
+    device, MachineError for a GPU that is not there.
+    """
+    gpu = _gpu(device)
+    subject = Subject.of(operator, sizes, dtype, options=options, machine=None if gpu is None else gpu.machine)
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
-    buffers = {name: Buffer.of(x) for name, x in operands.tensors.items()}
+    tensors = operands.tensors if gpu is None else {n: gpu.holding(x) for n, x in operands.tensors.items()}
+    buffers = {name: Buffer.of(x) for name, x in tensors.items()}
     launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
+    launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
-    return Answer(TABLE.why(operator, **subject.sizes)[0], design.hash, design.decisions)
+    return Answer(launch.slot.row(), design.hash, design.decisions)
+
+
+def _gpu(device: str) -> Gpu | None:
+    if device == "cpu":
+        return None
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise ArgumentError(f"device {device!r}: a kernel runs on cpu, on cuda, or on cuda:1 and so on")
+    from tilewright.runtime.cuda.gpu import Gpu
+
+    return Gpu(int(number or 0))
 
 
 __all__ = ["Answer", "why"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.operators.activation import geglu, gelu, silu, swiglu, swiglu_backward
+from tilewright.operators.activation import geglu, geglu_backward, gelu, silu, swiglu, swiglu_backward
 from tilewright.operators.argmax import argmax, topk
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
@@ -21,7 +21,7 @@ OPERATORS: dict[str, Operator] = {
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, geglu, scale_add,
         rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
         sample_parts, sample_join, level_begin, level_parts, level_join, level_again,
-        rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward,
+        rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward, geglu_backward,
     )
 }  # fmt: skip
 
@@ -36,6 +36,7 @@ __all__ = [
     "embedding",
     "gate_up",
     "geglu",
+    "geglu_backward",
     "gelu",
     "layernorm",
     "level_again",

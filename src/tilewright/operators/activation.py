@@ -1,4 +1,4 @@
-"""Activations: silu, gelu, swiglu and geglu, and the activation epilogue that other operators share."""
+"""Activations: silu, gelu, swiglu and geglu, gradients of the gated ones, and the epilogue that others share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import ArgumentError
-from tilewright.language import Tensor, erf, f32, kernel, maximum, parallel, sigmoid, tanh
+from tilewright.language import Tensor, erf, exp, f32, kernel, maximum, minimum, parallel, sigmoid, tanh
 from tilewright.operators.operator import Array64, Exact, operator, wide
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -16,6 +16,9 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 # gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): Hendrycks and Gimpel, arXiv:1606.08415.
 _GELU_SLOPE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
+# Beyond this both gelus are 0 or x to the last bit of f32; their slopes are asked of no x further out, whose square
+# or cube could overflow.
+_GELU_FAR = 16.0
 # sigmoid(x) underflows to 0 before x sigmoid(x) does; as a share of |x| that is far below any rounding.
 _UNDERFLOW = 2.0**-100
 
@@ -126,6 +129,55 @@ def swiglu_backward(
         share = sigmoid(v)
         dgate[i, d] = slope * up[i, d] * share * (1.0 + v * (1.0 - share))
         dup[i, d] = slope * (v * share)
+
+
+def gelu_slope(v: Any, activation: str) -> Any:
+    """The derivative of a gelu at the f32 tile `v`, inside a kernel."""
+    near = minimum(maximum(v, -_GELU_FAR), _GELU_FAR)
+    square = near * near
+    if activation == "gelu":
+        return 0.5 + 0.5 * erf(near * math.sqrt(0.5)) + near * (exp(-0.5 * square) * math.sqrt(0.5 / math.pi))
+    # 1 + tanh(u) = 2 sigmoid(2 u), and what it falls short of 2 by is not found by subtraction: sigmoid(-2 u).
+    twice = 2.0 * _GELU_SLOPE * near * (1.0 + _GELU_CUBIC * square)
+    steep = 2.0 * _GELU_SLOPE * near * (1.0 + 3.0 * _GELU_CUBIC * square)
+    share = sigmoid(twice)
+    return share + steep * (share * sigmoid(-twice))
+
+
+def _gelu_sloped(v: Array64, activation: str) -> tuple[Array64, Array64]:
+    """What `gelu_slope` means, in float64, and what its error grows with."""
+    near = np.clip(v, -_GELU_FAR, _GELU_FAR)
+    if activation == "gelu":
+        bell = near * np.exp(-0.5 * near**2) * math.sqrt(0.5 / math.pi)
+        return 0.5 + 0.5 * _erf(near * math.sqrt(0.5)) + bell, 1 + np.abs(bell) * (1 + near**2)
+    twice = 2 * _GELU_SLOPE * (near + _GELU_CUBIC * near**3)
+    bell = 2 * _GELU_SLOPE * (near + 3 * _GELU_CUBIC * near**3) * _logistic(twice) * _logistic(-twice)
+    return _logistic(twice) + bell, 1 + np.abs(bell) * (1 + 2 * np.abs(twice))
+
+
+def reference_geglu_backward(gate: Any, up: Any, dy: Any, activation: str = "gelu") -> dict[str, Exact]:
+    """dgate = dy up gelu'(gate); dup = dy gelu(gate)."""
+    gate, up, dy = wide(gate), wide(up), wide(dy)
+    slope, grows = _gelu_sloped(gate, activation)
+    dup = Exact(dy * activated(gate, activation), np.abs(dy * gate))
+    return {"dgate": Exact(dy * up * slope, np.abs(dy * up) * grows), "dup": dup}
+
+
+@operator(reference_geglu_backward, writes=("dgate", "dup"))
+@kernel
+def geglu_backward(
+    gate: Tensor["M", "D"],
+    up: Tensor["M", "D"],
+    dy: Tensor["M", "D"],
+    dgate: Tensor["M", "D"],
+    dup: Tensor["M", "D"],
+    *,
+    activation="gelu",
+):
+    for i, d in parallel("M", "D"):
+        v, slope = gate[i, d].to(f32), dy[i, d].to(f32)
+        dgate[i, d] = slope * up[i, d] * gelu_slope(v, activation)
+        dup[i, d] = slope * activate(v, activation)
 
 
 def _logistic(v: Array64) -> Array64:

@@ -13,10 +13,25 @@ import numpy as np
 from tilewright.language import Tensor, dot, each, f32, kernel, parallel, sum_type, tiles, zeros
 from tilewright.language.ir import PRECISIONS
 from tilewright.operators.activation import activate, activated
-from tilewright.operators.operator import Exact, operator, wide
+from tilewright.operators.operator import Array64, Exact, operator, wide
 
 # The steepest slope of silu, gelu and relu: an error before the activation grows by no more than this.
 _STEEPEST = 1.13
+
+_BLOCK = 1 << 22
+"""Elements of the second matrix that are in float64 at a time: all of a vocabulary's would take gigabytes."""
+
+
+def _products(a: Any, b: Any) -> tuple[Array64, Array64]:
+    """a b^T in float64, and the same of the magnitudes."""
+    left, size = wide(a), np.abs(wide(a))
+    value, magnitude = (np.empty((a.shape[0], b.shape[0])) for _ in range(2))
+    rows = max(1, _BLOCK // max(1, b.shape[1]))
+    for j in range(0, b.shape[0], rows):
+        right = wide(b[j : j + rows]).T
+        value[:, j : j + rows] = left @ right
+        magnitude[:, j : j + rows] = size @ np.abs(right)
+    return value, magnitude
 
 
 def reference_matmul(
@@ -34,7 +49,7 @@ def reference_matmul(
 
     With a precision each operand may be off by its share (`ir.PRECISIONS`).
     """
-    value, magnitude = wide(a) @ wide(b).T, np.abs(wide(a)) @ np.abs(wide(b)).T
+    value, magnitude = _products(a, b)
     for scale in (None if row_scale is None else wide(row_scale)[:, None], column_scale):
         if scale is not None:
             value, magnitude = value * wide(scale), magnitude * np.abs(wide(scale))
@@ -77,10 +92,8 @@ def matmul(
 
 def reference_gate_up(x: Any, gate: Any, up: Any) -> dict[str, Exact]:
     """y = silu(x gate^T) (x up^T); the error of each factor is scaled by the other."""
-    g, u = wide(x) @ wide(gate).T, wide(x) @ wide(up).T
-    size = np.abs(wide(x))
-    magnitude = _STEEPEST * (size @ np.abs(wide(gate)).T) * np.abs(u)
-    magnitude = magnitude + np.abs(activated(g, "silu")) * (size @ np.abs(wide(up)).T)
+    (g, around_g), (u, around_u) = _products(x, gate), _products(x, up)
+    magnitude = _STEEPEST * around_g * np.abs(u) + np.abs(activated(g, "silu")) * around_u
     return {"y": Exact(activated(g, "silu") * u, magnitude, x.shape[1])}
 
 

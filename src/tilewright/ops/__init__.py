@@ -3,12 +3,13 @@
 Each takes operands of any strides and gives a result of the same kind as its first operand (`out=` gives it a
 place); nothing is copied on the way. A call checks every shape, dtype and device and raises ArgumentError or
 DTypeError naming the operand. `op.bind(..., out=y)` does the checks once and gives a function without arguments
-that computes each time it is called. Gradients are not recorded.
+that computes each time it is called. Of an operand that asks for a gradient autograd records rope, rmsnorm, softmax,
+swiglu and geglu; other ops refuse it.
 """
 
 from tilewright.ops.attention import attention, paged_attention
 from tilewright.ops.backend import Launch, using
-from tilewright.ops.elementwise import embedding, geglu, gelu, scale_add, silu, swiglu, swiglu_backward
+from tilewright.ops.elementwise import embedding, geglu, geglu_backward, gelu, scale_add, silu, swiglu, swiglu_backward
 from tilewright.ops.levels import level_again, level_begin, level_join, level_parts
 from tilewright.ops.linear import gate_up, linear, matmul
 from tilewright.ops.rope import paged_rope_cache, rope, rope_cache
@@ -32,6 +33,7 @@ __all__ = [
     "embedding",
     "gate_up",
     "geglu",
+    "geglu_backward",
     "gelu",
     "layernorm",
     "level_again",

@@ -121,9 +121,31 @@ def _swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Tensor:
     return y
 
 
+class _GeGLU(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, approximate: str) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.approximate = approximate
+        return ops.geglu(gate, up, approximate=approximate)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        return (*ops.geglu_backward(gate, up, dy, approximate=ctx.approximate), None)
+
+
+def _geglu(gate: Tensor, up: Tensor, *, approximate: str = "none", out: Tensor | None = None) -> Tensor:
+    _no_place("geglu", out)
+    y: Tensor = _GeGLU.apply(gate, up, approximate)
+    return y
+
+
 def _no_place(name: str, out: Tensor | None) -> None:
     if out is not None:
         raise ArgumentError(f"{name}: autograd cannot record a call with out=; leave it away, or use torch.no_grad()")
 
 
-_CALLS: dict[str, Callable[..., Tensor]] = {"rope": _rope, "rmsnorm": _rmsnorm, "softmax": _softmax, "swiglu": _swiglu}
+_CALLS: dict[str, Callable[..., Tensor]] = {
+    "rope": _rope, "rmsnorm": _rmsnorm, "softmax": _softmax, "swiglu": _swiglu, "geglu": _geglu,
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Elementwise ops: silu, gelu, swiglu, geglu, scale_add; and embedding, which copies rows."""
+"""Elementwise ops: silu, gelu, swiglu, geglu, scale_add; gradients of the gated ones; embedding, which copies rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,28 @@ def swiglu_backward(
     gate: Tensor, up: Tensor, dy: Tensor, *, out: tuple[Tensor, Tensor] | None = None
 ) -> Bound[tuple[Tensor, Tensor]]:
     """`(dgate, dup)` of `swiglu(gate, up)` for dy, the gradient of its result; all of one shape."""
-    given = Operands("swiglu_backward")
+    return _gradients(operators.swiglu_backward, gate, up, dy, out)
+
+
+@op
+def geglu_backward(
+    gate: Tensor, up: Tensor, dy: Tensor, *, approximate: str = "none", out: tuple[Tensor, Tensor] | None = None
+) -> Bound[tuple[Tensor, Tensor]]:
+    """`(dgate, dup)` of `geglu(gate, up)` for dy, the gradient of its result; all of one shape."""
+    options = _gelu_options("geglu_backward", approximate)
+    return _gradients(operators.geglu_backward, gate, up, dy, out, options)
+
+
+def _gradients(
+    operator: Operator,
+    gate: Tensor,
+    up: Tensor,
+    dy: Tensor,
+    out: tuple[Tensor, Tensor] | None,
+    options: Options | None = None,
+) -> Bound[tuple[Tensor, Tensor]]:
+    """Both gradients of a gated activation, by its backward operator."""
+    given = Operands(operator.name)
     a = given.take("gate", gate)
     b, slope = (given.expect(n, x, a.shape, why="the shape of gate") for n, x in (("up", up), ("dy", dy)))
     first, second = out or (None, None)
@@ -58,8 +79,8 @@ def swiglu_backward(
     second, dup = given.output(second, up, a.shape, b.dtype, name="out[1]")
     if 0 in a.shape:
         return Bound((), (first, second))
-    launches = _launches(operators.swiglu_backward, {"gate": a, "up": b, "dy": slope, "dgate": dgate, "dup": dup})
-    return Bound(launches, (first, second))
+    buffers = {"gate": a, "up": b, "dy": slope, "dgate": dgate, "dup": dup}
+    return Bound(_launches(operator, buffers, options=options), (first, second))
 
 
 @op

@@ -77,15 +77,15 @@ def design_table(design: Design) -> str:
 class Timed:
     """A launch that says how long it took, and at what rates: arithmetic, and bytes that must move."""
 
-    __slots__ = ("_launch", "_title", "_work", "kernel")
+    __slots__ = ("_title", "_work", "kernel", "launch")
 
     def __init__(self, launch: _Launch, work: Work, title: str) -> None:
         self.kernel = launch.kernel
-        self._launch, self._work, self._title = launch, work, title
+        self.launch, self._work, self._title = launch, work, title
 
     def __call__(self) -> None:
         begun = time.perf_counter()
-        self._launch()
+        self.launch()
         seconds = time.perf_counter() - begun
         rates = f"{self._work.flops / seconds / 1e9:8.1f} GFLOP/s {self._work.bytes / seconds / 1e9:7.1f} GB/s"
         say(f"{self._title}: {seconds * 1e6:9.1f} us {rates}")

@@ -110,6 +110,7 @@ def search(
     options: Mapping[str, Any] | None = None,
     present: Collection[str] = (),
     unit: Mapping[str, int] | None = None,
+    crew: Crew | None = None,
     **sizes: int,
 ) -> Designed:
     """The best design of `operator` at `sizes`: `search(matmul, M=16, N=4096, K=4096, dtype="bf16", budget="60s")`.
@@ -119,7 +120,8 @@ def search(
     until the `budget` ("60s", "16 trials") is used up, the roofline is near, or a `target` ("50us") is met. Every
     trial is in the book as soon as it is made: a search that was cut off goes on where it was. `operator` may be
     `file.py:name`; `unit` names the dimension with stride one of tensors that are not row-major. `numerics="pinned"`
-    keeps every decision that sets the order or the type of a sum as in the default design.
+    keeps every decision that sets the order or the type of a sum as in the default design. A `crew` keeps the processes
+    of one search on a GPU for the next.
 
     Raises ArgumentError for arguments that are not understood, MachineError for a machine that this host cannot stand
     in for, and VerificationError if not one design works.
@@ -130,7 +132,7 @@ def search(
     subject = Subject.of(
         operator, sizes, dtype, options=options, present=present, unit=unit, machine=machine, threads=threads
     )
-    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed)
+    task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, crew=crew)
     known = None if again else task.book.get(task.key)
     if known is not None:
         return Designed(known, subject.options, "book")

@@ -28,6 +28,7 @@ ZEROS = (0.0, -0.0)
 LARGE = {"f16": 8.0, "f8e4m3": 8.0}
 _LARGE = 256.0
 _FREE = 8  # integers that nothing bounds
+_CHUNK = 1 << 18
 
 
 @dataclass
@@ -97,15 +98,25 @@ def _laid_out(shape: tuple[int, ...], dtype: DType, unit: int | None) -> Array:
 
 
 def _floats(random: np.random.Generator, shape: tuple[int, ...], dtype: DType, kind: Kind) -> Array:
-    values = random.standard_normal(shape, np.float32)
+    """Some at a time: the table of a vocabulary has a quarter of a thousand million."""
+    drawn = np.empty(math.prod(shape), dtype.numpy)
+    for begin in range(0, drawn.size, _CHUNK):
+        part = drawn[begin : begin + _CHUNK]
+        part[:] = _some_floats(random, part.size, dtype, kind)
+    return drawn.reshape(shape)
+
+
+def _some_floats(random: np.random.Generator, count: int, dtype: DType, kind: Kind) -> Array:
+    values = random.standard_normal(count, np.float32)
     if kind == "random":
-        return values.astype(dtype.numpy)
-    chance = random.random(shape, np.float32)
+        return values
+    chance = random.random(count, np.float32)
     share = 1.0 if kind == "hard" else 0.25
     for bound, choices in ((0.30, TIES), (0.15, ZEROS)):
-        values = np.where(chance < bound * share, random.choice(choices, shape).astype(np.float32), values)
-    values = np.where(chance > 1 - 0.01 * share, values * LARGE.get(dtype.name, _LARGE), values)
-    return values.astype(dtype.numpy)
+        chosen = np.flatnonzero(chance < bound * share)
+        values[chosen] = np.array(choices, np.float32)[random.integers(0, len(choices), chosen.size)]
+    values[chance > 1 - 0.01 * share] *= LARGE.get(dtype.name, _LARGE)
+    return values
 
 
 def _integers(random: np.random.Generator, shape: tuple[int, ...], p: ir.Param, limit: Limit, kind: Kind) -> Array:

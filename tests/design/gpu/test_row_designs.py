@@ -34,7 +34,7 @@ from tilewright.runtime import tolerance
 from tilewright.runtime.compiled import dtypes_of
 
 ROWS = ["rmsnorm", "add_rmsnorm", "layernorm", "softmax", "argmax", "topk", "rmsnorm_backward", "softmax_backward"]
-FLAT = ["silu", "gelu", "swiglu", "scale_add", "swiglu_backward", "embedding", "rope", "rope_cache"]
+FLAT = ["silu", "gelu", "swiglu", "scale_add", "swiglu_backward", "geglu_backward", "embedding", "rope", "rope_cache"]
 COLUMNS = ["rmsnorm_weight_backward"]
 
 

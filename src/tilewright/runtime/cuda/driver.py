@@ -18,13 +18,14 @@ import numpy as np
 from tilewright.emit.cuda_abi import MAP_BYTES
 from tilewright.errors import LaunchError
 from tilewright.machines.nvidia_driver import FIX, driver
+from tilewright.runtime.cuda import capture
 
 
 def checked(answer: tuple[Any, ...], doing: str) -> Any:
     """The value of a driver call; LaunchError naming what was done and the driver's word for what went wrong."""
     status, *rest = answer
     if int(status):
-        raise LaunchError(f"{doing} failed with {status.name}; {FIX}")
+        raise LaunchError(f"{doing} failed with {status.name}; {capture.advice(int(status))}")
     return rest[0] if len(rest) == 1 else rest
 
 
@@ -62,8 +63,13 @@ class Function:
 
 def load(cubin: bytes, entry: str, device: int, threads: int, shared_bytes: int, cluster: int) -> Function:
     """The kernel `entry` of a cubin on a device, allowed its dynamic shared memory and its clusters."""
-    cu = driver()
     use(device)
+    with capture.aside():
+        return _load(cubin, entry, device, threads, shared_bytes, cluster)
+
+
+def _load(cubin: bytes, entry: str, device: int, threads: int, shared_bytes: int, cluster: int) -> Function:
+    cu = driver()
     module = checked(cu.cuModuleLoadData(cubin), f"loading {entry}")
     function = checked(cu.cuModuleGetFunction(module, entry.encode()), f"finding {entry} in its cubin")
     attribute = cu.CUfunction_attribute
@@ -217,7 +223,8 @@ class Call:
             with inside(self._facts[1].device):
                 status = self._launch(self._reference, self._function, self._parameters, None)
         if status:
-            raise LaunchError(f"launching {self.name} failed with {driver().CUresult(status).name}; {FIX}")
+            found = driver().CUresult(status).name
+            raise LaunchError(f"launching {self.name} failed with {found}; {capture.advice(status)}")
 
     def addresses(self, stream: int) -> tuple[int, int, int, int]:
         """The driver's function, the configuration with `stream`, the kernel and its parameters, for `launch_ir`."""

@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from tilewright.errors import LaunchError, OutOfDeviceMemory
-from tilewright.runtime.cuda import driver
+from tilewright.runtime.cuda import capture, driver
+from tilewright.runtime.cuda.streams import stream_of
 
 
 class Allocation:
@@ -18,7 +19,7 @@ class Allocation:
         """At least `size` bytes, aligned to 256; OutOfDeviceMemory where there is no room."""
         self.pointer, self.device, self.bytes = 0, device, max(size, 1)
         cu = driver.driver()
-        with driver.inside(device):
+        with driver.inside(device), capture.aside():
             status, pointer = cu.cuMemAlloc(self.bytes)
         if status == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             raise OutOfDeviceMemory(
@@ -33,7 +34,7 @@ class Allocation:
 
     def __del__(self) -> None:
         if self.pointer and not sys.is_finalizing():
-            with driver.inside(self.device):
+            with driver.inside(self.device), capture.aside():
                 driver.driver().cuMemFree(self.pointer)
 
 
@@ -66,7 +67,11 @@ class Shared:
 
 
 def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
-    """At least `size` bytes on a device, as something with a `data_ptr()`; LaunchError where there is no room."""
+    """At least `size` bytes on a device, as something with a `data_ptr()`; LaunchError where there is no room.
+
+    What torch gives while a graph is captured belongs to that graph, is cleared by it, and lives as long as it does;
+    what the driver gives then lives for good.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         make = torch.zeros if zeroed else torch.empty
@@ -75,10 +80,26 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
         except torch.OutOfMemoryError:
             raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
     made = Allocation(size, device)
-    if zeroed:
-        with driver.inside(device):
-            driver.checked(driver.driver().cuMemsetD8(made.pointer, 0, made.bytes), "clearing scratch memory")
+    with driver.inside(device), capture.aside():
+        if zeroed:
+            _clear(made)
+        if capture.capturing(stream_of(device)):
+            _of_graphs.append(made)
     return made
+
+
+_of_graphs: list[Allocation] = []
+
+
+def _clear(memory: Allocation) -> None:
+    """Zero it now, whatever other streams do or are captured for."""
+    cu = driver.driver()
+    stream = driver.checked(cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING), "making a stream")
+    try:
+        driver.checked(cu.cuMemsetD8Async(memory.pointer, 0, memory.bytes, stream), "clearing scratch memory")
+        driver.checked(cu.cuStreamSynchronize(stream), "waiting for cleared memory")
+    finally:
+        cu.cuStreamDestroy(stream)
 
 
 __all__ = ["Allocation", "Shared", "device_memory", "free_bytes"]

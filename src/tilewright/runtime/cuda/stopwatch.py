@@ -1,4 +1,7 @@
-"""Times of launches by events of the GPU, read when they have long passed: nobody waits for one."""
+"""Times of launches by events of the GPU, read when they have long passed: nobody waits for one.
+
+A launch that goes into a graph is not timed, and events are asked for and made beside what others capture (`capture`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tilewright.runtime.cuda import driver
+from tilewright.runtime.cuda import capture, driver
 from tilewright.runtime.monitor import Tally
 
 MOST = 64
@@ -27,8 +30,7 @@ class Stopwatch:
         """Run `launch`, which queues on `stream`, between two events; the tally gets to know later what it took."""
         cu = driver.driver()
         with driver.inside(self._device):
-            self._collect()
-            pair = None if self._capturing(stream) else self._pair()
+            pair = None if capture.capturing(stream) else self._ready()
             if pair is None:
                 launch()
                 return
@@ -38,11 +40,11 @@ class Stopwatch:
         with self._lock:
             self._under_way.append((*pair, tally))
 
-    def _capturing(self, stream: int) -> bool:
-        """Whether a graph is being made of what is queued: an event in it would tell no time."""
-        cu = driver.driver()
-        status, found = cu.cuStreamIsCapturing(stream)
-        return bool(int(status)) or int(found) != int(cu.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
+    def _ready(self) -> tuple[Any, Any] | None:
+        """Two events, once what has passed was read; None where too many are under way."""
+        with capture.aside():
+            self._collect()
+            return self._pair()
 
     def _pair(self) -> tuple[Any, Any] | None:
         with self._lock:
