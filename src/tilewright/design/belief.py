@@ -57,10 +57,4 @@ def likeness(one: Design, other: Design) -> float:
     return math.exp(-_distance(frozenset(one.decisions), frozenset(other.decisions)) / _FAR)
 
 
-def style(design: Design) -> tuple[tuple[str, Choice], ...]:
-    """What kind of kernel a design is: instructions, packing and lanes, and which axes have blocks."""
-    kept = [(n, c) for n, c in design.decisions if n.partition(".")[0] in _STYLES]
-    return (*kept, *((n, True) for n, _ in design.decisions if n.startswith("block.")))
-
-
-__all__ = ["Belief", "style"]
+__all__ = ["Belief", "likeness"]
