@@ -119,15 +119,21 @@ quarters of the shapes, judged on the others. "Corrected": by trees that were tr
 |---|---|---|---|---|
 {products_measured}
 
-### Attention and rows on an H200
+### Every operator on an H200
 
-Mean errors against `benchmarks/results/probes/simulate-nests-h200.json` (medians of three results files at 207bbc9). No
-rate was fitted to these: the model counts bytes, products, instructions and special functions of the softmax, and turns
-of blocks. `python benchmarks/gpu_model.py --nests` prints them. Ragged batches are not modelled.
+Mean errors of the GPU model against the newest results of each bench (`gpu-h200`, `decode-gpu-h200`, `rows-gpu-h200`
+in `benchmarks/results`). "Corrected": by trees that were trained on other shapes only. Rates are fitted to products of
+2026-11-24 and to the probe `probes/simulate-rows-h200-2026-11-29.json`, 107 designs of which most have other shapes;
+the line before the last is what the benches hold beside those. `python benchmarks/gpu_model.py --all` prints both
+tables; a test holds 12% and 6% for every operator ([note 0014](notes/0014-simulated-machines.md)).
+
+| operator | designs | model | corrected |
+|---|---|---|---|
+{by_operator_measured}
 
 | family | designs | model | corrected |
 |---|---|---|---|
-{nests_measured}
+{by_family_measured}
 """
 
 

@@ -6,13 +6,14 @@ import csv
 import json
 import statistics
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from machines_figures import MODEL, grown, looped, products
 
+from tilewright.bench.gpu_accuracy import Line, Sample, by_family, by_operator, samples
 from tilewright.bench.gpu_fit import held_out
 from tilewright.bench.gpu_model import LADDER, Measured, errors, measured
-from tilewright.bench.gpu_model_nests import measured_nests, nest_errors
 from tilewright.machines.machine import Machine
 from tilewright.report.canvas import duration
 from tilewright.simulate.chips.plan import stops_at
@@ -24,7 +25,6 @@ from tilewright.simulate.systolic.tpu import bound
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "tests" / "simulate" / "systolic" / "scalesim.csv"
 MEASURED = ROOT / "benchmarks" / "results" / "gpu-h200-2026-11-24.json"
-NESTS = ROOT / "benchmarks" / "results" / "probes" / "simulate-nests-h200.json"
 ROOFLINES = {"MLP0": 13.60, "MLP1": 11.42, "LSTM0": 4.35, "LSTM1": 6.53, "CNN0": 91.75, "CNN1": 91.75}
 TPU = Machine.named("tpu-v1")
 
@@ -106,10 +106,24 @@ def products_measured() -> Iterator[str]:
         yield f"| {e.family} | {e.model.count} | {e.model.mean_error:.1%} | {held} | {learned} |"
 
 
-def nests_measured() -> Iterator[str]:
-    """The GPU model beside measured attention and row operators."""
-    for e in nest_errors(measured_nests(json.loads(NESTS.read_text(encoding="utf-8")), Machine.named("h200"))):
-        yield f"| {e.family} | {e.model.count} | {e.model.mean_error:.1%} | {e.corrected.mean_error:.1%} |"
+def by_operator_measured() -> Iterator[str]:
+    """Errors of the GPU model on everything that was measured, by operator."""
+    yield from _errors(by_operator(_samples()))
+
+
+def by_family_measured() -> Iterator[str]:
+    """The same by family of cases."""
+    yield from _errors(by_family(_samples()))
+
+
+@cache
+def _samples() -> list[Sample]:
+    return samples(ROOT / "benchmarks" / "results", Machine.named("h200"))
+
+
+def _errors(lines: list[Line]) -> Iterator[str]:
+    for e in lines:
+        yield f"| {e.name} | {e.count} | {e.mean:.1%} | {e.corrected:.1%} |"
 
 
 def grounds() -> Iterator[str]:
@@ -122,10 +136,11 @@ def grounds() -> Iterator[str]:
 __all__ = [
     "MODEL",
     "applications",
+    "by_family_measured",
+    "by_operator_measured",
     "exact",
     "grounds",
     "matmul",
-    "nests_measured",
     "products_measured",
     "stops",
     "ways",

@@ -27,6 +27,9 @@ def bench_rope(
     import os
 
     os.environ["TILEWRIGHT_THREADS"] = str(threads)  # before the first kernel runs
+    from tilewright.bench.plan import need
+
+    need("torch")
     from tilewright.bench import rope, rope_report
     from tilewright.bench.console import publish
     from tilewright.machines import host, nvidia

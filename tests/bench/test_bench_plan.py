@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tilewright.bench import plan as plans
 from tilewright.bench.cases import FAMILIES, cpu_cases
 from tilewright.bench.checkpoint import Shape
+from tilewright.bench.cpu import run_jobs
 from tilewright.bench.plan import QUICK_SHAPE, Request, budget, estimate, plan
 from tilewright.bench.worker import JOBS
+from tilewright.errors import MissingPackage
 
 
 def test_a_full_run_owes_every_family_and_fits_a_quarter_of_an_hour():
@@ -35,3 +40,18 @@ def test_the_model_and_the_start_use_their_own_thread_counts():
 def test_streams_get_more_time():
     budgets = {case.family: budget(case, quick=False) for case in cpu_cases()}
     assert budgets["rows"] == budgets["decode_linear"] > budgets["matmul_f32"] > budget(cpu_cases()[0], quick=True)
+
+
+@pytest.mark.parametrize(
+    ("only", "absent", "says"),
+    [
+        (None, {"torch", "transformers"}, 'compares with torch and transformers, not installed; pip install "tilewrig'),
+        ("rows", {"torch"}, "compares with torch, not"),
+        ("decoder", {"transformers"}, "compares with transformers, not"),
+    ],
+)
+def test_what_is_compared_with_is_missed_before_anything_runs(monkeypatch, only, absent, says):
+    monkeypatch.setattr(plans, "find_spec", lambda name: None if name in absent else name)
+    with pytest.raises(MissingPackage, match=says):
+        run_jobs(plan(Request((1,), only=only)))
+    assert run_jobs(plan(Request((1,), only="compile")))

@@ -77,6 +77,18 @@ def test_half_precision_no_further_than_twice_transformers(name, half, tmp_path)
     assert np.max(np.abs(found - exact)) <= 2 * np.max(np.abs(rough - exact))
 
 
+def test_a_cache_of_8_bits_moves_logits_by_less_than_its_rounding(model):
+    """Keys and values are off by one part in 16 at most, as on a CPU; a step reads what the prompt wrote."""
+    folder, theirs = model
+    wanted = logits_of(theirs, PROMPT)
+    decoder = Decoder.from_folder(folder, device="cuda", kv_cache="fp8")
+    found = decoder.logits([PROMPT])[0]
+    assert 0 < rms(found - wanted) < 2.0**-4 * np.std(wanted)
+    cache = decoder.new_cache(1, 64)
+    decoder.prefill(cache, 0, PROMPT[:-1])
+    assert rms(decoder.decode(cache, PROMPT[-1:]) - found[-1:]) < 2.0**-6 * np.std(wanted)
+
+
 def test_greedy_tokens_equal_transformers(model):
     folder, theirs = model
     with torch.no_grad():
@@ -206,6 +218,23 @@ def test_operands_on_the_host_and_on_the_gpu(small):
     x = memory_of("cuda").zeros((4, 64), np.float32)
     with pytest.raises(ArgumentError, match="move one of them"):
         tw.ops.linear(x, np.zeros((8, 64), np.float32), out=x[:, :8])
+
+
+def test_integers_that_name_nothing_lead_nowhere():
+    """Nobody looks at them on a GPU: they name the nearest place that exists, and no memory but the operands'."""
+    table = torch.randn(10, 64, device="cuda")
+    rows = tw.ops.embedding(torch.tensor([1, 10**6, -5], device="cuda"), table)
+    assert torch.equal(rows, table[[1, 9, 0]])
+    q, k, v = (torch.randn(1, 2, heads, 64, device="cuda") for heads in (4, 2, 2))
+    cos, sin = torch.randn(2, 16, 64, device="cuda")
+    caches = []
+    for positions in ([[0, 7]], [[-9, 10**6]]):
+        cache = torch.zeros(2, 1, 2, 8, 64, device="cuda")
+        turned = tw.ops.rope_cache(q, k, v, cos, sin, torch.tensor(positions, device="cuda"), *cache)
+        caches.append((turned, cache))
+    assert all(torch.equal(a, b) for a, b in zip(*caches, strict=True))
+    with pytest.raises(ArgumentError, match="cannot name any of the rows of table"):
+        tw.ops.embedding(torch.tensor([0], device="cuda"), table[:0])
 
 
 def test_too_little_memory():

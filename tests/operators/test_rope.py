@@ -5,6 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright import operators
+from tilewright.language.dtypes import dtype
+from tilewright.language.interpreter import run
+
+Q_OUT = {"q_out": "f32"}
 
 halves = st.sampled_from((1, 2, 5, 8))
 
@@ -78,3 +82,31 @@ def test_reference_is_the_formula_of_transformers():
     split = (x.view(2, 5, 3, 2, 4).numpy(), cos.view(5, 2, 4).numpy(), sin.view(5, 2, 4).numpy())
     ours = operators.rope.reference(*split)["y"].value
     np.testing.assert_allclose(ours.reshape(2, 5, 3, 8), theirs.numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_position_that_does_not_exist_is_the_nearest_that_does():
+    """Nothing outside of the cache is read or written, whatever positions and slots say."""
+    random = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
+    tables = {"cos": drawn(4, 2, 2), "sin": drawn(4, 2, 2)}
+    q, k, v = drawn(1, 2, 1, 2, 2), drawn(1, 2, 1, 2, 2), drawn(1, 2, 1, 4)
+    found = []
+    for positions in ([[0, 2]], [[-7, 99]]):  # three places in the cache, four rows of cos
+        caches = {"k_cache": np.zeros((1, 1, 3, 2, 2), np.float32), "v_cache": np.zeros((1, 1, 3, 4), np.float32)}
+        operands = {"q": q, "k": k, "v": v, **tables, "positions": np.array(positions), **caches}
+        kernel = operators.rope_cache.kernel.trace({n: str(dtype(x.dtype)) for n, x in operands.items()} | Q_OUT)
+        run(kernel, operands | {"q_out": np.empty_like(q)}, {"eps": 1e-6})
+        found.append(caches)
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    paged = {"q": q[0], "k": k[0], "v": v[0], **tables}
+    found = []
+    for positions, slots in (([0, 3], [0, 5]), ([-2, 8], [-9, 77])):  # two pages of three places
+        pages = {"k_pages": np.zeros((2, 1, 3, 2, 2), np.float32), "v_pages": np.zeros((2, 1, 3, 4), np.float32)}
+        operands = {**paged, "positions": np.array(positions), "slots": np.array(slots), **pages}
+        kernel = operators.paged_rope_cache.kernel.trace({n: str(dtype(x.dtype)) for n, x in operands.items()} | Q_OUT)
+        run(kernel, operands | {"q_out": np.empty_like(q[0])}, {"eps": 1e-6})
+        found.append(pages)
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])

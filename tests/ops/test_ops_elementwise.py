@@ -4,6 +4,8 @@ import torch
 
 from tilewright import ops
 from tilewright.errors import ArgumentError, DTypeError
+from tilewright.language.dtypes import f32, i32
+from tilewright.runtime.buffer import Buffer
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4), (2, 0, 3)])
@@ -62,3 +64,13 @@ def test_an_id_outside_the_table_is_named(bad):
         ops.embedding(np.array([1, bad]), np.ones((5, 2), np.float32))
     with pytest.raises(DTypeError, match=r"ids of shape .* is f32, not one of i32, i64"):
         ops.embedding(np.ones(2, np.float32), np.ones((5, 2), np.float32))
+
+
+def test_ids_on_a_gpu_need_a_row_to_name():
+    """Nobody looks at them there: they name the nearest row, so there has to be one."""
+    ids, table, out = (
+        Buffer(1 << 30 << n, shape, strides, kind, "cuda:0")
+        for n, (shape, strides, kind) in enumerate((((2,), (1,), i32), ((0, 4), (4, 1), f32), ((2, 4), (4, 1), f32)))
+    )
+    with pytest.raises(ArgumentError, match=r"embedding: ids of shape \[2\] cannot name any of the rows of table"):
+        ops.embedding.bind(ids, table, out=out)

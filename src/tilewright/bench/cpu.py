@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.bench.checkpoint import write_checkpoint
-from tilewright.bench.plan import Job, Request, plan
+from tilewright.bench.plan import Job, Request, check_peers, plan
 from tilewright.bench.result import Result
 from tilewright.bench.startup import measure_startup
 from tilewright.errors import ArgumentError, TilewrightError
@@ -27,10 +27,15 @@ def measure(request: Request) -> Iterator[Result]:
 
 
 def run_jobs(jobs: Sequence[Job]) -> Iterator[Result]:
-    """The results of all jobs, as they are measured.
+    """The results of all jobs, as they are measured; MissingPackage where what they compare with is not installed.
 
     A job that breaks off gives the results that it still owed as failed ones, and the run goes on.
     """
+    check_peers(jobs)
+    return _measured(jobs)
+
+
+def _measured(jobs: Sequence[Job]) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
         folder = Path(name)
         for job in jobs:

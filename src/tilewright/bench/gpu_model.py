@@ -42,6 +42,11 @@ class Measured:
     seconds: float
 
     @property
+    def operator(self) -> str:
+        """The name of its program."""
+        return _kernel(self.case.epilogue).name
+
+    @property
     def row(self) -> Row:
         """As the learned correction takes it."""
         return self.features, self.predicted, self.seconds

@@ -1,7 +1,6 @@
 """How near the cost model comes to attention and row operators that the GPU benches measured: errors by family.
 
 As `gpu_model`, which does the same for products: each different design of a case, its median seconds, the model's word.
-No rate of the model was fitted to these. Ragged batches are left out: the model counts every key of every request.
 """
 
 from __future__ import annotations
@@ -12,24 +11,41 @@ from functools import cache
 from typing import Any
 
 from tilewright import operators
-from tilewright.bench.attention_cases import attention_cases
+from tilewright.bench.attention_cases import AttentionCase, attention_cases
 from tilewright.bench.decode_cases import HEADS, KEY_HEADS, DecodeCase, decode_cases
 from tilewright.bench.gpu_model import Errors, designs_of
-from tilewright.bench.rows_cases import row_cases
+from tilewright.bench.rows_cases import RowCase, row_cases
 from tilewright.design.cost import estimate, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.cost.correction import Row
+from tilewright.design.cost.gpu_rates import rates_of
+from tilewright.design.cost.term import Estimate
 from tilewright.design.default import Facts
+from tilewright.design.design import Design
+from tilewright.design.gpu.rows import fixed_dims
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-Case = tuple[ir.Kernel, dict[str, int]]
+
+@dataclass(frozen=True)
+class Case:
+    """A program, its sizes, the operands whose rows lie beside multiples of 16 bytes, and what a ragged batch fills.
+
+    `links`: timed as a link of a chain, which starts while the one before it ends.
+    """
+
+    kernel: ir.Kernel
+    sizes: dict[str, int]
+    beside: frozenset[str] = frozenset()
+    filled: tuple[float, ...] = ()
+    links: bool = False
 
 
 @dataclass(frozen=True)
 class MeasuredNest:
     """One design of a case: its features, and seconds predicted and measured."""
 
+    operator: str
     family: str
     name: str
     features: tuple[float, ...]
@@ -47,44 +63,79 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
     found = []
     for result in results["results"]:
         case = _cases().get((result["family"], result["name"]))
-        if case is None or "design" not in result["raw"]:
-            continue
-        kernel, facts = case[0], _facts(*case, machine)
-        for design, seconds in designs_of(result["raw"]):
-            said = estimate(kernel, design, facts)
-            numbers = features(kernel, design, facts, said)
-            found.append(MeasuredNest(result["family"], result["name"], numbers, said.seconds, seconds))
+        if case is not None and "design" in result["raw"]:
+            for design, seconds in designs_of(result["raw"]):
+                found.append(measured_case(result["family"], result["name"], case, design, seconds, machine))
     return found
+
+
+def measured_case(
+    family: str, name: str, case: Case, design: Design, seconds: float, machine: Machine
+) -> MeasuredNest:  # fmt: skip
+    """One design of a case that took `seconds`, beside what the model of `machine` says of it."""
+    facts = facts_of(case, machine)
+    said = estimate(case.kernel, design, facts)
+    numbers = features(case.kernel, design, facts, said)
+    return MeasuredNest(case.kernel.name, family, name, numbers, _seconds(case, said, machine), seconds)
+
+
+def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
+    """Of a lone call, or of a link of a chain: its launch and its first way to memory pass beside the link before."""
+    if not case.links:
+        return said.seconds
+    rates = rates_of(machine)
+    return rates.link_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
 
 
 @cache
 def _cases() -> dict[tuple[str, str], Case]:
-    """The program and the sizes of every case, by family and name."""
-    found: dict[tuple[str, str], Case] = {}
-    for c in attention_cases():
-        options = {"causal": True} if c.causal else {}
-        found[c.family, c.name] = (
-            operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options=options),
-            c.sizes,
-        )
-    found |= {(c.family, c.name): _decode(c) for c in decode_cases() if not c.ragged}
-    return found | {(c.family, c.name): (c.traced(), dict(c.sizes)) for c in row_cases()}
+    """The case of every result, by family and name."""
+    found = {(c.family, c.name): attention_case(c) for c in attention_cases()}
+    found |= {(c.family, c.name): decode_case(c) for c in decode_cases()}
+    return found | {(c.family, c.name): row_case(c) for c in row_cases()}
 
 
-def _decode(c: DecodeCase) -> Case:
+def attention_case(c: AttentionCase) -> Case:
+    """A case of prompts."""
+    types = {**dict.fromkeys("qkvo", c.dtype), **({"lengths": "i32"} if c.lengths else {})}
+    kernel = operators.attention.kernel.trace(types, options={"causal": True} if c.causal else {})
+    return Case(kernel, c.sizes, filled=tuple(n / c.length for n in c.lengths))
+
+
+def row_case(c: RowCase) -> Case:
+    """A case of rows."""
+    return Case(c.traced(), dict(c.sizes), _unaligned(c), links=c.links)
+
+
+def _unaligned(case: RowCase) -> frozenset[str]:
+    """Tensors of which some row starts beside a multiple of 16 bytes."""
+    bytes_of = {p.name: p.dtype.bytes for p in case.traced().params}
+    rows = {name: shape[-1] * bytes_of[name] if len(shape) > 1 else 0 for name, shape in case.shapes().items()}
+    return frozenset(name for name, row in rows.items() if case.offset or row % 16)
+
+
+def decode_case(c: DecodeCase) -> Case:
+    """A case of single queries, on rows or on pages."""
     sizes = {"B": c.batch, "H": KEY_HEADS, "G": HEADS // KEY_HEADS, "S": 1, "T": c.room, "D": c.width, "E": c.width}
+    filled = tuple(n / c.room for n in c.lengths) if c.ragged else ()
+    narrow = dict.fromkeys(("k_scale", "v_scale"), "f32") if c.dtype == "f8e4m3" else {}
+    keys = {"k_pages": c.dtype, "v_pages": c.dtype} if c.page else {"k": c.dtype, "v": c.dtype}
+    types = {"q": "bf16", "o": "bf16", **keys, **narrow}
     if not c.page:
-        return operators.attention.kernel.trace(dict.fromkeys("qkvo", c.dtype), options={"causal": True}), sizes
-    types = {**dict.fromkeys(("q", "k_pages", "v_pages", "o"), c.dtype), "page_table": "i32", "lengths": "i32"}
+        types |= {"lengths": "i32"} if c.ragged else {}
+        return Case(operators.attention.kernel.trace(types, options={"causal": True}), sizes, filled=filled)
+    types |= {"page_table": "i32", "lengths": "i32"}
     kernel: ir.Kernel = operators.paged_attention.kernel.trace(types, options={"causal": True})
     sizes |= {"N": c.batch * c.room // c.page, "P": c.page, "L": c.room // c.page}
-    return kernel, {d: sizes[d] for d in kernel.dims}
+    return Case(kernel, {d: sizes[d] for d in kernel.dims}, filled=filled)
 
 
-def _facts(kernel: ir.Kernel, sizes: dict[str, int], machine: Machine) -> Facts:
-    tensors = {p.name: len(p.dims) for p in kernel.params if p.dims}
+def facts_of(case: Case, machine: Machine) -> Facts:
+    """What the model may know of a case on a machine."""
+    tensors = {p.name: len(p.dims) for p in case.kernel.params if p.dims}
     unit = {name: (rank - 1,) for name, rank in tensors.items()}
-    return Facts(sizes, unit, machine, frozenset(tensors), frozenset(kernel.dims))
+    aligned, fixed = frozenset(tensors) - case.beside, frozenset(fixed_dims(case.kernel))
+    return Facts(case.sizes, unit, machine, aligned, fixed, filled=case.filled)
 
 
 def nest_errors(rows: Sequence[MeasuredNest], folds: int = 8) -> list[Errors]:
@@ -105,4 +156,7 @@ def _by_family(rows: Sequence[MeasuredNest], corrected: Sequence[float]) -> Iter
         )
 
 
-__all__ = ["MeasuredNest", "measured_nests", "nest_errors"]
+__all__ = [
+    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "measured_case", "measured_nests",
+    "nest_errors", "row_case",
+]  # fmt: skip

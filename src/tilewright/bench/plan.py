@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from tilewright.bench import compile_time, memory, startup
 from tilewright.bench.cases import FAMILIES, Case, cpu_cases, matches, none_fits, select
 from tilewright.bench.checkpoint import Shape
 from tilewright.bench.decoder import decode_name, prefill_name
+from tilewright.errors import MissingPackage
 from tilewright.machines.cores import affinity
 from tilewright.runtime.measure import last_level_cache_bytes
 
@@ -64,6 +66,32 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
     limit: float | None = None
+
+
+ALONE = frozenset(
+    {
+        "compile", "memory", "startup", "design_model", "design_race", "design_agree", "serve_learn", "serve_padding",
+        "serve_shake",
+    }
+)  # fmt: skip
+"""Kinds of jobs that compare Tilewright with itself, and need nothing beside it."""
+
+_WHOLE_MODELS = frozenset({"decoder", "llm"})
+
+
+def check_peers(jobs: Iterable[Job]) -> None:
+    """MissingPackage before anything is measured, where what jobs compare with is not installed."""
+    kinds = {job.kind for job in jobs}
+    need(*(["torch"] if kinds - ALONE else []), *(["transformers"] if kinds & _WHOLE_MODELS else []))
+
+
+def need(*packages: str) -> None:
+    """MissingPackage unless all are installed; none is imported."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise MissingPackage(
+            f'this compares with {" and ".join(missing)}, not installed; pip install "tilewright[test]"'
+        )
 
 
 def plan(request: Request) -> list[Job]:

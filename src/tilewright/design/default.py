@@ -34,6 +34,7 @@ class Facts:
     aligned: frozenset[str] = frozenset()  # tensors of which every row starts at a cache line
     fixed: frozenset[str] = frozenset()  # dims whose size is part of the kernel
     threads: int = 0  # that a kernel may have; 0: one for each core
+    filled: tuple[float, ...] = ()  # of its room, by each sequence of a ragged batch, where an estimate asks for that
 
     @property
     def team(self) -> int:

@@ -37,7 +37,7 @@ from tilewright.language import (
     zeros,
 )
 from tilewright.language.dtypes import dtype
-from tilewright.operators.operator import Array64, Exact, operator, roundoff, smallest, wide
+from tilewright.operators.operator import Array64, Exact, inside, operator, roundoff, smallest, wide
 from tilewright.operators.softmax import LOWEST, softened
 
 _LOG2_E = math.log2(math.e)
@@ -236,9 +236,7 @@ def paged_attention(
         total = zeros(g, s, dtype=f32)
         acc = zeros(g, s, e, dtype=f32)
         for n in tiles(each("L"), start=start // page_size, stop=(stop + page_size - 1) // page_size):
-            # No table, however wrong, leads outside of the pages: on a GPU nobody can look at it before it is read.
-            page, base = page_table[b, n], coord(n) * page_size
-            page = minimum(maximum(page, 0), (size("N") - 1).to(page.dtype))
+            page, base = inside(page_table[b, n], "N"), coord(n) * page_size
             # Places from `stop` on are not visited: nobody has written them, so they may hold NaN.
             for p in tiles("P", start=maximum(start - base, 0), stop=minimum(stop - base, page_size)):
                 scores = dot(query, _as_wide(k_pages[page, h, p, d], query).T) * _factor(scale, of_keys)

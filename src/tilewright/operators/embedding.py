@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tilewright.language import Tensor, each, kernel, parallel
-from tilewright.operators.operator import Exact, operator, wide
+from tilewright.operators.operator import Exact, inside, operator, wide
 
 
 def reference_embedding(ids: Any, table: Any) -> dict[str, Exact]:
@@ -17,4 +17,4 @@ def reference_embedding(ids: Any, table: Any) -> dict[str, Exact]:
 @kernel
 def embedding(ids: Tensor["N"], table: Tensor["V", "D"], y: Tensor["N", "D"]):
     for n, d in parallel(each("N"), "D"):
-        y[n, d] = table[ids[n], d]
+        y[n, d] = table[inside(ids[n], "V"), d]

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.language import maximum, minimum, size
 from tilewright.language.dtypes import DType
 
 Array = npt.NDArray[Any]
@@ -70,6 +71,17 @@ def smallest(dtype: DType) -> float:
 def wide(x: npt.ArrayLike) -> Array64:
     """`x` in float64."""
     return np.asarray(x).astype(np.float64)
+
+
+def inside(index: Any, *dims: str) -> Any:
+    """An integer that a caller gave, as a place in each of `dims`, inside a kernel.
+
+    No integer, however wrong, leads out of a tensor: on a GPU nobody can look at it before it is used.
+    """
+    index = maximum(index, 0)
+    for dim in dims:
+        index = minimum(index, (size(dim) - 1).to(index.dtype))
+    return index
 
 
 def operator(

@@ -27,7 +27,7 @@ from tilewright.language import (
     tiles,
     whole,
 )
-from tilewright.operators.operator import Array64, Exact, operator, wide
+from tilewright.operators.operator import Array64, Exact, inside, operator, wide
 
 
 def _turned(x: Array64, cos: Array64, sin: Array64) -> Array64:
@@ -79,7 +79,7 @@ def rope(
 ):
     turn = _turn_back if inverse else _turn
     for b, s, h in parallel(each("B"), each("S"), "H"):
-        p = coord(s) if positions is None else positions[b, s]
+        p = coord(s) if positions is None else inside(positions[b, s], "P")
         r = whole("R")
         turned = turn(x[b, s, h, 0, r].to(f32), x[b, s, h, 1, r].to(f32), *_row(cos, sin, p, r))
         y[b, s, h, 0, r] = turned[0]
@@ -178,7 +178,7 @@ def rope_cache(
     v_scale: Tensor["H"] = None,
 ):
     for b, s in parallel(each("B"), each("S")):
-        p = positions[b, s]
+        p = inside(positions[b, s], "P", "T")
         r, e = whole("R"), whole("D")
         row = _row(cos, sin, p, r)
         for h in tiles("Q"):
@@ -228,9 +228,10 @@ def paged_rope_cache(
     v_scale: Tensor["H"] = None,
 ):
     for n in parallel(each("T")):
-        page, place = slots[n].to(i64) // size("L"), slots[n].to(i64) % size("L")
+        slot = maximum(slots[n].to(i64), 0)
+        page, place = inside(slot // size("L"), "N"), slot % size("L")
         r, e = whole("R"), whole("D")
-        row = _row(cos, sin, positions[n], r)
+        row = _row(cos, sin, inside(positions[n], "P"), r)
         for h in tiles("Q"):
             halves = _norm(q[n, h, 0, r].to(f32), q[n, h, 1, r].to(f32), q_norm, eps, r)
             q_out[n, h, 0, r], q_out[n, h, 1, r] = _turn(*halves, *row)

@@ -11,7 +11,7 @@ from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import f8e4m3, f32
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range
+from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range, name_some
 from tilewright.runtime.buffer import Buffer
 
 
@@ -113,6 +113,7 @@ def paged_attention(
     out, bound = _output(given, q, query, keys, values, out, "k_pages", "v_pages")
     if 0 in bound["o"].shape:
         return Bound((), out, check)
+    name_some(given, "page_table", table, keys.shape[0], "the pages")
     operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged, **scales}
     options = _options("paged_attention", causal, window)
     return Bound((bind(operators.paged_attention, operands, _scale(scale, query.shape[3]), options),), out, check)

@@ -9,7 +9,7 @@ from tilewright.errors import ArgumentError
 from tilewright.operators import Operator
 from tilewright.ops.backend import Launch, Options, Scalars, bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import INTEGERS, Operands, fold_rows, in_range
+from tilewright.ops.operands import INTEGERS, Operands, fold_rows, in_range, name_some
 from tilewright.runtime.buffer import Buffer
 
 
@@ -91,13 +91,18 @@ def scale_add(a: Tensor, alpha: float, b: Tensor, *, out: Tensor | None = None) 
 
 @op
 def embedding(ids: Tensor, table: Tensor, *, out: Tensor | None = None) -> Bound[Tensor]:
-    """`table[ids]`: ids[...] (i32 or i64), table[V, D] -> [..., D]. Raises ArgumentError for an id outside [0, V)."""
+    """`table[ids]`: ids[...] (i32 or i64), table[V, D] -> [..., D].
+
+    Raises ArgumentError for an id outside [0, V) on the cpu; on a GPU, where nobody looks at ids, it names the nearest
+    row.
+    """
     given = Operands("embedding")
     rows, weights = given.take("ids", ids, INTEGERS), given.expect("table", table, ("V", "D"))
     out, y = given.output(out, table, (*rows.shape, weights.shape[1]), weights.dtype)
     check = functools.partial(in_range, "embedding", "ids", rows, 0, weights.shape[0], "the rows of table")
     if 0 in y.shape:
         return Bound((), out, check)
+    name_some(given, "ids", rows, weights.shape[0], "the rows of table")
     parts = fold_rows({"ids": rows, "y": y}, len(rows.shape))
     return Bound([bind(operators.embedding, {**part, "table": weights}) for part in parts], out, check)
 

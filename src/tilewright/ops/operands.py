@@ -228,10 +228,19 @@ def broadcast(buffer: Buffer, shape: Shape, keep: int) -> Buffer:
 
 
 def in_range(op: str, name: str, buffer: Buffer, low: int, high: int, what: str) -> None:
-    """ArgumentError unless every integer of `buffer` (on the cpu) is in [low, high)."""
+    """ArgumentError unless every integer of `buffer` (on the cpu) is in [low, high); elsewhere see `name_some`."""
     if buffer.device != "cpu" or 0 in buffer.shape:
         return
     values = buffer.numpy()
     for extreme in (int(values.min()), int(values.max())):
         if not low <= extreme < high:
             raise ArgumentError(f"{op}: {name} holds {extreme}, outside [{low}, {high}): {what}")
+
+
+def name_some(given: Operands, name: str, buffer: Buffer, count: int, what: str) -> None:
+    """ArgumentError for integers on a GPU that name one of `count` places (`what`) where there is none.
+
+    Nobody looks at them there: the kernels take the nearest place that exists (`operators.operator.inside`).
+    """
+    if buffer.device != "cpu" and not count and 0 not in buffer.shape:
+        given.refuse(name, buffer, f"cannot name any of {what}: there are none")

@@ -9,7 +9,7 @@ from tilewright import operators
 from tilewright.errors import ArgumentError
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
-from tilewright.ops.operands import INTEGERS, Operands, in_range
+from tilewright.ops.operands import INTEGERS, Operands, in_range, name_some
 from tilewright.runtime.buffer import Buffer
 
 
@@ -27,7 +27,8 @@ def rope(
     """Heads turned by their position: x[B, S, H, D], cos[P, R], sin[P, R] -> [B, S, H, D].
 
     Token (b, s) uses row positions[b, s] of cos and sin; positions is [B, S] or [S] (i32 or i64), and without
-    it token s uses row s. With R < D only the first R elements of a head turn and the rest is copied. Column d
+    it token s uses row s. A position that has no row is refused on the cpu; on a GPU, where nobody looks at positions,
+    it is the nearest that has one. With R < D only the first R elements of a head turn and the rest is copied. Column d
     of cos and sin belongs to element d of a head: `y[d] = x[d] cos[d] + pair(x)[d] sin[d]`, where the pairs
     are (d, d + R/2) (NeoX, Llama) or, `interleaved`, (2d, 2d + 1) (GPT-J). `out` may be x itself.
 
@@ -48,6 +49,8 @@ def rope(
     out, y = given.output(out, x, heads.shape, heads.dtype, in_place=("x",))
     if 0 in y.shape:
         return Bound((), out, check)
+    for name, buffer in where.items():
+        name_some(given, name, buffer, rows, "the rows of cos")
     operands = {
         "x": _halves(heads.narrow(3, 0, turned), interleaved),
         "y": _halves(y.narrow(3, 0, turned), interleaved),
@@ -82,7 +85,8 @@ def rope_cache(
     q[B, S, Hq, D], k[B, S, Hkv, D] and v[B, S, Hkv, E] are views of the projection's output. q and k are
     RMS-normalised per head with q_norm[D] and k_norm[D] where given (Qwen3), turned as in `rope` (the whole
     head, R = D), and k and v go to k_cache[B, Hkv, T, D] and v_cache[B, Hkv, T, E] at positions[B, S]. Caches of
-    f8e4m3 take them divided by k_scale[Hkv] and v_scale[Hkv] (f32), no larger than 448.
+    f8e4m3 take them divided by k_scale[Hkv] and v_scale[Hkv] (f32), no larger than 448. Positions that do not exist are
+    as in `rope`: refused on the cpu, the nearest on a GPU.
     `out`[B, S, Hq, D] may be q itself, or a transposed view of [B, Hq, S, D].
     """
     given = Operands("rope_cache")
@@ -101,6 +105,7 @@ def rope_cache(
     check = functools.partial(in_range, "rope_cache", "positions", where, 0, limit, "the rows of cos and the cache")
     if 0 in where.shape:
         return Bound((), out, check)
+    name_some(given, "positions", where, limit, "the rows of cos and the cache")
     operands = {
         "q": _halves(query, interleaved), "q_out": _halves(y, interleaved), "k": _halves(keys, interleaved),
         "v": values, "k_cache": _halves(cached, interleaved), "v_cache": cached_v, "positions": where, **shared,
@@ -131,7 +136,8 @@ def paged_rope_cache(
     """As `rope_cache`, for a list of tokens and pages: q[T, Hq, D], k[T, Hkv, D], v[T, Hkv, E].
 
     Token n has position positions[n] and goes to place slots[n] % P of page slots[n] // P of
-    k_pages[N, Hkv, P, D] and v_pages[N, Hkv, P, E]; no two tokens may share a slot.
+    k_pages[N, Hkv, P, D] and v_pages[N, Hkv, P, E]; no two tokens may share a slot. Positions and slots that do not
+    exist are refused on the cpu; on a GPU a position is the nearest that exists, and so is the page of a slot.
     """
     given = Operands("paged_rope_cache")
     query = given.expect("q", q, ("T", "Hq", "D"))
@@ -153,6 +159,8 @@ def paged_rope_cache(
 
     if not tokens:
         return Bound((), out, check)
+    name_some(given, "positions", where, rows, "the rows of cos")
+    name_some(given, "slots", places, pages.shape[0] * pages.shape[2], "the slots that exist")
     operands = {
         "q": _halves(query, interleaved), "q_out": _halves(y, interleaved), "k": _halves(keys, interleaved),
         "v": values, "k_pages": _halves(pages, interleaved), "v_pages": pages_v, "positions": where, "slots": places,

@@ -68,7 +68,7 @@ class Correction:
         x = np.array([r[0] for r in usable])
         y = np.array([math.log(r[2] / r[1]) for r in usable])
         model = boosting(
-            n_estimators=200, learning_rate=0.06, max_depth=4, min_samples_leaf=3, subsample=0.7, max_features=0.5,
+            n_estimators=200, learning_rate=0.06, max_depth=4, min_samples_leaf=5, subsample=0.7, max_features=0.5,
             loss="huber", random_state=seed,
         )  # fmt: skip
         model.fit(x, y)

@@ -68,7 +68,7 @@ def estimate_gpu(
     program, rates = program_of(kernel), rates_of(facts.machine)
     dots = [let for let in program.values.values() if isinstance(let.expr, ir.Dot)]
     if not dots or _inside(program, dots):
-        return estimate_nests(program, design, facts)
+        return estimate_nests(program_of(kernel, design), design, facts, usage)
     products = [product_of(program, design, facts, let) for let in dots]
     atom = next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
     use = _use(products, design, facts, atom, usage)

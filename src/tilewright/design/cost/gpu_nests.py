@@ -1,178 +1,186 @@
 """The analytical model of everything that is no plain product on NVIDIA GPUs: rows, gathers, attention.
 
-    seconds = launch + fill + max(|memory, L2|, |arithmetic, elements|, turns of all waves)
+    rows:      launch + requests beside 16 bytes + max(life of a block + |streams, chains|, starts of blocks)
+    attention: launch + life of a block + join + max(|memory, L2, walks|, |arithmetic, elements|, turns)
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
 serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
-it loads and stores, however little that is: many small ones take turns on the places that the SMs have, and where an
-SM has place for one block only, nothing hides its turn. What is stored last stays in L2: half of it, as each half
-holds what the other one has.
+it loads and for those that it joins sums with (`gpu_life`): many take turns on the places that the SMs have. Streams
+are main memory, L2 and loads that wait for one another; chains what blocks compute (`gpu_elements`) and the waits that
+no other block on their SM fills. The shorter of both shows once for as many turns as an SM takes.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tilewright.design.cost.gpu_epilogue import INSTRUCTIONS, LANES, SPECIAL
-from tilewright.design.cost.gpu_product import size_of
-from tilewright.design.cost.gpu_rates import flops_per_cycle, has_wgmma, joined, powered, rates_of
-from tilewright.design.cost.occupancy import blocks_per_sm, limits_of
+from tilewright.design.cost.gpu_elements import of_products, work_of
+from tilewright.design.cost.gpu_grid import Grid, grids, l2_bytes, parts_of, resident
+from tilewright.design.cost.gpu_life import Life, life_of_products, life_of_rows
+from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
+from tilewright.design.cost.gpu_visited import there, visited
 from tilewright.design.cost.program import Program
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
-from tilewright.design.cost.waves import Waves
+from tilewright.design.cost.usage import Usage
+from tilewright.design.cost.waves import Waves, usable
 from tilewright.design.cost.work import bytes_of, flops_of
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.language import ir, structure
+from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-_REGISTERS = 43  # of a thread that moves 16 bytes at a time and masks edges
+
+def estimate_nests(
+    program: Program, design: Design, facts: Facts, usage: Usage | None = None, *, last: bool = True
+) -> Estimate:
+    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2.
+
+    `usage` is what the compiled kernel takes of an SM, where it is known.
+    `last`: what it leaves in L2 is written back when nobody counts it any more; not so if a kernel follows at once.
+    """
+    rates, atom = rates_of(facts.machine), _atom(program, design, facts)
+    dots = any(isinstance(let.expr, ir.Dot) for let in program.values.values())
+    rowwise = last and not dots
+    share = visited(program, design, facts)
+    use = _use(grids(program, design, facts, share), resident(program, design, facts, usage), facts.machine)
+    life = (life_of_rows if rowwise else life_of_products)(program, design, facts, rates)
+    moved = there(program, facts) * bytes_of(program.kernel, facts.sizes)
+    flops = share * (use.waste if atom != "fma" else 1.0) * flops_of(program.kernel, facts.sizes)
+    memory, l2 = _streams(use, moved, facts.machine, rowwise, last)
+    peak = flops_per_cycle(facts.machine, atom) * rates.clock
+    busy = flops / (peak * facts.machine.cores * use.by_core.efficiency) if use.blocks else 0.0
+    arithmetic = busy if atom == "fma" else powered(busy, rates)
+    elements, beside = _elements(program, design, facts, use, share if dots else 0.0, atom)
+    work = joined(arithmetic, elements)
+    if rowwise:
+        turns, dispatch, join = (use.waves - 1) * (life.fill + life.meets), use.blocks * rates.block_s, 0.0
+        behind = _rows(use, life, joined(memory, l2), work, rates)
+        seconds = rates.launch_s + beside + max(life.fill + life.meets + behind, dispatch)
+    else:
+        turns, dispatch = life.fill * max(0.0, use.blocks / (facts.machine.cores * use.places) - 1), 0.0
+        # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
+        split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
+        join = 3 * rates.latency_s if split else 0.0
+        alone = _alone(program, life, facts)
+        behind = _products(use, (memory, l2, 0.0 if alone else life.walk), work, turns, last) + alone
+        seconds = rates.launch_s + life.fill + life.meets + join + behind
+    terms = tuple(Term(name, value, "s") for name, value in (
+        ("launch", rates.launch_s), ("fill", life.fill), ("meets", life.meets), ("walk", life.walk), ("memory", memory),
+        ("L2", l2), ("arithmetic", arithmetic), ("elements", elements), ("beside", beside), ("turns", turns),
+        ("dispatch", dispatch), ("join", join),
+    ))  # fmt: skip
+    roof = Roofline(flops, moved, peak * facts.machine.cores, rates.read)
+    return Estimate(seconds, largest(terms), (*terms, *_counts(use, moved, roof)))
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The blocks of one nest: how many, bytes that one of them loads and stores, and those that it stores."""
+class _Use:
+    """How the blocks of all nests lie on the SMs: how many, bytes that they load and store and those stored, SMs that
+    their clusters can fill, `places` for them on each, and what is computed over what is wanted."""
 
     blocks: int
     bytes: float
     stored: float
+    cores: int
+    places: int
+    cluster: int
+    waste: float
+
+    @property
+    def active(self) -> int:
+        """SMs with a block."""
+        return min(self.cores, self.blocks)
+
+    @property
+    def waves(self) -> int:
+        """Rounds of blocks that are on the SMs together, the last counted whole."""
+        return max(1, Waves(self.blocks, self.cores * self.places).count)
+
+    @property
+    def by_core(self) -> Waves:
+        """Rounds of one block on each SM."""
+        return Waves(self.blocks, self.cores)
 
 
-def estimate_nests(program: Program, design: Design, facts: Facts, *, last: bool = True) -> Estimate:
-    """Seconds of one call on `facts.machine` (kind nvidia), operands not in L2.
+def _use(found: list[Grid], places: int, machine: Machine) -> _Use:
+    cluster = max((g.cluster for g in found), default=1)
+    loaded, stored = (sum(g.blocks * n for g, n in zip(found, each, strict=True)) for each in (
+        [g.bytes for g in found], [g.stored for g in found],
+    ))  # fmt: skip
+    waste = max((g.waste for g in found), default=1.0)
+    blocks = sum(g.blocks for g in found)
+    return _Use(blocks, loaded, stored, usable(machine.cores, cluster), places, cluster, waste)
 
-    `last`: what it leaves in L2 is written back when nobody counts it any more; not so if a kernel follows at once.
-    """
-    machine, rates = facts.machine, rates_of(facts.machine)
-    share = visited(program, design, facts)
-    grids = [_grid(program, nest, design, facts, share) for nest in program.nests]
-    blocks, loaded = sum(g.blocks for g in grids), sum(g.blocks * g.bytes for g in grids)
-    active, waves = min(machine.cores, blocks), Waves(blocks, machine.cores)
-    per_sm = min(rates.l2_bytes_per_cycle * rates.clock, rates.in_flight_bytes / rates.latency_s)
-    atom = _atom(program, design, facts)
-    moved, flops = float(bytes_of(program.kernel, facts.sizes)), share * flops_of(program.kernel, facts.sizes)
-    peak = flops_per_cycle(machine, atom) * rates.clock
-    busy = flops / (peak * machine.cores * waves.efficiency)
-    arithmetic = busy if atom == "fma" else powered(busy, rates)
-    left = min(sum(g.blocks * g.stored for g in grids), moved, _l2_bytes(machine) / 2) if last else 0.0
-    memory, l2 = (moved - left) / min(rates.copy, active * per_sm), loaded / (active * per_sm)
-    fill, resident = rates.latency_s + rates.drain_s, _resident(design, machine)
-    turns = fill * max(0.0, blocks / (machine.cores * resident) - 1)
-    beside = 0.0 if atom == "fma" else share * elements(program, design, facts) / (active * rates.clock)
-    overlapping = (
-        Term("memory", memory, "s"), Term("L2", l2, "s"), Term("arithmetic", arithmetic, "s"),
-        Term("elements", beside, "s"), Term("turns", turns, "s"),
-    )  # fmt: skip
-    terms = (Term("launch", rates.launch_s, "s"), Term("fill", fill, "s"), *overlapping)
-    roof = Roofline(flops, moved, peak * machine.cores, rates.read)
-    counts = (
-        Term("memory bytes", moved, "byte"), Term("L2 bytes", loaded, "byte"), Term("blocks", blocks, "1"),
-        Term("waves", waves.count, "1"), Term("wave efficiency", waves.efficiency, "1"),
+
+def _counts(use: _Use, moved: float, roof: Roofline) -> tuple[Term, ...]:
+    return (
+        Term("memory bytes", moved, "byte"), Term("L2 bytes", use.bytes, "byte"), Term("blocks", use.blocks, "1"),
+        Term("waves", use.by_core.count, "1"), Term("wave efficiency", use.by_core.efficiency, "1"),
+        Term("blocks per SM", use.places, "1"), Term("cluster", use.cluster, "1"),
         Term("intensity", roof.intensity, "flop/byte"), Term("roofline", roof.seconds, "s at least"),
     )  # fmt: skip
-    # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
-    split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
-    join = 3 * rates.latency_s if split else 0.0
-    streams, work, waits = joined(memory, l2), joined(arithmetic, beside), turns if resident > 1 else 0.0
-    # The rates of products were fitted with copies before them whose parts are joined; by itself, the largest decides.
-    bound = max(streams, work, waits) if last else joined(memory, l2, work, waits)
-    seconds = rates.launch_s + fill + join + bound + (turns if resident == 1 else 0.0)
-    return Estimate(seconds, largest(terms), (*terms, *counts))
 
 
-def _resident(design: Design, machine: Machine) -> int:
-    """Blocks that an SM holds at once, by their threads; of warpgroups, whose rings take its shared memory, one."""
-    if design.get("warpgroups") is not None:
-        return 1
-    threads = 32 * max(1, design.number("warps", 4))
-    return max(1, blocks_per_sm(limits_of(machine), threads, _REGISTERS, 0))
+def _rows(use: _Use, life: Life, streams: float, work: float, rates: GpuRates) -> float:
+    """Seconds of rows behind the life of their first block.
 
-
-def _l2_bytes(machine: Machine) -> int:
-    return next((level.bytes or 0 for level in machine.levels if level.name == "l2"), 0)
-
-
-def elements(program: Program, design: Design, facts: Facts) -> float:
-    """Cycles of one SM for all that is computed element by element inside serial loops, beside the matrix unit.
-
-    One warp's softmax is a chain: its instructions and those of the special unit follow each other.
+    Blocks that began together wait together: of few on an SM, one's wait is not another's time to compute.
     """
-    inner = [(nest.loop, s) for nest in program.nests for s in nest.loop.body if isinstance(s, ir.Loop)]
-    return sum(_cycles(program, s, (outer,), design, facts) for outer, s in inner)
+    walks = joined(streams, use.waves * life.walk)
+    chains = work + (use.waves - 1) * life.seconds * min(1.0, rates.in_step / use.places)
+    turns = use.blocks / max(1, use.active) * life.steps
+    return max(walks, chains) + min(walks, chains) / max(1.0, turns)
 
 
-def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design: Design, facts: Facts) -> float:
-    if isinstance(stmt, ir.Loop):
-        return sum(_cycles(program, s, (*around, stmt), design, facts) for s in stmt.body)
-    if not isinstance(stmt, ir.Let) or not isinstance(stmt.expr, (ir.Map, ir.Reduce)):
-        return 0.0
-    reduced = isinstance(stmt.expr, ir.Reduce)
-    axes = program.values[stmt.expr.arg].type.axes if isinstance(stmt.expr, ir.Reduce) else stmt.type.axes
-    times = float(math.prod(size_of(program, facts, a) for a in axes))
-    for axis in (a for loop in around for a in loop.axes if a.name not in axes):
-        size = size_of(program, facts, axis.name)
-        times *= size if axis.each else -(-size // _tile(design, axis.name))
-    own, special = (1, 0) if reduced or not isinstance(stmt.expr, ir.Map) else INSTRUCTIONS.get(stmt.expr.op, (1, 0))
-    return times * (own / LANES + special / SPECIAL)
+def _products(use: _Use, streams: tuple[float, ...], work: float, turns: float, last: bool) -> float:
+    """Seconds of attention, or of a copy before a product, behind the life of its first block.
 
-
-def visited(program: Program, design: Design, facts: Facts) -> float:
-    """The share of a serial axis that blocks walk where it ends at their own position, as under a causal mask.
-
-    S rows at the end of T walk T - S + (S + tile) / 2 of it in the mean; 1 where no loop ends so.
+    The rates of products were fitted with copies before them whose parts are joined; by itself, the largest decides.
+    Where an SM has place for one block only, nothing hides its turn.
     """
-    for axis in (a for loop in _loops(program) if not loop.parallel for a in loop.axes):
-        own = _position(program, axis.stop) if isinstance(axis.stop, str) else None
-        if own is not None:
-            whole, rows, tile = size_of(program, facts, axis.name), size_of(program, facts, own), _tile(design, own)
-            return max(0.0, min(1.0, (whole - max(0, rows - tile) / 2) / whole)) if whole else 1.0
-    return 1.0
+    waits, alone = (turns, 0.0) if use.places > 1 else (0.0, turns)
+    if not last:
+        return joined(*streams, work, waits) + alone
+    return max(joined(*streams), work, waits) + alone
 
 
-def _loops(program: Program) -> list[ir.Loop]:
-    return [s for s in ir.walk(program.kernel.body) if isinstance(s, ir.Loop)]
+def _alone(program: Program, life: Life, facts: Facts) -> float:
+    """Seconds that the longest sequence of a ragged batch walks on when the others, bound by memory, are done."""
+    return life.walk * (1.0 - there(program, facts) / max(facts.filled)) if facts.filled else 0.0
 
 
-def _position(program: Program, name: str) -> str | None:
-    """The axis whose position a scalar was computed from, if any."""
-    let = program.values.get(name)
-    if let is None:
-        return None
-    if isinstance(let.expr, ir.Coord):
-        return let.expr.axis
-    return next((found for n in ir.operands(let.expr) if (found := _position(program, n)) is not None), None)
+def _streams(use: _Use, moved: float, machine: Machine, rowwise: bool, last: bool) -> tuple[float, float]:
+    """Seconds of main memory, and of what SMs draw from L2.
+
+    Nobody waits for what is stored last: L2 keeps half of its bytes, as each half holds what the other one has; of rows
+    no more than it held of others before, which goes first: a sixth of what is stored, and at most a fifth of L2.
+    """
+    rates, stored = rates_of(machine), min(use.stored, moved)
+    drawn = use.active * min(rates.l2_bytes_per_cycle * rates.clock, rates.in_flight_bytes / rates.latency_s)
+    if not drawn:
+        return 0.0, 0.0
+    kept = min(stored / 6, l2_bytes(machine) / 5) if rowwise else min(stored, l2_bytes(machine) / 2)
+    written = stored - (kept if last else 0.0)
+    # A copy moves as much each way: what it takes beyond reading is what writing takes.
+    write = 1.0 / (2.0 / rates.copy - 1.0 / rates.read) if rates.read < rates.copy * 2 else rates.copy
+    memory = (moved - stored) / rates.read + written / write
+    return max(memory, (moved - stored + written) / drawn), use.bytes / drawn
 
 
-def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, share: float) -> Grid:
-    """A block for each tile, and what it loads and stores: elements of its tiles, other axes in full."""
-    tiles = {a.name: 1 if a.each else _tile(design, a.name) for a in nest.loop.axes}
-    sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
-    blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
-    total = stored = 0.0
-    for ref, value, stores in _accesses(nest):
-        axes = program.values[value].type.axes if value in program.values else ()
-        extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
-        walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
-        moved = walked * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
-        total, stored = total + moved, stored + stores * moved
-    parts = parts_of(program, nest, design, facts)
-    return Grid(blocks * parts, total / parts, stored / parts)
+def _elements(
+    program: Program, design: Design, facts: Facts, use: _Use, share: float, atom: str
+) -> tuple[float, float]:  # fmt: skip
+    """Seconds of what is computed element by element, and of requests beside 16 bytes, on the SM that has most.
 
-
-def parts_of(program: Program, nest: structure.Nest, design: Design, facts: Facts) -> int:
-    """Blocks that share a tile of a nest, each with a part of a serial loop's range."""
-    dealt = dict(design.prefixed("part"))
-    found = [a for loop in nest.serial for a in loop.axes if a.name in dealt]
-    return math.prod(max(1, -(-size_of(program, facts, a.name) // design.number(f"part.{a.name}"))) for a in found)
-
-
-def _accesses(nest: structure.Nest) -> list[tuple[ir.Ref, str, bool]]:
-    """What a nest loads and stores, with the names of the values, and whether it is stored."""
-    found = [(s.ref, s.value, True) for s in ir.walk((nest.loop,)) if isinstance(s, ir.Store)]
-    lets = [s for s in ir.walk((nest.loop,)) if isinstance(s, ir.Let)]
-    return found + [(s.expr.ref, s.name, False) for s in lets if isinstance(s.expr, ir.Load)]
+    `share` is the part of what products compute that is visited, 0 where there are none.
+    """
+    rates = rates_of(facts.machine)
+    together = max(1, use.active) * rates.clock
+    if share:
+        return (share * use.waste * of_products(program, design, facts) / together if atom != "fma" else 0.0), 0.0
+    work = work_of(program, design, facts)
+    return work.cycles / (together * use.by_core.fullness), work.beside * rates.beside_cycles / together
 
 
 def _atom(program: Program, design: Design, facts: Facts) -> str:
@@ -182,8 +190,4 @@ def _atom(program: Program, design: Design, facts: Facts) -> str:
     return next((str(v) for _, v in design.prefixed("atom")), "wgmma" if has_wgmma(facts.machine) else "mma")
 
 
-def _tile(design: Design, axis: str) -> int:
-    return max(1, design.number(f"tile.{axis}", 1))
-
-
-__all__ = ["estimate_nests", "visited"]
+__all__ = ["estimate_nests"]

@@ -23,6 +23,7 @@ class GpuRates:
     copy: float
     launch_s: float = 4.2e-6  # a kernel alone, from event to event around the replay of its graph, without any work
     next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph; not measured by itself
+    link_s: float = 1.08e-6  # of a kernel that does nothing, in a chain of kernels that start while the one before ends
     sync_s: float = 10e-6  # until the host has seen that a step is done and has started the next; not measured
     latency_s: float = 0.68e-6  # from asking memory to having it, the translation of a cold address included
     drain_s: float = 1.11e-6  # the last results from registers to memory, where nothing overlaps them
@@ -36,6 +37,14 @@ class GpuRates:
     grid_wait_s: float = 1.4e-6
     join_bytes_per_s: float = 42.1e9  # of f32 parts that one block takes in from its cluster
     grid_join_bytes_per_s: float = 54.1e9  # and from L2
+    block_s: float = 1.2e-9  # from the start of a block to that of the next, on whichever SM
+    meet_s: float = 0.1e-6  # until the threads of a block have joined a sum
+    cluster_meet_s: float = 0.3e-6  # and the blocks of a cluster
+    chain_s: float = 0.25e-6  # from keys to sums: two products, a maximum and powers, each waiting for the one before
+    in_step: float = 1.6  # blocks of an SM that compute and wait at the same times, as they began together
+    step_s: float = 0.53e-6  # of a loop whose loads wait for the step before
+    l2_latency_s: float = 0.17e-6  # of a load that L2 has
+    beside_cycles: float = 0.8  # of L1 for a request of a warp to a row that starts beside 16 bytes
     cluster_coupling: float = 0.0139  # share of its time that a block waits for each further block of its cluster
 
 

@@ -18,8 +18,11 @@ _COUNTS = (
     "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
     "instructions", "imbalance", "phases",
 )  # fmt: skip
-_GPU_TIMES = ("launch", "fill", "memory", "L2", "tensor", "epilogue", "results", "join", "packs")
-_GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "intensity")
+_GPU_TIMES = (
+    "launch", "fill", "memory", "L2", "tensor", "epilogue", "results", "join", "packs", "meets", "walk", "arithmetic",
+    "elements", "beside", "turns", "dispatch",
+)  # fmt: skip
+_GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "cluster", "intensity")
 _GPU_KINDS = ("tile", "cluster", "split", "pack")
 _GPU_PLAIN = ("stages", "warpgroups", "warps", "persistent", "swap", "inflight")
 _KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.design.design import Design
+from tilewright.design.hold import hold
 from tilewright.design.kept import keep
 from tilewright.language import ir, structure
 
@@ -37,6 +38,7 @@ class Program:
     operands: dict[str, tuple[str, str]] = field(default_factory=dict)  # by tensor: lane and summed axis of its dots
     loop_of: dict[str, str] = field(default_factory=dict)  # value -> last axis of the loop it is computed in
     scratch: dict[str, ir.Alloc] = field(default_factory=dict)  # buffers of a tile's own
+    alike: dict[str, str] = field(default_factory=dict)  # axis that a design adds -> that whose tiles it has
 
     def buffer(self, name: str) -> ir.Param | ir.Alloc:
         """The tensor or the scratch of a name: its type and its dimensions."""
@@ -51,12 +53,15 @@ def program_of(kernel: ir.Kernel, design: Design | None = None) -> Program:
 
     Where `design` keeps values of one loop for a later one, it is that of the program which does so.
     """
-    names = () if design is None else tuple(name for name, wanted in design.prefixed("keep") if wanted)
+    names = () if design is None else tuple(
+        f"{kind}.{name}" for kind in ("hold", "keep") for name, wanted in design.prefixed(kind) if wanted
+    )  # fmt: skip
     source, found = _known.get((id(kernel), names), (None, None))
     if found is None or source is not kernel:
         if len(_known) > 256:
             _known.clear()
-        found = _program(keep(kernel, design) if design is not None and names else kernel)
+        changed, alike = hold(keep(kernel, design), design) if design is not None and names else (kernel, {})
+        found = replace(_program(changed), alike=alike)
         _known[id(kernel), names] = kernel, found
     return found
 

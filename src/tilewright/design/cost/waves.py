@@ -22,6 +22,11 @@ class Waves:
         """Blocks over the places of all waves: 133 blocks on 132 SMs give 133 / 264."""
         return self.blocks / (self.count * self.slots) if self.count else 1.0
 
+    @property
+    def fullness(self) -> float:
+        """The mean share of the places that the fullest one has work for: 128 blocks on 124 places, two on some."""
+        return self.blocks / (self.count * min(self.slots, self.blocks)) if self.count else 1.0
+
 
 def pipeline_cycles(steps: int, stages: int, load: float, compute: float) -> float:
     """Cycles of a ring of `stages` buffers: `steps` times a load, then a use; loads go ahead while buffers are free.
