@@ -211,8 +211,9 @@ def test_what_cannot_be_asked(options, message):
 
 
 def kind(design):
-    """What kind of kernel a design is: instructions, packing and lanes."""
-    return tuple((n, c) for n, c in design.decisions if n.startswith(("atom", "pack", "local", "unpack", "lanes")))
+    """What kind of kernel a design is: instructions, packing and lanes, and which axes have blocks."""
+    kept = [(n, c) for n, c in design.decisions if n.partition(".")[0] in ("atom", "pack", "local", "unpack", "lanes")]
+    return (*kept, *((n, True) for n, _ in design.decisions if n.startswith("block.")))
 
 
 @pytest.mark.parametrize("operator, sizes", [("matmul", {"M": 64, "N": 1024, "K": 1024}), ("rmsnorm", {})])

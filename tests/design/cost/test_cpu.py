@@ -126,7 +126,7 @@ def test_a_search_for_one_thread_asks_about_one_thread():
 
 
 def test_chains_of_sums_overlap_as_far_as_the_window_of_instructions_reaches():
-    assert chains(64, 5.0) == 2.0  # 320 instructions of one tile, 320 in the window: the next tile's chain runs beside it
+    assert chains(64, 5.0) == 2.0  # as many instructions as the window holds: the next tile's chain beside it
     assert chains(1, 320.0) == 2.0
     assert chains(128, 25.0) == 1.1
     assert chains(0, 0.0) == 321.0
