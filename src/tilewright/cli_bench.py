@@ -42,14 +42,14 @@ def cpu(
     as_json: AsJson = False,
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import Request, parse_threads
+    from tilewright.bench.cpu import Request, measure, parse_threads
+    from tilewright.bench.plan import plan
     from tilewright.machines.machine import Machine
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads, machine.cores)
-    _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
+    request = Request(parse_threads(threads, machine.cores), only, quick)
+    _watch(plan(request), measure(request), machine, "cpu", save, as_json)
 
 
 @app.command(name="design")
@@ -86,7 +86,8 @@ def bench_gemm(
         str | None,
         typer.Option(
             help="Cases or families that contain one of these, or fit it (*, ?); commas between them. "
-            "The families: gemm_small, gemm_large, gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
+            "The families: gemm_small, gemm_chain, gemm_large, gemm_fused, gemm_odd, gemm_search, gemm_launch, "
+            "gemm_ladder."
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
@@ -94,10 +95,12 @@ def bench_gemm(
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
+    from tilewright.bench.cpu import source_root
     from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
     from tilewright.machines import nvidia
 
-    jobs = gemm_jobs(GemmRequest(only, trials))
+    known = source_root(Path.cwd()) / "benchmarks" / "known_products.json"
+    jobs = gemm_jobs(GemmRequest(only, trials, str(known)))
     _run(jobs, nvidia.detect(), "gpu", save, as_json)
 
 
@@ -257,12 +260,18 @@ def ladder() -> None:
 
 
 def _run(jobs: list[Job], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
-    """Run jobs, print what they measure as it comes, keep it if asked, and hold it against the floors."""
-    from tilewright.bench import console
+    """Run jobs, and what `_watch` does with their results."""
     from tilewright.bench.cpu import run_jobs
 
-    measured = _kept(run_jobs(jobs), machine, kind) if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, kind, save, as_json)
+    _watch(jobs, run_jobs(jobs), machine, kind, save, as_json)
+
+
+def _watch(jobs: list[Job], measured: Iterator[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
+    """Print what jobs measure as it comes, keep it if asked, and hold it against the floors."""
+    from tilewright.bench import console
+
+    kept = _kept(measured, machine, kind) if save else measured
+    _judge(console.watch(jobs, kept, quiet=as_json), machine, kind, save, as_json)
 
 
 def _print_profiles(jobs: list[Job], as_json: bool) -> None:
