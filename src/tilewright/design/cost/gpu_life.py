@@ -19,12 +19,13 @@ from tilewright.language import ir
 class Life:
     """Seconds of one block by itself: until its first loads are there and its last stores gone (`fill`), for sums that
     its threads and its cluster join (`meets`), and for loads that wait for one another (`walk`), in so many `steps`
-    beside which others compute."""
+    beside which others compute. `shows` is the share of one block's walk beside which memory idles."""
 
     fill: float
     meets: float = 0.0
     walk: float = 0.0
     steps: int = 1
+    shows: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -63,7 +64,8 @@ def life_of_products(program: Program, design: Design, facts: Facts, rates: GpuR
         high = 1 if program.axes[axis].each else tile(design, axis)
         steps = max(steps, -(-min(design.number(f"part.{axis}"), longest) // (high * warps)))
     meets = (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried) + gathers * rates.l2_latency_s
-    return Life(fill, meets, steps * (asks + rates.chain_s))
+    ahead = design.number("stages", 1) > 1
+    return Life(fill, meets, steps * (asks + rates.chain_s), shows=0.0 if ahead else rates.walk_shows)
 
 
 def _loaded(program: Program) -> list[ir.Ref]:
