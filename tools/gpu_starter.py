@@ -43,10 +43,15 @@ def subject_of(case: GemmCase, machine: Machine) -> Subject:
 def records(results: dict[str, Any]) -> Iterator[Record]:
     """A hint for each case whose search paid."""
     machine = Machine.from_dict(results["machine"])
-    cases = {c.name: c for c in gemm_cases()}
+    cases = {c.name: c for c in gemm_cases() if not c.links}
     for result in results["results"]:
         case, metrics = cases.get(result["name"]), result.get("metrics", {})
-        if case is None or "default_ratio" not in metrics or case.flops > _MOST_FLOPS:
+        if (
+            case is None
+            or case.family != result["family"]
+            or "default_ratio" not in metrics
+            or case.flops > _MOST_FLOPS
+        ):
             continue
         gain = metrics["ratio"] / metrics["default_ratio"]
         if gain < 1 + 2 * metrics["noise"]:

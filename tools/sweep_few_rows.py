@@ -90,6 +90,67 @@ def straight(m: int, n: int, k: int) -> Iterator[Decisions]:
                 }  # fmt: skip
 
 
+def tall(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """16 to 128 rows once more: results by the engine, blocks that stay, and parts of sums joined in each way."""
+    for swap, (rows, groups) in itertools.product((False, True), ((16, 1), (64, 1), (128, 2))):
+        if rows > m if not swap else rows < 64:
+            continue
+        for across, parts in itertools.product(
+            (16, 24, 32, 40, 48, 56, 64, 96, 112, 128, 160, 192, 224, 248, 256), (1, 2)
+        ):
+            if (swap and across not in (m, 64)) or (swap and across > m):
+                continue
+            down = -(-m // (across if swap else rows))
+            blocks = -(-n // (rows if swap else across)) * down * parts
+            waves = -(-blocks // SMS)
+            if (parts > 1 and (blocks > SMS or (down > 1 and not swap))) or waves * SMS > 1.36 * blocks:
+                continue
+            tile = {"swap": True, "tile.n": rows, "tile.m": across} if swap else {"tile.m": rows, "tile.n": across}
+            base = {**LEAN, "warpgroups": groups, **tile}
+            if max(64, rows) // groups * across > 64 * 128:
+                base["producer"] = "warpgroup"
+            yield from _endings(base, down, waves, parts, m)
+
+
+def _endings(base: Decisions, down: int, waves: int, parts: int, m: int) -> Iterator[Decisions]:
+    """Steps, and how a tile's results leave."""
+    engine = {"store.c": "tma"} if m >= 64 and base["tile.n"] % 32 == 0 else {}
+    for (depth, inflight), how in itertools.product(((64, 0), (64, 1), (128, 0), (128, 1)), ("cluster", "two_pass")):
+        steps = {**base, "tile.k": depth, "inflight": inflight, **_split(parts, how)}
+        if parts > 1:
+            if how == "cluster" or (waves == 1 and base["tile.m"] * base["tile.n"] >= 128 * 128):
+                yield from (steps, {**steps, **engine})
+            continue
+        if how == "two_pass":
+            continue
+        pair, stays = {"cluster.m": 2} if down > 1 else {}, {"persistent": True, "grid.order": "row"}
+        yield {**steps, **pair, **engine}
+        yield {**steps, **pair, **engine, "blocks": 2}
+        if inflight or not engine:
+            yield {**steps, **pair}
+        if waves > 1:
+            yield {**steps, **pair, **engine, **stays}
+        if down > 1:
+            yield {**steps, **engine}
+        elif m < 64:
+            yield {**steps, "cluster.n": 2}
+            yield {**steps, "cluster.n": 2, "blocks": 2}
+
+
+def by_fma(m: int, n: int, k: int) -> Iterator[Decisions]:
+    """Few rows by FMA: many columns a warp, so that x is read less often."""
+    for columns, (along, across), chunks in itertools.product(
+        (1, 2, 4, 8), ((1, 8), (2, 4), (4, 2), (8, 1), (4, 1), (2, 2), (1, 4), (2, 8), (4, 4)), (1, 2, 4)
+    ):
+        for resident in (1, 2, 3, 4, 6, 8):
+            warps = along * across
+            if k // (256 * chunks) >= along and 16 <= warps * resident <= 48 and columns * chunks <= 8:
+                yield {
+                    "atom.dot0": "fma", "tile.m": m, "tile.n": columns * across, "tile.k": 256 * chunks,
+                    "warps": warps, "warps.k": along, "resident": resident, "cache.b": "cs",
+                }  # fmt: skip
+
+
 def two_sums(facts: Any, p: Any) -> Iterator[Decisions]:
     """Gate and up in one kernel, straight to registers."""
     from tilewright.design.gpu.straight import straight as deal
@@ -134,7 +195,8 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     found: dict[str, Decisions] = {}
     m, n, k, epilogue = case
     only = os.environ.get("ONLY", "")
-    plain = (() if only == "straight" else staged(m, n, k), () if only == "staged" else straight(m, n, k))
+    grids = {"staged": staged, "straight": straight, "tall": tall, "fma": by_fma}
+    plain = [grids[g](m, n, k) for g in only.split(",") if g in grids] or [staged(m, n, k), straight(m, n, k)]
     for chosen in itertools.chain(*plain) if not epilogue else two_sums(facts, p):
         d = dict(chosen)
         blocks = d.pop("blocks", 1)
@@ -254,9 +316,11 @@ def main() -> None:
     work = built([(m, n, k, epilogue) for n, k in pairs for m in rows], most)
     results: list[dict[str, Any]] = []
     while work:
-        command = [sys.executable, __file__, "--child", json.dumps(work), str(rounds)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
+        command = [sys.executable, __file__, "--child", str(rounds)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(json.dumps(work).encode())
+            child.stdin.close()
             while work:
                 ready, _, _ = select.select([child.stdout], [], [], 25.0)
                 line = child.stdout.readline().decode() if ready else ""
@@ -289,8 +353,8 @@ def _tell(results: list[dict[str, Any]], case: Case, chosen: list[Decisions]) ->
 
 def child() -> None:
     """Results of all cases, a line each."""
-    for case, chosen in json.loads(sys.argv[2]):
-        for line in measured(tuple(case), chosen, int(sys.argv[3])):
+    for case, chosen in json.load(sys.stdin):
+        for line in measured(tuple(case), chosen, int(sys.argv[2])):
             print("#" + json.dumps(line), flush=True)
         print("#done", flush=True)
 

@@ -86,7 +86,8 @@ def bench_gemm(
         str | None,
         typer.Option(
             help="Cases or families that contain one of these, or fit it (*, ?); commas between them. "
-            "The families: gemm_small, gemm_large, gemm_fused, gemm_odd, gemm_launch, gemm_ladder."
+            "The families: gemm_small, gemm_chain, gemm_large, gemm_fused, gemm_odd, gemm_search, gemm_launch, "
+            "gemm_ladder."
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
@@ -94,10 +95,12 @@ def bench_gemm(
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
+    from tilewright.bench.cpu import source_root
     from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
     from tilewright.machines import nvidia
 
-    jobs = gemm_jobs(GemmRequest(only, trials))
+    known = source_root(Path.cwd()) / "benchmarks" / "known_products.json"
+    jobs = gemm_jobs(GemmRequest(only, trials, str(known)))
     _run(jobs, nvidia.detect(), "gpu", save, as_json)
 
 

@@ -412,6 +412,6 @@ def _design(decisions: dict[str, object]) -> Design:
 
 def test_D2_every_result_has_its_samples_and_its_noise():
     for r in committed():
-        if r.family in ("gemm_small", "gemm_large", "gemm_fused", "gemm_odd"):
+        if r.family in ("gemm_small", "gemm_chain", "gemm_large", "gemm_fused", "gemm_odd"):
             assert r.raw["samples_ns"]["tilewright"] and r.raw["samples_ns"]["torch"], r.name
             assert r.metrics["noise"] >= 0 and r.raw["design"], r.name

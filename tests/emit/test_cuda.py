@@ -80,6 +80,21 @@ def test_the_main_loop_of_a_cluster_has_no_fence():
     assert "SYNCS" in loop
 
 
+def test_a_block_of_a_cluster_stays_until_nobody_can_signal_to_it():
+    """Relaxed meetings do not hold signals back: one that comes to a block that has gone is an error of the device."""
+    source = module("matmul", DESIGNS["cluster of rows"]).source
+    slots = re.search(r"for \(int i = 0; i < (\d+); \+\+i, slot.next\(\)\) empty\[slot.index\].wait", source)
+    assert slots and f"Slot<{slots[1]}> slot;" in source
+    assert source.index("load_box_to_all") < slots.start()
+    assert "++i, slot.next()" not in module("matmul", BASE).source
+
+
+def test_a_block_sends_the_parts_of_others_and_keeps_its_own():
+    """Two parts of 64 x 32 in f32, of which each block ends one half: half a part comes to it."""
+    source = module("matmul", DESIGNS["joined in a cluster"]).source
+    assert "give<2>(" in source and "if (rank < 2) parts->expect(4096);" in source
+
+
 def test_the_source_is_readable():
     source = module("matmul", DESIGNS["engine stores"]).source
     assert source.startswith("// matmul for h200, design ")

@@ -49,7 +49,7 @@ def _all_results(job: Job, folder: Path) -> Iterator[Result]:
     owed = list(job.steps)
     try:
         for result in _run(job, folder):
-            owed.pop(0)
+            owed = [step for step in owed if (step.family, step.name) != (result.family, result.name)]
             yield result
     except TilewrightError as error:
         for step in owed:

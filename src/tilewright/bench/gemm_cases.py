@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PAIRS = (
     (3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336),
@@ -34,6 +34,11 @@ class GemmCase:
         return f"{self.dtype} {self.m}x{self.n}x{self.k}{what}"
 
     @property
+    def links(self) -> bool:
+        """Whether it is timed as a link of a chain: of a lone call a large part is what any call takes."""
+        return self.family == "gemm_chain"
+
+    @property
     def flops(self) -> float:
         """Operations."""
         return 2.0 * self.m * self.n * self.k * (2 if self.epilogue == "gate_up" else 1)
@@ -57,7 +62,8 @@ def gemm_cases() -> tuple[GemmCase, ...]:
         for epilogue in ("bias_gelu", "residual", "gate_up")
     ]
     odd = [GemmCase("gemm_odd", m, n, k) for m, n, k in ODD]
-    return (*small, *large, *fused, *odd)
+    chained = [replace(c, family="gemm_chain") for c in small]
+    return (*small, *chained, *large, *fused, *odd)
 
 
 __all__ = ["LARGE", "ODD", "PAIRS", "SMALL", "GemmCase", "gemm_cases"]

@@ -10,7 +10,10 @@ from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.gemm_cases import GemmCase, gemm_cases
 from tilewright.bench.plan import Job, Step
 
-FAMILIES = ("gemm_small", "gemm_large", "gemm_fused", "gemm_odd", "gemm_launch", gemm_ladder.FAMILY)
+SEARCH = "gemm_search"
+FAMILIES = (
+    "gemm_small", "gemm_chain", "gemm_large", "gemm_fused", "gemm_odd", SEARCH, "gemm_launch", gemm_ladder.FAMILY
+)  # fmt: skip
 LAUNCH = "a call of ops.linear, 16x16x256"
 TRIALS = 32
 
@@ -19,14 +22,19 @@ _CASES = 11
 _DEFAULTS = 60
 """The same where defaults alone are timed: a process takes longer to begin than to time a dozen of them."""
 _START, _TRIAL, _FLOP, _RUNG = 10.0, 0.12, 1.5e14, 1.0  # seconds: a process, a trial, flop/s of trials, a rung
+_SEARCH = 1.2  # seconds of a search among others
 
 
 @dataclass(frozen=True)
 class GemmRequest:
-    """What to measure: patterns, by commas, of which names or families fit one (None is all); trials of a search."""
+    """What to measure: patterns, by commas, of which names or families fit one (None is all); trials of a search.
+
+    `known` is the file of the best designs known.
+    """
 
     only: str | None = None
     trials: int = TRIALS
+    known: str = ""
 
     def wants(self, *names: str) -> bool:
         """Whether results of these names and families are asked for."""
@@ -38,6 +46,9 @@ def gemm_jobs(request: GemmRequest) -> list[Job]:
     cases = [c for c in gemm_cases() if request.wants(c.name, c.family)]
     each = _CASES if request.trials > 1 else _DEFAULTS
     jobs = [_searches(cases[at : at + each], request.trials) for at in range(0, len(cases), each)]
+    compared = [c for c in gemm_cases() if not c.links and request.wants(c.name, SEARCH)]
+    if compared:
+        jobs.append(_compared(compared, request))
     if request.wants("gemm_launch", LAUNCH):
         jobs.append(Job("gemm_launch", 1, (Step("gemm_launch", LAUNCH, 1, _START),)))
     if request.wants(gemm_ladder.FAMILY, *gemm_ladder.names()):
@@ -53,6 +64,13 @@ def _searches(cases: Sequence[GemmCase], trials: int) -> Job:
     steps = [Step(c.family, c.name, 1, s) for c, s in zip(cases, seconds, strict=True)]
     wanted = [[c.family, c.name] for c in cases]
     return Job("gemm", 1, tuple(steps), {"cases": wanted, "trials": trials})
+
+
+def _compared(cases: Sequence[GemmCase], request: GemmRequest) -> Job:
+    """Searches beside the best designs known, several at a time in one process."""
+    steps = [Step(SEARCH, c.name, 1, _SEARCH + request.trials * 20 * c.flops / _FLOP) for c in cases]
+    names = [c.name for c in cases]
+    return Job(SEARCH, 1, tuple(steps), {"names": names, "trials": request.trials, "known": request.known})
 
 
 __all__ = ["FAMILIES", "TRIALS", "GemmRequest", "gemm_jobs"]

@@ -59,7 +59,7 @@ class Measured:
 
 def measured(results: Mapping[str, Any], machine: Machine) -> list[Measured]:
     """The rows of a results file, by the model of `machine` (what the file says of its machine is not used)."""
-    cases = {(c.family, c.name): c for c in gemm_cases()}
+    cases = {(c.family, c.name): c for c in gemm_cases() if not c.links}
     found = []
     for result in results["results"]:
         ladder = result["family"] == LADDER

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tilewright.bench.gpu_case import Setup
 from tilewright.bench.rows_cases import RowCase
 from tilewright.bench.rows_problem import RowProblem, peers
 from tilewright.design.design import Design
@@ -25,7 +26,7 @@ EMPTY = "empty kernel"
 class Chain:
     """The links' operands, and graphs of one call for each, by name."""
 
-    setups: Sequence[RowProblem]
+    setups: Sequence[Setup]
     graphs: dict[str, Callable[[], object]]
 
     def poison(self) -> None:
@@ -36,8 +37,9 @@ class Chain:
     def timed(self, rounds: int) -> Comparison:
         """The graphs side by side from a cold L2 cache, in nanoseconds per call."""
         whole = compare(self.graphs, rounds=rounds, poison=self.poison, pause=True)
-        samples = {name: tuple(ns / LINKS for ns in values) for name, values in whole.samples.items()}
-        return replace(whole, samples=samples, batch=dict.fromkeys(whole.batch, LINKS))
+        links = len(self.setups)
+        samples = {name: tuple(ns / links for ns in values) for name, values in whole.samples.items()}
+        return replace(whole, samples=samples, batch=dict.fromkeys(whole.batch, links))
 
     def checked(self, name: str) -> None:
         """Judge all results of a graph; VerificationError if one is wrong."""
@@ -59,10 +61,12 @@ def chain(case: RowCase, seed: int, designs: dict[str, Design], compiled: str, e
     }
     calls[compiled], calls[eager] = peers(setups, compiled=True), peers(setups, compiled=False)
     calls[EMPTY] = [lambda: torch.cuda._sleep(0)] * LINKS
-    return Chain(setups, {who: captured(_in_turn(links)) for who, links in calls.items()})
+    return Chain(setups, {who: captured(in_turn(links)) for who, links in calls.items()})
 
 
-def _in_turn(links: Sequence[Callable[[], object]]) -> Callable[[], object]:
+def in_turn(links: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    """One call that makes all of them, one after the other."""
+
     def call() -> None:
         for link in links:
             link()
@@ -70,4 +74,4 @@ def _in_turn(links: Sequence[Callable[[], object]]) -> Callable[[], object]:
     return call
 
 
-__all__ = ["EMPTY", "LINKS", "Chain", "chain"]
+__all__ = ["EMPTY", "LINKS", "Chain", "chain", "in_turn"]

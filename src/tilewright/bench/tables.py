@@ -308,6 +308,7 @@ TABLES = (
     ),
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
+    Table("Products of few rows, each a link of a chain", ("gemm_chain",), _GPU_READS, geomean=True, kind="gemm"),
     Table(
         "Products with epilogues, against cuBLAS followed by torch.compile's kernel",
         ("gemm_fused",),

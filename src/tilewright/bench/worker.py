@@ -117,6 +117,19 @@ def gemm(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[
     yield from measure_gemm([c for c in gemm_cases() if (c.family, c.name) in wanted], Effort(trials))
 
 
+def gemm_search(threads: int, names: Sequence[str], trials: int, known: str) -> Iterator[Result]:
+    """Searches beside the best designs known, which the file `known` holds."""
+    from dataclasses import replace
+
+    from tilewright.bench.gemm_cases import gemm_cases
+    from tilewright.bench.gemm_search import FAMILY, measure_search
+    from tilewright.bench.gpu_case import Effort
+
+    cases = [replace(c, family=FAMILY) for c in gemm_cases() if not c.links and c.name in names]
+    held = json.loads(Path(known).read_text()) if known else {}
+    yield from measure_search(cases, held, Effort(trials))
+
+
 def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
     """Attention on the GPU, searched and timed beside cuDNN; `cases` are [family, name]."""
     from tilewright.bench.attention import measure_attention
@@ -216,6 +229,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "design_agree": design_agree,
     "attention": attention,
     "gemm": gemm,
+    "gemm_search": gemm_search,
     "attention_decode": attention_decode,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,

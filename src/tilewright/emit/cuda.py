@@ -11,7 +11,7 @@ from tilewright.emit.cuda_chain_values import chain_layouts
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import begin, declare, initialise, let_begin, open_turns, peers
+from tilewright.emit.cuda_sync import begin, declare, drain, initialise, let_begin, open_turns, peers
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -165,8 +165,6 @@ class _Module:
                 if self.reads_early:
                     self.tensors()
                 self.path(team)
-        if spread:
-            line("cluster_meet();  // nobody leaves while others may still signal here")
 
     @property
     def meets_cluster(self) -> bool:
@@ -205,6 +203,8 @@ class _Module:
         RoleText(self.plan, team, self.text).block(self.kernel.body)
         if team.name != "producer":
             let_begin(self.plan, self.text)
+        elif self.meets_cluster:
+            drain(self.plan, self.text)
         if leaves:
             self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
 

@@ -263,9 +263,11 @@ class Plan:
 
     @property
     def parts_bytes(self) -> int:
-        """Bytes of all parts that meet in the shared memory of one block."""
+        """Bytes of the parts that other blocks send to the shared memory of one."""
         return sum(
-            4 * self.elements(a) * self.splits // self.shares for n, a in self.parts.items() if n in self.part_offsets
+            4 * self.elements(a) * (self.splits - 1) // self.shares
+            for n, a in self.parts.items()
+            if n in self.part_offsets
         )
 
     @cached_property

@@ -101,13 +101,28 @@ def initialise(plan: Plan, text: Text) -> None:
 
 def peers(plan: Plan, text: Text) -> None:
     """Where the barriers of other blocks lie that this warp's lanes arrive at."""
-    spread = {
+    for name in _spread(plan):
+        text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
+
+
+def drain(plan: Plan, text: Text) -> None:
+    """Whoever fills the ring stays until every slot is free: nobody leaves while others may still signal here.
+
+    A meeting of the cluster would do only with its fences: a signal may be on its way when its sender has met.
+    """
+    for name in _spread(plan):
+        slots = plan.barriers[name].slots
+        wait = f"{cname(name)}[slot.index].wait(slot.phase ^ 1);"
+        text.line(f"for (int i = 0; i < {slots}; ++i, slot.next()) {wait}")
+
+
+def _spread(plan: Plan) -> list[str]:
+    """Barriers at which blocks of a cluster arrive from outside."""
+    return sorted({
         s.name
         for s in plan.statements
         if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"
-    }
-    for name in sorted(spread):
-        text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
+    })  # fmt: skip
 
 
 def _in_brackets(slot: str) -> str:

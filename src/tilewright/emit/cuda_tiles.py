@@ -252,7 +252,7 @@ class Tiles:
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
             call = f"give<{self.plan.shares}>({self.part(buffer)}, {cname(barrier)}"
-            self.text.line(f"{call}, {value}.v, threadIdx.x % 128, 128);")
+            self.text.line(f"{call}, {value}.v, rank, threadIdx.x % 128, 128);")
         elif buffer in self.plan.parts:
             self.text.line(f"give({self.part(buffer)}, {value}.v, threadIdx.x % 128, 128);")
         else:

@@ -51,10 +51,39 @@ def test_a_sum_of_unknown_length_is_whole():
 
 
 def test_high_tiles_come_in_boxes_whose_lines_lie_side_by_side():
-    kernel, design, known = decided("matmul", M=64, N=28672, K=4096)
-    assert (design.number("box.b"), design.number("tile.k")) == (8, 128)
+    kernel, design, known = decided("gate_up", M=64, N=14336, K=4096)
+    assert (design.number("box.gate"), design.number("tile.k")) == (8, 128)
     layouts = {p.name: TensorLayout((None, 1), 16) for p in kernel.params}
     source = emit_cuda(lower_gpu(kernel, design, known), layouts, dict(known.sizes), known.machine).source
-    copies = [line.rsplit(", ", 2)[1:] for line in source.splitlines() if "load_box(s_b" in line]
+    copies = [line.rsplit(", ", 2)[1:] for line in source.splitlines() if "load_box(s_gate" in line]
     assert len(copies) == 2 * design.number("tile.n") // 8
     assert [(a.strip(), b.strip(" );")) for a, b in copies[:3]] == [("k", "n0"), ("k + 64", "n0"), ("k", "n0 + 8")]
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "columns", "groups"),
+    [(128, 16384, 128, 2), (128, 57344, 224, 2), (128, 128256, 256, 2), (64, 57344, 224, 1), (64, 128256, 256, 1)],
+)
+def test_wide_weights_come_in_tiles_whose_rounds_are_filled_best(m, n, columns, groups):
+    _, design, _ = decided("matmul", M=m, N=n, K=4096)
+    assert (design.number("tile.m"), design.number("tile.n"), design.number("warpgroups")) == (m, columns, groups)
+    assert design.get("store.c") == "tma" and design.number("stages") >= 4
+
+
+@pytest.mark.parametrize(("n", "swapped"), [(28672, False), (57344, False), (128256, True)])
+def test_few_rows_of_wide_weights_are_shared_by_pairs_of_small_blocks(n, swapped):
+    """Two of them have room on an SM, and their last round is full: 2560 of 2640 places, or 1002 of 1056."""
+    _, design, known = decided("matmul", M=16, N=n, K=4096)
+    assert (design.number("cluster.n"), bool(design.get("swap"))) == (2, swapped)
+    columns, each = design.number("tile.n"), design.number("tile.k") * 2
+    ring = design.number("stages") * (columns + design.number("tile.m")) * each
+    assert 2 * ring < known.machine.limit("shared_bytes_per_block")
+    blocks, places = -(-n // columns), 2 * known.machine.cores
+    assert blocks > 0.93 * places * -(-blocks // places)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2048, 2048), (3072, 2048), (6144, 4096), (4096, 14336), (8192, 28672)])
+def test_128_rows_lie_in_pairs_of_blocks_that_share_the_weights(n, k):
+    _, design, _ = decided("matmul", M=128, N=n, K=k)
+    assert (design.number("tile.m"), design.number("cluster.m"), design.number("inflight")) == (64, 2, 1)
+    assert (design.get("store.c") == "tma") == (design.number("tile.n") % 32 == 0)

@@ -20,15 +20,17 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, sha
 
 _BASE = 6.3e-6  # seconds of a launch, of the first step on its way, and of the last results
 _PORT = 1.55e11  # bytes/s that one SM takes in beside what the others do
-_PAIR = 0.95  # of that time, where half of the weights come from the other block of a pair
+_PAIR = 0.8  # of that time, where half of the weights come from the other block of a pair
 _UNEVEN = 0.5  # of the time by which the last round of blocks is longer than its share
 _NORM = 1.7  # by which the time of memory and that of the SM's port are joined
 _STEP = 2e-8  # seconds of a block's step: its barriers
 _WIDE, _WIDER = 112, 2e-7  # columns of tiles along the rows of x from which on those along the weights are quicker
 _MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
-_GIVEN, _LEFT = 1.1e-10, 5.3e-11  # seconds a byte of parts that are given to other blocks, and left in memory
+_GIVEN, _LEFT = 1.5e-10, 7e-11  # seconds a byte of parts that are given to other blocks, and left in memory
 _STEPS = 4  # of a block at least, where steps are long
 _BOX = 8  # rows of a box of high tiles
+_HALF, _WIDTHS = 128, (128, 160, 192, 224, 256)  # columns of tiles, where SMs have several
+_SHARED, _FILLED = 112, 0.93  # columns of small tiles of few rows, and how full their last round has to be
 _MEETING = 64 << 10  # bytes of shared memory that parts of a sum may take from the ring
 
 
@@ -44,6 +46,8 @@ class _Few:
     parts: int = 1
     how: str = "cluster"
     swap: bool = False
+    wide: bool = False  # several rounds of tiles
+    shared: bool = False  # by pairs of blocks that share x, two of them on an SM
 
     @property
     def down(self) -> int:
@@ -90,21 +94,37 @@ class _Few:
         line = (self.columns * weights + self.rows) * ROW_BYTES
         room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
         room -= self._part if self.parts > 1 and self.how == "cluster" else 0
-        if self.groups > 1 and not self.swap:
+        if self.wide or self.shared:
             return 1
-        choices = (*(((4, 5),) if self.swap else ()), (2, 3 if self._boxed else 4))
+        if not self.swap and (self.groups > 1 or (self._stored and self.columns >= _WIDE)):
+            return 1
+        deep = 5 if self.down > 1 else 3 if self._boxed else 4
+        choices = (*(((4, 5),) if self.swap and not self._stored else ()), (2, deep))
         long = self.depth // (_STEPS * ROW_BYTES)  # a short sum falls in several steps all the same
         return next((n for n, deep in choices if n <= long and room // (n * line) >= deep), 1)
 
     @property
     def _several(self) -> bool:
         """Whether an SM has several blocks at once."""
-        return self.blocks > self.facts.machine.cores
+        return self.shared or (self.blocks > self.facts.machine.cores and not self.wide)
 
     @property
     def _boxed(self) -> bool:
         """Whether weights come in boxes of few rows: of high tiles, lines of a row are then asked for together."""
-        return self.columns >= _WIDE and self.down == 1 and self.p.size(self.p.m, self.facts) > ATOM_ROWS // 2
+        many = self.p.size(self.p.m, self.facts) > ATOM_ROWS // 2
+        return self.columns >= _WIDE and self.down == 1 and many and not self._stored
+
+    @property
+    def _stored(self) -> bool:
+        """Whether results leave by the copy engine, where there are whole boxes of them."""
+        p, facts = self.p, self.facts
+        shares = shares_of(self.rows if self.swap else self.columns, self.parts) if self.parts > 1 else 1
+        width = self.columns // (1 if self.swap else shares)
+        whole = width % ATOM_ROWS == 0 if self.swap else width % 32 == 0 if shares == 1 else width in (32, 64)
+        met = self.parts == 1 or (self.how == "cluster" and not (self.swap and self.rows // shares % 8))
+        aligned = all(t in facts.aligned and p.unit_column(t, facts) for t in p.outputs)
+        rows = min(p.size(p.m, facts), self.rows)
+        return whole and met and aligned and rows >= ATOM_ROWS and p.result_dtype in ("bf16", "f16")
 
     @property
     def _join(self) -> float:
@@ -128,6 +148,11 @@ class _Few:
         decisions: dict[str, Choice] = {f"atom.{d.name}": "wgmma" for d in p.dots}
         decisions |= {f"tile.{p.m.name}": self.rows, f"tile.{p.n.name}": self.columns, "warpgroups": self.groups}
         decisions |= {"producer": "warp", "stages": 2}
+        if self._stored:
+            decisions |= {f"store.{t}": "tma" for t in p.outputs}
+            decisions["producer"] = "warpgroup" if self.columns > _HALF and not self.swap else "warp"
+        if self.shared:
+            decisions[f"cluster.{p.n.name}"] = 2
         if self.swap:
             decisions["swap"] = True
         if self.down > 1:
@@ -141,7 +166,8 @@ class _Few:
         decisions[f"tile.{p.k.name}"] = self.lines * ROW_BYTES // p.itemsize
         if self.lines > 1 and self._boxed:
             decisions |= {f"box.{o.tensor}": _BOX for o in p.operands if o.axis == p.n.name}
-        overlaps = self.lines == 2 and not (self.swap or self._boxed) and self.groups == 1
+        overlaps = self.down > 1 or self.shared or (self.swap and self._stored) or (self.groups > 1 and self.parts > 1)
+        overlaps |= self.lines == 2 and not (self.swap or self._boxed) and self.groups == 1
         decisions["inflight"] = 1 if overlaps else 0
         return Design.of({**decisions, "stages": self._stages(Design.of(decisions))})
 
@@ -157,8 +183,31 @@ class _Few:
 
 def default_few(p: Product, facts: Facts) -> Design | None:
     """The best of the designs that come into question; None where no tile fits."""
+    if (wide := _wide(p, facts)) is not None:
+        return wide.design()
     found = [f for f in (*_across(p, facts), *_along(p, facts)) if _holds(f)]
     return min(found, key=lambda f: f.seconds).design() if found else None
+
+
+def _wide(p: Product, facts: Facts) -> _Few | None:
+    """Weights of so many columns that no tile holds an SM's share of them: tiles whose rounds are filled best.
+
+    Up to 32 rows pairs of small blocks, two on an SM, share x; of more rows tiles are as high as x is.
+    """
+    m, n, sms = p.size(p.m, facts), p.size(p.n, facts), facts.machine.cores
+    few = m <= ATOM_ROWS // 2
+    rows = -(-m // 16) * 16 if few else -(-m // ATOM_ROWS) * ATOM_ROWS
+    share = n * max(1, rows // ATOM_ROWS) / sms
+    batched = any(facts.sizes.get(a.over, 1) > 1 for a in p.each)
+    if len(p.dots) > 1 or batched or share <= (2 * _HALF if rows == ATOM_ROWS else _HALF):
+        return None
+    if not few:
+        columns = min(_WIDTHS, key=lambda c: (math.ceil(-(-n // c) / sms) * c, -c))
+        return _Few(p, facts, rows, columns, rows // ATOM_ROWS, wide=True)
+    filled = -(-n // _SHARED) / (2 * sms)
+    if filled > _FILLED * math.ceil(filled):
+        return _Few(p, facts, rows, _SHARED, 1, shared=True)
+    return _Few(p, facts, rows, _HALF, 2, swap=True, shared=True)
 
 
 def _holds(few: _Few) -> bool:
@@ -176,19 +225,22 @@ def _across(p: Product, facts: Facts) -> Iterator[_Few]:
     rows = min(ATOM_ROWS, -(-m // 8) * 8)
     down = -(-m // rows)
     most = 256 // len(p.dots) // 8 * 8
-    halved = down > 1 and 2 in _parts(p, facts, 2)
     for parts in _parts(p, facts, 2 if down == 1 else 1):
-        columns = max(16, -(-n * down * parts // sms // 8) * 8)
-        if down > 1 and columns < ATOM_ROWS and halved:
-            continue  # pairs of narrow tiles lose to halves of the sum
+        columns = _boxes(max(16, -(-n * down * parts // sms // 8) * 8), n, rows)
         if columns <= (most if parts == 1 else ATOM_ROWS) and 8 * columns >= rows:
             yield _Few(p, facts, rows, columns, 1, parts)
         elif down > 1 and (half := -(-n // sms // 8) * 8) <= most:  # two blocks for each SM
             yield _Few(p, facts, rows, half, 1)
-    if halved:  # all rows in one block, of two warpgroups
-        for columns in (40, 48, 64):
+    if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
+        for columns in (32, 48, 64):
             if columns <= most and -(-n // columns) * 2 <= sms:
                 yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
+
+
+def _boxes(columns: int, n: int, rows: int) -> int:
+    """A few columns more, where the copy engine can then write the results and no SM has more tiles."""
+    more = -(-columns // 32) * 32
+    return more if rows == ATOM_ROWS and -(-n // more) > 0.9 * -(-n // columns) else columns
 
 
 def _along(p: Product, facts: Facts) -> Iterator[_Few]:

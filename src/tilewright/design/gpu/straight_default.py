@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from tilewright.design.default import Facts
@@ -16,8 +17,8 @@ _BY_FMA, _BY_MMA = 2, 8
 _WARPS, _THREADS = 8, 1024
 """Warps of a block, and threads of an SM: enough to keep memory busy, few enough that each has 64 registers."""
 
-_MANY = 5
-"""Tiles of eight columns for each SM from which on blocks come and go."""
+_MANY, _EMPTY = 16, 1.3
+"""Warps of a block by mma, all of one sum; rounds of such blocks over what they fill of them, at most."""
 
 _CHUNKS = 4
 """Chunks of all rows of the weights that a lane asks for at once."""
@@ -50,14 +51,13 @@ def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
 
 
 def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
-    """As many warps as have equal parts of the sum; two steps on their way where that was measured to be quicker."""
+    """As many warps as have equal parts of the sum: 16 of one where blocks fill the last round, else up to eight."""
     lanes, chunks = UNITS["mma"][2] * 16 // p.itemsize, max(1, _CHUNKS // weights)
-    steps, tiles = -(-k // (lanes * chunks)), p.size(p.n, facts) / UNITS["mma"][1] / facts.machine.cores
-    # Many blocks for each SM: small ones, of eight steps a warp. Hardly more than one: all that an SM holds at once.
-    ahead = (4, 8) if tiles > _MANY else (16, 4) if tiles < 2 else None
-    if weights == 1 and ahead is not None and steps == ahead[0] * ahead[1]:
-        found = straight(p, facts, 1, ahead[0], 1, chunks)
-        yield Design.of({**dict(found.decisions), "resident": 2, "stages": 2})
+    steps, blocks = -(-k // (lanes * chunks)), -(-p.size(p.n, facts) // UNITS["mma"][1])
+    rounds = blocks / (facts.machine.cores * _THREADS // (32 * _MANY))
+    if weights == 1 and steps % _MANY == 0 and math.ceil(rounds) < _EMPTY * rounds + (rounds <= 1):
+        found = straight(p, facts, 1, _MANY, 1, chunks)
+        yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * _MANY)})
     along = next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
     found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks)
     yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})

@@ -30,13 +30,22 @@ __device__ inline void arrive_there(unsigned barrier) {
 // A part lies register by register, four at a time (two at the end), threads side by side.
 
 // This thread's registers `v`, one share of neighbouring ones to each of the first SHARES blocks of the cluster, where it
-// lies at `part`; each one's `barrier` counts the bytes.
+// lies at `part`; each one's `barrier` counts the bytes. What this block, number `mine`, keeps is written as it stands: the
+// thread that reads it there is the one that wrote it.
 template <int SHARES, int N>
-__device__ inline void give(float* part, Barrier* barrier, const float (&v)[N], int thread, int threads) {
+__device__ inline void give(float* part, Barrier* barrier, const float (&v)[N], unsigned mine, int thread, int threads) {
   constexpr int EACH = N / SHARES / 4;
 #pragma unroll
-  for (int rank = 0; rank < SHARES; ++rank) {
+  for (unsigned rank = 0; rank < SHARES; ++rank) {
     const unsigned there = peer_address(part, rank), counted = peer_address(barrier, rank);
+    if (rank == mine) {
+#pragma unroll
+      for (int i = 0; i < EACH; ++i) {
+        const int r = 4 * (rank * EACH + i);
+        ((float4*)part)[i * threads + thread] = make_float4(v[r], v[r + 1], v[r + 2], v[r + 3]);
+      }
+      continue;
+    }
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
       const int r = 4 * (rank * EACH + i);
