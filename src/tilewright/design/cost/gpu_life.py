@@ -82,7 +82,7 @@ def _steps(
     held = {a for s in body if isinstance(s, ir.Alloc) for a in s.dims}
     total = found = 0
     for loop in (s for s in body if isinstance(s, ir.Loop)):
-        if any(a.over in held and not _ends_within(program, a, design, facts) for a in loop.axes):
+        if any(a.over in held for a in loop.axes):
             continue
         walked = [a for a in loop.axes if not a.each]
         trips = math.prod(-(-size_of(program, facts, a.name) // _covered(program, a, design)) for a in walked)
@@ -107,12 +107,6 @@ def _one_by_one(program: Program, loop: ir.Loop, design: Design, facts: Facts) -
             wide = max(1, design.number(f"vec.{let.expr.ref.buffer}", 1))
             return max(1, math.prod(tile(design, a) for a in axes) // (wide * threads_of(design)))
     return 1
-
-
-def _ends_within(program: Program, axis: ir.Axis, design: Design, facts: Facts) -> bool:
-    """Whether a row ends within a tile: what is computed of each piece then asks where, and loads wait for it."""
-    covered, size = _covered(program, axis, design), size_of(program, facts, axis.name)
-    return size > covered and size % covered != 0
 
 
 def _covered(program: Program, axis: ir.Axis, design: Design) -> int:
