@@ -10,7 +10,7 @@ from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
 from tilewright.emit.llvm_dot import emit_dot
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
-from tilewright.emit.llvm_memory import Place, load, prefetch, store
+from tilewright.emit.llvm_memory import SECOND_CACHE, Place, load, prefetch, store
 from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
@@ -108,14 +108,24 @@ class Body(Scope):
 
     def _prefetch(self, let: ir.Let, node: ir.Load, tile: Tile) -> None:
         """Ask for the same elements some iterations of the parallel loop ahead; beyond the end it is harmless."""
+        if tiles := ir.number(let.notes, "ahead", 0):
+            self._fetch_ahead(node, tile, tiles)
         ahead = ir.note(let.notes, "prefetch")
         dim = next((d for d, i in enumerate(node.ref.index) if i in self.dealt), None)
         if not isinstance(ahead, int) or dim is None:
             return
         place = self.places[node.ref.buffer]
-        step = ahead * self.cx.axes[str(node.ref.index[dim])].extent * place.dtype.bytes
+        axis = self.cx.axes[str(node.ref.index[dim])]
+        step = ahead * (axis.extent if axis.apart == 1 else 1) * place.dtype.bytes
         distance = ll.mul(self.b, place.strides[dim], str(step))
         prefetch(self.cx, place, node, tile, distance)
+
+    def _fetch_ahead(self, node: ir.Load, tile: Tile, tiles: int) -> None:
+        """Ask the second cache for what comes so many tiles of the serial loop later."""
+        place = self.places[node.ref.buffer]
+        axis = next(i for d, i in enumerate(node.ref.index) if d in place.unit_dims and isinstance(i, str))
+        distance = tiles * self.cx.axes[axis].extent * place.dtype.bytes
+        prefetch(self.cx, place, node, tile, str(distance), SECOND_CACHE)
 
     def _full(self, value: ir.Atom, type_: ir.TileType) -> Tile:
         if isinstance(value, str):
@@ -131,11 +141,11 @@ class Body(Scope):
         parts: dict[Key, str] = {}
         for (n,) in cx.keys((axis,), lane):
             if lane is None:
-                parts[(n,)] = ll.add(cx.b, state.base, str(n))
+                parts[(n,)] = ll.add(cx.b, state.base, str(n * state.apart))
                 continue
             width = state.width
             start = spread_scalar(cx, i64, width, state.base)
-            positions = ", ".join(f"i32 {n * width + k}" for k in range(width))
+            positions = ", ".join(f"i32 {(n * width + k) * state.apart}" for k in range(width))
             parts[(n,)] = cx.b.hoist(f"add <{width} x i32> {start}, <{positions}>", start)
         return table(type_, lane, parts)
 

@@ -20,6 +20,7 @@ from tilewright.language.dtypes import DType
 from tilewright.language.ir import Load, Ref, TileType
 
 _LINE = 64  # bytes of a cache line
+SECOND_CACHE = 2  # how near a prefetch brings a line, as LLVM numbers it
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ class Address:
                 base = ll.sub(cx.b, base, cx.axes[origin].base)
             at = 0 if state.each else point.get(index, 0)
             if clamp and at and state.count is not None and index != self._lane:
-                return ll.add(cx.b, base, self._clamped(at, state.count)), 0
-            return base, at
+                last = self._clamped(at, state.count)
+                return ll.add(cx.b, base, ll.mul(cx.b, last, str(state.apart))), 0
+            return base, at * state.apart
         value = cx.values[index]
         where = {a: point[a] for a in value.axes}
         scalar = read(cx, value, where, None)
@@ -154,6 +156,11 @@ def axis_dims(cx: Context, ref: Ref) -> dict[str, int]:
     return {i: d for d, i in enumerate(ref.index) if isinstance(i, str) and i in cx.axes and not cx.axes[i].each}
 
 
+def neighbouring(cx: Context, place: Place, dims: dict[str, int], axes: tuple[str, ...]) -> list[str]:
+    """Axes along which the points of a tile are neighbours in memory."""
+    return [a for a in axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].apart == 1]
+
+
 def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: bool = False) -> Tile:
     """The tile at a ref, each part loaded when first read.
 
@@ -162,7 +169,7 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     """
     dims = axis_dims(cx, node.ref)
     lane = cx.lane_of(type_.axes)
-    unit = [a for a in type_.axes if a in dims and dims[a] in place.unit_dims]
+    unit = neighbouring(cx, place, dims, type_.axes)
     if lane is not None and lane not in unit and place.panel is None:
         better = [a for a in unit if a in cx.lanes and cx.axes[a].width > 1]
         lane = better[0] if better else None
@@ -179,8 +186,8 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     return Tile(type_, lane, part, source=address)
 
 
-def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -> None:
-    """Fetch into all caches what lies `distance` bytes behind each part of a tile."""
+def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str, nearness: int = 3) -> None:
+    """Fetch what lies `distance` bytes behind each part of a tile: into all caches, or up to SECOND_CACHE."""
     address = Address(cx, place, node.ref)
     cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     for key in cx.keys(tile.axes, tile.lane):
@@ -189,7 +196,7 @@ def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -
             continue  # the same cache line as the part before
         pointer = address.pointer(point, tile.lane)
         later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
-        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 {nearness}, i32 1)")
 
 
 def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
@@ -264,7 +271,7 @@ def suffix(dtype: DType) -> str:
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
     """Write a tile. `pad`: the buffer holds whole tiles, so elements past the end are written too."""
     dims = axis_dims(cx, ref)
-    unit = [a for a in value.axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].width > 1]
+    unit = [a for a in neighbouring(cx, place, dims, value.axes) if cx.axes[a].width > 1]
     if place.panel is not None:
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
@@ -370,6 +377,7 @@ __all__ = [
     "lane_type",
     "load",
     "masked_load",
+    "neighbouring",
     "prefetch",
     "store",
     "vector_type",

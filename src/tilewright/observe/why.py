@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import ArgumentError
+from tilewright.knobs import knobs
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.chosen import book_path, open_book
 from tilewright.runtime.inputs import draw
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.table import Row
@@ -25,12 +27,14 @@ class Answer:
     row: Row
     design: str
     decisions: tuple[tuple[str, Any], ...]
+    book: str = ""
+    """Why the book has no design for these very sizes here; empty where it has one, or is not asked."""
 
     def text(self) -> str:
         """For people."""
         which = "the generic kernel" if self.row.design is None else "a specialised kernel"
         decisions = "\n".join(f"  {name} = {choice}" for name, choice in self.decisions)
-        because = f"because: {self.row.state}: {self.row.reason}"
+        because = f"because: {self.row.state}: {self.row.reason}" + (f"\nbook: {self.book}" if self.book else "")
         return f"{self.row.shape}: {which}, design {self.design}\n{because}\n{decisions}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,6 +45,7 @@ class Answer:
             "reason": self.row.reason,
             "specialised": self.row.design is not None,
             "design": self.design,
+            "book": self.book,
             "decisions": dict(self.decisions),
         }
 
@@ -65,7 +70,22 @@ def why(
     launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
     launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
-    return Answer(launch.slot.row(), design.hash, design.decisions)
+    row = launch.slot.row()
+    return Answer(row, design.hash, design.decisions, "" if row.design or launch.slot.fixed else _missed(subject))
+
+
+def _missed(subject: Subject) -> str:
+    """What the book knows that is most like it, and in what that differs."""
+    settings = knobs()
+    if settings.mode == "generic" or book_path() is None:
+        return "not asked"
+    near = open_book().nearest(subject.key(numerics=settings.numerics))
+    if near is None:
+        return f"nothing is known of {subject.kernel.name}"
+    record, differs = near
+    how = "verified here" if record.verified else "never verified here"
+    where = f"differs in {', '.join(differs)}" if differs else "has this very key"
+    return f"no design for this key; the nearest, of {record.key.label}, {where} and was {how}"
 
 
 def _gpu(device: str) -> Gpu | None:

@@ -182,8 +182,8 @@ class Rebinding(threading.local):
         return ran
 
     def keep(self, form: Form, launches: Sequence[Any], result: Any) -> None:
-        """Remember how a call of this form is bound."""
-        found = rebound(form, launches, result)
+        """Remember how a call of this form is bound; not one that is captured, whose memory belongs to a graph."""
+        found = None if form.captured else rebound(form, launches, result)
         if found is None:
             return
         self.known[form.key] = record.recorded(found) or found
