@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from tilewright.emit import llvm_amx
 from tilewright.emit import llvm_builder as ll
@@ -15,7 +16,7 @@ from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
 from tilewright.language import ir
-from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
+from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, read_once
 from tilewright.language.dtypes import i64
 
 
@@ -28,11 +29,13 @@ class Body(Scope):
         self.dealt: tuple[str, ...] = ()  # axes of the parallel loop that is dealt to threads
         self._accumulation_stack: list[dict[str, Accumulation]] = []
         self._dot_operands = dot_operands(program)
+        self._late: set[str] = set()  # values whose parts are computed where they are read
 
     # ------------------------------------------------------------------------------------- statements
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
         """Emit statements; a dot whose only use is an addition becomes part of it."""
         fused = fused_dots(body)
+        self._late |= read_once(body)
         totals = {a.total: name for name, a in self._accumulations.items()}
         for stmt in body:
             if isinstance(stmt, ir.Let) and stmt.name in fused.delayed:
@@ -85,7 +88,7 @@ class Body(Scope):
                 self._prefetch(let, node, tile)
                 return self._loaded(tile, let)
             case ir.Map(op, args):
-                return emit_elementwise(cx, op, [self._operand(a) for a in args], type_)
+                return emit_elementwise(cx, op, [self._operand(a) for a in args], type_, late=let.name in self._late)
             case ir.Reduce(op, arg, axis):
                 return self._reduce(let, op, cx.values[arg], axis)
             case ir.Dot(a, b, axis):
@@ -100,9 +103,11 @@ class Body(Scope):
         return uniform(ir.TileType(i64), self.dims[name])
 
     def _loaded(self, tile: Tile, let: ir.Let) -> Tile:
-        """Loads that only a dot reads are left until it reads them; all others happen here."""
+        """Loads that only a dot reads, or one value or reduction, are left until then; all others happen here."""
         if let.name in self._dot_operands:
             return tile
+        if let.name in self._late:
+            return replace(tile, part=cache(tile.part))
         parts = {key: tile.part(key) for key in self.cx.keys(tile.axes, tile.lane)}
         return table(tile.type, tile.lane, parts)
 
@@ -157,7 +162,7 @@ class Body(Scope):
         place, value = self.places[stmt.ref.buffer], self.cx.values[stmt.value]
         local = any(o is not None for o in place.origin)
         if value.dtype != place.dtype:
-            value = emit_elementwise(self.cx, "cast", [value], ir.TileType(place.dtype, value.axes))
+            value = emit_elementwise(self.cx, "cast", [value], ir.TileType(place.dtype, value.axes), late=True)
         store(
             self.cx,
             place,

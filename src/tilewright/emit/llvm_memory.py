@@ -268,6 +268,9 @@ def suffix(dtype: DType) -> str:
     return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8"}.get(dtype.name, dtype.name)
 
 
+_ABREAST = 4  # rows of a tile whose parts are computed before the first of them is written
+
+
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
     """Write a tile. `pad`: the buffer holds whole tiles, so elements past the end are written too."""
     dims = axis_dims(cx, ref)
@@ -276,15 +279,16 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
     address = Address(cx, place, ref)
-    parts = {key: _store_operand(cx, value, lane, key) for key in cx.keys(value.axes, lane)}
-    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in parts}
+    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in cx.keys(value.axes, lane)}
     width = cx.width(lane)
     together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
-    for group in _neighbours(value.axes, lane, parts, masks, together):
-        point = _point(cx, value.axes, lane, group[0])
-        pointer = address.pointer(point, lane, clamp=not pad)
-        part = concat(cx.b, [parts[key] for key in group], lane_type(place.dtype), width)
-        _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
+    for groups in _abreast(_neighbours(value.axes, lane, masks, together), value.axes, lane):
+        parts = [[_store_operand(cx, value, lane, key) for key in group] for group in groups]
+        for group, operands in zip(groups, parts, strict=True):
+            point = _point(cx, value.axes, lane, group[0])
+            pointer = address.pointer(point, lane, clamp=not pad)
+            part = concat(cx.b, operands, lane_type(place.dtype), width)
+            _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
 
 
 def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool) -> str | None:
@@ -298,17 +302,32 @@ def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, 
     return _and_rows(cx, mask, cx.width(lane), rows)
 
 
+def _abreast(groups: list[list[Key]], axes: tuple[str, ...], lane: str | None) -> list[list[list[Key]]]:
+    """Groups of one place along the lanes together, some at a time: what they read is read before any is written.
+
+    Rows are often a power of two apart. Then a load of one row waits for a store to the place beside it in another,
+    since the processor compares the last twelve bits of their addresses.
+    """
+    if lane is None:
+        return [groups[n : n + _ABREAST] for n in range(0, len(groups), _ABREAST)]
+    at = axes.index(lane)
+    columns: dict[int, list[list[Key]]] = {}
+    for group in groups:
+        columns.setdefault(group[0][at], []).append(group)
+    return [rows[n : n + _ABREAST] for rows in columns.values() for n in range(0, len(rows), _ABREAST)]
+
+
 def _neighbours(
-    axes: tuple[str, ...], lane: str | None, parts: dict[Key, str], masks: dict[Key, str | None], together: int
+    axes: tuple[str, ...], lane: str | None, masks: dict[Key, str | None], together: int
 ) -> list[list[Key]]:
     """Keys in groups whose parts lie side by side and are written whole: 16-bit parts fill a register together."""
     if lane is None or together == 1:
-        return [[key] for key in parts]
+        return [[key] for key in masks]
     at = axes.index(lane)
     groups: list[list[Key]] = []
-    for key in parts:
+    for key, mask in masks.items():
         last = groups[-1] if groups else []
-        begins = key[at] % together == 0 or not last or masks[key] is not None or masks[last[-1]] is not None
+        begins = key[at] % together == 0 or not last or mask is not None or masks[last[-1]] is not None
         follows = bool(last) and (*last[-1][:at], last[-1][at] + 1, *last[-1][at + 1 :]) == key
         if begins or not follows:
             groups.append([key])
