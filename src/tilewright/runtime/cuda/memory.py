@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tilewright.errors import LaunchError, OutOfDeviceMemory
+from tilewright.errors import OutOfDeviceMemory
 from tilewright.runtime.cuda import capture, driver
 from tilewright.runtime.cuda.streams import stream_of
 
