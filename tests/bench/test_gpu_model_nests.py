@@ -50,3 +50,16 @@ def test_what_has_no_design_or_is_unknown_is_passed_over():
         {"family": "gpu_rows", "name": "rmsnorm 8192x4096 bf16", "raw": {}},
     ]}  # fmt: skip
     assert measured_nests(data, H200) == []
+
+
+def test_a_result_of_a_default_that_is_made_no_more_is_passed_over():
+    data = json.loads(SAMPLES.read_text(encoding="utf-8"))
+    result = next(r for r in data["results"] if r["name"] == "rmsnorm 8192x4096 bf16")
+
+    def found(**changed):
+        raw = {**result["raw"], "default": {**result["raw"]["default"], **changed}}
+        return measured_nests({"results": [{**result, "raw": raw}]}, H200)
+
+    assert found()
+    assert found(**{"cache.x": "cs"})  # a word to caches
+    assert found(warps=16) == []

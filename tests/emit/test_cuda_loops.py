@@ -18,13 +18,14 @@ from tilewright.runtime.compiled import dtypes_of
 SIZES = {"M": 8, "D": 4096}
 
 
-def lowered(name, **decisions):
-    """(scheduled program, C++) of an operator of rows of 4096."""
+def lowered(name, length=4096, **decisions):
+    """(scheduled program, C++) of an operator of rows."""
+    sizes = {**SIZES, "D": length}
     kernel = OPERATORS[name].kernel.trace(dtypes_of(OPERATORS[name].kernel, "bf16", ()))
     tensors = {p.name: len(p.dims) for p in kernel.params if p.dims}
     unit = {t: (n - 1,) for t, n in tensors.items()}
-    fixed = {d: SIZES[d] for d in fixed_dims(kernel)}
-    facts = Facts(SIZES, unit, Machine.named("h200"), frozenset(tensors), frozenset(fixed))
+    fixed = {d: sizes[d] for d in fixed_dims(kernel)}
+    facts = Facts(sizes, unit, Machine.named("h200"), frozenset(tensors), frozenset(fixed))
     design = Design.of({"warps": 4, "vec.x": 8, **decisions})
     scheduled = lower_simt(kernel, design, facts)
     layouts = {t: TensorLayout(tuple([None] * (n - 1) + [1]), 16) for t, n in tensors.items()}
@@ -65,6 +66,22 @@ def test_what_stays_in_registers_is_written_out_piece_by_piece():
     assert text.count("tw::load<") == 1
     assert text.count("for (int d1_nth = 0; d1_nth < 4; ++d1_nth)") == 1
     assert text.count("#pragma unroll\n") >= 3
+
+
+def test_pieces_that_are_surely_whole_come_first_and_ask_for_no_edge():
+    """A branch at an edge keeps the loads behind it waiting."""
+    lanes = {"lanes": ("d", "d1", "d2", "m"), "tile.m": 1, "tile.d": 1024, "tile.d1": 1024, "tile.d2": 1024}
+    _, text = lowered("softmax", 4100, **lanes, **_keeps("softmax"))
+    first, last = "for (int d_nth = 0; d_nth < 4; ++d_nth)", "for (int d_nth = 4; d_nth < 5; ++d_nth)"
+    assert text.index(first) < text.index(last)
+    assert "Part<axis::d, 0> d(" in text[text.index(first) : text.index(last)]
+    assert "Part<axis::d, 4> d(" in text[text.index(last) :]
+
+
+def test_a_row_that_rounds_hold_keeps_its_edges():
+    _, text = lowered("topk", 4100, **{"lanes": ("d", "d1", "m"), "tile.d": 1024, "tile.d1": 1024, "hold.x": True})
+    assert "for (int d_nth = 0; d_nth < 5; ++d_nth)" in text
+    assert "for (int d_held_nth = 0; d_held_nth < 4; ++d_held_nth)" in text  # what is loaded, is loaded at once
 
 
 def _keeps(name):

@@ -17,7 +17,7 @@ from typing import Any
 
 from tilewright.bench.attention_cases import AttentionCase
 from tilewright.bench.decode_cases import DecodeCase
-from tilewright.bench.gpu_model import LADDER, measured
+from tilewright.bench.gpu_model import LADDER, design_of, measured
 from tilewright.bench.gpu_model_nests import (
     Case,
     MeasuredNest,
@@ -30,7 +30,6 @@ from tilewright.bench.gpu_model_nests import (
 from tilewright.bench.rows_cases import RowCase
 from tilewright.design.cost.accuracy import cross_validated
 from tilewright.design.cost.correction import Row
-from tilewright.design.design import Design
 from tilewright.machines.machine import Machine
 
 FITTED = "probe"
@@ -91,9 +90,8 @@ def _nest(n: MeasuredNest) -> Sample:
 
 def _probed(result: dict[str, Any], machine: Machine) -> MeasuredNest:
     """A result of the probe, which names its case by its fields."""
-    design = Design.of({k: tuple(v) if isinstance(v, list) else v for k, v in result["design"].items()})
     case, name = _case(result["kind"], result["case"])
-    return measured_case(FITTED, name, case, design, result["us"] * 1e-6, machine)
+    return measured_case(FITTED, name, case, design_of(result["design"]), result["us"] * 1e-6, machine)
 
 
 def _case(kind: str, fields: dict[str, Any]) -> tuple[Case, str]:

@@ -74,10 +74,15 @@ def designs_of(raw: Mapping[str, Any]) -> Iterator[tuple[Design, float]]:
     samples, seen = raw["samples_ns"], set()
     for key, name in (("design", "tilewright"), ("default", "default")):
         if key in raw:
-            design = Design.of({k: _choice(v) for k, v in raw[key].items()})
+            design = design_of(raw[key])
             if design not in seen:
                 seen.add(design)
                 yield design, statistics.median(samples[name if name in samples else next(iter(samples))]) * 1e-9
+
+
+def design_of(decisions: Mapping[str, Any]) -> Design:
+    """A design from the decisions of a result, whose names are lists there."""
+    return Design.of({k: _choice(v) for k, v in decisions.items()})
 
 
 def _choice(value: Any) -> Choice:
@@ -144,4 +149,4 @@ def _errors(family: str, pairs: Sequence[tuple[Measured, float]]) -> Errors:
     return Errors(family, accuracy([r.predicted for r, _ in pairs], seconds), accuracy([c for _, c in pairs], seconds))
 
 
-__all__ = ["LADDER", "Errors", "Measured", "designs_of", "errors", "measured", "predicted"]
+__all__ = ["LADDER", "Errors", "Measured", "design_of", "designs_of", "errors", "measured", "predicted"]

@@ -13,15 +13,16 @@ from typing import Any
 from tilewright import operators
 from tilewright.bench.attention_cases import AttentionCase, attention_cases
 from tilewright.bench.decode_cases import HEADS, KEY_HEADS, DecodeCase, decode_cases
-from tilewright.bench.gpu_model import Errors, designs_of
+from tilewright.bench.gpu_model import Errors, design_of, designs_of
 from tilewright.bench.rows_cases import RowCase, row_cases
 from tilewright.design.cost import estimate, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.cost.correction import Row
 from tilewright.design.cost.gpu_rates import rates_of
+from tilewright.design.cost.program import program_of
 from tilewright.design.cost.term import Estimate
-from tilewright.design.default import Facts
-from tilewright.design.design import Design
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.rows import fixed_dims
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -31,7 +32,9 @@ from tilewright.machines.machine import Machine
 class Case:
     """A program, its sizes, the operands whose rows lie beside multiples of 16 bytes, and what a ragged batch fills.
 
-    `links`: timed as a link of a chain, which starts while the one before it ends.
+    `links`: timed as a link of a chain, which starts while the one before it ends. `swapped`: tensors whose last but
+    one dimension has stride one. `defaults`: what is timed is the default design, so that a result whose default was
+    another one is of kernels that are made no more.
     """
 
     kernel: ir.Kernel
@@ -39,6 +42,8 @@ class Case:
     beside: frozenset[str] = frozenset()
     filled: tuple[float, ...] = ()
     links: bool = False
+    swapped: frozenset[str] = frozenset()
+    defaults: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,23 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
     found = []
     for result in results["results"]:
         case = _cases().get((result["family"], result["name"]))
-        if case is not None and "design" in result["raw"]:
-            for design, seconds in designs_of(result["raw"]):
-                found.append(measured_case(result["family"], result["name"], case, design, seconds, machine))
+        if case is None or "design" not in result["raw"] or not _made(case, result["raw"], machine):
+            continue
+        for design, seconds in designs_of(result["raw"]):
+            found.append(measured_case(result["family"], result["name"], case, design, seconds, machine))
     return found
+
+
+def _made(case: Case, raw: Mapping[str, Any], machine: Machine) -> bool:
+    """Whether the kernels of a result are still made: by today's default design, but for words to caches."""
+    if not case.defaults:
+        return True
+    today = default_design(case.kernel, facts_of(case, machine))
+    return _without_caches(today) == _without_caches(design_of(raw["default"]))
+
+
+def _without_caches(design: Design) -> dict[str, Choice]:
+    return {name: value for name, value in design.decisions if not name.startswith("cache.")}
 
 
 def measured_case(
@@ -84,7 +102,7 @@ def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
     if not case.links:
         return said.seconds
     rates = rates_of(machine)
-    return rates.link_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
+    return rates.next_launch_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
 
 
 @cache
@@ -104,7 +122,8 @@ def attention_case(c: AttentionCase) -> Case:
 
 def row_case(c: RowCase) -> Case:
     """A case of rows."""
-    return Case(c.traced(), dict(c.sizes), _unaligned(c), links=c.links)
+    swapped = frozenset({"x", "y"} if c.interleaved else ())
+    return Case(c.traced(), dict(c.sizes), _unaligned(c), links=c.links, swapped=swapped, defaults=True)
 
 
 def _unaligned(case: RowCase) -> frozenset[str]:
@@ -133,9 +152,9 @@ def decode_case(c: DecodeCase) -> Case:
 def facts_of(case: Case, machine: Machine) -> Facts:
     """What the model may know of a case on a machine."""
     tensors = {p.name: len(p.dims) for p in case.kernel.params if p.dims}
-    unit = {name: (rank - 1,) for name, rank in tensors.items()}
-    aligned, fixed = frozenset(tensors) - case.beside, frozenset(fixed_dims(case.kernel))
-    return Facts(case.sizes, unit, machine, aligned, fixed, filled=case.filled)
+    unit = {name: (rank - (2 if name in case.swapped else 1),) for name, rank in tensors.items()}
+    fixed = frozenset({*fixed_dims(case.kernel), *program_of(case.kernel).whole})
+    return Facts(case.sizes, unit, machine, frozenset(tensors) - case.beside, fixed, filled=case.filled)
 
 
 def nest_errors(rows: Sequence[MeasuredNest], folds: int = 8) -> list[Errors]:

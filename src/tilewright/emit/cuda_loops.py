@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 class Loops:
     """The loops of one team of threads: `sums` are those of the loops being written, by the value that is added.
 
-    `shared`: inside a loop that the blocks of a cluster share.
+    `shared`: inside a loop that the blocks of a cluster share. `again`: inside a loop whose turns go over a row again.
     """
 
     sums: dict[str, Accumulation] = field(default_factory=dict)
     shared: bool = False
+    again: bool = False
 
     def write(self, values: Values, loop: ir.Loop) -> None:
         """A serial loop. Sums whose terms lie in several threads are joined once, behind it."""
@@ -122,7 +123,9 @@ class Loops:
             scope.enter(axis, at, low, high)
             if axis.name in values.layouts.of:
                 values.out.line(values.part(axis.name))
+            outer, self.again = self.again, True
             self._axes(values, loop, depth + 1)
+            self.again = outer
 
     def _body(self, values: Values, loop: ir.Loop) -> None:
         steps = values.ahead if values.ahead is not None and values.ahead.steps(loop) else None
@@ -133,17 +136,36 @@ class Loops:
             steps.after(values)
 
     def _piecewise(self, values: Values, loop: ir.Loop, axis: ir.Axis, depth: int) -> None:
-        """A loop over pieces of what lies in registers: written out, as registers have no addresses."""
-        parent, number, step = values.scope[axis.over], f"{axis.name}_nth", axis.step or 1
+        """A loop over pieces of what lies in registers: written out, as registers have no addresses.
+
+        Pieces that are surely whole come first and ask for no edge, so that all their loads are on their way at once.
+        Not in turns that load nothing: there edges keep the compiler from holding more at once than there is room for.
+        """
+        parent, step = values.scope[axis.over], axis.step or 1
         blocks = values.blocks if is_shared(loop) else 1
         count = values.layouts.of[axis.over].points // step
+        bounded = axis.start is not None or axis.stop is not None
+        whole = 0 if bounded or parent.size is None else min(count, parent.size // (blocks * step))
+        whole = 0 if self.again and whole < count else whole
+        for low, high in ((0, whole), (whole, count)):
+            if low < high:
+                self._pieces(values, loop, axis, depth, (low, high, blocks), ragged=low == whole)
+
+    def _pieces(
+        self, values: Values, loop: ir.Loop, axis: ir.Axis, depth: int, which: tuple[int, int, int], ragged: bool
+    ) -> None:
+        """Pieces `low` to before `high`, of as many `blocks`; edges are asked for only where they are `ragged`."""
+        (low, high, blocks), parent, step = which, values.scope[axis.over], axis.step or 1
+        number = f"{axis.name}_nth"
         values.out.line("#pragma unroll")
-        with values.out.block(f"for (int {number} = 0; {number} < {count}; ++{number})"):
+        with values.out.block(f"for (int {number} = {low}; {number} < {high}; ++{number})"):
             nth = number if blocks == 1 else f"({number} * {blocks} + rank)"
             at = f"{parent.start} + {nth} * {step}" if parent.start != "0" else f"{nth} * {step}"
             values.scope.enter(axis, at, parent.start, parent.stop)
-            if parent.size != count * blocks * step:
-                values.scope.open(axis.name)  # of the last tiles some do not exist
+            if ragged:
+                values.scope.open(axis.name)  # some may be short, or not there at all
+            else:
+                values.scope.fill(axis.name)
             values.pieces[axis.name] = (axis.over, number)
             values.out.line(values.part(axis.name))
             self._axes(values, loop, depth + 1)

@@ -73,6 +73,12 @@ class Scope:
         now = self.ranges[name]
         self.ranges[name] = replace(now, size=None, stop=now.high)
 
+    def fill(self, name: str) -> None:
+        """A tile of an axis is whole, though others of that axis may not be."""
+        now = self.ranges[name]
+        if now.step is not None:
+            self.ranges[name] = replace(now, size=now.step, stop=f"{now.start} + {now.step}", grain=_power(now.step))
+
     def enter_part(self, axis: ir.Axis, at: str) -> Range:
         """The part of a dim that begins at `at`, of those of equal length, and the last one shorter."""
         parent, step = self.ranges[axis.over], axis.step or 1

@@ -3,6 +3,7 @@
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,45 @@ def test_long_rows_that_are_few_are_shared_by_a_cluster():
     assert {design.number(f"split.{a}") for a in ("d", "d1", "d2")} == {8}
     kernel, facts = of_sizes("softmax", machine="a100", M=1, D=128256)
     assert not dict(default_simt(kernel, facts).prefixed("split"))  # it has no clusters
+
+
+LAST = dict.fromkeys
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "words"),
+    [
+        ("rmsnorm", 16384, LAST("xy", "evict_last")),  # the weight, which all rows read, has none
+        ("rmsnorm", 8192, {"x": "cg", "y": "evict_last"}),
+        ("rmsnorm", 4096, {}),
+        ("swiglu", 16384, LAST(("gate", "up", "y"), "evict_last")),
+        ("softmax_backward", 16384, LAST(("y", "dy", "dx"), "evict_last")),
+        ("rmsnorm_weight_backward", 16384, LAST(("x", "dy"), "evict_last")),
+    ],
+)
+def test_rows_that_are_far_more_than_l2_holds_leave_it_last(name, rows, words):
+    kernel, facts = of_sizes(name, M=rows, D=8192)
+    assert dict(default_simt(kernel, facts).prefixed("cache")) == words
+
+
+def test_rows_of_odd_length_have_no_words():
+    kernel, facts = of_sizes("rmsnorm", M=16384, D=8191)
+    assert not dict(default_simt(kernel, replace(facts, aligned=frozenset())).prefixed("cache"))
+
+
+def test_rows_that_are_read_again_have_no_words():
+    kernel, facts = of_sizes("softmax", fixed=(), M=16384, D=8192)  # in every pass
+    assert "cache.x" not in dict(default_simt(kernel, facts).decisions)
+    kernel, facts = of_sizes("embedding", N=16384, V=1000, D=8192)  # by two tokens
+    assert "cache.table" not in dict(default_simt(kernel, facts).decisions)
+    kernel, facts = of_sizes("topk", M=16384, D=8192, K=8)
+    assert not dict(default_simt(kernel, facts).prefixed("cache"))
+
+
+@pytest.mark.parametrize(("columns", "width"), [(2048, 64), (4096, 64), (8192, 128), (65536, 256)])
+def test_blocks_that_share_sums_over_rows_are_all_at_work_at_once(columns, width):
+    kernel, facts = of_sizes("rmsnorm_weight_backward", M=8192, D=columns)
+    assert default_simt(kernel, facts).number("tile.d") == width
 
 
 def test_sums_over_rows_are_shared_by_a_cluster():

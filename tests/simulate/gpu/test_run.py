@@ -52,7 +52,7 @@ def test_launches_and_synchronisation_are_terms_of_their_own():
     assert kernels == 259
     parts = [{p.name: p.seconds for p in found.parts} for found in (graph, alone)]
     first = dict(Machine.named("h200").ceilings)["launch_s"]
-    assert parts[0]["launches"] == pytest.approx(first + 258 * 2e-6)
+    assert parts[0]["launches"] == pytest.approx(first + 258 * 1.08e-6)
     assert parts[1]["launches"] == pytest.approx(259 * first)
     assert parts[0]["synchronisation"] == pytest.approx(10e-6)
     assert parts[0]["qkv"] == parts[1]["qkv"]
@@ -61,6 +61,11 @@ def test_launches_and_synchronisation_are_terms_of_their_own():
 def test_what_does_not_fit_is_said():
     assert step("rtx4090").number("fits the memory") is True
     assert step("rtx4090", batch="64", context="8192").number("fits the memory") is False
+
+
+def test_a_prompt_has_the_context_that_it_needs():
+    assert dict(step(phase="prefill", tokens="2048").sizes)["context"] == 2048
+    assert dict(step(phase="prefill", tokens="16").sizes)["context"] == 1024
 
 
 def test_an_operator_by_itself():
@@ -82,6 +87,7 @@ def test_an_operator_by_itself():
         ("llama-3.1-8b", {"launch": "stream"}, "graph"),
         ("llama-3.1-8b", {"tokens": "8"}, "phase=prefill"),
         ("llama-3.1-8b", {"phase": "prefill", "batch": "2"}, "batch=1"),
+        ("llama-3.1-8b", {"phase": "prefill", "context": "512", "tokens": "2048"}, "context=2048"),
         ("matmul", {}, "needs the sizes"),
     ],
 )

@@ -16,7 +16,7 @@ from tilewright.machines.machine import Machine
 
 _MOVER, _MASKS, _HOLDER = 32, 11, 16
 """Registers of a thread that moves 16 bytes at a time; more where it masks edges; beside a row that a thread holds."""
-_ALIKE = 64 << 10
+_ALIKE = 24 << 10
 """Bytes that all blocks read, as weights of a row, and that stay in L1 beside what passes through it."""
 
 
@@ -45,25 +45,21 @@ def _grid(program: Program, nest: structure.Nest, design: Design, facts: Facts, 
     tiles = {a.name: 1 if a.each else tile(design, a.name) for a in nest.loop.axes}
     sizes = {a.name: size_of(program, facts, a.name) for a in nest.loop.axes}
     blocks = math.prod(-(-sizes[a] // tiles[a]) for a in tiles)
-    total = stored = 0.0
+    total = stored = alike = 0.0
     for ref, value, times, stores in _accesses(program, nest, facts):
-        axes, rounds = program.values[value].type.axes if value in program.values else (), float(times)
+        axes = program.values[value].type.axes if value in program.values else ()
         extents = [min(tiles[a], sizes[a]) if a in tiles else size_of(program, facts, a) for a in axes]
-        if not stores and not set(axes) & set(tiles):
-            rounds *= _once_an_sm(math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes, blocks, facts)
         walked = share if any(a not in tiles and a not in program.whole for a in axes) else 1.0
-        moved = walked * rounds * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
+        moved = walked * times * math.prod(extents) * program.kernel.param(ref.buffer).dtype.bytes
         total, stored = total + moved, stored + stores * moved
+        alike += 0.0 if stores or set(axes) & set(tiles) else moved
+    if alike <= _ALIKE and blocks > facts.machine.cores:  # L1 keeps it for the blocks that follow
+        total -= alike * (1.0 - facts.machine.cores / blocks)
     shared = cluster_of(nest, design)
     split = parts_of(program, nest, design, facts) * shared
     groups = max(1, design.number("warpgroups", 1))
     waste = math.prod(_computed(sizes[a], tiles[a], groups) / sizes[a] for a in tiles if sizes[a])
     return Grid(blocks * split, total / split, stored / split, shared, waste)
-
-
-def _once_an_sm(size: int, blocks: int, facts: Facts) -> float:
-    """The share of a block's reads that L2 sees of what all blocks read alike: L1 keeps it for the next ones."""
-    return min(1.0, facts.machine.cores / blocks) if blocks and size <= _ALIKE else 1.0
 
 
 def _computed(size: int, high: int, groups: int) -> int:

@@ -22,8 +22,7 @@ class GpuRates:
     read: float
     copy: float
     launch_s: float = 4.2e-6  # a kernel alone, from event to event around the replay of its graph, without any work
-    next_launch_s: float = 2.0e-6  # a kernel that follows another in a graph; not measured by itself
-    link_s: float = 1.08e-6  # of a kernel that does nothing, in a chain of kernels that start while the one before ends
+    next_launch_s: float = 1.08e-6  # a kernel that does nothing, in a chain: each starts as the last ends
     sync_s: float = 10e-6  # until the host has seen that a step is done and has started the next; not measured
     latency_s: float = 0.68e-6  # from asking memory to having it, the translation of a cold address included
     drain_s: float = 1.11e-6  # the last results from registers to memory, where nothing overlaps them

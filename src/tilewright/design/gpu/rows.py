@@ -16,6 +16,7 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.row_rules import Rows, held
 from tilewright.design.gpu.shape import VECTOR, Shape, power
+from tilewright.design.gpu.words import streamed
 from tilewright.design.hold import held_rows
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
@@ -33,6 +34,8 @@ _SMALL = 128
 """Threads of a block that shares one of few rows: where each has one access, a cluster of such is the quickest."""
 _ROUNDS = 1024
 """Accesses of a block that holds a row for rounds: four for each of 256 threads leave room for what these do."""
+_BLOCKS = 4
+"""Blocks on an SM that share sums over rows: all that there are should be at work at once, and as many on each SM."""
 _TURNS = 4
 """Turns of an inner loop that a thread makes at once where SMs are left without a token."""
 _MOST_SHARED = 128
@@ -49,6 +52,10 @@ def default_rows(s: Shape) -> Design:
 def draw_rows(s: Shape, pick: Pick) -> Design:
     """A design of a nest of rows, legal or not."""
     along, decisions = _described(s, pick)
+    words = streamed(s, decisions)
+    spoken = pick("words", (True, False)) if words else False
+    if spoken:
+        decisions |= words
     return Design.of(decisions | s.widths({*s.whole, *(a.name for a in along)}))
 
 
@@ -103,7 +110,7 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        best = (256, 128) if self.length <= _SHORT * s.run else (128, 256)
+        best = (256, 128, 64, 32) if self.length <= _SHORT * s.run else (128, 256, 64, 32)
         threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
@@ -129,18 +136,22 @@ class _Walked:
     @property
     def _accesses(self) -> int:
         """Accesses of a thread to a row: one where it waits for nothing else, many where rows hide behind rows."""
+        blocks = self._blocks()[0]
         if self.rounds:
-            return 8 if self.length > _ROUNDS * self.s.run * self._blocks()[0] else 4
+            crowded = self.rows * blocks > self.s.facts.machine.cores
+            return 8 if crowded and self.length > _ROUNDS * self.s.run * blocks else 4
         if self.long:
-            return 8
+            return 8 if not self.few else 4 if self.length > MOST_THREADS * self.s.run * blocks else 1
         return 1 if self.few or self.length <= _SHORT * self.s.run else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
-        """Points of a parallel axis for each thread: many where all of them want the same of a row, 1 where not."""
+        """Points of a parallel axis for each thread: many where all of them want the same of a row, few where not."""
         along = {a.name for a in self.along}
         rows = [let.type.axes for let, _ in structure.loads(self.s.kernel) if along & set(let.type.axes)]
-        if axis not in self.s.parallel or any(axis.name in axes for axes in rows):
+        if axis not in self.s.parallel:
             return 1
+        if any(axis.name in axes for axes in rows):
+            return pick("rows", (1, 2, 4)) if self.length <= _SMALL * self.s.run and not self.few else 1
         most = max(1, _MOST_SHARED // self.s.run)
         return pick("shared", _around(most, 1, most))
 
@@ -151,7 +162,9 @@ class _Walked:
             return (1,)
         held = _ROUNDS if self.rounds else 4 * MOST_THREADS  # accesses of a block
         best = min(most, power(-(-self.length // (held * self.s.run))))
-        if self.long:
+        if self.long and self.few and not self.rounds:
+            best = most
+        elif self.long and not self.few:
             best = min(most, power(-(-self.length // (8 * _SMALL * self.s.run))))
         elif self.few:
             small = min(most, power(-(-self.length // (_SMALL * self.s.run))))
@@ -189,7 +202,8 @@ def _columns(s: Shape, along: list[ir.Axis], pick: Pick) -> Decisions:
     machine, columns = s.facts.machine, math.prod(s.size(a) for a in along)
     most = int(dict(machine.limits).get("max_cluster_blocks", 1))
     split = pick("split", _around(most, 1, most)) if s.sums_only(s.serial) else 1
-    lanes = pick("lanes", _around(16 if split > 1 else 8, 8, 32))
+    even = power(columns * split // (s.run * _BLOCKS * machine.cores)) if split > 1 else 8
+    lanes = pick("lanes", _around(min(32, max(8, even)), 8, 32))
     warps, deep = pick("warps", (8, 16, 4) if split > 1 else (16, 8, 4)), pick("accesses", (4, 2, 1))
     lanes = min(lanes, power(-(-columns // s.run)))
     found: Decisions = {"warps": warps}

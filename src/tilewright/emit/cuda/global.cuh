@@ -59,19 +59,21 @@ template <class X, class S> __device__ inline Picked<X, S> picked(const X& index
 // How the caches treat an access.
 enum Cache { PLAIN, READ_ONLY, STREAM, L2_ONLY, UNALIGNED, HINT_FIRST, HINT_LAST, AHEAD, SHARED };
 
-// Sixteen bytes that nobody writes to, past L1, with a word to L2 on how long to keep them.
+// A word to L2 on how long to keep what an access brings: it goes first, or last.
+template <Cache C> __device__ inline i64 policy() {
+  i64 y;
+  if constexpr (C == HINT_FIRST) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(y));
+  else asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(y));
+  return y;
+}
+// Sixteen bytes that nobody writes to, past L1.
 template <Cache C> __device__ inline void read_hinted(uint4& w, const void* p) {
-  i64 policy;
-  if constexpr (C == HINT_FIRST) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  else asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
       : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
-      : "l"(p), "l"(policy));
+      : "l"(p), "l"(policy<C>()));
 }
-__device__ inline void write_hinted(void* p, uint4 w) {
-  i64 policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w), "l"(policy) : "memory");
+template <Cache C> __device__ inline void write_hinted(void* p, uint4 w) {
+  asm volatile("st.global.L2::cache_hint.v4.b32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w), "l"(policy<C>()) : "memory");
 }
 
 template <Cache C, int BYTES> struct Reader {
@@ -199,7 +201,7 @@ template <class W> __device__ inline void write_shared(void* p, W w) { *(W*)p = 
 
 template <Cache C, class W> __device__ inline void write(void* p, W w) {
   if constexpr (C == SHARED) write_shared(p, w);
-  else if constexpr (C == HINT_FIRST && sizeof(W) == 16) write_hinted(p, w);
+  else if constexpr ((C == HINT_FIRST || C == HINT_LAST) && sizeof(W) == 16) write_hinted<C>(p, w);
   else if constexpr (C == STREAM) __stcs((W*)p, w);
   else if constexpr (C == L2_ONLY) __stcg((W*)p, w);
   else write_wide(p, w);
