@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tilewright.errors import ArgumentError
 from tilewright.knobs import knobs
+from tilewright.observe.place import place
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
-from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.chosen import book_path, open_book
 from tilewright.runtime.inputs import draw
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.table import Row
-
-if TYPE_CHECKING:
-    from tilewright.runtime.cuda.gpu import Gpu
 
 
 @dataclass(frozen=True)
@@ -62,11 +58,10 @@ def why(
     A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
     device, MachineError for a GPU that is not there.
     """
-    gpu = _gpu(device)
-    subject = Subject.of(operator, sizes, dtype, options=options, machine=None if gpu is None else gpu.machine)
+    there = place(device)
+    subject = Subject.of(operator, sizes, dtype, options=options, machine=there.machine)
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
-    tensors = operands.tensors if gpu is None else {n: gpu.holding(x) for n, x in operands.tensors.items()}
-    buffers = {name: Buffer.of(x) for name, x in tensors.items()}
+    buffers = there.buffers(operands.tensors)
     launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
     launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
@@ -86,17 +81,6 @@ def _missed(subject: Subject) -> str:
     how = "verified here" if record.verified else "never verified here"
     where = f"differs in {', '.join(differs)}" if differs else "has this very key"
     return f"no design for this key; the nearest, of {record.key.label}, {where} and was {how}"
-
-
-def _gpu(device: str) -> Gpu | None:
-    if device == "cpu":
-        return None
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
-        raise ArgumentError(f"device {device!r}: a kernel runs on cpu, on cuda, or on cuda:1 and so on")
-    from tilewright.runtime.cuda.gpu import Gpu
-
-    return Gpu(int(number or 0))
 
 
 __all__ = ["Answer", "why"]
