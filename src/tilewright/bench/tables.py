@@ -59,6 +59,12 @@ def _maybe(key: str, places: int) -> Callable[[Metrics], str]:
     return lambda m: f"{m[key]:,.{places}f}" if key in m else ""
 
 
+def _until_near(m: Metrics) -> str:
+    """Trials of the search and of random designs until within 2% of the best of all; older results do not say."""
+    keys = ("trials_to_best", "random_trials_to_best")
+    return " / ".join(f"{m[k]:.0f}" for k in keys) if all(k in m for k in keys) else "-"
+
+
 def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
@@ -200,6 +206,7 @@ TABLES = (
             ("search, us", _number("us", 1)),
             ("random, us", _number("random_us", 1)),
             ("faster by", lambda m: f"{m['over_random']:.2f}x"),
+            ("trials until within 2%, of both", _until_near),
             ("best after, s", _number("seconds_to_best", 1)),
         ),
         kind="design",
