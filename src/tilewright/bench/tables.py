@@ -110,6 +110,12 @@ _GPU_RATIOS: tuple[Column, ...] = (
 )
 _GPU_RATES = (*_GPU_TIMES, ("TFLOP/s", _number("tflops")), *_GPU_RATIOS)
 _GPU_READS = (*_GPU_TIMES, ("of reading", _percent("bandwidth")), *_GPU_RATIOS)
+_SEARCHED: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("trials", _number("trials")),
+    ("of the default", lambda m: f"{m['of_default']:.2f}x"),
+    ("of the best known", _percent("of_best")),
+)
 _GPU_ROWS: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("torch.compile", _number("peer_us", 1)),
@@ -316,6 +322,7 @@ TABLES = (
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
     Table("Products of few rows, each a link of a chain", ("gemm_chain",), _GPU_READS, geomean=True, kind="gemm"),
+    Table("Searches of 32 trials beside the best designs known", ("gemm_search",), _SEARCHED, kind="gemm"),
     Table(
         "Products with epilogues, against cuBLAS followed by torch.compile's kernel",
         ("gemm_fused",),
