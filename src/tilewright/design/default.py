@@ -266,7 +266,6 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": 2 if pairs else 1,
-        f"unroll.{p.k.name}": 4,
         f"block.{p.m.name}": block_m,
         f"block.{p.n.name}": block_n,
         "inner": (p.n.name, p.m.name),
