@@ -14,6 +14,7 @@ from tilewright import cli
 from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError, TilewrightError
+from tilewright.runtime import learner, modes
 
 TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=48, vocabulary=256, context=64)
 TEMPLATE = (
@@ -152,6 +153,23 @@ def test_a_mode_is_that_of_the_process(run, model, monkeypatch):
     assert os.environ["TILEWRIGHT_MODE"] == "generic"
     code, _, error = run("generate", "abc", "--model", model, "--mode", "quick")
     assert code == 2 and "generic" in error
+
+
+@pytest.mark.parametrize("mode", ["learn", "frozen"])
+def test_a_program_that_learns_shows_its_table_while_it_runs(run, model, monkeypatch, mode):
+    shown = []
+
+    def publish():
+        shown.append("begun")
+        return lambda: shown.append("ended")
+
+    monkeypatch.setenv("TILEWRIGHT_MODE", mode)
+    monkeypatch.setattr("tilewright.observe.live.publish", publish)
+    monkeypatch.setattr(modes, "_learned", False)
+    code, _, _ = run("generate", "abc", "--model", model, "--max-tokens", "1", "--mode", mode)
+    learner.stop()
+    assert code == 0
+    assert shown == (["begun", "ended"] if mode == "learn" else [])
 
 
 def test_options_of_the_model_hold_unless_the_command_line_says_otherwise(model):

@@ -197,7 +197,7 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
     only = os.environ.get("ONLY", "")
     grids = {"staged": staged, "straight": straight, "tall": tall, "fma": by_fma}
     plain = [grids[g](m, n, k) for g in only.split(",") if g in grids] or [staged(m, n, k), straight(m, n, k)]
-    for chosen in itertools.chain(*plain) if not epilogue else two_sums(facts, p):
+    for chosen in itertools.chain(*plain) if epilogue != "gate_up" else two_sums(facts, p):
         d = dict(chosen)
         blocks = d.pop("blocks", 1)
         if "warps" not in d:
@@ -208,7 +208,7 @@ def designs(case: Case, facts: Any, kernel: Any, most: int = 1 << 30) -> list[De
         if not legal(kernel, Design.of(d), facts):
             found.setdefault(Design.of(d).hash, d)
     default = dict(default_design(kernel, facts).decisions)
-    if epilogue:  # the default as it was: through shared memory
+    if epilogue == "gate_up":  # the default as it was: through shared memory
         found.setdefault("staged", dict(default_product(p, facts).decisions))
     if default["atom.dot0"] == "wgmma" and os.environ.get("ONLY") == "near":  # the default's tile, and other rings
         bare = {n: x for n, x in default.items() if n not in ("stages", "tile.k", "inflight")}

@@ -129,7 +129,7 @@ def generate(
 ) -> None:
     """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
     text = _prompt(prompt)
-    with _kernels_counted(threads, device) as kernels:
+    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(
             llm,
@@ -171,7 +171,7 @@ def chat(
     kv_cache: KVCache = "auto",
 ) -> None:
     """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
-    with _kernels_counted(threads, device) as kernels:
+    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(
             llm,
@@ -212,6 +212,21 @@ def _lines() -> Iterator[str]:
         if not line:
             return
         yield line
+
+
+@contextmanager
+def _shown_to_top(mode: Mode | None) -> Iterator[None]:
+    """A program that is told to learn shows its table to `tilewright top`; no other writes anything for that."""
+    if mode is not Mode.LEARN:
+        yield
+        return
+    from tilewright.observe import live
+
+    end = live.publish()
+    try:
+        yield
+    finally:
+        end()
 
 
 def _load(model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto") -> LLM:

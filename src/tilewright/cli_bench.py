@@ -42,14 +42,14 @@ def cpu(
     as_json: AsJson = False,
 ) -> None:
     """Time operators and a whole model against torch and transformers; exit with 1 if a floor is missed."""
-    from tilewright.bench import console
-    from tilewright.bench.cpu import Request, parse_threads
+    from tilewright.bench.cpu import Request, measure, parse_threads
+    from tilewright.bench.plan import plan
     from tilewright.machines.machine import Machine
 
     _refuse_saving_a_look(save, quick)
     machine = Machine.detect()
-    counts = parse_threads(threads, machine.cores)
-    _judge(console.run(Request(counts, only, quick), quiet=as_json), machine, "cpu", save, as_json)
+    request = Request(parse_threads(threads, machine.cores), only, quick)
+    _watch(plan(request), measure(request), machine, "cpu", save, as_json)
 
 
 @app.command(name="design")
@@ -260,12 +260,18 @@ def ladder() -> None:
 
 
 def _run(jobs: list[Job], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
-    """Run jobs, print what they measure as it comes, keep it if asked, and hold it against the floors."""
-    from tilewright.bench import console
+    """Run jobs, and what `_watch` does with their results."""
     from tilewright.bench.cpu import run_jobs
 
-    measured = _kept(run_jobs(jobs), machine, kind) if save else run_jobs(jobs)
-    _judge(console.watch(jobs, measured, quiet=as_json), machine, kind, save, as_json)
+    _watch(jobs, run_jobs(jobs), machine, kind, save, as_json)
+
+
+def _watch(jobs: list[Job], measured: Iterator[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
+    """Print what jobs measure as it comes, keep it if asked, and hold it against the floors."""
+    from tilewright.bench import console
+
+    kept = _kept(measured, machine, kind) if save else measured
+    _judge(console.watch(jobs, kept, quiet=as_json), machine, kind, save, as_json)
 
 
 def _print_profiles(jobs: list[Job], as_json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,54 @@ def test_under_pinned_numerics_swaps_on_purpose_change_no_bit(tmp_path, monkeypa
     assert designs > 3
     assert {p["hash"] for p in passes} == {before}
     assert sum(s.swaps for s in dispatch.TABLE.slots()) >= designs
+
+
+def side_of(us, swaps=0):
+    """What one process tells of 80 requests of 10 tokens, each of which takes so many microseconds."""
+    one = {"us": [us] * 80, "hash": "same"}
+    return {
+        "tokens": [10] * 80, "passes": [one, one], "learning": [one], "shaken": [], "designs": 0,
+        "events": [{"kind": "promote"}] * swaps, "counts": {"compiles": 7}, "status": None, "rows": 3,
+        "peak_mb": 1.0, "device_mb": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", [serve_learn.CPU, serve_learn.GPU])
+def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monkeypatch, setting):
+    took = {"generic": 300, "frozen": 200, "learn": 250}
+    asked = []
+
+    def side(_place, device, numerics, mode, requests, folder=None, **_):
+        asked.append((device, numerics, mode, folder))
+        return side_of(220 if folder else took[mode], swaps=4 if mode == "learn" else 0)
+
+    monkeypatch.setattr(serve_learn, "_side", side)
+    monkeypatch.setattr(serve_learn, "write_checkpoint", lambda *_: None)
+    (result,) = serve_learn.learn_results(setting, quick=False)
+    found = result.metrics
+    assert (found["us"], found["peer_us"], found["ratio"]) == (20.0, 30.0, 1.5)
+    assert (found["pinned_hashes"], found["swaps"], found["frozen_writes"]) == (1, 4, 0)
+    on_gpu = setting.device == "cuda"
+    assert ((setting.device, "free", "learn", "classes") in asked) == on_gpu
+    assert ("of_classes" in found) == on_gpu
+    if on_gpu:
+        assert (found["classes_us"], found["of_classes"], found["classes_compiles"]) == (22.0, 1.1, 7)
+
+
+@pytest.mark.parametrize("setting", [serve_dynamic.CPU, serve_dynamic.GPU])
+def test_the_contest_is_with_the_better_of_both(monkeypatch, setting):
+    seconds = {"tilewright": 4.0, "classes": 6.0, "dynamic": 10.0, "static": 20.0}
+    modes = []
+
+    def run(command, env, **_):
+        contestant = command[-2]
+        modes.append((contestant, env["TILEWRIGHT_MODE"]))
+        told = {"seconds": seconds[contestant], "compiles": 3, "shapes": 504}
+        return serve_dynamic.subprocess.CompletedProcess(command, 0, json.dumps(told), "")
+
+    monkeypatch.setattr(serve_dynamic.subprocess, "run", run)
+    (result,) = serve_dynamic.dynamic_results(setting, 2, quick=False)
+    assert result.metrics["of_peer"] == 0.4
+    assert result.metrics.get("classes_s") == (6.0 if setting.device == "cuda" else None)
+    assert ("tilewright", "generic" if setting.device == "cuda" else "learn") in modes
+    assert len(modes) == setting.turns * (4 if setting.device == "cuda" else 3)

@@ -112,7 +112,7 @@ def test_C2_rope_of_fused_queries_and_keys_of_groups_into_the_cache(name, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+@pytest.mark.parametrize("name", ["attention", "paged_attention", "packed_attention"])
 def test_C2_attention_ragged_paged_causal_windowed(name, seed):
     request, facts, tensors = scheduled(call := draw(name, seed, "bf16"))
     run(lower_gpu(request.kernel, request.design, facts), tensors, call.scalars)

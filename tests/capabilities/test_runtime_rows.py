@@ -16,6 +16,7 @@ from tilewright.design.book.record import Record
 from tilewright.design.design import Design
 from tilewright.design.trial import Budget
 from tilewright.machines.machine import Machine
+from tilewright.observe.why import why
 from tilewright.runtime import background, dispatch, modes, rebind
 from tilewright.runtime.buckets import Range, Shape, range_of
 from tilewright.runtime.learner import job_of
@@ -196,3 +197,6 @@ def test_a_book_of_a_machine_with_more_instructions_is_a_miss(table, monkeypatch
     linear(24)
     (row,) = dispatch.TABLE.rows()
     assert (row.state, row.design, row.misses) == ("generic", None, 1)
+    told = why("matmul", {"M": 24, "N": 48, "K": 32}, "f32")
+    assert told.row.design is None
+    assert "no design for this key" in told.book and "machine" in told.book.partition("differs in")[2]

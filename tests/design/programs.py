@@ -9,7 +9,7 @@ from tilewright.design.default import Facts
 from tilewright.language import Tensor, ir
 from tilewright.machines.machine import Machine
 
-INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
+INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index", "q_from", "q_to", "k_from", "k_to"}
 SHIPPED = ("x86-avx2", "x86-avx512", "zen5", "sapphire-rapids", "arm-neon")
 SIZES = {"M": 512, "N": 1024, "K": 2048, "B": 2, "D": 64, "E": 64, "R": 32, "T": 300, "S": 100, "H": 8, "G": 4}
 WHOLE = {"D", "E", "R"}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from programs import facts, traced
 
+from tilewright import operators
 from tilewright.build.kernel_cache import Request, build
 from tilewright.design.design import Design
 from tilewright.design.legality import FORM, RULES, check, legal
@@ -16,9 +17,11 @@ from tilewright.machines.machine import Machine
 
 MATMUL = traced("matmul", activation=None)
 BF16 = traced("matmul", "bf16", activation=None)
+BYTES = operators.matmul.kernel.trace({"a": "i8", "b": "i8", "c": "i32"}, options={"activation": None})
 ATTENTION = traced("attention", causal=False, window=None)
 RMSNORM = traced("rmsnorm")
 SOFTMAX = traced("softmax")
+SCALED = traced("scale_add")
 TILED = {"tile.m": 8, "tile.n": 32, "lanes": ("n",)}
 PAIRS = {**TILED, "tile.k": 2, "atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair"}
 INNER = {"tile.m": 4, "tile.n": 4, "tile.k": 32, "lanes": ("k",), "atom.dot0": "bf16x2"}
@@ -39,12 +42,20 @@ CASES = [
     ("values", MATMUL, {"tile.m": True}, "tile.m=True: takes a whole number", {"tile.m": 1}),
     ("values", MATMUL, {"lanes": ("n", "n")}, r"lanes=\(n, n\): takes distinct names of axes", TILED),
     ("values", MATMUL, {"pack.a": "quad"}, "pack.a=quad: takes panel, pair, tile, or is left out", {}),
-    ("values", MATMUL, {"atom.dot0": "mma"}, "atom.dot0=mma: takes one of fma, bf16x2, amx_bf16", {}),
+    ("values", MATMUL, {"atom.dot0": "mma"}, "atom.dot0=mma: takes one of fma, bf16x2, vnni, amx_bf16", {}),
     ("values", MATMUL, {"nontemporal.c": 1}, "nontemporal.c=1: takes true or false", {}),
     ("values", MATMUL, {"threads": 0}, "threads=0: takes a whole number", {"threads": 2}),
     ("lanes", MATMUL, {"lanes": ("x",)}, r"lanes=\(x\): matmul has no tiled axis x", TILED),
     ("lanes", MATMUL, {**TILED, "tile.n": 24}, "tile.n=24: n lies across lanes, 16 to a vector; take 16", TILED),
     ("lanes", MATMUL, {**TILED, "tile.n": 12}, "tile.n=12: .* take 8", {**TILED, "tile.n": 8}),
+    ("aparts", MATMUL, {"tile.k": 4, "apart.k": 2}, "apart.k=2: k is no axis of an outermost parallel loop; drop it",
+     {"tile.n": 4, "apart.n": 2}),
+    ("aparts", MATMUL, {"tile.n": 4, "apart.n": 8, "block.n": 32}, "a block is a range; drop block.n, or apart.n",
+     {"tile.n": 4, "apart.n": 8}),
+    ("aparts", MATMUL, {**TILED, "apart.n": 8, "pack.b": "panel"}, "b is packed, .* drop it, or pack.b",
+     {**TILED, "apart.m": 8, "pack.b": "panel"}),
+    ("aparts", MATMUL, {"apart.n": 8}, "apart.n=8: a tile has one point of n; drop it, or take tile.n=4",
+     {"tile.n": 4, "apart.n": 8}),
     ("blocks", MATMUL, {"tile.m": 8, "block.m": 12}, "block.m=12: not a multiple of tile.m=8; take 16",
      {"tile.m": 8, "block.m": 16}),
     ("blocks", MATMUL, {"block.k": 64}, "block.k=64: the tiles around it are not blocked.* add block.m or block.n",
@@ -81,12 +92,20 @@ CASES = [
      WIDENED),
     ("unpacks", MATMUL, WIDENED, "unpack.a=True: a is f32, which is not a 16-bit float", {**TILED, "pack.a": "panel"}),
     ("pairs", MATMUL, {**INNER}, "atom.dot0=bf16x2: a0 is f32, not bf16; take fma", {}),
+    ("pairs", BF16, {**INNER, "atom.dot0": "vnni"}, "atom.dot0=vnni: a0 is bf16, not i8; take fma", INNER),
+    ("pairs", BYTES, {**INNER, "lanes": ("n",), "tile.n": 16, "atom.dot0": "vnni"}, "put k first in lanes",
+     {**INNER, "atom.dot0": "vnni"}),
     ("pairs", ATTENTION, {"atom.dot0": "bf16x2"}, "not bf16; take fma", {}),
     ("pairs", BF16, {**INNER, "tile.k": 16}, "tile.k=16 is not a multiple of 32, a vector of pairs; take 32", INNER),
     ("pairs", BF16, {**PAIRS, "tile.n": 8}, "tile.n=8 does not fill vectors of 16; take 16", PAIRS),
     ("pairs", BF16, {**PAIRS, "tile.k": 3}, "tile.k=3 is odd, and two neighbours are multiplied at once", PAIRS),
     ("pairs", BF16, {n: c for n, c in PAIRS.items() if n != "pack.a"}, "not side by side in a; add pack.a=pair", PAIRS),
     ("pairs", BF16, {n: c for n, c in PAIRS.items() if n != "lanes"}, "no axis of the result lies across lanes", PAIRS),
+    ("aheads", MATMUL, {**TILED, "pack.b": "panel", "ahead.b0": 4}, "b is packed, and read from its panel; drop it",
+     {**TILED, "ahead.b0": 4}),
+    ("aheads", RMSNORM, {"ahead.x0": 4, "prefetch.x0": 1}, "fetched ahead along the parallel loop already; drop this",
+     {"ahead.x0": 4}),
+    ("aheads", SCALED, {"ahead.a0": 4}, r"ahead.a0=4: it has no stride of one along a serial loop \(none\)", {}),
     ("prefetches", RMSNORM, {"prefetch.x1": 1, "block.m": 8}, "its place does not move with the tiles dealt out",
      {"prefetch.x1": 1}),
     ("prefetches", MATMUL, {**TILED, "pack.b": "panel", "prefetch.b0": 1}, "b is packed, and read from its panel",

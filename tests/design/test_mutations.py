@@ -20,6 +20,7 @@ from tilewright.design.legality import legal
 from tilewright.design.mutations import (
     Accumulate,
     Block,
+    FetchAhead,
     Illegal,
     Interchange,
     Keep,
@@ -28,6 +29,7 @@ from tilewright.design.mutations import (
     Prefetch,
     Reorder,
     Scalarise,
+    Scatter,
     SetTile,
     Stream,
     Together,
@@ -57,6 +59,8 @@ OPTIONS = {
 CHANGES = [
     (SetTile("m", 8), {"tile.m": 8}),
     (SetTile("k", 2), {"tile.k": 2}),
+    (Scatter("m", 16), {"apart.m": 16}),
+    (FetchAhead("b0", 4), {"ahead.b0": 4}),
     (Vectorise("n"), {"tile.n": 64}),
     (Vectorise("k"), {"tile.k": 2, "lanes": ("k", "n", "m")}),
     (Interchange("m"), {"lanes": ("m", "n")}),
@@ -76,6 +80,7 @@ CHANGES = [
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
     (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
+    (UseAtom(("dot0",), "vnni", (), (("k", 32),)), {"atom.dot0": "vnni", "tile.k": 32}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),
      {"atom.dot0": "bf16x2", "pack.a": "pair", "pack.b": "pair", "tile.k": 2}),
 ]  # fmt: skip

@@ -164,7 +164,8 @@ def _attention(draw: Draw, memory: Memory, kind: Any) -> Case:
         inputs["lengths"] = memory.laid_out(memory.random.integers(0, t + 1, (b,)))
         for i, length in enumerate(inputs["lengths"]):  # what lies behind a sequence must not matter
             inputs["k"][i, :, length:], inputs["v"][i, :, length:] = np.nan, np.nan
-    case = Case(operators.attention, inputs, {"o": ((b, h, g, s, e), kind)}, {"scale": 0.4})
+    outputs = {"o": ((b, h, g, s, e), kind), **_sums(draw, (b, h, g, s))}
+    case = Case(operators.attention, inputs, outputs, {"scale": 0.4})
     causal = draw(st.booleans())
     case.options = {"causal": causal, "window": 5 if causal and draw(st.booleans()) else None}
     return case
@@ -186,9 +187,42 @@ def _paged_attention(draw: Draw, memory: Memory, kind: Any) -> Case:
         for place in range(int(length), row * page):
             for name in ("k_pages", "v_pages"):
                 inputs[name][table[i, place // page], :, place % page] = np.nan
-    case = Case(operators.paged_attention, inputs, {"o": ((b, h, g, s, d), kind)}, {"scale": 0.4})
+    outputs = {"o": ((b, h, g, s, d), kind), **_sums(draw, (b, h, g, s))}
+    case = Case(operators.paged_attention, inputs, outputs, {"scale": 0.4})
     case.options = {"causal": draw(st.booleans()), "window": None}
     return case
+
+
+def _sums(draw: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Logarithms of sums, of some calls."""
+    return {"lse": (shape, np.float32)} if draw(st.booleans()) else {}
+
+
+def _packed_attention(draw: Draw, memory: Memory, kind: Any) -> Case:
+    h, g, n, t, (d, e) = draw(HEADS), draw(SMALL), draw(SIZES), draw(SIZES), draw(WIDTHS)
+    first, past = (memory.laid_out(memory.random.integers(0, t + 1, (n,)).astype(np.int32)) for _ in range(2))
+    inputs = {
+        "q": memory.normal((h, g, n, d), kind),
+        "k": memory.normal((h, t, d), kind),
+        "v": memory.normal((h, t, e), kind),
+        "first": first,
+        "past": past,
+    }
+    low, high = int(first.min(initial=t)), int(past.max(initial=0))
+    for name in ("k", "v"):  # what no query sees must not matter
+        inputs[name][:, :low], inputs[name][:, max(low, high) :] = np.nan, np.nan
+    outputs = {"o": ((h, g, n, e), kind), **_sums(draw, (h, g, n))}
+    return Case(operators.packed_attention, inputs, outputs, {"scale": 0.4}, {"single": draw(st.booleans())})
+
+
+def _key_ranges(draw: Draw, memory: Memory, kind: Any) -> Case:
+    count = draw(SIZES)
+    ends = [np.concatenate([[0], memory.random.integers(0, 40, count).cumsum()]).astype(np.int32) for _ in "qk"]
+    inputs = {f"{x}_{word}": memory.laid_out(at) for x, found in zip("qk", ends, strict=True)
+              for word, at in (("from", found[:-1]), ("to", found[1:]))}  # fmt: skip
+    outputs = dict.fromkeys(("first", "past"), ((int(ends[0][-1]),), np.int32))
+    options = {"causal": draw(st.booleans()), "window": 5 if draw(st.booleans()) else None}
+    return Case(operators.key_ranges, inputs, outputs, options=options)
 
 
 def _embedding(draw: Draw, memory: Memory, kind: Any) -> Case:
@@ -233,6 +267,8 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "paged_rope_cache": _paged_rope_cache,
     "attention": _attention,
     "paged_attention": _paged_attention,
+    "packed_attention": _packed_attention,
+    "key_ranges": _key_ranges,
     "embedding": _embedding,
     "argmax": _argmax,
     "topk": _topk,

@@ -29,6 +29,8 @@ CASES = [
     ("causal", "plain"), ("ragged window", "drawn, by the engine"), ("ragged", "rows ahead"), ("two layers", "turns"),
     ("capped", "three take turns"), ("f16", "a warp that copies"), ("window", "staying"), ("full", "three warpgroups"),
     ("causal", None), ("window", "three take turns"), ("with sums", "drawn, by the engine"), ("with sums", "plain"),
+    ("packed", "plain"), ("packed", "drawn, by the engine"), ("packed", "rows ahead"), ("packed", "three take turns"),
+    ("packed, with sums", None), ("packed, with sums", "one warpgroup"),
 ]  # fmt: skip
 
 
@@ -44,6 +46,9 @@ def emitted(kernel, chosen, known):
 
 def poisoned(kernel, tensors):
     """Keys and values from the end of each sequence on are NaN: nobody may read them."""
+    if "past" in tensors:
+        for name in ("k", "v"):
+            tensors[name][:, int(tensors["past"].max()) :] = np.nan
     if "lengths" in tensors:
         for n, length in enumerate(tensors["lengths"]):
             for name in ("k", "v"):
@@ -68,6 +73,7 @@ PACKED = {
     "32 rows each": ("with sums", {"rows": 32, "tile.g": 4, "warpgroups": 2, "own": True}, {"S": 70, "G": 5}),
     "64 rows each": ("causal", {"rows": 64, "tile.g": 2, "warpgroups": 2, "own": True, "store": "tma"},
                      {"S": 70, "G": 3}),
+    "packed, 16 rows each": ("packed, with sums", {"rows": 16, "tile.g": 4, "warpgroups": 1}, {"N": 70, "G": 3}),
     "16 rows of 8": ("window", {"rows": 16, "tile.g": 8, "warpgroups": 2}, {"S": 16, "G": 8}),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from tilewright.emit.cuda_warp import warp_dots
 from tilewright.language.parser import parse
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
+from tilewright.runtime.compiled import dtypes_of
 
 compiled = pytest.mark.skipif(missing() is not None, reason="NVRTC is not installed")
 SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 256}
@@ -38,7 +39,7 @@ def stages(name="attention", head=128, element="bf16", machine="h200", more=(), 
     unit = {n: (len(x.strides) - 1,) for n, x in layouts}
     facts = Facts(known, unit, Machine.named(machine), frozenset(unit), frozenset("DE"))
     design = Design.of({**dict(default_design(kernel, facts).decisions), **dict(more)})
-    assert legal(kernel, design, facts) == []
+    assert legal(kernel, design, facts) == [], legal(kernel, design, facts)
     return CudaStages(Request(kernel, design, layouts, (("D", head), ("E", head))), facts.machine)
 
 
@@ -105,8 +106,8 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     [
         (1, 128, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),  # one block for each SM, which reads ahead
         (1, 64, "bf16", {"stages": 2, "engine.k": "tma", "part.t": 256}),
-        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 4096}),  # several, which load for themselves
-        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 4096}),
+        (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 2048}),  # several, which load for themselves
+        (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 2048}),
         (64, 128, "f8e4m3", {"stages": 4, "engine.k": "tma"}),
     ],
 )
@@ -116,6 +117,16 @@ def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, h
     assert design.get("turns") is True
     older = stages(head=head, element=element, B=batch, machine="a100").request.design
     assert older.get("stages") is None and older.get("resident") is None
+
+
+@pytest.mark.parametrize(("head", "keys"), [(128, 64), (64, 128)])
+def test_a_warp_that_has_one_step_loads_it_itself(head, keys):
+    """What is read ahead is waited for at the beginning, and of one step there is nothing else."""
+    design = stages(head=head, B=1, T=1024).request.design
+    assert (design.get("part.t"), design.get("resident")) == (keys, 3)
+    assert not any(design.get(name) for name in ("turns", "stages", "engine.k", "engine.v"))
+    assert stages(head=head, B=1, T=4096).request.design.get("engine.k") == "tma"
+    assert stages(head=head, element="f8e4m3", B=1, T=1024).request.design.get("engine.k") == "tma"
 
 
 def test_warps_take_the_steps_of_a_part_in_turns():
@@ -158,6 +169,49 @@ def test_a_launch_has_a_block_for_each_part_and_scratch_for_its_states():
     assert sums.reserve.bytes(sizes) == 16 * 8 * 16 * 4 * 128 * 4
     assert totals.reserve.bytes(sizes) == tops.reserve.bytes(sizes) == 16 * 8 * 16 * 4 * 4
     assert tickets.zeroed and tickets.reserve.bytes(sizes) == 16 * 8 * 4
+
+
+def test_a_page_table_is_asked_for_before_the_length_of_the_request_is_known():
+    """Its place follows from the block's number alone; it never leads past the table."""
+    source = stages("paged_attention").module.source
+    asked = source.index("tw::ask(page_table + (tw::i64)(b) * page_table_stride0")
+    assert source.index("const int b = ") < asked < source.index("lengths0 = lengths[b]")
+    assert re.search(r"tw::ask\(.*, min\((\d+), L - part \* \1\)\);", source)
+    assert "tw::ask(" not in stages().module.source
+
+
+def test_how_long_a_page_is_is_a_part_of_the_kernel():
+    from tilewright.design.gpu.rows import fixed_dims, inner_dims
+
+    for name, dims in (("paged_attention", ("P",)), ("attention", ()), ("rmsnorm", ())):
+        kernel = OPERATORS[name].kernel.trace(dtypes_of(OPERATORS[name].kernel, "bf16"))
+        assert inner_dims(kernel) == dims
+    assert fixed_dims(kernel) == ("D",)
+
+
+@pytest.mark.parametrize(("name", "axis", "each"), [("attention", "t", 1), ("paged_attention", "l", 16)])
+def test_parts_are_shorter_where_lengths_are_data_but_never_short(name, axis, each):
+    def keys(**sizes):
+        design = Design.of(dict(stages(name, **sizes).request.design.decisions))
+        return design.number(f"part.{axis}") * each
+
+    even = keys(B=64, T=4096, L=256)  # attention is traced with lengths here, as pages always are
+    assert even == 2048 and keys(B=64, T=1024, L=64) == 1024
+    rows = OPERATORS["attention"].kernel.trace(dict.fromkeys("qkvo", "bf16"), options={"causal": True})
+    sizes = {d: {**SIZES, "D": 128, "E": 128, "B": 64}[d] for d in rows.dims}
+    unit = {p.name: (len(p.dims) - 1,) for p in rows.params if p.dims}
+    facts = Facts(sizes, unit, Machine.named("h200"), frozenset(unit), frozenset("DE"))
+    assert default_design(rows, facts).number("part.t") == 4096
+
+
+@pytest.mark.parametrize(("name", "head", "element", "warps"), [
+    ("attention", 128, "bf16", 4), ("paged_attention", 128, "bf16", 4), ("attention", 64, "bf16", 4),
+    ("paged_attention", 64, "bf16", 8), ("attention", 128, "f8e4m3", 8),
+])  # fmt: skip
+def test_few_requests_get_more_warps_where_a_step_is_short(name, head, element, warps):
+    design = stages(name, head, element, B=1, T=32768, L=2048, N=2048).request.design
+    assert design.number("warps") == warps and design.number("stages") == 2
+    assert design.number("warps") * design.number("resident") <= 12
 
 
 # -------------------------------------------------------------------------------------------------- fragments

@@ -19,6 +19,7 @@ from tilewright.build.jit import assemble, compile_ir
 from tilewright.build.kernel_cache import target_of
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.emit.abi import TensorLayout
 from tilewright.emit.llvm import VectorUnit, emit
 from tilewright.language.interpreter import run
 from tilewright.lower.stages import lower
@@ -114,6 +115,49 @@ def test_sums_split_over_accumulators(bits, terms):
     drawn.check(drawn.kernel(Design.of(tiles)))
 
 
+@pytest.mark.parametrize("shape", [(1, 5, 64), (1, 64, 100), (3, 17, 133), (16, 40, 257), (4, 4, 0), (2, 3, 7)])
+def test_bytes_are_multiplied_exactly(shape):
+    """Pairs of bytes by vpdpwssd, the extremes among them; and the same sums by single products, on any machine."""
+    m, n, k = shape
+    memory = Guarded(m, "rows")
+    a, b = (memory.laid_out(memory.random.integers(-128, 128, s).astype(np.int8)) for s in ((m, k), (n, k)))
+    a[..., :1], b[..., :1] = -128, -128
+    inputs, outputs = {"a": a, "b": b}, {"c": ((m, n), np.int32)}
+    exact = a.astype(np.int32) @ b.astype(np.int32).T
+    for machine in machines().values():
+        drawn = Run(Case(operators.matmul, inputs, outputs, options={"activation": None}), memory, machine)
+        tiles = {"tile.m": 2, "tile.n": 4, "tile.k": 64, "lanes": ("k", "n"), "split.k": 2}
+        designs = [default_design(drawn.program, drawn.facts()), Design.of({**tiles, "split.k": 1})]
+        if machine.has("avx512vnni"):
+            designs.append(Design.of({**tiles, "atom.dot0": "vnni"}))
+        for design in designs:
+            drawn.check(drawn.kernel(design))
+            assert (drawn.tensors["c"] == exact).all(), design
+
+
+@pytest.mark.parametrize("bits", ["128", "256", "512"])
+@pytest.mark.parametrize("rows", [1, 5, 16, 63, 64, 150])
+def test_tiles_whose_points_lie_apart(bits, rows):
+    """Blocks of runs that are whole, short of some rows, or short of whole runs; sums along lanes, and plain rows."""
+    if bits not in machines():
+        pytest.skip(f"this processor has no vectors of {bits} bits")
+    machine, memory = machines()[bits], Guarded(rows, "rows")
+    lanes = int(bits) // 32
+    inputs = {"a": memory.normal((2, 70)), "b": memory.normal((rows, 70))}
+    product = Run(
+        Case(operators.matmul, inputs, {"c": ((2, rows), np.float32)}, options={"activation": None}), memory, machine
+    )
+    for along in (("k", "n"), ("k",), ("n",), ("m", "n")):
+        tiles = {"tile.m": 2, "tile.n": 4, "tile.k": 2 * lanes if "k" in along else 1, "lanes": along}
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 16})))
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 3, "apart.m": 2, "order": ("n", "m")})))
+        product.check(product.kernel(Design.of({**tiles, "apart.n": 2, "ahead.b0": 3})))
+    x = {"x": memory.normal((rows, 40)), "weight": memory.normal((40,))}
+    normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, 40), np.float32)}, {"eps": 1e-5}), memory, machine)
+    tiles = {"tile.m": 3, "tile.d": lanes, "tile.d1": lanes, "lanes": ("d", "d1")}
+    normed.check(normed.kernel(Design.of({**tiles, "apart.m": 7, "prefetch.x0": 1})))
+
+
 @pytest.mark.parametrize("columns", [1, 63, 65, 300])
 def test_a_kept_row_has_room_for_whole_tiles(columns):
     memory = Guarded(columns, "rows")
@@ -169,6 +213,14 @@ def test_amx_text_is_valid(name):
     text = emit(lower(program, design), layouts, {}, VectorUnit(64, target_of(machine).enabled)).text
     assert text.count("tdpbf16ps") > 2
     assert compile_ir(text, target_of(machine))
+
+
+def test_a_stream_is_fetched_ahead_into_the_second_cache():
+    program = operators.matmul.kernel.trace("bf16", options={"activation": None})
+    layouts = {p.name: TensorLayout((None,) * (len(p.dims) - 1) + (1,)) for p in program.params}
+    tiles = {"tile.n": 1, "tile.k": 64, "lanes": ("k",), "atom.dot0": "bf16x2", "ahead.b0": 16}
+    text = assembly(program, Design.of(tiles), layouts, Machine.named("sapphire-rapids"))
+    assert "prefetcht1\t2048(" in text and "prefetcht1\t2112(" in text  # 16 tiles of 128 bytes, line by line
 
 
 def test_a_design_without_decisions_is_a_scalar_kernel():

@@ -208,7 +208,13 @@ def _attention(d: Draw, large: bool) -> Call:
         "lengths": d.random.integers(s, t + 1, (b,)).astype(np.int32),
     }  # fmt: skip
     options = {"causal": bool(d.size(0, 1)), "window": None if d.size(0, 1) else 7} if not large else {"causal": True}
-    return _call("attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5}, options=options)
+    outputs = {"o": ((b, h, g, s, w), d.type), **_sums(d, (b, h, g, s))}
+    return _call("attention", inputs, outputs, scalars={"scale": w**-0.5}, options=options)
+
+
+def _sums(d: Draw, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Logarithms of sums, of some calls."""
+    return {"lse": (shape, np.dtype(np.float32))} if d.size(0, 1) else {}
 
 
 def _paged_attention(d: Draw, large: bool) -> Call:
@@ -221,7 +227,31 @@ def _paged_attention(d: Draw, large: bool) -> Call:
         "k_pages": d.normal(b * pages, h, page, w), "v_pages": d.normal(b * pages, h, page, w),
         "page_table": table, "lengths": d.random.integers(s, pages * page + 1, (b,)).astype(np.int32),
     }  # fmt: skip
-    return _call("paged_attention", inputs, {"o": ((b, h, g, s, w), d.type)}, scalars={"scale": w**-0.5})
+    outputs = {"o": ((b, h, g, s, w), d.type), **_sums(d, (b, h, g, s))}
+    return _call("paged_attention", inputs, outputs, scalars={"scale": w**-0.5})
+
+
+def _packed_attention(d: Draw, large: bool) -> Call:
+    h, g, n, t, w = (8, 4, 4096, 4096, 128) if large else (2, d.size(1, 4), d.size(1, 20, 150), 200, d.size(16, 64, 80))
+    ends = np.sort(d.random.integers(0, t + 1, 4))  # sequences of keys, one after the other, and causal
+    own = np.searchsorted(ends, np.arange(n) * t // n, "right")
+    first = np.concatenate([[0], ends])[own].astype(np.int32)
+    past = np.maximum(first, np.minimum(np.arange(n) * t // n + 1, np.append(ends, t)[own])).astype(np.int32)
+    inputs = {"q": d.normal(h, g, n, w), "k": d.normal(h, t, w), "v": d.normal(h, t, w), "first": first, "past": past}
+    outputs = {"o": ((h, g, n, w), d.type), "lse": ((h, g, n), np.dtype(np.float32))}
+    options = {"single": False if large else bool(d.size(0, 1))}
+    return _call("packed_attention", inputs, outputs, scalars={"scale": w**-0.5}, options=options)
+
+
+def _key_ranges(d: Draw, large: bool) -> Call:
+    count = 256 if large else d.size(1, 5, 33)
+    sides = [np.concatenate([[0], d.whole(64 if large else 9, count).cumsum()]).astype(np.int32) for _ in "qk"]
+    sides[0][-1] = max(sides[0][-1], 1)
+    inputs = {f"{x}_{word}": at for x, found in zip("qk", sides, strict=True)
+              for word, at in (("from", found[:-1].copy()), ("to", found[1:].copy()))}  # fmt: skip
+    outputs = dict.fromkeys(("first", "past"), ((int(sides[0][-1]),), np.dtype(np.int32)))
+    options = {"causal": bool(d.size(0, 1)), "window": None if d.size(0, 1) else 3}
+    return _call("key_ranges", inputs, outputs, options=options)
 
 
 F32, I32 = np.dtype(np.float32), np.dtype(np.int32)
@@ -302,7 +332,8 @@ _MAKERS: dict[str, Any] = {
     "softmax": _softmax, "argmax": _argmax, "topk": _topk, "embedding": _embedding,
     "matmul": _matmul, "gate_up": _gate_up, "batched_matmul": _batched,
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,
-    "attention": _attention, "paged_attention": _paged_attention, "sample_parts": _sample_parts,
+    "attention": _attention, "paged_attention": _paged_attention,
+    "packed_attention": _packed_attention, "key_ranges": _key_ranges, "sample_parts": _sample_parts,
     "level_begin": _level_begin, "level_again": _level_again, "level_parts": _level_parts, "level_join": _level_join,
 }  # fmt: skip
 NAMES = tuple(_MAKERS)

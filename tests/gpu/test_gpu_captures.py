@@ -50,6 +50,28 @@ class Product:
         assert ((self.y.double() - value).abs().cpu().numpy() <= limit).all()
 
 
+class Decode:
+    """One query a head over keys that are dealt out to blocks, which meet by counters and sums in scratch memory."""
+
+    def __init__(self):
+        self.q = torch.randn(1, 32, 1, 128, device="cuda").bfloat16()
+        self.k, self.v = (torch.randn(1, 8, 4096, 128, device="cuda").bfloat16() for _ in range(2))
+        self.y = torch.empty_like(self.q)
+
+    def call(self):
+        ops.attention(self.q, self.k, self.v, causal=True, out=self.y)
+
+    def check(self, run):
+        self.q.copy_(torch.randn_like(self.q, dtype=torch.float32))
+        self.y.fill_(float("nan"))
+        torch.cuda.synchronize()
+        run()
+        torch.cuda.synchronize()
+        keys, values = (x.double().repeat_interleave(4, 1) for x in (self.k, self.v))
+        exact = torch.softmax(self.q.double() @ keys.mT * 128**-0.5, -1) @ values
+        torch.testing.assert_close(self.y.double(), exact, rtol=2e-2, atol=2e-3)
+
+
 def captured(call, stream=None):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
@@ -88,21 +110,46 @@ def test_a_call_that_would_be_timed_is_captured(table, kind):
     product.check(call)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"rows": 4, "columns": 512, "depth": 16384}])
-def test_the_first_call_of_all_may_be_in_a_capture(sizes):
-    """It is compiled, loaded and given its memory there; a sum in parts needs counters that begin at zero."""
-    product, stream = Product(**sizes), torch.cuda.Stream()
+@pytest.mark.parametrize("kind", [Product, Decode])
+def test_the_first_call_of_all_may_be_in_a_capture(kind):
+    """It is compiled, loaded and given its memory there; counters begin at zero in the graph and outside."""
+    made, stream = kind(), torch.cuda.Stream()
     torch.cuda.synchronize()
-    first = captured(product.call, stream)
+    first = captured(made.call, stream)
 
     def eager():
         with torch.cuda.stream(stream):
-            product.call()
+            made.call()
 
-    product.check(eager)
-    second = captured(product.call, stream)
+    made.check(eager)
+    second = captured(made.call, stream)
     for run in (second.replay, eager, first.replay, second.replay, first.replay, eager):
-        product.check(run)
+        made.check(run)
+
+
+def test_graphs_of_one_stream_share_no_scratch_memory():
+    """They may be replayed at once, each on a stream of its own; so may calls outside."""
+    made = [Decode() for _ in range(3)]
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        made[2].call()
+    graphs = [captured(one.call, stream) for one in made[:2]]
+    runs = (graphs[0].replay, graphs[1].replay, made[2].call)
+    alone = []
+    for one, run in zip(made, runs, strict=True):
+        one.check(run)
+        alone.append(one.y.clone())
+        one.y.fill_(float("nan"))
+    torch.cuda.synchronize()
+    streams = (torch.cuda.Stream(), torch.cuda.Stream(), stream)
+    for _ in range(100):
+        for where, run in zip(streams, runs, strict=True):
+            with torch.cuda.stream(where):
+                run()
+    torch.cuda.synchronize()
+    for one, y in zip(made, alone, strict=True):
+        assert torch.equal(one.y, y)
 
 
 def test_a_kernel_that_was_swapped_in_is_captured(table):

@@ -20,9 +20,10 @@ def worker(monkeypatch, tmp_path):
 
 
 def test_each_failure_ends_in_its_outcome_and_the_others_are_timed(worker):
-    subject, tried = softmax_designs(nvidia.detect(), SIZES, 6)
+    # Each design is compiled by a process of its own, which starts for it: as few as show what is asked.
+    subject, tried = softmax_designs(nvidia.detect(), SIZES, 5)
     found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "stray"), 10.0)
-    assert [o.status for o in found] == ["ok", "crash", "hang", "crash", "ok", "ok"]
+    assert [o.status for o in found] == ["ok", "crash", "hang", "crash", "ok"]
     assert "the kernel trapped" in found[1].reason and "the kernel trapped" in found[3].reason
     assert restarts == 3
     assert all(0 < s.seconds < 1e-3 for s in standings)
@@ -33,7 +34,7 @@ def test_a_search_quarantines_what_traps_and_finds_a_design(worker, tmp_path):
 
     def search(book):
         return tw.search(
-            tw.operators.softmax, dtype="f32", machine=subject.machine, budget="6 trials", book=book, **SIZES
+            tw.operators.softmax, dtype="f32", machine=subject.machine, budget="3 trials", book=book, **SIZES
         )
 
     dry = search(Book.open(tmp_path / "dry.sqlite"))

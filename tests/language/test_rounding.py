@@ -27,7 +27,11 @@ def drawn(operator, element, kind):
         sizes["P"] = 9
     if operator.name == "topk":
         sizes["K"] = 1  # as its option says
-    return kernel, draw(kernel, sizes, seed=1, kind=kind, updates=operator.updates)
+    operands = draw(kernel, sizes, seed=1, kind=kind, updates=operator.updates)
+    if operator.name == "key_ranges":  # sequences that lie one after the other
+        for name, ends in (("q", (20, sizes["N"])), ("k", (7, 50))):
+            operands.tensors[f"{name}_from"][:], operands.tensors[f"{name}_to"][:] = (0, ends[0]), ends
+    return kernel, operands
 
 
 def bounded(kernel, operands: Operands, steps=64) -> dict[str, Exact]:

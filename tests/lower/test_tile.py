@@ -45,6 +45,11 @@ def test_no_decisions_are_tiles_of_one_point():
     assert "lanes" not in text
 
 
+def test_positions_of_a_tile_may_lie_apart():
+    text = show(tile(MATMUL, Design.of({"tile.n": 4, "apart.n": 16})))
+    assert "for m in M step 1, n in N step 4 apart 16 parallel @bind=thread {" in text
+
+
 def test_single_positions_have_no_step():
     text = show(tile(traced("embedding"), Design.of({"tile.d": 16})))
     assert "for each n in N, d in D step 16 parallel" in text
@@ -54,6 +59,11 @@ def test_the_kernel_names_its_design_and_its_lanes():
     design = Design.of(FULL)
     notes = dict(tile(MATMUL, design).notes)
     assert notes == {"design": design.hash, "lanes": ("n",)}
+
+
+def test_a_load_that_is_fetched_ahead_along_its_loop():
+    text = show(tile(MATMUL, Design.of({"ahead.b0": 16})))
+    assert "b0 = load b[n, k] : f32[n, k] @ahead=16" in text
 
 
 def test_a_load_that_is_fetched_ahead():

@@ -21,6 +21,7 @@ from tilewright.language.dtypes import dtype
 from tilewright.machines.machine import Machine
 from tilewright.observe import live
 from tilewright.observe.metrics import metrics_text
+from tilewright.observe.place import place
 from tilewright.observe.top import cells, rendered
 from tilewright.observe.why import why
 from tilewright.runtime import dispatch
@@ -140,6 +141,7 @@ class DescribedGpu:
 @pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
 def test_why_knows_what_a_gpu_would_run(monkeypatch):
     monkeypatch.setattr("tilewright.runtime.cuda.gpu.Gpu", DescribedGpu)
+    monkeypatch.setattr("tilewright.observe.why.place", place.__wrapped__)  # nobody is to find it later
     monkeypatch.setattr(gpu, "machine", lambda _: DescribedGpu.machine)
     monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
     monkeypatch.setattr(driver, "load", lambda _cubin, _entry, device, *_: driver.Function(1, device, 1))

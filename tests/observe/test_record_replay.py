@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import tilewright as tw
 from tilewright.cli import app
 from tilewright.errors import ArgumentError, TraceError
+from tilewright.observe.place import Place
 from tilewright.observe.record import Recorder, record_program
 from tilewright.observe.replay import replay
 from tilewright.observe.trace import Call, Trace
@@ -66,7 +67,10 @@ def test_a_recorded_trace_is_replayed(script):
         (Call("nothing", (), ()), "no operator is called 'nothing'"),
         (Call("softmax", (("M", 3),), (("x", "f32"), ("y", "f32"))), "softmax: this version"),
         (Call("softmax", (("M", 3), ("D", 2)), (("x", "f99"), ("y", "f32"))), "softmax: this version"),
-        (Call("softmax", (("M", 3), ("D", 2)), (("x", "f32"), ("y", "f32")), device="cuda"), "ran on cuda"),
+        (
+            Call("softmax", (("M", 3), ("D", 2)), (("x", "f32"), ("y", "f32")), device="cuda:99"),
+            "cuda:99, which is not",
+        ),
     ],
 )
 def test_what_cannot_be_replayed_is_refused_before_anything_runs(call, reason):
@@ -90,3 +94,35 @@ def test_the_commands(tmp_path, script):
     assert [json.loads(line)["runs"] for line in replayed.stdout.splitlines()] == [2, 1]
     assert run.invoke(app, ["trace", "served", str(out), "--requests", "7"]).exit_code == 0
     assert len(Trace.load(out).requests) == 7
+
+
+class HostAsGpu:
+    """A GPU whose memory is the host's, and which runs what is queued when somebody waits."""
+
+    machine = None
+
+    def __init__(self):
+        self.queued, self.held, self.waits = [], 0, 0
+
+    def holding(self, values):
+        self.held += 1
+        return values.copy()
+
+    def run(self, launches):
+        self.queued += launches
+
+    def wait(self):
+        self.waits += 1
+        while self.queued:
+            self.queued.pop(0)()
+
+
+def test_a_call_that_was_recorded_on_a_gpu_is_replayed_on_one(monkeypatch):
+    gpu = HostAsGpu()
+    asked = []
+    monkeypatch.setattr("tilewright.observe.replay.place", lambda device: asked.append(device) or Place(gpu))
+    call = Call("softmax", (("M", 3), ("D", 2)), (("x", "f32"), ("y", "f32")), device="cuda:1", count=4)
+    (found,) = replay(Trace((call,)), most=3)
+    assert (found.runs, gpu.held, gpu.waits, gpu.queued) == (3, 2, 3, [])
+    assert set(asked) == {"cuda:1"}
+    assert found.first_seconds > 0 and found.seconds > 0

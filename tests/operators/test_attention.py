@@ -47,8 +47,21 @@ def test_attention(memory, steps, kind, b, h, g, s, t, d, ragged, causal, window
 
 
 @thorough
-@given(memories, STEPS, element, SOME, heads, SOME, SIZES, st.sampled_from((1, 3, 4)), SOME, st.booleans(), windows)
-def test_paged_attention(memory, steps, kind, b, h, g, s, page_size, row, causal, window):
+@given(
+    memories,
+    STEPS,
+    element,
+    SOME,
+    heads,
+    SOME,
+    SIZES,
+    st.sampled_from((1, 3, 4)),
+    SOME,
+    st.booleans(),
+    windows,
+    st.booleans(),
+)
+def test_paged_attention(memory, steps, kind, b, h, g, s, page_size, row, causal, window, sums):
     pages, d = b * row + 2, 4
     table = memory.random.permutation(pages)[: b * row].reshape(b, row).astype(np.int32)
     lengths = memory.integers(0, row * page_size + 1, (b,))
@@ -66,9 +79,40 @@ def test_paged_attention(memory, steps, kind, b, h, g, s, page_size, row, causal
             inputs["v_pages"][page, :, place % page_size] = np.nan
         table[i, -(-int(length) // page_size) :] = -1  # entries without keys are never followed
     inputs["page_table"][...] = table
-    case = Case(operators.paged_attention, inputs, {"o": ((b, h, g, s, d), kind)}, {"scale": 0.4})
+    outputs = {"o": ((b, h, g, s, d), kind)} | ({"lse": ((b, h, g, s), np.float32)} if sums else {})
+    case = Case(operators.paged_attention, inputs, outputs, {"scale": 0.4})
     case.options = {"causal": causal, "window": window}
     case.check(memory, steps)
+
+
+@thorough
+@given(memories, STEPS, element, heads, SOME, SIZES, SIZES, head_sizes, st.booleans(), st.booleans())
+def test_packed_attention(memory, steps, kind, h, g, n, t, d, single, sums):
+    """Any ranges at all, empty and reversed ones too; what no query sees may be anything."""
+    first, past = (memory.laid_out(memory.random.integers(0, t + 1, (n,)).astype(np.int32)) for _ in range(2))
+    inputs = {
+        "q": memory.normal((h, g, n, d), kind),
+        "k": memory.normal((h, t, d), kind),
+        "v": memory.normal((h, t, d + 1), kind),
+        "first": first,
+        "past": past,
+    }
+    low, high = first.min(initial=t), past.max(initial=0)
+    for name in ("k", "v"):
+        inputs[name][:, :low], inputs[name][:, max(low, high) :] = np.nan, np.nan
+    outputs = {"o": ((h, g, n, d + 1), kind)} | ({"lse": ((h, g, n), np.float32)} if sums else {})
+    case = Case(operators.packed_attention, inputs, outputs, {"scale": 0.4}, {"single": single})
+    case.check(memory, steps)
+
+
+@thorough
+@given(memories, STEPS, st.lists(st.tuples(SIZES, SIZES), max_size=5), st.booleans(), windows)
+def test_key_ranges(memory, steps, lengths, causal, window):
+    ends = [np.concatenate([[0], np.cumsum([pair[side] for pair in lengths])]).astype(int) for side in (0, 1)]
+    inputs = {f"{x}_{word}": memory.laid_out(at) for x, found in zip("qk", ends, strict=True)
+              for word, at in (("from", found[:-1]), ("to", found[1:]))}  # fmt: skip
+    outputs = {name: ((int(ends[0][-1]),), np.int32) for name in ("first", "past")}
+    Case(operators.key_ranges, inputs, outputs, options={"causal": causal, "window": window}).check(memory, steps)
 
 
 @thorough

@@ -12,9 +12,9 @@ from tilewright.language.verifier import verify
 from tilewright.operators import OPERATORS
 from tilewright.operators.activation import ACTIVATIONS
 
-INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index"}
+INTEGERS = {"ids", "positions", "slots", "lengths", "page_table", "index", "q_from", "q_to", "k_from", "k_to"}
 CHOICES = {"activation": (None, *ACTIVATIONS), "causal": (False, True), "window": (None, 4)}
-CHOICES |= {"inverse": (False, True), "k": (1, 3), "precision": (None, "tf32")}
+CHOICES |= {"inverse": (False, True), "single": (False, True), "k": (1, 3), "precision": (None, "tf32")}
 
 
 def traces(operator, element):

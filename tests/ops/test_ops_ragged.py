@@ -39,6 +39,16 @@ def test_an_operator_on_packed_rows_never_sees_padding():
     assert np.array_equal(out[1, 16], tw.ops.linear(batch.pack(x), w)[3 + 16])
 
 
+def test_packed_rows_go_to_attention_as_they_are():
+    batch, random = Ragged([3, 0, 9]), np.random.default_rng(2)
+    q, k, v = (batch.pack(random.standard_normal((3, 9, heads, 8), np.float32)) for heads in (4, 2, 2))
+    assert batch.starts.tolist() == [0, 3, 3, 12]
+    ours = tw.ops.varlen_attention(q, k, v, batch.starts, causal=True)
+    last = [x[None, 3:].transpose(0, 2, 1, 3) for x in (q, k, v)]
+    alone = tw.ops.attention(*last, causal=True)[0].transpose(1, 0, 2)
+    np.testing.assert_allclose(ours[3:], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_tiles_are_counted():
     assert Ragged([5, 0, 64, 17], 64).tiles(16) == Tiles(1 + 0 + 4 + 2, 16 - 7)
     assert Ragged.padded([5, 17], 16).room == 32

@@ -14,7 +14,7 @@ import pytest
 
 from tilewright.errors import ArgumentError
 from tilewright.runtime import measure
-from tilewright.runtime.measure import CONTROL, Comparison, compare, paired_ratio
+from tilewright.runtime.measure import CONTROL, Comparison, compare, joined, paired_ratio
 
 
 def busy(seconds: float):
@@ -162,3 +162,23 @@ def test_bad_arguments_are_typed(bad):
         compare(**bad)
     with pytest.raises(ArgumentError):
         paired_ratio([1.0], [])
+
+
+def test_joined_comparisons_have_the_rounds_of_all_of_them():
+    parts = [comparison(a=[1.0, 2.0], b=[3.0, 4.0], control=[1.0, 1.0]), comparison(a=[5.0], b=[6.0], control=[7.0])]
+    whole = joined(parts)
+    assert whole.samples["a"] == (1.0, 2.0, 5.0)
+    assert whole.rounds == 3
+    with pytest.raises(ArgumentError, match="same candidates"):
+        joined([])
+    with pytest.raises(ArgumentError, match="same candidates"):
+        joined([parts[0], comparison(b=[1.0], control=[1.0])])
+
+
+def test_candidates_that_share_their_threads_are_timed_without_pauses(monkeypatch):
+    slept = []
+    monkeypatch.setattr(measure.time, "sleep", slept.append)
+    compare({"a": busy(0.0001)}, seconds=0.0, rest=False)
+    assert slept == []
+    compare({"a": busy(0.0001)}, seconds=0.0)
+    assert slept

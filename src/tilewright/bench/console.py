@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilewright.bench import cpu, record
-from tilewright.bench.plan import Job, Request, estimate, plan
+from tilewright.bench.plan import Job, estimate
 from tilewright.bench.result import Result
 from tilewright.machines.machine import Machine
 
@@ -47,16 +47,11 @@ _FIGURES = {
 }
 
 
-def run(request: Request, quiet: bool = False) -> list[Result]:
-    """All results of `request`, under a bar on stderr; `quiet` does not print them one by one.
-
-    ArgumentError where nothing fits the request.
-    """
-    return watch(plan(request), cpu.measure(request), quiet)
-
-
 def watch(jobs: Sequence[Job], measured: Iterable[Result], quiet: bool = False) -> list[Result]:
-    """The results of `jobs` as they come, under a bar that knows how long each takes."""
+    """The results of `jobs` as they come, under a bar on stderr that knows how long each takes.
+
+    `quiet` does not print them one by one.
+    """
     console, results = Console(stderr=True), []
     steps = [step for job in jobs for step in job.steps]
     total = estimate(jobs)

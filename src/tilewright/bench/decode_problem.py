@@ -72,9 +72,8 @@ class DecodeProblem:
         traced = operator.kernel.trace({n: b.dtype.name for n, b in buffers.items()}, options={"causal": True})
         shapes = [(p.dims, buffers[p.name].shape) for p in traced.params if p.dims is not None]
         sizes = {str(d): n for dims, shape in shapes for d, n in zip(dims, shape, strict=True)}
-        return Problem(
-            Program.of(traced), buffers, sizes, self.poison, self.check, {"scale": self.scale}, fixed=("D", "E")
-        )
+        fixed = ("D", "E", "P") if c.page else ("D", "E")
+        return Problem(Program.of(traced), buffers, sizes, self.poison, self.check, {"scale": self.scale}, fixed=fixed)
 
     def _grouped(self) -> dict[str, Any]:
         c = self.case

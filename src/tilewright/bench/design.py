@@ -9,7 +9,7 @@ from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.design_cases import FAMILIES, KEYS, RACES, DesignCase, grids, speed_cases
 from tilewright.bench.plan import Job, Step
 
-BUDGET, QUICK_BUDGET = 10, 4
+BUDGET, QUICK_BUDGET = 20, 4
 """Seconds of each search whose winner is timed beside torch."""
 
 TRIALS, QUICK_TRIALS, SEEDS, QUICK_SEEDS = 48, 24, 5, 3
@@ -30,18 +30,18 @@ class DesignRequest:
     quick: bool = False
     amx: bool = False
 
-    def wants(self, *names: str) -> bool:
-        """Whether results of these names and families are asked for."""
-        return self.only is None or matches(self.only, *names)
+    def wants(self, case: DesignCase) -> bool:
+        """Whether a case is asked for: by its name, its family, or both (`design_agree softmax*`)."""
+        return self.only is None or matches(self.only, case.name, case.family, f"{case.family} {case.name}")
 
     def speed(self) -> list[DesignCase]:
         """Cases to time beside torch."""
-        return [c for c in speed_cases(self.amx) if not (self.quick and c.slow) and self.wants(c.name, c.family)]
+        return [c for c in speed_cases(self.amx) if not (self.quick and c.slow) and self.wants(c)]
 
     def agree(self) -> list[DesignCase]:
         """Keys to search twice."""
         keys = KEYS[:: -(-len(KEYS) // QUICK_KEYS)] if self.quick else KEYS
-        return [c for c in keys if self.wants(c.name, c.family)]
+        return [c for c in keys if self.wants(c)]
 
 
 def design_jobs(request: DesignRequest) -> list[Job]:
@@ -67,7 +67,7 @@ def _speed(request: DesignRequest, threads: int) -> Job:
 
 
 def _model(request: DesignRequest, threads: int) -> Job:
-    wanted = [g.case for g in grids(request.quick) if request.wants(g.case.name, g.case.family)]
+    wanted = [g.case for g in grids(request.quick) if request.wants(g.case)]
     return Job(
         "design_model", threads, _steps(wanted, threads, (60 if request.quick else 120) * _TRIAL), _options(request)
     )
@@ -75,7 +75,7 @@ def _model(request: DesignRequest, threads: int) -> Job:
 
 def _race(request: DesignRequest, threads: int) -> Job:
     trials, seeds = (QUICK_TRIALS, QUICK_SEEDS) if request.quick else (TRIALS, SEEDS)
-    wanted = [c for c in RACES if request.wants(c.name, c.family)]
+    wanted = [c for c in RACES if request.wants(c)]
     seconds = _START + trials * (seeds + 1) * _TRIAL + 2 * seeds
     return Job(
         "design_race",

@@ -11,11 +11,14 @@ from tilewright.bench.result import Result, rounded
 from tilewright.design.cost import estimate
 from tilewright.design.design import Design
 from tilewright.design.search import search
-from tilewright.design.trial import Budget, Evaluator, Outcome, Standing, Trial
+from tilewright.design.trial import Budget, Evaluator, Outcome, Standing, Trial, best_so_far
 from tilewright.errors import TilewrightError
 from tilewright.report.series import measured
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.trial import TrialRunner
+
+NEAR = 0.02
+"""So close to the best of all trials counts as there."""
 
 
 class Remembering:
@@ -65,6 +68,7 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         "random_us": statistics.median(theirs) * 1e6,
         "over_random": statistics.median(theirs) / statistics.median(ours),
         "seconds_to_best": _best(searched[0]).at,  # the first had nothing to remember
+        **_ways(searched, drawn),
     }
     curves = {
         name: [[t.outcome.seconds for t in run] for run in runs]
@@ -85,6 +89,21 @@ def _runner(subject: Subject, evaluator: Evaluator, trials: int) -> Callable[[st
         ).trials
 
     return run
+
+
+def _ways(searched: Sequence[Sequence[Trial]], drawn: Sequence[Sequence[Trial]]) -> dict[str, float]:
+    """How fast both came near the best trial of all: medians over seeds.
+
+    `trials_to_best` are those until the best so far is within NEAR of it, one more than there were where it never is;
+    `excess` is how much longer than it the best so far takes, in the mean over all trials.
+    """
+    goal = min(_best(t).outcome.seconds or math.inf for t in (*searched, *drawn))
+    found = {}
+    for prefix, runs in (("", searched), ("random_", drawn)):
+        curves = [best_so_far(t) for t in runs]
+        found[f"{prefix}trials_to_best"] = statistics.median(sum(s > goal * (1 + NEAR) for s in c) + 1 for c in curves)
+        found[f"{prefix}excess"] = statistics.median(statistics.fmean(s / goal - 1 for s in c) for c in curves)
+    return found
 
 
 def _best(trials: Sequence[Trial]) -> Trial:

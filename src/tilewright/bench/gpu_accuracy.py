@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from tilewright.bench.gpu_model_nests import (
     MeasuredNest,
     attention_case,
     decode_case,
+    is_made,
     measured_case,
     measured_nests,
     row_case,
@@ -77,7 +78,7 @@ def samples(folder: Path, machine: Machine) -> list[Sample]:
         found += [Sample(r.operator, r.case.family, r.name, r.shape, r.row) for r in products]
         found += [_nest(n) for n in measured_nests(results, machine)]
     probe = json.loads(_newest(folder, _PROBES).read_text(encoding="utf-8"))
-    return found + [_nest(_probed(r, machine)) for r in probe["results"]]
+    return found + [_nest(n) for n in _probed(probe["results"], machine)]
 
 
 def _newest(folder: Path, pattern: str) -> Path:
@@ -88,10 +89,17 @@ def _nest(n: MeasuredNest) -> Sample:
     return Sample(n.operator, n.family, n.name, _SAME.sub("", n.name), n.row)
 
 
-def _probed(result: dict[str, Any], machine: Machine) -> MeasuredNest:
-    """A result of the probe, which names its case by its fields."""
-    case, name = _case(result["kind"], result["case"])
-    return measured_case(FITTED, name, case, design_of(result["design"]), result["us"] * 1e-6, machine)
+def _probed(results: Sequence[dict[str, Any]], machine: Machine) -> Iterator[MeasuredNest]:
+    """Results of the probe, which name their cases by their fields, the default design of each first.
+
+    A case whose default was another one is of kernels that are made no more.
+    """
+    made: dict[str, bool] = {}
+    for result in results:
+        case, name = _case(result["kind"], result["case"])
+        design = design_of(result["design"])
+        if made.setdefault(name, is_made(case, design, machine)):
+            yield measured_case(FITTED, name, case, design, result["us"] * 1e-6, machine)
 
 
 def _case(kind: str, fields: dict[str, Any]) -> tuple[Case, str]:

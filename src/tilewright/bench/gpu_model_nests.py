@@ -68,19 +68,20 @@ def measured_nests(results: Mapping[str, Any], machine: Machine) -> list[Measure
     found = []
     for result in results["results"]:
         case = _cases().get((result["family"], result["name"]))
-        if case is None or "design" not in result["raw"] or not _made(case, result["raw"], machine):
+        if case is None or "design" not in result["raw"]:
+            continue
+        if not is_made(case, design_of(result["raw"].get("default", result["raw"]["design"])), machine):
             continue
         for design, seconds in designs_of(result["raw"]):
             found.append(measured_case(result["family"], result["name"], case, design, seconds, machine))
     return found
 
 
-def _made(case: Case, raw: Mapping[str, Any], machine: Machine) -> bool:
+def is_made(case: Case, default: Design, machine: Machine) -> bool:
     """Whether the kernels of a result are still made: by today's default design, but for words to caches."""
     if not case.defaults:
         return True
-    today = default_design(case.kernel, facts_of(case, machine))
-    return _without_caches(today) == _without_caches(design_of(raw["default"]))
+    return _without_caches(default_design(case.kernel, facts_of(case, machine))) == _without_caches(default)
 
 
 def _without_caches(design: Design) -> dict[str, Choice]:
@@ -176,6 +177,6 @@ def _by_family(rows: Sequence[MeasuredNest], corrected: Sequence[float]) -> Iter
 
 
 __all__ = [
-    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "measured_case", "measured_nests",
+    "Case", "MeasuredNest", "attention_case", "decode_case", "facts_of", "is_made", "measured_case", "measured_nests",
     "nest_errors", "row_case",
 ]  # fmt: skip

@@ -86,7 +86,7 @@ def design_model(threads: int, only: str | None, quick: bool) -> Iterator[Result
     from tilewright.bench.design_model import model_results
 
     request = DesignRequest((threads,), only, quick)
-    yield from model_results([g for g in grids(quick) if request.wants(g.case.name, g.case.family)], threads)
+    yield from model_results([g for g in grids(quick) if request.wants(g.case)], threads)
 
 
 def design_race(threads: int, only: str | None, quick: bool, trials: int, seeds: int) -> Iterator[Result]:
@@ -96,7 +96,7 @@ def design_race(threads: int, only: str | None, quick: bool, trials: int, seeds:
     from tilewright.bench.design_race import race_results
 
     request = DesignRequest((threads,), only, quick)
-    yield from race_results([c for c in RACES if request.wants(c.name, c.family)], threads, trials, seeds)
+    yield from race_results([c for c in RACES if request.wants(c)], threads, trials, seeds)
 
 
 def design_agree(threads: int, only: str | None, quick: bool, budget: str) -> Iterator[Result]:

@@ -9,6 +9,7 @@ pointers (docs/notes/0001-x86-speed.md).
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import struct
 import threading
@@ -98,6 +99,7 @@ class Library:
 
     def __init__(self, object_bytes: bytes) -> None:
         self._addresses: dict[str, int] = {}
+        self.digest = hashlib.sha256(object_bytes).hexdigest()
         self._lock = threading.Lock()
         self.symbols, needed = _symbols(object_bytes)
         # The first engine of a process also opens the process itself (libc, libm, pthread) for look-ups.

@@ -52,10 +52,9 @@ def _distance(one: frozenset[tuple[str, Choice]], other: frozenset[tuple[str, Ch
     return sum(_STYLE if name.partition(".")[0] in _STYLES else 1.0 for name in names)
 
 
-def style(design: Design) -> tuple[tuple[str, Choice], ...]:
-    """What kind of kernel a design is: instructions, packing and lanes, and which axes have blocks."""
-    kept = [(n, c) for n, c in design.decisions if n.partition(".")[0] in _STYLES]
-    return (*kept, *((n, True) for n, _ in design.decisions if n.startswith("block.")))
+def likeness(one: Design, other: Design) -> float:
+    """1 for a design and itself, and less by a third of it for every decision or two in which designs differ."""
+    return math.exp(-_distance(frozenset(one.decisions), frozenset(other.decisions)) / _FAR)
 
 
-__all__ = ["Belief", "style"]
+__all__ = ["Belief", "likeness"]

@@ -115,6 +115,8 @@ class _Product:
     columns: tuple[str, ...]
     dots: tuple[ir.Let, ...]
     dtype: str
+    loads: tuple[str, ...]  # of the columns
+    itemsize: int
 
     @property
     def loaded(self) -> bool:
@@ -126,26 +128,28 @@ def _product(kernel: ir.Kernel, nest: structure.Nest) -> _Product:
     assert nest.main is not None
     m, n = (a for a in nest.loop.axes if not a.each)
     values = structure.lets(kernel)
-    rows, columns = "", []
-    dtype = "f32"
+    rows, columns, loads = "", [], []
+    dtype, itemsize = "f32", 4
     for dot in nest.dots:
         assert isinstance(dot.expr, ir.Dot)
         for name in (dot.expr.a, dot.expr.b):
             load = values[name].expr
-            dtype = values[name].type.dtype.name
+            dtype, itemsize = values[name].type.dtype.name, values[name].type.dtype.bytes
             buffer = load.ref.buffer if isinstance(load, ir.Load) else ""
             if m.name in values[name].type.axes:
                 rows = buffer
             else:
                 columns.append(buffer)
-    return _Product(m, n, nest.main.axes[0], rows, tuple(columns), nest.dots, dtype)
+                loads += [name] if buffer else []
+    return _Product(m, n, nest.main.axes[0], rows, tuple(columns), nest.dots, dtype, tuple(loads), itemsize)
 
 
 def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     p = _product(kernel, nest)
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
-    if depth_is_unit and (rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts)):
+    near = rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts) or _paired_atom(p, facts) == "vnni"
+    if depth_is_unit and near:
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
@@ -196,10 +200,14 @@ def _pairs_are_faster(facts: Facts) -> bool:
 
 
 def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
-    """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along."""
+    """Few rows: each weight is read once and meets all rows; lanes lie along the sum, which both run along.
+
+    One row is bound by memory: weights come in a few long streams, which prefetchers follow across the ends of pages.
+    """
     accumulators, chunk = facts.registers // 2, 2 * facts.lanes
-    if rows == 1:  # one stream for each matrix, which prefetchers follow best; chunks of it are summed side by side
-        tile_m, tile_n, depth = 1, 1, 8 * chunk
+    if rows == 1:
+        streams = _STREAMS if _follows_pages(facts) else 1
+        tile_m, tile_n, depth = 1, max(1, streams // len(p.columns)), 4 * chunk
     else:
         tile_m, depth = _FEW_ROWS, chunk
         tile_n = max(1, min(4, accumulators // (tile_m * len(p.columns))))
@@ -208,13 +216,40 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
         f"tile.{p.n.name}": tile_n,
         f"tile.{p.k.name}": depth,
     }
-    if rows == 1:
+    if rows == 1 and tile_n == 1:  # one long stream for each matrix, summed side by side
         decisions[f"split.{p.k.name}"] = 4
+        decisions |= {f"ahead.{load}": _AHEAD // (depth * p.itemsize) for load in p.loads}
+    elif rows == 1 and (apart := _runs(facts.sizes[p.n.over], tile_n * facts.team)) > 1:
+        decisions[f"apart.{p.n.name}"] = apart
     if rows > tile_m:
         decisions["order"] = (p.n.name, p.m.name)  # a few columns meet all rows before the next come from memory
-    if _pairs(p, facts):
-        decisions |= {f"atom.{d.name}": "bf16x2" for d in p.dots}
+    if atom := _paired_atom(p, facts):
+        decisions |= {f"atom.{d.name}": atom for d in p.dots}
     return decisions, [p.k.name, p.n.name]
+
+
+def _paired_atom(p: _Product, facts: Facts) -> str | None:
+    """The instruction that multiplies operands in pairs along the sum, as they lie."""
+    if p.dtype == "i8" and p.loaded and facts.machine.has("avx512vnni") and _fills(p, facts, 1, 2 * facts.lanes):
+        return "vnni"
+    return "bf16x2" if _pairs(p, facts) else None
+
+
+_STREAMS, _RUN = 4, 64  # rows that are read at once, and how many follow each other in each of these streams
+_TURNS = 4  # times that a thread begins its streams anew, at least: what is left at the end is short
+
+
+_AHEAD = 4096  # bytes that a lone stream is fetched ahead: the page that prefetchers do not enter by themselves
+
+
+def _follows_pages(facts: Facts) -> bool:
+    """Whether prefetchers go on where a page of memory ends; those of Intel's processors begin anew with each."""
+    return facts.machine.architecture.startswith("amd")
+
+
+def _runs(rows: int, streams: int) -> int:
+    """How many rows follow each other in each stream."""
+    return min(_RUN, 1 << max(0, (rows // (_TURNS * streams)).bit_length() - 1))
 
 
 def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
@@ -241,7 +276,7 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
         decisions[f"block.{p.k.name}"] = depth
     for tensor in (t for t in dict.fromkeys((*p.columns, p.rows)) if t):
         decisions[f"pack.{tensor}"] = "pair" if pairs else "panel"
-        if p.loaded and p.dtype != "f32" and not pairs:
+        if p.loaded and p.dtype in ("bf16", "f16") and not pairs:
             decisions[f"unpack.{tensor}"] = True
     if local:
         decisions |= {f"local.{tensor}": True for tensor in p.columns if tensor}

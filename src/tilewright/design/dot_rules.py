@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tilewright.design.footprint import PAIRED
 from tilewright.design.view import View, shown
 from tilewright.language import ir
 
-ATOMS = {"fma": None, "bf16x2": "avx512bf16", "amx_bf16": "amx-bf16"}
+ATOMS = {"fma": None, "bf16x2": "avx512bf16", "vnni": "avx512vnni", "amx_bf16": "amx-bf16"}
 """Instructions that multiply, and the feature that a machine must have for each."""
 
 
@@ -101,14 +102,16 @@ def features(v: View) -> Iterator[str]:
 
 
 def pairs(v: View) -> Iterator[str]:
-    """What vdpbf16ps asks of operands and tiles."""
+    """What vdpbf16ps and vpdpwssd ask of operands and tiles."""
     for name, atom in v.design.prefixed("atom"):
-        if atom != "bf16x2":
+        if atom not in PAIRED:
             continue
         let, dot = v.dots[name]
-        label = f"atom.{name}=bf16x2"
-        if wrong := [n for n in (dot.a, dot.b) if v.values[n].type.dtype.name != "bf16"]:
-            yield f"{label}: {wrong[0]} is {v.values[wrong[0]].type.dtype}, not bf16; take fma"
+        label, wanted = f"atom.{name}={atom}", PAIRED[str(atom)]
+        if wrong := [n for n in (dot.a, dot.b) if v.values[n].type.dtype.name != wanted]:
+            yield f"{label}: {wrong[0]} is {v.values[wrong[0]].type.dtype}, not {wanted}; take fma"
+        elif atom == "vnni" and not v.is_inner(let, dot):
+            yield f"{label}: bytes are widened as they are read along {dot.axis}; put {dot.axis} first in lanes"
         elif sources := [n for n in (dot.a, dot.b) if v.operand(n)[1] is None]:
             yield f"{label}: {sources[0]} is computed, and pairs are read from memory; take fma"
         else:

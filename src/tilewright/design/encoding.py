@@ -16,7 +16,7 @@ from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
-_PER_AXIS = ("size", "tile", "block", "unroll", "split", "lane", "tail", "tiles")
+_PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "lane", "tail", "tiles")
 _LAYOUTS = ("panel", "pair", "tile")
 _WHOLE = (
     "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "registers", "instructions",
@@ -68,7 +68,7 @@ def _padded(names: list[str], length: int) -> list[str | None]:
 
 
 def _axis(v: View, axis: str | None) -> Iterator[float]:
-    """Size, tile, block, unrolling, accumulators, place among the lanes, what the last tile leaves empty, tiles."""
+    """Size, tile, its distance, block, unrolling, accumulators, place among lanes, what the last tile leaves empty."""
     if axis is None:
         yield from [0.0] * len(_PER_AXIS)
         return
@@ -76,6 +76,7 @@ def _axis(v: View, axis: str | None) -> Iterator[float]:
     tiles = -(-size // tile)
     yield _log(size)
     yield _log(tile)
+    yield _log(v.design.number(f"apart.{axis}", 1) - 1)
     yield _log(v.design.number(f"block.{axis}"))
     yield _log(v.design.number(f"unroll.{axis}", 1) - 1)
     yield _log(v.design.number(f"split.{axis}", 1) - 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tilewright.design.design import Design
 from tilewright.design.space import canonical
-from tilewright.design.trial import Evaluator, Standing, Trial
+from tilewright.design.trial import Evaluator, Outcome, Standing, Trial
 
 TIE = 0.02
 """Slower than the best by less than this, or by less than the noise, is a tie."""
@@ -109,12 +109,17 @@ def _parted(standings: Sequence[Standing], trials: Sequence[Trial]) -> tuple[lis
 
 def select(trials: Sequence[Trial]) -> list[Design]:
     """The default, if it works, and of those that may tie with the best the fastest, and the first to win a tie."""
-    ok = {t.design: t.outcome for t in trials if t.outcome.seconds is not None}
+    before = _order(trials)
+    ok: dict[Design, Outcome] = {}
+    codes: dict[str, Design] = {}
+    for t in sorted((t for t in trials if t.outcome.seconds is not None), key=lambda t: before[t.design]):
+        if t.outcome.code not in codes or not t.outcome.code:  # of one machine code the first stands for all
+            ok[t.design], codes[t.outcome.code] = t.outcome, t.design
     seconds = {d: o.seconds or 0.0 for d, o in ok.items()}
     best = min(s * (1.0 + ok[d].noise) for d, s in seconds.items())  # the least of many is luck in part
     near = [d for d, o in ok.items() if seconds[d] <= best * (1.0 + TIE) * (1.0 + _NOISE * o.noise)]
     fastest = sorted(near, key=lambda d: (seconds[d], *canonical(d)))
-    first = sorted(near, key=_order(trials).__getitem__)
+    first = [d for d in ok if d in near]
     default = [trials[0].design] if trials[0].design in ok else []
     return list(dict.fromkeys([*default, *fastest[:_FASTEST], *first[:_FIRST]]))
 

@@ -21,6 +21,10 @@ _MAP_COST = {"exp": 14, "exp2": 12, "log": 20, "tanh": 24, "sigmoid": 18, "erf":
 _ACCESS_COST = 2
 
 
+PAIRED = {"bf16x2": "bf16", "vnni": "i8"}
+"""Instructions that multiply two neighbours of the sum in each lane, and the element type of their operands."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What `kernel` takes under `design`; sizes that `facts` does not know count as large."""
@@ -217,7 +221,7 @@ class Footprint:
 
     def _dot(self, let: ir.Let, dot: ir.Dot) -> int:
         """Multiplications, the loads of the operand that streams by, and a broadcast for each of its elements."""
-        pair = {"bf16x2": 2, "amx_bf16": 32}.get(str(self.design.get(f"atom.{let.name}")), 1)
+        pair = {"bf16x2": 2, "vnni": 2, "amx_bf16": 32}.get(str(self.design.get(f"atom.{let.name}")), 1)
         lane = self.lane_of((dot.axis, *let.type.axes))
         steps = self.parts((dot.axis,), lane) / pair
         operands = [self.values[n].type.axes for n in (dot.a, dot.b)]

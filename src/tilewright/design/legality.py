@@ -21,7 +21,7 @@ from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "tile")
-PER_AXIS = ("tile", "block", "unroll", "split")
+PER_AXIS = ("tile", "apart", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads")
 
@@ -102,7 +102,7 @@ def _names(v: View) -> Iterator[str]:
         **dict.fromkeys(PER_TENSOR, ("tensor", v.tensors)),
         "atom": ("dot", v.dots),
         "keep": ("value", v.values),
-        "prefetch": ("load", {let.name for let, _ in structure.loads(v.kernel)}),
+        **dict.fromkeys(("prefetch", "ahead"), ("load", {let.name for let, _ in structure.loads(v.kernel)})),
     }
     for name, value in v.design.decisions:
         prefix, _, what = name.partition(".")
@@ -139,7 +139,7 @@ def _values(v: View) -> Iterator[str]:
 def _wanted(prefix: str, value: Choice) -> str | None:
     """What a decision takes, where `value` is not such a thing."""
     number = isinstance(value, int) and not isinstance(value, bool)
-    if prefix in (*PER_AXIS, "prefetch", "threads"):
+    if prefix in (*PER_AXIS, "prefetch", "ahead", "threads"):
         return None if number and int(value) >= 1 else "a whole number, 1 or more"  # type: ignore[arg-type]
     if prefix in ("lanes", "order", "inner"):
         return None if isinstance(value, tuple) and len(set(value)) == len(value) else "distinct names of axes"
@@ -161,6 +161,25 @@ def _lanes(v: View) -> Iterator[str]:
             if tile % lanes and tile & (tile - 1):
                 nearest = 1 << (tile.bit_length() - 1) if tile < lanes else tile // lanes * lanes
                 yield f"tile.{axis}={tile}: {axis} lies across lanes, {lanes} to a vector; take {nearest}"
+
+
+def _aparts(v: View) -> Iterator[str]:
+    """A tile may take every nth position of a range that is dealt to threads, if nobody packs or splits the range."""
+    for axis, apart in v.design.prefixed("apart"):
+        if apart == 1:
+            continue
+        label, nest = f"apart.{axis}={apart}", next((n for n in v.nests if _owns(n, axis)), None)
+        if nest is None or axis not in {a.name for a in nest.loop.axes}:
+            yield f"{label}: {axis} is no axis of an outermost parallel loop; drop it"
+            continue
+        if blocked := [a.name for a in nest.loop.axes if v.design.get(f"block.{a.name}")]:
+            yield f"{label}: the tiles are blocked, and a block is a range; drop block.{blocked[0]}, or apart.{axis}"
+        if parts := [a.name for a in v.axes.values() if a.over == axis]:
+            yield f"{label}: axis {parts[0]} is a part of {axis}, which would be no range; drop it"
+        if packed := [t for t, _ in v.design.prefixed("pack") if any(axis in ref.index for _, ref in v.loads_of(t))]:
+            yield f"{label}: {packed[0]} is packed, and its panels hold neighbours; drop it, or pack.{packed[0]}"
+        if v.extent(axis) == 1:
+            yield f"{label}: a tile has one point of {axis}; drop it, or take tile.{axis}=4"
 
 
 def _blocks(v: View) -> Iterator[str]:
@@ -256,6 +275,20 @@ def _prefetches(v: View) -> Iterator[str]:
             yield f"prefetch.{load}={ahead}: its place does not move with the tiles dealt out; drop it, or the blocks"
 
 
+def _aheads(v: View) -> Iterator[str]:
+    """A load inside a serial loop is fetched ahead along that loop, where it has a stride of one."""
+    refs = {let.name: ref for let, ref in structure.loads(v.kernel)}
+    for load, tiles in v.design.prefixed("ahead"):
+        label, ref = f"ahead.{load}={tiles}", refs[load]
+        if v.design.get(f"pack.{ref.buffer}") is not None:
+            yield f"{label}: {ref.buffer} is packed, and read from its panel; drop it"
+        elif v.design.get(f"prefetch.{load}"):
+            yield f"{label}: it is fetched ahead along the parallel loop already; drop this or prefetch.{load}"
+        elif not any(axis in v.unrollable and v.runs_along(ref.buffer, str(axis)) for axis in ref.index):
+            serial = ", ".join(sorted(v.unrollable)) or "none"
+            yield f"{label}: it has no stride of one along a serial loop ({serial}); drop it"
+
+
 # ------------------------------------------------------------------------------- stores and resources
 def _nontemporal(v: View) -> Iterator[str]:
     for tensor, wanted in v.design.prefixed("nontemporal"):
@@ -304,6 +337,7 @@ FORM = (
 )
 RULES = (
     Rule("lanes", "a vector is loaded, computed and stored whole", _lanes),
+    Rule("aparts", "positions that lie apart are no range that could be cut or copied", _aparts),
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
     Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),
@@ -313,8 +347,9 @@ RULES = (
     Rule("locals", "what a cache block packs is as large as the block", dot_rules.locals_),
     Rule("unpacks", "both operands of a dot have one element type", dot_rules.unpacks),
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
-    Rule("pairs", "vdpbf16ps multiplies two neighbours of the summed axis in each lane", dot_rules.pairs),
+    Rule("pairs", "vdpbf16ps and vpdpwssd multiply two neighbours of the summed axis in each lane", dot_rules.pairs),
     Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("aheads", "what a loop reads next must lie behind what it reads now", _aheads),
     Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),
     Rule("registers", "what does not fit in registers is stored and loaded again in the innermost loop", _registers),

@@ -84,6 +84,24 @@ class SetTile(Named):
 
 
 @dataclass(frozen=True)
+class Scatter(Named):
+    """The points of a tile come from runs that follow each other in memory: as many long streams, not short pieces.
+
+    before:  for n in N step 4 { ... }               tile.n=4
+    after:   for n in N step 4 apart 16 { ... }      tile.n=4  apart.n=16
+    """
+
+    axis: str
+    apart: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `apart.AXIS=apart`; neighbours are 1 apart, and that is not written down."""
+        if self.apart < 1:
+            return Illegal(f"points of {self.axis} lie 1 apart or more, not {self.apart}")
+        return _changed(design, {f"apart.{self.axis}": self.apart if self.apart > 1 else None})
+
+
+@dataclass(frozen=True)
 class Vectorise(Named):
     """Twice as many neighbours along an axis are moved and computed by one instruction.
 
@@ -340,6 +358,22 @@ class Prefetch(Named):
     def apply(self, design: Design) -> Design | Illegal:
         """The design with `prefetch.LOAD=iterations`."""
         return _changed(design, {f"prefetch.{self.load}": self.iterations or None})
+
+
+@dataclass(frozen=True)
+class FetchAhead(Named):
+    """What a load will read some tiles of its serial loop later is fetched into the second cache; 0 tiles: it is not.
+
+    before:  for k in K step 128 { b0 = load b[n, k] }
+    after:   for k in K step 128 { b0 = load b[n, k] @ahead=16 }      ahead.b0=16
+    """
+
+    load: str
+    tiles: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `ahead.LOAD=tiles`."""
+        return _changed(design, {f"ahead.{self.load}": self.tiles or None})
 
 
 @dataclass(frozen=True)

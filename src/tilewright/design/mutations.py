@@ -10,6 +10,7 @@ from tilewright.design.legality import legal
 from tilewright.design.mutation import (
     Accumulate,
     Block,
+    FetchAhead,
     Illegal,
     Interchange,
     Keep,
@@ -19,6 +20,7 @@ from tilewright.design.mutation import (
     Prefetch,
     Reorder,
     Scalarise,
+    Scatter,
     SetTile,
     Stream,
     Together,
@@ -77,6 +79,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
     for nest in structure.nests(kernel):
         yield from _block_mutations(kernel, nest, design)
         yield from _order_mutations(nest, design)
+        yield from _scatter_mutations(kernel, nest, design, facts)
         yield from _pack_mutations(kernel, nest, design)
         yield from _atom_mutations(kernel, nest, facts)
         yield from _prefetch_mutations(nest, design)
@@ -120,6 +123,29 @@ def _tile_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator
     for axis in dict.fromkeys(loop.axes[-1].name for loop in loops if not loop.axes[-1].each):
         times = design.number(f"unroll.{axis}", 1)
         yield from (Unroll(axis, n) for n in (2 * times, times // 2, times + 1, times - 1) if n >= 1)
+
+
+APART = (16, 64)
+"""Positions between the points of a tile: enough for each to be a stream of some pages, few enough to be dealt out."""
+
+
+AHEAD = (0, 4, 16)
+"""Tiles of a serial loop that its loads may be fetched ahead."""
+
+
+def _scatter_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Rows that are met once, each along a loop: fetched ahead, or several at a time in as many streams."""
+    inside = [s for loop in nest.serial for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
+    refs = [s.expr.ref for s in inside if isinstance(s.expr, ir.Load)]
+    unit = {ref.index[d] for ref in refs for d in facts.unit.get(ref.buffer, ())}
+    long = [a.name for a in nest.loop.axes if nest.loop.parallel and not a.each and facts.size(kernel, a) > 1]
+    for axis in long:
+        streamed = len(long) == 1 and axis not in unit and any(axis in ref.index for ref in refs)
+        if streamed and nest.dots:
+            for load in (s for s in inside if isinstance(s.expr, ir.Load) and axis in s.expr.ref.index):
+                yield from (FetchAhead(load.name, n) for n in AHEAD)
+        if streamed and nest.dots and (design.number(f"tile.{axis}", 1) > 1 or design.get(f"apart.{axis}")):
+            yield from (Scatter(axis, n) for n in (1, *APART))
 
 
 def _sum_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
@@ -223,6 +249,7 @@ def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterato
     yield Together((UseAtom(names, "fma", panels), *(SetTile(k, 1) for k in sums)))
     yield Together((UseAtom(names, "fma"), *(Pack(t, None) for t in operands), *(SetTile(k, 1) for k in sums)))
     yield UseAtom(names, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in sums))
+    yield UseAtom(names, "vnni", (), tuple((k, 2 * facts.lanes) for k in sums))
     yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
     for lane in dict.fromkeys(a for d in dots for a in d.type.axes):
         yield _tile_registers(kernel, dots, lane, sums)
@@ -277,7 +304,7 @@ def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
 
 
 __all__ = [
-    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally", "Prefetch", "Reorder",
-    "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen", "neighbours",
-    "steps", "suggested",
+    "Accumulate", "Block", "FetchAhead", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally",
+    "Prefetch", "Reorder", "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom",
+    "UseThreads", "Vectorise", "Widen", "neighbours", "steps", "suggested",
 ]  # fmt: skip

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
-from tilewright.design.belief import Belief, style
+from tilewright.design.belief import Belief, likeness
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
 from tilewright.design.mutation import Together
 from tilewright.design.mutations import steps
+from tilewright.design.normal import Normal
 from tilewright.design.space import canonical, pool, random_design, random_step, ranked
 from tilewright.design.trial import Trial
 from tilewright.language import ir
 
 Model = Callable[[Design], float]
+
+_CROWDED = 0.05  # a design that is like one chosen already must be better by this share
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,20 @@ class Task:
             self._predictions[design] = self.model(design)
         return self._predictions[design]
 
+    @cached_property
+    def _plain(self) -> tuple[Normal, Design, Design]:
+        plain, default = Normal(self.kernel, self.facts), self.completed(default_design(self.kernel, self.facts))
+        return plain, default, plain(default)
+
+    def settled(self, design: Design) -> Design:
+        """A design that is complete, and the only one of its kernel: in normal form, or the default itself."""
+        plain, default, its_form = self._plain
+        form = plain(self.completed(design))
+        return default if form == its_form else form
+
     def candidate(self, design: Design, parent: str | None = None, mutation: str | None = None) -> Candidate:
         """A design as a candidate, complete."""
-        design = self.completed(design)
+        design = self.settled(design)
         return Candidate(design, self.predicted(design), parent, mutation)
 
     def start(self) -> Candidate:
@@ -140,7 +154,7 @@ class Evolve:
         self._champion: Design | None = None
         self._until = 0
         self._pool = [
-            task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.completed)
+            task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.settled)
         ]
         self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
 
@@ -219,24 +233,18 @@ def _ranked(candidates: Sequence[Candidate], belief: Belief) -> list[Candidate]:
 
 
 def _varied(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """The best by the model's word, where each further design of one style must be better by some percent.
+    """The best by the model's word, where a design must be the better the more it is like those chosen before it.
 
-    So must one that the model cannot tell from a design that is chosen already: a change that it does not see.
+    What the model sees, its terms, it ranks; what it does not see is found only by trying designs that differ.
     """
     chosen: list[Candidate] = []
-    used: Counter[object] = Counter()
-    alike: Counter[float] = Counter()
-    left = list(candidates)
-
-    def worth(c: Candidate) -> float:
-        return c.predicted * (1.0 + 0.05 * used[style(c.design)]) * (1.0 + 0.1 * alike[c.predicted])
-
-    while left and len(chosen) < count:
-        best = min(left, key=lambda c: (worth(c), canonical(c.design)))
-        left.remove(best)
-        used[style(best.design)] += 1
-        alike[best.predicted] += 1
+    crowd = dict.fromkeys(candidates, 0.0)  # how many of the chosen are like each
+    while crowd and len(chosen) < count:
+        best = min(crowd, key=lambda c: (c.predicted * (1.0 + _CROWDED * crowd[c]), canonical(c.design)))
+        del crowd[best]
         chosen.append(best)
+        for c in crowd:
+            crowd[c] += likeness(c.design, best.design)
     return chosen
 
 

@@ -18,7 +18,8 @@ class Outcome:
     """What became of one candidate: `seconds` is None unless its status is ok.
 
     `samples` are seconds as measured, `noise` the spread that two measurements of one kernel would show, as a
-    fraction of its time; `reason` says what was wrong.
+    fraction of its time; `reason` says what was wrong. `code` names the machine code, where it is known: two designs of
+    one code are one kernel.
     """
 
     status: Status
@@ -26,6 +27,7 @@ class Outcome:
     samples: tuple[float, ...] = ()
     noise: float = 0.0
     reason: str = ""
+    code: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -35,6 +37,7 @@ class Outcome:
             "samples": list(self.samples),
             "noise": self.noise,
             "reason": self.reason,
+            "code": self.code,
         }
 
     @classmethod
@@ -42,7 +45,9 @@ class Outcome:
         """What `to_dict` wrote; KeyError or ValueError for anything else."""
         seconds = None if data["seconds"] is None else float(data["seconds"])
         samples = tuple(map(float, data["samples"]))
-        return cls(data["status"], seconds, samples, float(data["noise"]), str(data["reason"]))
+        return cls(
+            data["status"], seconds, samples, float(data["noise"]), str(data["reason"]), str(data.get("code", ""))
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tilewright.design.design import Choice, Design
-from tilewright.design.footprint import Footprint
+from tilewright.design.footprint import PAIRED, Footprint
 from tilewright.language import ir, structure
 
 
@@ -48,7 +48,7 @@ class View(Footprint):
     def chunk(self, axis: str) -> int:
         """Points of a summed axis that lies across lanes and one instruction takes: pairs take twice as many."""
         pairs = any(
-            dot.axis == axis and self.design.get(f"atom.{name}") == "bf16x2" for name, (_, dot) in self.dots.items()
+            dot.axis == axis and self.design.get(f"atom.{name}") in PAIRED for name, (_, dot) in self.dots.items()
         )
         return self.width(axis) * (2 if pairs else 1)
 

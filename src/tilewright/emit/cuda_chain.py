@@ -41,7 +41,13 @@ class ChainText:
         self.kernel = plan.kernel
         self.scope = Scope(self.kernel, plan.sizes)
         self.values = ChainValues(
-            text, self.scope, chain_layouts(plan), self._places(), rings_of=frozenset(plan.rings), short=self._short()
+            text,
+            self.scope,
+            chain_layouts(plan),
+            self._places(),
+            rings_of=frozenset(plan.rings),
+            short=self._short(),
+            alone=self.copies,
         )
         self.values.begin(self.kernel, plan)
         self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more

@@ -37,6 +37,10 @@ class ChainValues(Values):
     short: bool = True
     aliases: dict[str, str] = field(default_factory=dict)  # values that are others under another name
     positions: dict[str, str] = field(default_factory=dict)  # values that are positions of the block's rows: their axis
+    loaded: dict[str, ir.Ref] = field(
+        default_factory=dict
+    )  # values that are numbers of the block's rows: where they lie
+    alone: bool = False  # one thread writes: the producer's
     lets: dict[str, ir.Let] = field(default_factory=dict)
     rows: tuple[str, int] | None = None  # where a warpgroup's own rows begin, as C++, and how many; None: the block's
     ends: frozenset[str] = frozenset()  # the axis of columns
@@ -94,18 +98,36 @@ class ChainValues(Values):
         return found
 
     def shared(self, let: ir.Let) -> None:
-        """A value that is computed once: extremes of the rows' positions are those of the first and the last row."""
+        """A value that is computed once: of what the rows of a block have, extremes are all that is asked for."""
         self.types[let.name] = let.type
         match let.expr:
             case ir.Coord(axis) if let.type.axes:
                 self.positions[let.name] = axis
+            case ir.Load(ref) if let.type.axes:
+                self.loaded[let.name] = ref
             case ir.Reduce(op, arg, axis) if arg in self.positions:
-                now = self.scope[axis]
-                first, count = self.rows or (now.start, now.step)
-                last = f"min({first} + {count}, {self.scope[self.scope.axes[axis].over].stop}) - 1"
-                self.out.line(f"const tw::i64 {cname(let.name)} = {first if op == 'min' else last};")
+                first, past = self._block_rows(axis)
+                extreme = first if op == "min" else f"{past} - 1"
+                self.out.line(f"const tw::i64 {cname(let.name)} = {extreme};")
+            case ir.Reduce(op, arg, axis) if arg in self.loaded:
+                self.out.line(f"const auto {cname(let.name)} = {self._over_rows(op, self.loaded[arg], axis)};")
             case _:
                 self.statement(let)
+
+    def _block_rows(self, axis: str) -> tuple[str, str]:
+        """The first row of a block, or of a warpgroup, and the one past the last, as C++."""
+        now = self.scope[axis]
+        first, count = self.rows or (now.start, now.step)
+        return first, f"min({first} + {count}, {self.scope[self.scope.axes[axis].over].stop})"
+
+    def _over_rows(self, op: str, ref: ir.Ref, axis: str) -> str:
+        """C++ of an extreme of what a tensor holds for the rows."""
+        place, (first, past) = self.places[ref.buffer], self._block_rows(axis)
+        at = [first if index == axis else self.addresses.point(index) for index in ref.index]
+        from_ = " + ".join(f"(tw::i64)({x}) * {stride}" for x, stride in zip(at, place.strides, strict=True))
+        stride = place.strides[ref.index.index(axis)]
+        call = "tw::over_alone" if self.alone else "tw::over_rows"
+        return f"{call}({reducer(op)}, {place.pointer} + {from_}, {stride}, {past} - ({first}))"
 
     def joined(self, let: ir.Let, axis: str) -> None:
         """What threads kept to themselves, added up."""

@@ -128,7 +128,7 @@ class Parts:
     @property
     def headers(self) -> tuple[str, ...]:
         """Of the tile library, beside those of every program."""
-        found = [*(("warp",) if self.dots.calls else ()), "cluster"]
+        found = [*(("warp",) if self.dots.calls else ()), "ask", "cluster"]
         if self.ahead:
             found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)
@@ -181,6 +181,22 @@ class Parts:
             values.out.line(f"{type_}* const {cname(name)} = ({type_}*){at};")
         values.out.line(f"unsigned* const {TICKETS} = (unsigned*)args.words[{words[TICKETS]}];")
 
+    def ask(self, values: Values) -> None:
+        """Numbers that the loop gathers by (a page table) are asked for before it is known how many there are."""
+        dim, points = self.dimension
+        loop = next(s for s in halves(self.warps).part if isinstance(s, ir.Loop))
+        axis, stop = loop.axes[0].name, values.scope[dim].stop
+        for let in loop.body:
+            if not (isinstance(let, ir.Let) and isinstance(let.expr, ir.Load) and let.type.dtype.kind == "int"):
+                continue
+            ref, place = let.expr.ref, values.places[let.expr.ref.buffer]
+            known = {axis, *values.scope.ranges}
+            if axis not in ref.index or not {i for i in ref.index if isinstance(i, str)} <= known:
+                continue
+            at = [f"part * {points}" if i == axis else values.addresses.point(i) for i in ref.index]
+            from_ = " + ".join(f"(tw::i64)({x}) * {stride}" for x, stride in zip(at, place.strides, strict=True))
+            values.out.line(f"tw::ask({place.pointer} + {from_}, min({points}, {stop} - part * {points}));")
+
     def __call__(self, values: Values, loop: ir.Loop) -> None:
         """Write one of the two loops."""
         (self._of_blocks if loop is self.blocks else self._of_warps)(values, loop)
@@ -223,7 +239,7 @@ class Parts:
             with out.block(f"if ({a}_at < {outer.stop})"):
                 own = Values(
                     out, values.scope, self.layouts, dict(values.places), "lone", dict(values.types),
-                    matrix=self.dots, space="own", ahead=self.ahead,
+                    matrix=self.dots, space="own", ahead=self.ahead, short=values.short,
                 )  # fmt: skip
                 for name in self.layouts.of:
                     if name in self.kernel.dims or name in {x.name for x in self.nest.axes}:

@@ -110,9 +110,7 @@ def _power(n: int) -> int:
 
 
 def _larger(a: str, b: str) -> str:
-    if b == "0":
-        return a
-    return b if a == "0" else f"max({a}, {b})"
+    return a if b == "0" else b if a == "0" and b.isdigit() else f"max({a}, {b})"
 
 
 __all__ = ["Range", "Scope"]

@@ -204,6 +204,8 @@ class _Program:
     def _tile(self, item: str, values: Values) -> None:
         """The body, on the tile with the number `item`."""
         self._block(item)
+        if self.parts:
+            self.parts.ask(values)
         for axis in self.nest.axes:
             if axis.name in self.axes.of:
                 self.out.line(values.part(axis.name))

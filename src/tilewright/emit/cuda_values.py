@@ -26,7 +26,7 @@ from tilewright.language.dtypes import DType
 if TYPE_CHECKING:
     from tilewright.emit.cuda_ahead import Ahead
 
-APPROXIMATED = ("erf", "exp", "sigmoid", "tanh")
+APPROXIMATED = ("erf", "exp", "exp2", "sigmoid", "tanh")
 """Operators of the library's `approx.cuh`."""
 
 _CACHES = {

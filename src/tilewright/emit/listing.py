@@ -85,6 +85,8 @@ class _Thread:
         self.page.line(f"# {self.kernel.name}: {tensors}{fixed}")
         for line in _LEGEND:
             self.page.line(line.format(lanes=self.unit.bytes // 4))
+        if any(a.apart != 1 for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes):
+            self.page.line("# runs: tiles of one position out of each of so many runs, which lie so far apart")
         if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
             self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
@@ -126,7 +128,7 @@ class _Thread:
         self.scene.dealt = tuple(a.name for a in loop.axes)
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
-        ranges = ", ".join(range_text(s, step) for s, step in zip(spans, steps, strict=True))
+        ranges = ", ".join(range_text(s, n, a.apart) for s, n, a in zip(spans, steps, loop.axes, strict=True))
         with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in share({ranges}):"):
             for axis, span, step in zip(loop.axes, spans, steps, strict=True):
                 self._enter(loop, axis, span, step, axis.name)
@@ -134,11 +136,11 @@ class _Thread:
 
     def _enter(self, loop: ir.Loop, axis: ir.Axis, span: Span, step: int, base: str) -> None:
         """The state of an axis in its body; the end of a block is named where inner loops need it."""
-        ragged = not axis.each and not span.covers(step)
+        ragged = not axis.each and not span.covers(step * axis.apart)
         masked = ragged and loop.parallel and _amortises_masks(loop.body)
         count = f"{axis.name}_end" if masked else None
         self.spans[axis.name] = span
-        self.cx.axes[axis.name] = AxisState(axis.name, base, step, self._width(step), count, axis.each)
+        self.cx.axes[axis.name] = AxisState(axis.name, base, step, self._width(step), count, axis.each, axis.apart)
         if axis.each:
             self.cx.values[axis.name] = uniform(ir.TileType(i64), base)
         if any(a.over == axis.name for s in ir.walk(loop.body) if isinstance(s, ir.Loop) for a in s.axes):

@@ -17,12 +17,13 @@ def coord(scene: Scene, axis: str, type_: ir.TileType, root: str) -> Tile:
     if state.each:
         return uniform(type_, state.base)
     if lane is None:
-        return Tile(type_, None, lambda key: shifted(state.base, key[0]))
+        return Tile(type_, None, lambda key: shifted(state.base, key[0] * state.apart))
     parts: dict[Key, str] = {}
     for key in scene.cx.keys((axis,), lane):
         parts[key] = scene.names.new(root, state.width)
-        first = key[0] * state.width
-        ends = f"{shifted(state.base, first)}, {shifted(state.base, first + state.width)}"
+        first, last = (n * state.width * state.apart for n in (key[0], key[0] + 1))
+        step = f", {state.apart}" if state.apart != 1 else ""
+        ends = f"{shifted(state.base, first)}, {shifted(state.base, last)}{step}"
         scene.page.line(f"{parts[key]} = arange({ends})")
     return table(type_, lane, parts)
 

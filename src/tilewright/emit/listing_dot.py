@@ -22,8 +22,10 @@ def dot(scene: Scene, let: ir.Let, into: Tile | None, home: Tile | None) -> Tile
     return _outer(scene, let, expr, into, home)
 
 
-def _is_paired(let: ir.Let) -> bool:
-    return ir.note(let.notes, "atom") == "bf16x2"
+def _atom(let: ir.Let) -> str:
+    """The instruction that takes two neighbours of the sum at once, or fma."""
+    noted = str(ir.note(let.notes, "atom"))
+    return noted if noted in ("bf16x2", "vnni") else "fma"
 
 
 def _fma(atom: str, x: str, y: str, acc: str | None) -> str:
@@ -32,8 +34,8 @@ def _fma(atom: str, x: str, y: str, acc: str | None) -> str:
 
 def _outer(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None, home: Tile | None) -> Tile:
     """One operand along the lanes, the other broadcast element by element (or pair by pair)."""
-    cx, type_, pairs = scene.cx, let.type, _is_paired(let)
-    a, b = cx.values[expr.a], cx.values[expr.b]
+    cx, type_, atom = scene.cx, let.type, _atom(let)
+    a, b, pairs = cx.values[expr.a], cx.values[expr.b], atom != "fma"
     lane = cx.lane_of(type_.axes)
     target = scene.parts(type_, lane, let.name, home)
     parts: dict[Key, str | None] = {
@@ -48,15 +50,15 @@ def _outer(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None, home: Til
             x, y = operand(a, point), operand(b, point)
             if key not in placed:
                 placed[key] = target(key)
-            scene.page.line(f"{placed[key]} = {_fma('bf16x2' if pairs else 'fma', x, y, parts[key])}")
+            scene.page.line(f"{placed[key]} = {_fma(atom, x, y, parts[key])}")
             parts[key] = placed[key]
     return table(type_, lane, placed)
 
 
 def _inner(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None) -> Tile:
     """Both operands along the summed axis: each accumulator holds one partial sum a lane."""
-    cx, type_, axis, pairs = scene.cx, let.type, expr.axis, _is_paired(let)
-    a, b, width = cx.values[expr.a], cx.values[expr.b], cx.width(axis)
+    cx, type_, axis, atom = scene.cx, let.type, expr.axis, _atom(let)
+    a, b, width, pairs = cx.values[expr.a], cx.values[expr.b], cx.width(axis), atom != "fma"
     spread = into is not None and into.spread > 0
     step = 2 * width if pairs else width
     operand = _pairs(scene, axis) if pairs else _promoted(scene, axis, let)
@@ -71,7 +73,7 @@ def _inner(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None) -> Tile:
         acc = held[key][chunk % len(held[key])] if key in held else parts.get(key)
         x, y = operand(a, point), operand(b, point)
         target = acc or parts.setdefault(key, scene.names.new(let.name, width))
-        scene.page.line(f"{target} = {_fma('bf16x2' if pairs else 'fma', x, y, acc)}")
+        scene.page.line(f"{target} = {_fma(atom, x, y, acc)}")
     result = table(type_, None, parts, spread=width)
     return replace(into, type=type_) if into is not None and spread else fold(scene, "sum", result, let.name)
 
@@ -85,7 +87,7 @@ def _promoted(scene: Scene, lane: str | None, let: ir.Let) -> Callable[[Tile, di
 
 
 def _pairs(scene: Scene, lane: str | None) -> Callable[[Tile, dict[str, int]], str]:
-    """Operands of bf16x2 come from memory: vectors of pairs along the lanes, or one pair for all lanes."""
+    """Operands of pairs come from memory: vectors of pairs along the lanes, or one pair for all lanes."""
     cx, known = scene.cx, dict[tuple[int, Key], str]()
     assert lane is not None
     width = cx.width(lane)

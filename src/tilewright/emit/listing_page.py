@@ -114,8 +114,10 @@ class Span:
         return step == 1 or (self.length is not None and self.length % step == 0)
 
 
-def range_text(span: Span, step: int) -> str:
-    """`range(low, high, step)`."""
+def range_text(span: Span, step: int, apart: int = 1) -> str:
+    """`range(low, high, step)`, or `runs(low, high, step, apart)` of tiles whose positions lie apart."""
+    if apart != 1:
+        return f"runs({span.low}, {span.high}, {step}, {apart})"
     return f"range({span.low}, {span.high}{f', {step}' if step != 1 else ''})"
 
 

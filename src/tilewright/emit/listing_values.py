@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tilewright.emit.listing_page import Names, Page, element, several, shifted
-from tilewright.emit.llvm_memory import Place, axis_dims
+from tilewright.emit.llvm_memory import Place, axis_dims, neighbouring
 from tilewright.emit.llvm_values import Context, Key, Tile
 from tilewright.language import ir
 
@@ -95,7 +95,7 @@ def _index(scene: Scene, place: Place, dim: int, index: str | int, point: dict[s
     state = scene.cx.axes[index]
     origin = place.origin[dim] if place.origin else None
     base = state.base if origin is None else f"{state.base} - {scene.cx.axes[origin].base}"
-    return shifted(base, 0 if state.each else point.get(index, 0))
+    return shifted(base, 0 if state.each else point.get(index, 0) * state.apart)
 
 
 def _positions(scene: Scene, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
@@ -162,7 +162,7 @@ def load(scene: Scene, let: ir.Let, home: Tile | None = None, *, rows: bool = Fa
 def load_lane(cx: Context, place: Place, ref: ir.Ref, type_: ir.TileType) -> str | None:
     """The axis along which a load takes vectors: one with unit stride, or that of the panel's blocks."""
     dims, lane = axis_dims(cx, ref), cx.lane_of(type_.axes)
-    unit = [a for a in type_.axes if a in dims and dims[a] in place.unit_dims]
+    unit = neighbouring(cx, place, dims, type_.axes)
     if place.panel is not None:  # neighbours of a panel lie along its block, one by one
         return lane if place.panel.pair == 1 and dims.get(str(lane)) == place.panel.dim else None
     if lane is None or lane in unit:
@@ -192,7 +192,7 @@ def write(scene: Scene, ref: ir.Ref, value: Tile, notes: ir.Notes, *, pad: bool,
 
 def _store_lane(cx: Context, place: Place, ref: ir.Ref, value: Tile) -> str | None:
     dims = axis_dims(cx, ref)
-    unit = [a for a in value.axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].width > 1]
+    unit = [a for a in neighbouring(cx, place, dims, value.axes) if cx.axes[a].width > 1]
     if place.panel is not None:
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     return value.lane if value.lane in unit else (unit[0] if unit else None)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from tilewright.emit import llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
 from tilewright.emit.llvm_dot import emit_dot
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
-from tilewright.emit.llvm_memory import Place, load, prefetch, store
+from tilewright.emit.llvm_memory import SECOND_CACHE, Place, load, prefetch, store
 from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
 from tilewright.language import ir
-from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
+from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, read_once
 from tilewright.language.dtypes import i64
 
 
@@ -28,11 +29,13 @@ class Body(Scope):
         self.dealt: tuple[str, ...] = ()  # axes of the parallel loop that is dealt to threads
         self._accumulation_stack: list[dict[str, Accumulation]] = []
         self._dot_operands = dot_operands(program)
+        self._late: set[str] = set()  # values whose parts are computed where they are read
 
     # ------------------------------------------------------------------------------------- statements
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
         """Emit statements; a dot whose only use is an addition becomes part of it."""
         fused = fused_dots(body)
+        self._late |= read_once(body)
         totals = {a.total: name for name, a in self._accumulations.items()}
         for stmt in body:
             if isinstance(stmt, ir.Let) and stmt.name in fused.delayed:
@@ -85,7 +88,7 @@ class Body(Scope):
                 self._prefetch(let, node, tile)
                 return self._loaded(tile, let)
             case ir.Map(op, args):
-                return emit_elementwise(cx, op, [self._operand(a) for a in args], type_)
+                return emit_elementwise(cx, op, [self._operand(a) for a in args], type_, late=let.name in self._late)
             case ir.Reduce(op, arg, axis):
                 return self._reduce(let, op, cx.values[arg], axis)
             case ir.Dot(a, b, axis):
@@ -100,22 +103,34 @@ class Body(Scope):
         return uniform(ir.TileType(i64), self.dims[name])
 
     def _loaded(self, tile: Tile, let: ir.Let) -> Tile:
-        """Loads that only a dot reads are left until it reads them; all others happen here."""
+        """Loads that only a dot reads, or one value or reduction, are left until then; all others happen here."""
         if let.name in self._dot_operands:
             return tile
+        if let.name in self._late:
+            return replace(tile, part=cache(tile.part))
         parts = {key: tile.part(key) for key in self.cx.keys(tile.axes, tile.lane)}
         return table(tile.type, tile.lane, parts)
 
     def _prefetch(self, let: ir.Let, node: ir.Load, tile: Tile) -> None:
         """Ask for the same elements some iterations of the parallel loop ahead; beyond the end it is harmless."""
+        if tiles := ir.number(let.notes, "ahead", 0):
+            self._fetch_ahead(node, tile, tiles)
         ahead = ir.note(let.notes, "prefetch")
         dim = next((d for d, i in enumerate(node.ref.index) if i in self.dealt), None)
         if not isinstance(ahead, int) or dim is None:
             return
         place = self.places[node.ref.buffer]
-        step = ahead * self.cx.axes[str(node.ref.index[dim])].extent * place.dtype.bytes
+        axis = self.cx.axes[str(node.ref.index[dim])]
+        step = ahead * (axis.extent if axis.apart == 1 else 1) * place.dtype.bytes
         distance = ll.mul(self.b, place.strides[dim], str(step))
         prefetch(self.cx, place, node, tile, distance)
+
+    def _fetch_ahead(self, node: ir.Load, tile: Tile, tiles: int) -> None:
+        """Ask the second cache for what comes so many tiles of the serial loop later."""
+        place = self.places[node.ref.buffer]
+        axis = next(i for d, i in enumerate(node.ref.index) if d in place.unit_dims and isinstance(i, str))
+        distance = tiles * self.cx.axes[axis].extent * place.dtype.bytes
+        prefetch(self.cx, place, node, tile, str(distance), SECOND_CACHE)
 
     def _full(self, value: ir.Atom, type_: ir.TileType) -> Tile:
         if isinstance(value, str):
@@ -131,11 +146,11 @@ class Body(Scope):
         parts: dict[Key, str] = {}
         for (n,) in cx.keys((axis,), lane):
             if lane is None:
-                parts[(n,)] = ll.add(cx.b, state.base, str(n))
+                parts[(n,)] = ll.add(cx.b, state.base, str(n * state.apart))
                 continue
             width = state.width
             start = spread_scalar(cx, i64, width, state.base)
-            positions = ", ".join(f"i32 {n * width + k}" for k in range(width))
+            positions = ", ".join(f"i32 {(n * width + k) * state.apart}" for k in range(width))
             parts[(n,)] = cx.b.hoist(f"add <{width} x i32> {start}, <{positions}>", start)
         return table(type_, lane, parts)
 
@@ -147,7 +162,7 @@ class Body(Scope):
         place, value = self.places[stmt.ref.buffer], self.cx.values[stmt.value]
         local = any(o is not None for o in place.origin)
         if value.dtype != place.dtype:
-            value = emit_elementwise(self.cx, "cast", [value], ir.TileType(place.dtype, value.axes))
+            value = emit_elementwise(self.cx, "cast", [value], ir.TileType(place.dtype, value.axes), late=True)
         store(
             self.cx,
             place,

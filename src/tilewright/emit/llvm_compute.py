@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tilewright.emit.llvm_halves import convert, has_conversion
 from tilewright.emit.llvm_math import emit_map
 from tilewright.emit.llvm_memory import suffix
@@ -58,8 +60,8 @@ def identity(op: str, dtype: DType) -> str:
 
 
 # -------------------------------------------------------------------------------------- elementwise
-def emit_elementwise(cx: Context, op: str, args: list[Tile], type_: TileType) -> Tile:
-    """`op` on every element; operands are broadcast by axis name."""
+def emit_elementwise(cx: Context, op: str, args: list[Tile], type_: TileType, *, late: bool = False) -> Tile:
+    """`op` on every element; operands are broadcast by axis name. `late`: each part where it is first read."""
     lane = cx.lane_of(type_.axes)
     if lane is not None and not any(lane in a.axes for a in args):
         lane = None
@@ -70,6 +72,8 @@ def emit_elementwise(cx: Context, op: str, args: list[Tile], type_: TileType) ->
         operands = [_operand(cx, a, point, lane, width) for a in args]
         return apply(cx, op, operands, args[-1].dtype, type_.dtype, width)
 
+    if late:
+        return Tile(type_, lane, cache(part))
     if op == "cast" and args[0].dtype.is_storage_only and args[0].dtype.bits == 8:
         return Tile(type_, lane, part)  # where it is read: a tile of them would fill the registers
     return table(type_, lane, {key: part(key) for key in cx.keys(type_.axes, lane)})

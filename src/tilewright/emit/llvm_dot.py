@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
@@ -19,7 +21,7 @@ from tilewright.emit.llvm_values import (
     table,
     vector_type,
 )
-from tilewright.language.dtypes import DType, bf16
+from tilewright.language.dtypes import DType, bf16, i8
 from tilewright.language.ir import TileType
 
 
@@ -32,6 +34,8 @@ def emit_dot(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Ti
     inner = cx.lane_of((axis, *type_.axes)) == axis
     if atom == "bf16x2":
         return (_inner_pairs if inner else _outer_pairs)(cx, a, b, axis, type_, into)
+    if atom == "vnni":
+        return _inner_pairs(cx, a, b, axis, type_, into, _BYTES)
     return (_inner_product if inner else _outer_product)(cx, a, b, axis, type_, into)
 
 
@@ -151,7 +155,16 @@ def _masked_operand(cx: Context, tile: Tile, at: dict[str, int], axis: str, chun
     return select_existing(cx, part, cx.mask(axis, chunk), "sum", dtype, cx.width(axis))
 
 
-# --------------------------------------------------------------------------- pairs of bf16 (vdpbf16ps)
+# ------------------------------------------- pairs of bf16 (vdpbf16ps), and of bytes widened to 16 bits (vpdpwssd)
+def _bytes_into(cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
+    """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each i32 lane n: exact, as products of bytes have 15 bits."""
+    bits = 32 * width
+    name = f"@llvm.x86.avx512.vpdpwssd.{bits}"
+    wide, narrow = f"<{width} x i32>", f"<{2 * width} x i16>"
+    cx.b.declare(f"declare {wide} {name}({wide}, {narrow}, {narrow})")
+    return cx.b.emit(f"call {wide} {name}({wide} {acc or 'zeroinitializer'}, {narrow} {x}, {narrow} {y})")
+
+
 def _pairs_into(cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
     """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each f32 lane n."""
     bits = 32 * width
@@ -203,15 +216,31 @@ def _pair_operand(
     return known[key]
 
 
-def _inner_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+@dataclass(frozen=True)
+class _Pairs:
+    """Elements that are multiplied two neighbours at a time: their type, their twin in registers, the instruction."""
+
+    stored: DType
+    loaded: str
+    held: str
+    into: Callable[[Context, str, str, str | None, int], str]
+
+
+_HALVES = _Pairs(bf16, "bfloat", "bfloat", _pairs_into)
+_BYTES = _Pairs(i8, "i8", "i16", _bytes_into)
+
+
+def _inner_pairs(
+    cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, pairs: _Pairs = _HALVES
+) -> Tile:
     width, state = cx.width(axis), cx.axes[axis]
     sums = _LaneSums(cx, type_, axis, into)
     for chunk in range(-(-state.extent // (2 * width))):
         operands: dict[tuple[int, Key], str] = {}
         for key in streaming_order(cx, a, b, type_, None):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: chunk}
-            x, y = (_row_operand(cx, t, n, point, axis, width, operands) for n, t in enumerate((a, b)))
-            sums.set(key, chunk, _pairs_into(cx, x, y, sums.get(key, chunk), width))
+            x, y = (_row_operand(cx, t, n, point, axis, width, operands, pairs) for n, t in enumerate((a, b)))
+            sums.set(key, chunk, pairs.into(cx, x, y, sums.get(key, chunk), width))
     return sums.result()
 
 
@@ -223,6 +252,7 @@ def _row_operand(
     axis: str,
     width: int,
     known: dict[tuple[int, Key], str],
+    pairs: _Pairs,
 ) -> str:
     """2 * width neighbours along the summed axis, zero where there is none."""
     key = (number, tuple(point[t] for t in tile.axes))
@@ -230,11 +260,15 @@ def _row_operand(
         first = 2 * width * point[axis]
         pointer = _address(tile).pointer({**point, axis: first}, axis)
         mask = _pair_mask(cx, axis, first, 2 * width)
+        loaded, held = (f"<{2 * width} x {element}>" for element in (pairs.loaded, pairs.held))
         if mask is None:
-            known[key] = cx.b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
+            known[key] = cx.b.emit(f"load {loaded}, ptr {pointer}, align {pairs.stored.bytes}")
         else:
-            words = masked_load(cx, bf16, pointer, 2 * width, mask)
-            known[key] = cx.b.emit(f"bitcast <{2 * width} x i16> {words} to <{2 * width} x bfloat>")
+            found = masked_load(cx, pairs.stored, pointer, 2 * width, mask)
+            loaded, known[key] = f"<{2 * width} x {lane_type(pairs.stored)}>", found
+        if loaded != held:
+            cast_ = "sext" if pairs.stored.kind == "int" else "bitcast"
+            known[key] = cx.b.emit(f"{cast_} {loaded} {known[key]} to {held}")
     return known[key]
 
 

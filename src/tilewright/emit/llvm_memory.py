@@ -20,6 +20,7 @@ from tilewright.language.dtypes import DType
 from tilewright.language.ir import Load, Ref, TileType
 
 _LINE = 64  # bytes of a cache line
+SECOND_CACHE = 2  # how near a prefetch brings a line, as LLVM numbers it
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ class Address:
                 base = ll.sub(cx.b, base, cx.axes[origin].base)
             at = 0 if state.each else point.get(index, 0)
             if clamp and at and state.count is not None and index != self._lane:
-                return ll.add(cx.b, base, self._clamped(at, state.count)), 0
-            return base, at
+                last = self._clamped(at, state.count)
+                return ll.add(cx.b, base, ll.mul(cx.b, last, str(state.apart))), 0
+            return base, at * state.apart
         value = cx.values[index]
         where = {a: point[a] for a in value.axes}
         scalar = read(cx, value, where, None)
@@ -154,6 +156,11 @@ def axis_dims(cx: Context, ref: Ref) -> dict[str, int]:
     return {i: d for d, i in enumerate(ref.index) if isinstance(i, str) and i in cx.axes and not cx.axes[i].each}
 
 
+def neighbouring(cx: Context, place: Place, dims: dict[str, int], axes: tuple[str, ...]) -> list[str]:
+    """Axes along which the points of a tile are neighbours in memory."""
+    return [a for a in axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].apart == 1]
+
+
 def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: bool = False) -> Tile:
     """The tile at a ref, each part loaded when first read.
 
@@ -162,7 +169,7 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     """
     dims = axis_dims(cx, node.ref)
     lane = cx.lane_of(type_.axes)
-    unit = [a for a in type_.axes if a in dims and dims[a] in place.unit_dims]
+    unit = neighbouring(cx, place, dims, type_.axes)
     if lane is not None and lane not in unit and place.panel is None:
         better = [a for a in unit if a in cx.lanes and cx.axes[a].width > 1]
         lane = better[0] if better else None
@@ -179,8 +186,8 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     return Tile(type_, lane, part, source=address)
 
 
-def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -> None:
-    """Fetch into all caches what lies `distance` bytes behind each part of a tile."""
+def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str, nearness: int = 3) -> None:
+    """Fetch what lies `distance` bytes behind each part of a tile: into all caches, or up to SECOND_CACHE."""
     address = Address(cx, place, node.ref)
     cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     for key in cx.keys(tile.axes, tile.lane):
@@ -189,7 +196,7 @@ def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str) -
             continue  # the same cache line as the part before
         pointer = address.pointer(point, tile.lane)
         later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
-        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
+        cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 {nearness}, i32 1)")
 
 
 def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
@@ -261,23 +268,27 @@ def suffix(dtype: DType) -> str:
     return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8"}.get(dtype.name, dtype.name)
 
 
+_ABREAST = 4  # rows of a tile whose parts are computed before the first of them is written
+
+
 def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool = False, pad: bool = False) -> None:
     """Write a tile. `pad`: the buffer holds whole tiles, so elements past the end are written too."""
     dims = axis_dims(cx, ref)
-    unit = [a for a in value.axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].width > 1]
+    unit = [a for a in neighbouring(cx, place, dims, value.axes) if cx.axes[a].width > 1]
     if place.panel is not None:
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
     address = Address(cx, place, ref)
-    parts = {key: _store_operand(cx, value, lane, key) for key in cx.keys(value.axes, lane)}
-    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in parts}
+    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in cx.keys(value.axes, lane)}
     width = cx.width(lane)
     together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
-    for group in _neighbours(value.axes, lane, parts, masks, together):
-        point = _point(cx, value.axes, lane, group[0])
-        pointer = address.pointer(point, lane, clamp=not pad)
-        part = concat(cx.b, [parts[key] for key in group], lane_type(place.dtype), width)
-        _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
+    for groups in _abreast(_neighbours(value.axes, lane, masks, together), value.axes, lane):
+        parts = [[_store_operand(cx, value, lane, key) for key in group] for group in groups]
+        for group, operands in zip(groups, parts, strict=True):
+            point = _point(cx, value.axes, lane, group[0])
+            pointer = address.pointer(point, lane, clamp=not pad)
+            part = concat(cx.b, operands, lane_type(place.dtype), width)
+            _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
 
 
 def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool) -> str | None:
@@ -291,17 +302,32 @@ def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, 
     return _and_rows(cx, mask, cx.width(lane), rows)
 
 
+def _abreast(groups: list[list[Key]], axes: tuple[str, ...], lane: str | None) -> list[list[list[Key]]]:
+    """Groups of one place along the lanes together, some at a time: what they read is read before any is written.
+
+    Rows are often a power of two apart. Then a load of one row waits for a store to the place beside it in another,
+    since the processor compares the last twelve bits of their addresses.
+    """
+    if lane is None:
+        return [groups[n : n + _ABREAST] for n in range(0, len(groups), _ABREAST)]
+    at = axes.index(lane)
+    columns: dict[int, list[list[Key]]] = {}
+    for group in groups:
+        columns.setdefault(group[0][at], []).append(group)
+    return [rows[n : n + _ABREAST] for rows in columns.values() for n in range(0, len(rows), _ABREAST)]
+
+
 def _neighbours(
-    axes: tuple[str, ...], lane: str | None, parts: dict[Key, str], masks: dict[Key, str | None], together: int
+    axes: tuple[str, ...], lane: str | None, masks: dict[Key, str | None], together: int
 ) -> list[list[Key]]:
     """Keys in groups whose parts lie side by side and are written whole: 16-bit parts fill a register together."""
     if lane is None or together == 1:
-        return [[key] for key in parts]
+        return [[key] for key in masks]
     at = axes.index(lane)
     groups: list[list[Key]] = []
-    for key in parts:
+    for key, mask in masks.items():
         last = groups[-1] if groups else []
-        begins = key[at] % together == 0 or not last or masks[key] is not None or masks[last[-1]] is not None
+        begins = key[at] % together == 0 or not last or mask is not None or masks[last[-1]] is not None
         follows = bool(last) and (*last[-1][:at], last[-1][at] + 1, *last[-1][at + 1 :]) == key
         if begins or not follows:
             groups.append([key])
@@ -370,6 +396,7 @@ __all__ = [
     "lane_type",
     "load",
     "masked_load",
+    "neighbouring",
     "prefetch",
     "store",
     "vector_type",

@@ -130,7 +130,7 @@ class Phase(Body):
         spans = [self.span(a) for a in loop.axes]
         steps = [1 if a.each else self.step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         self.dealt = tuple(a.name for a in loop.axes)
-        counts = [ll.ceil_div(b, ll.sub(b, s.high, s.low), str(step)) for s, step in zip(spans, steps, strict=True)]
+        counts = [self._tiles(*each) for each in zip(loop.axes, spans, steps, strict=True)]
         total = "1"
         for c in counts:
             total = ll.mul(b, total, c)
@@ -141,6 +141,23 @@ class Phase(Body):
             self._tile(loop, spans, steps, counts, number)
 
         counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
+
+    def _tiles(self, axis: ir.Axis, span: Span, step: int) -> str:
+        """How many tiles an axis has; apart, a last short block has one for each place of its first run."""
+        b, length = self.b, ll.sub(self.b, span.high, span.low)
+        if axis.apart == 1:
+            return ll.ceil_div(b, length, str(step))
+        blocks = ll.udiv(b, length, str(step * axis.apart))
+        rest = ll.sub(b, length, ll.mul(b, blocks, str(step * axis.apart)))
+        return ll.add(b, ll.mul(b, blocks, str(axis.apart)), ll.minimum(b, rest, str(axis.apart)))
+
+    def _start(self, axis: ir.Axis, span: Span, step: int, number: str) -> str:
+        """Where a tile begins; where tiles lie apart, a block passes with every `apart` of them."""
+        b = self.b
+        if axis.apart == 1:
+            return ll.add(b, span.low, ll.mul(b, number, str(step)))
+        passed = ll.mul(b, ll.udiv(b, number, str(axis.apart)), str((step - 1) * axis.apart))
+        return ll.add(b, span.low, ll.add(b, number, passed))
 
     def _cut(self, total: str, part: str) -> str:
         product = ll.mul(self.b, total, part)
@@ -156,12 +173,12 @@ class Phase(Body):
             rest = b.emit(f"udiv i64 {rest}, {count}") if count != "1" else rest
         bases.append(rest)
         bases.reverse()
-        starts = [ll.add(b, s.low, ll.mul(b, n, str(step))) for s, n, step in zip(spans, bases, steps, strict=True)]
+        starts = [self._start(*each) for each in zip(loop.axes, spans, steps, bases, strict=True)]
         leaf = leaf_axes(loop.body)
         for axis, span, step, start in zip(loop.axes, spans, steps, starts, strict=True):
-            if axis.each or axis.name not in leaf or divides(span, step):
+            if axis.each or axis.name not in leaf or divides(span, step * axis.apart):
                 continue
-            beyond = ll.sub(b, span.high, str(step))
+            beyond = ll.sub(b, span.high, str((step - 1) * axis.apart + 1))
             ragged.append(b.emit(f"icmp sgt i64 {start}, {beyond}"))
 
         def body(full: bool) -> None:

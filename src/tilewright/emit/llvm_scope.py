@@ -54,8 +54,9 @@ class Scope:
 
     def enter_axis(self, axis: ir.Axis, span: Span, step: int, start: str, full: bool) -> None:
         count = None
-        if not full and not axis.each and not divides(span, step):
-            count = ll.minimum(self.b, str(step), ll.sub(self.b, span.high, start))
+        if not full and not axis.each and not divides(span, step * axis.apart):
+            left = ll.ceil_div(self.b, ll.sub(self.b, span.high, start), str(axis.apart))
+            count = ll.minimum(self.b, str(step), left)
         self.set_axis(axis, span, step, start, count)
 
     def set_axis(
@@ -63,7 +64,7 @@ class Scope:
     ) -> None:
         self.spans[axis.name] = (span, step)
         extent = step if extent is None else extent
-        self.cx.axes[axis.name] = AxisState(axis.name, start, extent, self.width(step), count, axis.each)
+        self.cx.axes[axis.name] = AxisState(axis.name, start, extent, self.width(step), count, axis.each, axis.apart)
         if axis.each:
             self.cx.values[axis.name] = uniform(ir.TileType(i64), start)
 

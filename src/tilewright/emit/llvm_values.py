@@ -34,7 +34,10 @@ Key = tuple[int, ...]
 
 @dataclass(frozen=True)
 class AxisState:
-    """One axis while its body is emitted: `extent` points from `base`, of which `count` exist (None: all)."""
+    """One axis while its body is emitted: `extent` points from `base`, of which `count` exist (None: all).
+
+    Points lie `apart` positions from each other.
+    """
 
     name: str
     base: str
@@ -42,6 +45,7 @@ class AxisState:
     width: int
     count: str | None = None
     each: bool = False
+    apart: int = 1
 
     @property
     def chunks(self) -> int:

@@ -34,6 +34,38 @@ class FusedDots:
     additions: dict[str, tuple[ir.Let, str]] = field(default_factory=dict)
 
 
+def read_once(body: tuple[ir.Stmt, ...]) -> set[str]:
+    """Loads and elementwise values of `body` that one value, reduction or store reads, with no loop in between.
+
+    Each part of such a value can be computed where that part is read, so that few of them are alive at a time. What is
+    read from memory part by part while results are written must not lie where they do: it has other dimensions than the
+    result, or is read at the very place that is written next.
+    """
+    counts, found = uses(body), set[str]()
+    ready: dict[str, frozenset[ir.Ref]] = {}  # what can wait, and the loads that wait with it
+    for stmt in body:
+        match stmt:
+            case ir.Let(name=name, expr=expr):
+                wait = {a: ready.pop(a) for a in ir.operands(expr) if a in ready}
+                found |= wait.keys() if isinstance(expr, ir.Map | ir.Reduce) else set()
+                if counts[name] == 1 and isinstance(expr, ir.Map | ir.Load):
+                    loads = [expr.ref] if isinstance(expr, ir.Load) else []
+                    ready[name] = frozenset(loads).union(*wait.values())
+            case ir.Store(ref, value):
+                if all(_apart(load, ref) for load in ready.get(value, ())):
+                    found |= ready.keys() & {value}
+                ready.clear()
+            case ir.Assign():
+                pass
+            case _:
+                ready.clear()
+    return found
+
+
+def _apart(load: ir.Ref, store: ir.Ref) -> bool:
+    return load.index == store.index or len(load.index) != len(store.index)
+
+
 def uses(body: tuple[ir.Stmt, ...]) -> Counter[str]:
     """How often each name is read in `body`, nested statements included."""
     counts: Counter[str] = Counter()

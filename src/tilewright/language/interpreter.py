@@ -1,8 +1,8 @@
 """The meaning of every program, in NumPy: what `run` computes is what each machine must compute.
 
 Tiles are visited one by one with their true ragged ranges, statements in program order, parallel iterations
-in any order. Notes and syncs change nothing. Positions are global: a tile of axis i covers `lo <= x < hi` of
-its dimension, and tensors and buffers are addressed by those positions.
+in any order. Notes and syncs change nothing. Positions are global: a tile of axis i is a range of its
+dimension (of neighbours, or of positions that lie apart), and tensors and buffers are addressed by those positions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tilewright.language import ir
 from tilewright.language.dtypes import DType
 
 Array = npt.NDArray[Any]
-Range = tuple[int, int]
+Range = range
 # For each loop axis of one iteration: its range, whether it is the first tile, whether it is the last.
 Iteration = dict[str, tuple[Range, bool, bool]]
 
@@ -144,14 +144,22 @@ class Execution:
             yield self.now
             return
         axis, outside = axes[0], self.now
-        lo, hi = self.range(axis.over)
+        lo, hi = self.range(axis.over).start, self.range(axis.over).stop
         lo = max(lo, lo if axis.start is None else int(self.scalar(axis.start)))
         hi = min(hi, hi if axis.stop is None else int(self.scalar(axis.stop)))
-        step = self.step(axis)
-        for at in range(lo, hi, step):
-            self.now = {**outside, axis.name: ((at, min(at + step, hi)), at == lo, at + step >= hi)}
+        tiles = list(self.tiles(axis, lo, hi))
+        for n, tile in enumerate(tiles):
+            self.now = {**outside, axis.name: (tile, n == 0, n == len(tiles) - 1)}
             yield from self.iterations(axes[1:])
         self.now = outside
+
+    def tiles(self, axis: ir.Axis, lo: int, hi: int) -> Iterator[Range]:
+        """The tiles between `lo` and `hi`: blocks of as many runs as a tile has positions, one from each."""
+        size = self.step(axis) * axis.apart
+        for block in range(lo, hi, size):
+            end = min(block + size, hi)
+            for at in range(block, min(block + axis.apart, end)):
+                yield range(at, end, axis.apart)
 
     # ---------------------------------------------------------------------------------- expressions
 
@@ -162,8 +170,8 @@ class Execution:
                     [self.extent(a) for a in tile_type.axes], self.scalar(value), self.dtype(tile_type.dtype)
                 )
             case ir.Coord(axis):
-                lo, hi = self.range(axis)
-                return np.arange(lo, hi) if tile_type.axes else np.asarray(lo)
+                tile = self.range(axis)
+                return _numbers(tile) if tile_type.axes else np.asarray(tile.start)
             case ir.Load(ref):
                 return self.read(ref, tile_type.axes)
             case ir.Map(op, args):
@@ -212,13 +220,13 @@ class Execution:
         gathers = any(index in self.values for index in ref.index)
         at: list[Any] = []
         for index, dim, extent in zip(ref.index, self.dims[ref.buffer], array.shape, strict=True):
-            positions = self.positions(index, axes) - (self.range(dim)[0] if isinstance(dim, str) else 0)
+            positions = self.positions(index, axes) - (self.range(dim).start if isinstance(dim, str) else 0)
             lo, hi = (int(positions.min()), int(positions.max())) if positions.size else (0, -1)
             if lo < 0 or hi >= extent:
                 outside = f"{lo if lo < 0 else hi}, outside dimension {dim} of size {extent}"
                 raise ArgumentError(f"index {index} of {ref.buffer} is {outside}; check the integers in its operands")
             # Plain ranges become slices; where any index gathers, all are arrays that broadcast to the tile.
-            at.append(positions if gathers else slice(lo, hi + 1) if index in axes else lo)
+            at.append(positions if gathers else slice(lo, hi + 1, self.range(index).step) if index in axes else lo)
         return tuple(at), axes
 
     def positions(self, index: ir.Index, axes: tuple[str, ...]) -> Array:
@@ -227,8 +235,8 @@ class Execution:
             return np.asarray(index)
         if index in self.values:
             return self.aligned(index, axes)
-        lo, hi = self.range(index)
-        return np.asarray(lo) if self.is_point(index) else aligned(np.arange(lo, hi), (index,), axes)
+        tile = self.range(index)
+        return np.asarray(tile.start) if self.is_point(index) else aligned(_numbers(tile), (index,), axes)
 
     def ref_axes(self, ref: ir.Ref) -> tuple[str, ...]:
         """The axes of the tile at `ref`: the union over its indices, in order of appearance."""
@@ -244,15 +252,14 @@ class Execution:
 
     def range(self, name: str) -> Range:
         """The positions that an axis covers now, or a whole dimension covers always."""
-        return self.now[name][0] if name in self.now else (0, self.sizes[name])
+        return self.now[name][0] if name in self.now else range(self.sizes[name])
 
     def extent(self, dim: ir.Dim) -> int:
         """Elements of a dimension of a buffer: of the range of an axis, or of a whole tile of an inner loop's axis."""
         if isinstance(dim, int):
             return dim
         if dim in self.now or dim in self.sizes:
-            lo, hi = self.range(dim)
-            return hi - lo
+            return len(self.range(dim))
         return self.step(self.axes[dim])
 
     def step(self, axis: ir.Axis) -> int:
@@ -276,6 +283,10 @@ class Execution:
 
     def dtype(self, dtype: DType) -> np.dtype[Any]:
         return np.dtype(np.float64) if self.exact and dtype.kind == "float" else dtype.numpy
+
+
+def _numbers(tile: Range) -> Array:
+    return np.arange(tile.start, tile.stop, tile.step)
 
 
 def aligned(value: Array, own: tuple[str, ...], axes: tuple[str, ...]) -> Array:

@@ -20,7 +20,7 @@ Grammar (the printer writes it, the parser reads it, `parse(print(p)) == p`):
              | "copy" ref "<-" ref notes                          Copy
              | "sync" NAME ACTION notes                           Sync
              | "role" NAME notes block                            Role
-    axis     = ["each"] NAME "in" NAME ["from" atom] ["to" atom] ["step" INT]
+    axis     = ["each"] NAME "in" NAME ["from" atom] ["to" atom] ["step" INT] ["apart" INT]
     expr     = "full" atom                                        Full      (constant, dim size or scalar)
              | "coord" NAME                                       Coord     (position along an axis)
              | "load" ref                                         Load
@@ -40,6 +40,8 @@ Rules that give it meaning
   The meaning of an authored program must not depend on the step, up to the rounding of sums.
 - `for each b in B` visits single positions: an index `b` takes one element and adds no axis, and
   `coord b` is a scalar. `from` and `to` bound the range (never beyond the dimension).
+- `step 4 apart 16` takes every sixteenth position: the range falls into blocks of 4 x 16 (the last one may be short),
+  and a block into tiles of one position out of each of its four runs of 16. Only outermost parallel loops have such.
 - A dim used as an index or as an axis of a type is the whole of that dim: `q[i, D]` is `f32[i, D]`.
 - `x := y` gives x, which an enclosing block defined, the value y; its type may not change.
 - Elementwise operators broadcast by axis *name*. bf16, f16 and fp8 are storage formats: the tracer
@@ -82,7 +84,10 @@ class Param:
 
 @dataclass(frozen=True)
 class Axis:
-    """`[each] name in over [from start] [to stop] [step step]`; start and stop name integer scalars or are numbers."""
+    """`[each] name in over [from start] [to stop] [step step] [apart apart]`.
+
+    start and stop name integer scalars or are numbers; apart is the distance between the positions of one tile.
+    """
 
     name: str
     over: str
@@ -90,6 +95,7 @@ class Axis:
     start: str | int | None = None
     stop: str | int | None = None
     each: bool = False
+    apart: int = 1
 
 
 @dataclass(frozen=True)

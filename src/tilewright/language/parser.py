@@ -202,7 +202,8 @@ class _Reader:
         start = self.bound("from")
         stop = self.bound("to")
         step = self.integer() if self.accept("step") else None
-        return ir.Axis(name, over, step, start, stop, each)
+        apart = self.integer() if self.accept("apart") else 1
+        return ir.Axis(name, over, step, start, stop, each, apart)
 
     def bound(self, word: str) -> str | int | None:
         return self.index() if self.accept(word) else None

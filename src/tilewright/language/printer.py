@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tilewright.language import ir
 
 # Words of the grammar that a name must not be, or the text could be read in two ways.
-KEYWORDS = frozenset({"each", "in", "from", "to", "step", "over", "parallel", "true", "false", "inf", "nan"})
+KEYWORDS = frozenset({"each", "in", "from", "to", "step", "apart", "over", "parallel", "true", "false", "inf", "nan"})
 _BARE_WORD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 INDENT = "  "
 
@@ -104,6 +104,8 @@ def _axis(axis: ir.Axis) -> str:
     for word, bound in (("from", axis.start), ("to", axis.stop), ("step", axis.step)):
         if bound is not None:
             words += [word, str(bound)]
+    if axis.apart != 1:
+        words += ["apart", str(axis.apart)]
     return " ".join(words)
 
 

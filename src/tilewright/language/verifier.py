@@ -220,11 +220,16 @@ def _loops(stmt: ir.Stmt, scope: Scope) -> Iterator[str]:
     if not isinstance(stmt, ir.Loop):
         return
     known = {*scope.axes, *scope.dims}
+    scattered = {a.name for a in (*scope.axes.values(), *stmt.axes) if a.apart != 1}
     for axis in stmt.axes:
         if axis.over not in known:
             yield f"axis {axis.name} is over {axis.over}, which is no dimension or axis here"
         if axis.step is not None and (axis.step < 1 or axis.each):
             yield f"axis {axis.name} has step {axis.step}; a step is positive, and `each` has none"
+        if axis.over in scattered:
+            yield f"axis {axis.name} is over {axis.over}, whose positions lie apart and are no range"
+        if axis.apart != 1 and (axis.apart < 1 or axis.step is None or not stmt.parallel or scope.loops):
+            yield f"axis {axis.name} lies {axis.apart} apart; only tiles of an outermost parallel loop do, with a step"
         for bound in (axis.start, axis.stop):
             if isinstance(bound, str) and not _is_integer_scalar(bound, scope):
                 yield f"bound {bound} of axis {axis.name} is not an integer scalar in scope"

@@ -13,6 +13,8 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
     """
     before:  for m in M, n in N parallel { ... for k in K { ... } }
     after:   for m in M step 8, n in N step 32 parallel @bind=thread { ... for k in K step 1 @unroll=4 { ... } }
+
+    Positions of a tile may lie apart: for n in N step 4 apart 16 ...
     """
 
     def change(stmt: ir.Stmt) -> ir.Stmt:
@@ -23,6 +25,8 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                 return replace(stmt, notes=ir.with_notes(stmt.notes, atom=str(design.get(f"atom.{name}"))))
             case ir.Let(name, _, ir.Load()) if design.get(f"prefetch.{name}"):
                 return replace(stmt, notes=ir.with_notes(stmt.notes, prefetch=design.number(f"prefetch.{name}")))
+            case ir.Let(name, _, ir.Load()) if design.get(f"ahead.{name}"):
+                return replace(stmt, notes=ir.with_notes(stmt.notes, ahead=design.number(f"ahead.{name}")))
             case ir.Store(ref) if design.get(f"nontemporal.{ref.buffer}"):
                 return replace(stmt, notes=ir.with_notes(stmt.notes, nontemporal=True))
             case _:
@@ -40,13 +44,18 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
 
 
 def _loop(loop: ir.Loop, design: Design) -> ir.Loop:
-    axes = tuple(replace(a, step=None if a.each else design.number(f"tile.{a.name}", 1)) for a in loop.axes)
+    axes = tuple(a if a.each else _stepped(a, design) for a in loop.axes)
     unroll = design.number(f"unroll.{loop.axes[-1].name}", 1)
     notes = ir.with_notes(loop.notes, unroll=unroll) if unroll > 1 else loop.notes
     split = design.number(f"split.{loop.axes[-1].name}", 1)
     if split > 1 and not loop.parallel:
         notes = ir.with_notes(notes, split=split)
     return replace(loop, axes=axes, notes=notes)
+
+
+def _stepped(axis: ir.Axis, design: Design) -> ir.Axis:
+    step, apart = (design.number(f"{what}.{axis.name}", 1) for what in ("tile", "apart"))
+    return replace(axis, step=step, apart=apart)
 
 
 def _ordered(body: tuple[ir.Stmt, ...], order: tuple[str, ...]) -> tuple[ir.Stmt, ...]:

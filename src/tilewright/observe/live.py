@@ -92,7 +92,8 @@ def read(path: Path | None = None) -> dict[str, Any]:
         found = sorted(live_folder().glob("*.json"), key=lambda p: p.stat().st_mtime)
         if not found:
             raise TraceError(
-                f"no program shows its table in {live_folder()}; call tilewright.observe.live.publish() in it"
+                f"no program shows its table in {live_folder()}; start one with --mode learn, or call "
+                "tilewright.observe.live.publish() in it"
             )
         path = found[-1]
     try:

@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tilewright.errors import ArgumentError, LanguageError, TraceError
+from tilewright.errors import ArgumentError, LanguageError, MachineError, TraceError
+from tilewright.observe.place import Place, place
 from tilewright.observe.trace import Call, Trace
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
-from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.inputs import draw
 from tilewright.runtime.subject import Subject
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A call of a trace, replayed: seconds of its first run (with whatever had to be compiled), and of a later one."""
+    """A call of a trace, replayed: seconds of its first run (with whatever had to be compiled), and of a later one.
+
+    On a GPU a run has ended when its host knows; calls run where they were recorded.
+    """
 
     call: Call
     runs: int
@@ -47,30 +50,31 @@ def _subject(call: Call) -> Subject | None:
     operator = OPERATORS.get(call.operator)
     if operator is None:
         raise TraceError(f"no operator is called {call.operator!r}; there are {', '.join(OPERATORS)}")
-    if call.device != "cpu":
-        raise TraceError(f"{call.operator} ran on {call.device}; traces are replayed on the CPU they are read on")
     if any(n == 0 for _, n in call.sizes):
         return None
     try:
-        return Subject.of(operator, dict(call.sizes), dict(call.dtypes), options=dict(call.options))
+        machine = place(call.device).machine
+        return Subject.of(operator, dict(call.sizes), dict(call.dtypes), options=dict(call.options), machine=machine)
+    except MachineError as error:
+        raise TraceError(f"{call.operator} ran on {call.device}, which is not here: {error}") from None
     except (ArgumentError, LanguageError, TypeError, KeyError) as error:
         raise TraceError(f"{call.operator}: this version does not take such a call ({error})") from None
 
 
 def _replayed(call: Call, subject: Subject, runs: int, seed: int) -> Replayed:
-    operands = draw(subject.kernel, subject.sizes, seed=seed, updates=subject.updates)
-    buffers = {name: Buffer.of(x) for name, x in operands.tensors.items()}
+    operands, there = draw(subject.kernel, subject.sizes, seed=seed, updates=subject.updates), place(call.device)
+    buffers = there.buffers(operands.tensors)
     begun = time.perf_counter()
     launch = bind(OPERATORS[call.operator], buffers, operands.scalars, dict(call.options))
-    launch()
+    there.run(launch)
     first = time.perf_counter() - begun
-    later = [_seconds(launch) for _ in range(max(runs - 1, 1))]
+    later = [_seconds(there, launch) for _ in range(max(runs - 1, 1))]
     return Replayed(call, runs, first, statistics.median(later))
 
 
-def _seconds(launch: Callable[[], None]) -> float:
+def _seconds(there: Place, launch: Callable[[], None]) -> float:
     begun = time.perf_counter()
-    launch()
+    there.run(launch)
     return time.perf_counter() - begun
 
 

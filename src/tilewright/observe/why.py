@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tilewright.errors import ArgumentError
+from tilewright.knobs import knobs
+from tilewright.observe.place import place
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
-from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.chosen import book_path, open_book
 from tilewright.runtime.inputs import draw
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.table import Row
-
-if TYPE_CHECKING:
-    from tilewright.runtime.cuda.gpu import Gpu
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,14 @@ class Answer:
     row: Row
     design: str
     decisions: tuple[tuple[str, Any], ...]
+    book: str = ""
+    """Why the book has no design for these very sizes here; empty where it has one, or is not asked."""
 
     def text(self) -> str:
         """For people."""
         which = "the generic kernel" if self.row.design is None else "a specialised kernel"
         decisions = "\n".join(f"  {name} = {choice}" for name, choice in self.decisions)
-        because = f"because: {self.row.state}: {self.row.reason}"
+        because = f"because: {self.row.state}: {self.row.reason}" + (f"\nbook: {self.book}" if self.book else "")
         return f"{self.row.shape}: {which}, design {self.design}\n{because}\n{decisions}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,6 +41,7 @@ class Answer:
             "reason": self.row.reason,
             "specialised": self.row.design is not None,
             "design": self.design,
+            "book": self.book,
             "decisions": dict(self.decisions),
         }
 
@@ -57,26 +58,29 @@ def why(
     A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
     device, MachineError for a GPU that is not there.
     """
-    gpu = _gpu(device)
-    subject = Subject.of(operator, sizes, dtype, options=options, machine=None if gpu is None else gpu.machine)
+    there = place(device)
+    subject = Subject.of(operator, sizes, dtype, options=options, machine=there.machine)
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
-    tensors = operands.tensors if gpu is None else {n: gpu.holding(x) for n, x in operands.tensors.items()}
-    buffers = {name: Buffer.of(x) for name, x in tensors.items()}
+    buffers = there.buffers(operands.tensors)
     launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
     launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
-    return Answer(launch.slot.row(), design.hash, design.decisions)
+    row = launch.slot.row()
+    return Answer(row, design.hash, design.decisions, "" if row.design or launch.slot.fixed else _missed(subject))
 
 
-def _gpu(device: str) -> Gpu | None:
-    if device == "cpu":
-        return None
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
-        raise ArgumentError(f"device {device!r}: a kernel runs on cpu, on cuda, or on cuda:1 and so on")
-    from tilewright.runtime.cuda.gpu import Gpu
-
-    return Gpu(int(number or 0))
+def _missed(subject: Subject) -> str:
+    """What the book knows that is most like it, and in what that differs."""
+    settings = knobs()
+    if settings.mode == "generic" or book_path() is None:
+        return "not asked"
+    near = open_book().nearest(subject.key(numerics=settings.numerics))
+    if near is None:
+        return f"nothing is known of {subject.kernel.name}"
+    record, differs = near
+    how = "verified here" if record.verified else "never verified here"
+    where = f"differs in {', '.join(differs)}" if differs else "has this very key"
+    return f"no design for this key; the nearest, of {record.key.label}, {where} and was {how}"
 
 
 __all__ = ["Answer", "why"]

@@ -10,6 +10,7 @@ from tilewright.operators.levels import level_again, level_begin, level_join, le
 from tilewright.operators.matmul import batched_matmul, gate_up, matmul
 from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm, rmsnorm_backward, rmsnorm_weight_backward
 from tilewright.operators.operator import Exact, Operator, operator
+from tilewright.operators.packed import key_ranges, packed_attention
 from tilewright.operators.rope import paged_rope_cache, rope, rope_cache
 from tilewright.operators.sample import sample_join, sample_parts
 from tilewright.operators.scale_add import scale_add
@@ -19,7 +20,8 @@ OPERATORS: dict[str, Operator] = {
     op.name: op
     for op in (
         matmul, gate_up, batched_matmul, rmsnorm, add_rmsnorm, layernorm, softmax, silu, gelu, swiglu, geglu, scale_add,
-        rope, rope_cache, paged_rope_cache, attention, paged_attention, embedding, argmax, topk,
+        rope, rope_cache, paged_rope_cache, attention, paged_attention, packed_attention, key_ranges,
+        embedding, argmax, topk,
         sample_parts, sample_join, level_begin, level_parts, level_join, level_again,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward, geglu_backward,
     )
@@ -38,6 +40,7 @@ __all__ = [
     "geglu",
     "geglu_backward",
     "gelu",
+    "key_ranges",
     "layernorm",
     "level_again",
     "level_begin",
@@ -45,6 +48,7 @@ __all__ = [
     "level_parts",
     "matmul",
     "operator",
+    "packed_attention",
     "paged_attention",
     "paged_rope_cache",
     "rmsnorm",

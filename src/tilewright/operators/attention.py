@@ -40,7 +40,7 @@ from tilewright.language.dtypes import dtype
 from tilewright.operators.operator import Array64, Exact, inside, operator, roundoff, smallest, wide
 from tilewright.operators.softmax import LOWEST, softened
 
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
 
 
 def _visible(queries: int, keys: int, causal: bool, window: int | None) -> Array64:
@@ -70,18 +70,28 @@ def reference_attention(
     for b in range(q.shape[0]):
         length = k.shape[2] if lengths is None else int(lengths[b])
         keys, values = (_scaled(x[b, :, :length], by) for x, by in ((k, k_scale), (v, v_scale)))
-        value[b], magnitude[b], narrowing[b] = _reference_sequence(q[b], keys, values, scale, causal, window)
-        sums[b], sizes[b] = _reference_sums(q[b], keys, scale, causal, window)
+        mask = _visible(q.shape[3], keys.shape[1], causal, window)
+        value[b], magnitude[b], narrowing[b] = _reference_sequence(q[b], keys, values, scale, mask)
+        sums[b], sizes[b] = _reference_sums(q[b], keys, scale, mask)
     return {
         "o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing),
         "lse": Exact(sums, sizes + 1.0, q.shape[-1] + k.shape[2]),
     }
 
 
-def _reference_sums(q: Any, k: Array64, scale: float, causal: bool, window: int | None) -> tuple[Array64, Array64]:
+def reference_rows(q: Any, k: Any, v: Any, scale: float, mask: Array64) -> dict[str, Exact]:
+    """As reference_attention, of one sequence q[H, G, S, D], k[H, T, D], v[H, T, E]; mask[S, T] is 0 or -inf."""
+    keys, values = wide(k), wide(v)
+    value, magnitude, narrowing = _reference_sequence(q, keys, values, scale, mask)
+    sums, sizes = _reference_sums(q, keys, scale, mask)
+    terms = q.shape[-1] + k.shape[1]
+    return {"o": Exact(value, magnitude, terms, narrowing), "lse": Exact(sums, sizes + 1.0, terms)}
+
+
+def _reference_sums(q: Any, k: Array64, scale: float, mask: Array64) -> tuple[Array64, Array64]:
     """Logarithm of the sum of the powers of each query's scores, and the largest size of a score: [H, G, S]."""
     q, k = wide(q), k[:, None]
-    scores = q @ k.swapaxes(-1, -2) * scale + _visible(q.shape[2], k.shape[2], causal, window)
+    scores = q @ k.swapaxes(-1, -2) * scale + mask
     top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
     with np.errstate(divide="ignore"):
         sums = np.log(np.sum(np.exp(scores - np.where(np.isfinite(top), top, 0.0)), axis=-1)) + top[..., 0]
@@ -95,7 +105,7 @@ def _scaled(x: Any, by: Any) -> Array64:
 
 
 def _reference_sequence(
-    q: Any, k: Array64, v: Array64, scale: float, causal: bool, window: int | None
+    q: Any, k: Array64, v: Array64, scale: float, mask: Array64
 ) -> tuple[Array64, Array64, Array64]:
     """Output, magnitude and narrowing for one sequence: q[H, G, S, D], k[H, T, D], v[H, T, E].
 
@@ -103,7 +113,6 @@ def _reference_sequence(
     """
     stored = dtype(q.dtype)
     q, k, v = wide(q), k[:, None], v[:, None]
-    mask = _visible(q.shape[2], k.shape[2], causal, window)
     seen = np.isfinite(mask).any(axis=-1, keepdims=True)
     probability = np.where(seen, softened(q @ k.swapaxes(-1, -2) * scale + mask), 0.0)
     sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
@@ -118,7 +127,7 @@ def _reference_sequence(
     return value, terms * gain, narrowing
 
 
-def _absorb(top: Any, total: Any, acc: Any, scores: Any, values: Any, t: Any) -> None:
+def absorb(top: Any, total: Any, acc: Any, scores: Any, values: Any, t: Any) -> None:
     """Take the keys `t` into the running maximum, sum and output of each query; scores are in powers of 2."""
     new = maximum(top, scores.max(t))
     decay = exp2(top - new)
@@ -130,6 +139,16 @@ def _absorb(top: Any, total: Any, acc: Any, scores: Any, values: Any, t: Any) ->
     top.update(new)
 
 
+def mean_of(acc: Any, total: Any) -> Any:
+    """The output of each query; 0 for one that saw no key."""
+    return acc / where(total > 0.0, total, 1.0)
+
+
+def logarithm(top: Any, total: Any) -> Any:
+    """The logarithm of the sum of the powers of e of each query's scores; -inf for one that saw no key."""
+    return where(total > 0.0, top * math.log(2.0) + log(total), -math.inf)
+
+
 def _as_wide(x: Any, query: Any) -> Any:
     """What is stored in 8 bits as wide as the queries, which it is multiplied with; anything else as it is."""
     return x.to(query.dtype) if x.dtype == f8e4m3 else x
@@ -137,7 +156,7 @@ def _as_wide(x: Any, query: Any) -> Any:
 
 def _factor(scale: Any, of_keys: Any) -> Any:
     """Of the scores, in powers of 2."""
-    return scale * _LOG2_E if of_keys is None else scale * _LOG2_E * of_keys
+    return scale * LOG2_E if of_keys is None else scale * LOG2_E * of_keys
 
 
 def _range(s: Any, offset: Any, length: Any, causal: bool, window: int | None) -> tuple[Any, Any]:
@@ -186,11 +205,11 @@ def attention(
         for t in tiles("T", start=start, stop=stop):
             scores = dot(query, _as_wide(k[b, h, t, d], query).T) * _factor(scale, of_keys)
             scores = _masked(scores, coord(t), coord(s) + offset, causal, window)
-            _absorb(top, total, acc, scores, _as_wide(v[b, h, t, e], query), t)
-        mean = acc / where(total > 0.0, total, 1.0)
+            absorb(top, total, acc, scores, _as_wide(v[b, h, t, e], query), t)
+        mean = mean_of(acc, total)
         o[b, h, g, s, e] = mean if v_scale is None else mean * v_scale[h]
         if lse is not None:
-            lse[b, h, g, s] = where(total > 0.0, top * math.log(2.0) + log(total), -math.inf)
+            lse[b, h, g, s] = logarithm(top, total)
 
 
 def reference_paged_attention(
@@ -206,10 +225,10 @@ def reference_paged_attention(
         for t in range(int(length)):
             page, place = page_table[b, t // page_size], t % page_size
             k[b, :, t], v[b, :, t] = k_pages[page, :, place], v_pages[page, :, place]
-    return {"o": reference_attention(q, k, v, scale, lengths, causal, window, k_scale, v_scale)["o"]}
+    return reference_attention(q, k, v, scale, lengths, causal, window, k_scale, v_scale)
 
 
-@operator(reference_paged_attention, writes=("o",))
+@operator(reference_paged_attention, writes=("o", "lse"))
 @kernel
 def paged_attention(
     q: Tensor["B", "H", "G", "S", "D"],
@@ -219,6 +238,7 @@ def paged_attention(
     lengths: Tensor["B"],
     o: Tensor["B", "H", "G", "S", "E"],
     scale: Scalar["f32"],
+    lse: Tensor["B", "H", "G", "S"] = None,
     k_scale: Tensor["H"] = None,
     v_scale: Tensor["H"] = None,
     *,
@@ -241,6 +261,8 @@ def paged_attention(
             for p in tiles("P", start=maximum(start - base, 0), stop=minimum(stop - base, page_size)):
                 scores = dot(query, _as_wide(k_pages[page, h, p, d], query).T) * _factor(scale, of_keys)
                 scores = _masked(scores, base + coord(p), coord(s) + offset, causal, window)
-                _absorb(top, total, acc, scores, _as_wide(v_pages[page, h, p, e], query), p)
-        mean = acc / where(total > 0.0, total, 1.0)
+                absorb(top, total, acc, scores, _as_wide(v_pages[page, h, p, e], query), p)
+        mean = mean_of(acc, total)
         o[b, h, g, s, e] = mean if v_scale is None else mean * v_scale[h]
+        if lse is not None:
+            lse[b, h, g, s] = logarithm(top, total)

@@ -24,6 +24,7 @@ from tilewright.ops.rows import (
     topk,
 )
 from tilewright.ops.sampling import sample_join, sample_parts
+from tilewright.ops.varlen import varlen_attention
 
 __all__ = [
     "Launch",
@@ -58,4 +59,5 @@ __all__ = [
     "swiglu_backward",
     "topk",
     "using",
+    "varlen_attention",
 ]

@@ -53,26 +53,18 @@ def attention(
     scales = given.scales(heads, keys, values, k_scale, v_scale)
     ragged = given.maybe("lengths", lengths, (b,), INTEGERS, "B is that of q")
     check = functools.partial(_lengths_fit, ragged["lengths"], t) if ragged else None
-    first, sums = _outs(out, return_lse)
-    first, bound = _output(given, q, query, keys, values, first, name="out[0]" if return_lse else "out")
-    result = first
-    if return_lse:
-        sums, lse = given.output(sums, q, query.shape[:3], f32, name="out[1]", dtypes=(f32,))
-        bound["lse"] = lse.split(1, bound["q"].shape[1:3])
-        result = (first, sums)
-        if 0 in values.shape[3:]:
-            given.refuse("v", values, "has no columns, which return_lse=True needs; leave it out")
+    result, bound = _results(given, q, query, keys, values, out, return_lse)
     if 0 in bound["o"].shape:
         return Bound((), result, check)
     operands = {**bound, "k": keys, "v": values, **ragged, **scales}
-    launch = bind(operators.attention, operands, _scale(scale, d), _options("attention", causal, window))
+    launch = bind(operators.attention, operands, scale_of(scale, d), options_of("attention", causal, window))
     return Bound((launch,), result, check)
 
 
-def _outs(out: Tensor | tuple[Tensor, Tensor] | None, both: bool) -> tuple[Tensor | None, Tensor | None]:
+def outs_of(op: str, out: Tensor | tuple[Tensor, Tensor] | None, both: bool) -> tuple[Tensor | None, Tensor | None]:
     """Where the result and the logarithms of sums go."""
     if both and out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
-        raise ArgumentError("attention: with return_lse=True out is a pair; give out=(o, lse), or leave it out")
+        raise ArgumentError(f"{op}: with return_lse=True out is a pair; give out=(o, lse), or leave it out")
     if not both:
         return out, None
     return (None, None) if out is None else (out[0], out[1])
@@ -91,8 +83,9 @@ def paged_attention(
     scale: float | None = None,
     k_scale: Tensor | None = None,
     v_scale: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Bound[Tensor]:
+    return_lse: bool = False,
+    out: Tensor | tuple[Tensor, Tensor] | None = None,
+) -> Bound[Any]:
     """As `attention`, with keys and values in pages: k_pages[N, Hkv, P, D], v_pages[N, Hkv, P, E].
 
     Key t of sequence b is at place t % P of page page_table[b, t // P]; page_table[B, L] and lengths[B] are i32
@@ -110,18 +103,36 @@ def paged_attention(
     table = given.expect("page_table", page_table, (batch, "L"), INTEGERS, "B is that of q")
     ragged = given.expect("lengths", lengths, (batch,), INTEGERS, "B is that of q")
     check = functools.partial(_pages_exist, ragged, table, keys.shape[0], keys.shape[2])
-    out, bound = _output(given, q, query, keys, values, out, "k_pages", "v_pages")
+    result, bound = _results(given, q, query, keys, values, out, return_lse, "k_pages", "v_pages")
     if 0 in bound["o"].shape:
-        return Bound((), out, check)
+        return Bound((), result, check)
     name_some(given, "page_table", table, keys.shape[0], "the pages")
     operands = {**bound, "k_pages": keys, "v_pages": values, "page_table": table, "lengths": ragged, **scales}
-    options = _options("paged_attention", causal, window)
-    return Bound((bind(operators.paged_attention, operands, _scale(scale, query.shape[3]), options),), out, check)
+    options = options_of("paged_attention", causal, window)
+    launch = bind(operators.paged_attention, operands, scale_of(scale, query.shape[3]), options)
+    return Bound((launch,), result, check)
+
+
+def _results(
+    given: Operands, q: Tensor, query: Buffer, keys: Buffer, values: Buffer,
+    out: Tensor | tuple[Tensor, Tensor] | None, return_lse: bool, k_name: str = "k", v_name: str = "v",
+) -> tuple[Any, dict[str, Buffer]]:  # fmt: skip
+    """The result, or that and the logarithms of sums; and q, o and lse as the program takes them."""
+    first, sums = outs_of(given.name, out, return_lse)
+    word = "out[0]" if return_lse else "out"
+    first, bound = _output(given, q, query, keys, values, first, k_name, v_name, word)
+    if not return_lse:
+        return first, bound
+    sums, lse = given.output(sums, q, query.shape[:3], f32, name="out[1]", dtypes=(f32,))
+    bound["lse"] = lse.split(1, bound["q"].shape[1:3])
+    if 0 in values.shape[3:]:
+        given.refuse(v_name, values, "has no columns, which return_lse=True needs; leave it out")
+    return (first, sums), bound
 
 
 def _output(
     given: Operands, q: Tensor, query: Buffer, keys: Buffer, values: Buffer, out: Tensor | None,
-    k_name: str = "k", v_name: str = "v", name: str = "out",
+    k_name: str, v_name: str, name: str,
 ) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
     """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
     if keys.dtype != f8e4m3:
@@ -136,13 +147,15 @@ def _output(
     return out, {"q": query.split(1, group), "o": o.split(1, group)}
 
 
-def _options(op: str, causal: bool, window: int | None) -> dict[str, object]:
+def options_of(op: str, causal: bool, window: int | None) -> dict[str, object]:
+    """The options of attention that say which keys a query sees; ArgumentError for a window without any."""
     if window is not None and window < 1:
         raise ArgumentError(f"{op}: window={window} sees no key at all; give 1 or more, or None for no window")
     return {"causal": bool(causal), "window": window}
 
 
-def _scale(scale: float | None, head_size: int) -> dict[str, float]:
+def scale_of(scale: float | None, head_size: int) -> dict[str, float]:
+    """The scale of scores that was given, or the usual one."""
     return {"scale": 1 / math.sqrt(max(head_size, 1)) if scale is None else scale}
 
 

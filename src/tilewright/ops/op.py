@@ -68,7 +68,10 @@ class Op(Generic[P, R]):
         return bound.result
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Launch:
-        """The call without its arguments; `out` must be given, or nobody could read what it writes."""
+        """The call without its arguments; `out` must be given, or nobody could read what it writes.
+
+        A CUDA graph that a launch was captured in needs it alive, as it needs the tensors: its scratch memory is used.
+        """
         if kwargs.get("out") is None:
             raise ArgumentError(f"{self._bound.__name__}.bind needs out=, the tensors that each launch writes")
         return self._bound(*args, **kwargs).launch()

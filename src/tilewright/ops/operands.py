@@ -98,6 +98,10 @@ class Operands:
                 self.refuse(name, buffer, f"shares memory with {other}; give it memory of its own")
         return out, buffer
 
+    def made(self, like: Any, shape: Shape, dtype: DType) -> Buffer:
+        """A new tensor of the kind of `like`, for what one launch of a call leaves to the next."""
+        return Buffer.of(_empty(like, shape, dtype))
+
     def scales(self, heads: int, keys: Buffer, values: Buffer, k_scale: Any, v_scale: Any) -> dict[str, Buffer]:
         """k_scale[Hkv] and v_scale[Hkv], f32, of a cache of 8 bits; nothing of a wider one, which goes without."""
         narrow = [x.dtype == f8e4m3 for x in (keys, values)]

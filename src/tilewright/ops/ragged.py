@@ -1,7 +1,8 @@
 """Ragged batches: sequences of different lengths in one block of memory, and no work on what lies behind their ends.
 
 Operators that treat each position alone (linear, norms, activations, rope) run on rows that exist, packed; attention
-takes the lengths themselves, and its loop over keys ends at each. Blocks of memory may be padded as one likes.
+takes the lengths themselves, and its loop over keys ends at each, or where sequences begin (`ops.varlen_attention`).
+Blocks of memory may be padded as one likes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class Ragged:
     def tokens(self) -> int:
         """Positions that exist."""
         return int(self.lengths.sum())
+
+    @property
+    def starts(self) -> npt.NDArray[np.int32]:
+        """Where each sequence begins once it is packed, and where the last one ends: [B + 1]."""
+        return np.concatenate([np.zeros(1, np.int32), np.cumsum(self.lengths, dtype=np.int32)])
 
     def pack(self, x: Any) -> Any:
         """x[B, room, ...] -> [tokens, ...]: the rows that exist, one sequence after the other (a copy)."""

@@ -224,7 +224,9 @@ def _stages(
 
 
 # Operands that hold positions, ids and lengths, by the names that the operators give them.
-_INTEGERS = frozenset({"ids", "index", "lengths", "page_table", "positions", "slots"})
+_INTEGERS = frozenset(
+    {"ids", "index", "k_from", "k_to", "lengths", "page_table", "positions", "q_from", "q_to", "slots"}
+)
 
 
 def dtypes_of(

@@ -1,13 +1,15 @@
 """The form of a call: everything that its binding depends on but where memory lies.
 
-Which function, options and scalars, and of each tensor its library, device, dtype, shape, strides and alignment; on a
-GPU also the stream, since a launch has scratch memory of its own. Compiled code writes the form down in a fifth of the
-time that Python takes (`form_ir`); Python does where that code has not been taught a type, or cannot be used.
+Which function, options and scalars, and of each tensor its library, device, dtype, shape, strides and alignment. On a
+GPU also the stream, since a launch has scratch memory of its own, and the graph that the stream is captured for, if
+any. Compiled code writes the form down in a fifth of the time that Python takes (`form_ir`); Python does where that
+code has not been taught a type, or cannot be used.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from tilewright.errors import TilewrightError
 from tilewright.runtime import form_ir
+from tilewright.runtime.cuda import capture
 
 _LINE = 64
 _CPU = -1
@@ -65,6 +68,11 @@ class Form:
         """Whether the tensors lie on a GPU, where the host does not read what they hold."""
         return bool(self.tensors) and getattr(self.tensors[0], "is_cuda", False)
 
+    @property
+    def captured(self) -> bool:
+        """Whether the call becomes a part of a CUDA graph, to which its scratch memory belongs then."""
+        return self.on_gpu and capture.number(current_stream()(self.tensors[0].get_device())) != 0
+
     def _in_python(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         key: list[Any] = [_context, len(args), *kwargs]
         self._device = _CPU
@@ -74,7 +82,8 @@ class Form:
         if len(set(ids)) < len(ids):  # one tensor in two places
             key += map(ids.index, ids)
         if self._device != _CPU:
-            key.append(current_stream()(self._device))
+            stream = current_stream()(self._device)
+            key += (stream, capture.number(stream))
         self.key = tuple(key) if described else None
         if not described:
             self.asks = any(getattr(x, "requires_grad", False) for x in (*args, *kwargs.values()))
@@ -156,7 +165,7 @@ class _Compiled:
         builtin.function(code, "tw_form_constants", word, word, word)(id(None), id(True), id(_ASKS))
         builtin.function(code, "tw_call_types", word, word)(id(tuple), id(np.ndarray))
         self._teach = builtin.function(code, "tw_form_teach", word, number)
-        self._exchange = builtin.function(code, "tw_form_exchange", word, word, word)
+        self._exchange = builtin.function(code, "tw_form_exchange", word, word, word, word)
         self.context = builtin.function(code, "tw_form_context", number)
         self.call: _Call = builtin.builtin(code, "tw_call")
         self.context(_context)
@@ -169,7 +178,9 @@ class _Compiled:
         """Read torch's tensors of this type too, where this torch exports how."""
         functions = _exchange_of(kind)
         if functions is not None:
-            self._exchange(*functions, id(_gradients_are_on()))
+            knows_gpus = getattr(sys.modules.get("torch"), "version", None)
+            asks = capture.query() if getattr(knows_gpus, "cuda", None) else 0
+            self._exchange(*functions, id(_gradients_are_on()), asks)
             self._teach(id(kind), form_ir.TORCH)
 
 

@@ -15,7 +15,7 @@ them. It gives false for a value of a type that it was not taught, and for memor
       torch.Tensor       dtype and rank, device, the alignment of its start, size and stride of each dimension
     per keyword          its name as a str, its value
     per tensor           the number of the first tensor that is the same object
-    stream               torch's current one, where a tensor lies on a GPU
+    stream               torch's current one, where a tensor lies on a GPU, and which graph it is captured for, or 0
 
 Torch's tensors are read by the functions that torch itself exports for that (DLPack's exchange API, a table of C
 functions that is `torch.Tensor.__dlpack_c_exchange_api__`), NumPy's arrays by their structure, a part of its ABI.
@@ -46,6 +46,7 @@ _TEXT = """
 @asks_name = internal global ptr null
 @read_tensor = internal global ptr null
 @read_stream = internal global ptr null
+@read_capture = internal global ptr null
 @context = internal global i64 0
 @gradients = internal global ptr null
 
@@ -68,9 +69,10 @@ define i32 @tw_form_constants(ptr %none, ptr %yes, ptr %asks_name) {
   ret i32 1
 }
 
-define i32 @tw_form_exchange(ptr %read_tensor, ptr %read_stream, ptr %gradients) {
+define i32 @tw_form_exchange(ptr %read_tensor, ptr %read_stream, ptr %gradients, ptr %read_capture) {
   store ptr %read_tensor, ptr @read_tensor
   store ptr %read_stream, ptr @read_stream
+  store ptr %read_capture, ptr @read_capture
   store ptr %gradients, ptr @gradients
   ret i32 1
 }
@@ -140,10 +142,12 @@ unknown:
   ret i1 false
 }
 
-; Which of the tensors are one; the stream.
+; Which of the tensors are one; the stream, and its capture.
 define internal i1 @end(ptr %s) {
 entry:
   %seen = alloca ptr
+  %captured = alloca i32
+  %graph = alloca i64
   %tensors_at = getelementptr %State, ptr %s, i32 0, i32 1
   %count = load i64, ptr %tensors_at
   br label %loop
@@ -182,6 +186,17 @@ ask:
 note_it:
   %handle = load i64, ptr %seen
   call void @push(ptr %s, i64 %handle)
+  %which = load ptr, ptr @read_capture
+  %may_ask = icmp ne ptr %which, null
+  br i1 %may_ask, label %ask_which, label %done
+ask_which:
+  %the_stream = inttoptr i64 %handle to ptr
+  store i64 0, ptr %graph
+  %told = call i32 %which(ptr %the_stream, ptr %captured, ptr %graph, ptr null, ptr null, ptr null)
+  %known = icmp eq i32 %told, 0
+  %number = load i64, ptr %graph
+  %its_graph = select i1 %known, i64 %number, i64 0
+  call void @push(ptr %s, i64 %its_graph)
   br label %done
 done:
   ret i1 true

@@ -5,7 +5,7 @@ Derived from the program: each integer is followed from where it is loaded to th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,12 +18,13 @@ _Origins = dict[str, Fraction]
 
 @dataclass
 class Limit:
-    """The largest value of an integer operand (None: any); whether it ends a loop, or says where to write.
+    """The largest value of an integer operand (None: any); whether it begins or ends a loop, or says where to write.
 
     Of an operand that says where to write no two elements may be the same.
     """
 
     most: int | None = None
+    begins_loop: bool = False
     ends_loop: bool = False
     scatters: bool = False
 
@@ -65,8 +66,10 @@ class _Follower:
                 self._indexed(ref, writes=True)
             case ir.Loop(axes, _, _, _):
                 for axis in axes:
-                    for end in (axis.start, axis.stop):
-                        self._ends(end, axis)
+                    for limit in self._bound(axis.start, axis):
+                        limit.begins_loop = True
+                    for limit in self._bound(axis.stop, axis):
+                        limit.ends_loop = True
 
     def _expr(self, name: str, expr: ir.Expr) -> _Origins:
         match expr:
@@ -96,14 +99,15 @@ class _Follower:
                 self.found[param].at_most(int(extent * steps) - 1)
                 self.found[param].scatters |= writes
 
-    def _ends(self, end: str | int | None, axis: ir.Axis) -> None:
+    def _bound(self, bound: str | int | None, axis: ir.Axis) -> Iterator[Limit]:
+        """Limits of the operands that a bound of a loop is made from: it lies in the dimension, or at its end."""
         over = axis.over
         while over in self.axes:
             over = self.axes[over].over
-        for param, steps in self.origins.get(str(end), {}).items():
+        for param, steps in self.origins.get(str(bound), {}).items():
             if over in self.sizes:
                 self.found[param].at_most(int(self.sizes[over] * steps))
-                self.found[param].ends_loop = True
+                yield self.found[param]
 
 
 __all__ = ["Limit", "limits"]

@@ -128,8 +128,8 @@ def _integers(random: np.random.Generator, shape: tuple[int, ...], p: ir.Param, 
         return random.integers(max(-_FREE, info.min), min(_FREE, info.max) + 1, shape)
     if limit.scatters:
         return _distinct(random, shape, p.name, most)
-    if limit.ends_loop and kind == "random":
-        return np.full(shape, most)
+    if kind == "random" and (limit.begins_loop or limit.ends_loop):  # loops at full length
+        return np.full(shape, most if limit.ends_loop else 0)
     values = random.integers(0, most + 1, shape)
     edge = random.random(shape) < (0.0 if kind == "random" else 0.3)
     return np.where(edge, random.choice([0, min(1, most), most], shape), values)

@@ -132,8 +132,9 @@ def compare(
     Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
     walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
     sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
-    `rest` pauses after the poison, for threads that wrote it and still wait in a loop; without them it only lets others
-    take what the caches hold, and a warm sample is then none.
+    `rest` pauses before a warm sample and after its poison, for threads of another library that still wait in a loop;
+    where all candidates run on the same threads a pause only lets others take the caches and the core, and it is most
+    of the time that a short kernel's sample takes.
     `wake` runs untimed right before every sample: let it wake the threads that candidates run on, which sleep by then.
     Garbage collection is off meanwhile. Raises ArgumentError for no candidate or a negative budget.
     """
@@ -161,6 +162,14 @@ def compare(
             if rounds >= max(min_rounds, 1) and (time.perf_counter() >= deadline or rounds >= MAX_ROUNDS):
                 break
     return Comparison({name: tuple(values) for name, values in samples.items()}, batch, order, bool(flush))
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """One comparison of the rounds of all `parts`, which timed the same candidates; ArgumentError for none."""
+    if not parts or any(p.order != parts[0].order for p in parts):
+        raise ArgumentError("only comparisons of the same candidates can be joined, and at least one")
+    samples = {n: tuple(itertools.chain.from_iterable(p.samples[n] for p in parts)) for n in parts[0].samples}
+    return Comparison(samples, parts[0].batch, parts[0].order, parts[0].flush)
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float]) -> Ratio:
@@ -211,7 +220,8 @@ def _preparation(
 
     def prepare(call: Callable[[], object]) -> None:
         if evict is None:
-            time.sleep(SETTLE_S)
+            if rest:
+                time.sleep(SETTLE_S)
             if prewarm:
                 call()
         if poison is not None:

@@ -104,6 +104,7 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
     if form.key is None or not all(hasattr(launch, "pointer_word") for launch in launches):
         return None
     tensors = [*form.tensors, *(r for r in results if not any(r is x for x in form.tensors))]
+    tensors += _between(launches, tensors)
     buffers = [Buffer.of(x) for x in tensors]
     numbers = {id(x): n for n, x in reversed(list(enumerate(tensors)))}
     parts = []
@@ -123,6 +124,18 @@ def rebound(form: Form, launches: Sequence[Any], result: Any) -> Rebound | None:
         tuple(_apart(buffers[:given], written)),
         tuple(b.pointer % _LINE for b in buffers) if any(x.relies_on_alignment for x in launches) else (),
     )
+
+
+def _between(launches: Sequence[Launch], known: Sequence[Any]) -> list[Any]:
+    """Tensors that one launch writes first and a later one reads: made anew for each call, as results are."""
+    met, found = {id(x) for x in known}, []
+    for launch in launches:
+        written = set(_stored(launch.program))
+        for name, buffer in launch.operands.items():
+            if id(buffer.owner) not in met and name in written:
+                found.append(buffer.owner)
+            met.add(id(buffer.owner))
+    return found
 
 
 def _part(launch: Launch, places: dict[str, int], buffers: list[Buffer]) -> tuple[Launch, Sources]:
@@ -182,8 +195,8 @@ class Rebinding(threading.local):
         return ran
 
     def keep(self, form: Form, launches: Sequence[Any], result: Any) -> None:
-        """Remember how a call of this form is bound."""
-        found = rebound(form, launches, result)
+        """Remember how a call of this form is bound; not one that is captured, whose memory belongs to a graph."""
+        found = None if form.captured else rebound(form, launches, result)
         if found is None:
             return
         self.known[form.key] = record.recorded(found) or found

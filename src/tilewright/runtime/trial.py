@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -43,7 +44,12 @@ MOST_BUILDERS = 8
 WORKERS = {"nvidia": "tilewright.runtime.cuda.trial_worker"}
 """The module whose process tries designs, by the kind of machine; CPUs share one."""
 
+_AS_FIRST = "the same machine code as "
+
 _MODULE = "tilewright.runtime.trial_worker"
+
+TRIAL_SECONDS, KEPT = 0.02, 32
+"""Seconds in which a candidate that passed the first look is timed beside the best, and samples of it that are kept."""
 
 LOOK_ROUNDS, SLOW = 3, 1.15
 """The first look at a candidate: these rounds, and it is dropped if all are slower than the best by this factor."""
@@ -53,6 +59,9 @@ BETTER = 0.95
 
 FAR, FAR_SECONDS = 4.0, 1e-3
 """A candidate whose run in the check takes longer than this many times the best, and this more, is not timed."""
+
+PLACES = 4
+"""Places in memory at which finalists are timed, as long as all of them fit the last cache: pages fall differently."""
 
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
@@ -122,6 +131,9 @@ class TrialRunner:
         self._final_seconds = final_seconds
         self.noise_class = self.cache = ""
         self._limit = seconds_limit
+        self._places = 1
+        self._codes: dict[Design, str] = {}
+        self._tried: dict[str, tuple[Design, Outcome]] = {}
         self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
@@ -148,10 +160,11 @@ class TrialRunner:
         outcomes = {d: self._illegal(d) for d in wanted}
         legal_ones = [d for d in wanted if outcomes[d] is None]
         outcomes |= zip(legal_ones, self._threads.map(self._built, legal_ones), strict=True)
-        for design in legal_ones:
-            outcomes[design] = outcomes[design] or self._verified(design)
-        right = [d for d in wanted if outcomes[d] is None]
-        outcomes |= self._timed(right)
+        first = self._first_of_code([d for d in legal_ones if outcomes[d] is None])
+        for design in first:
+            outcomes[design] = self._verified(design)
+        outcomes |= self._timed([d for d in first if outcomes[d] is None])
+        outcomes |= self._same_code(outcomes)
         return [found for d in designs if (found := outcomes[d]) is not None]
 
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
@@ -159,11 +172,29 @@ class TrialRunner:
         texts = [d.to_json() for d in designs]
         rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
         try:
-            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds)
+            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
             return [_by_itself(d, alone[d], alone[designs[0]]) for d in designs]
         return [self._standing(d, seen, texts[0]) for d in designs]
+
+    # ----------------------------------------------------------------------------------- one code, one kernel
+    def _first_of_code(self, designs: Sequence[Design]) -> list[Design]:
+        """Those whose machine code was not tried, the first of each."""
+        firsts = {self._codes.get(d, d.hash): d for d in reversed(designs)}
+        return [d for d in designs if firsts[self._codes.get(d, d.hash)] == d and self._codes.get(d) not in self._tried]
+
+    def _same_code(self, outcomes: Mapping[Design, Outcome | None]) -> dict[Design, Outcome]:
+        """Outcomes of built designs with their code; what was measured of a code holds for all of its designs."""
+        for design, found in outcomes.items():
+            if found is not None and (code := self._codes.get(design)):
+                self._tried.setdefault(code, (design, replace(found, code=code)))
+        answers = {}
+        for design in outcomes:
+            if code := self._codes.get(design):
+                one, known = self._tried[code]
+                answers[design] = known if one == design else replace(known, reason=_AS_FIRST + one.hash)
+        return answers
 
     # -------------------------------------------------------------------------------------------- steps
     def _illegal(self, design: Design) -> Outcome | None:
@@ -181,6 +212,8 @@ class TrialRunner:
             self._idle.put(builder)
         if answer.get("seconds", 0.0) > 0:
             self._compilations.append(design)
+        if "code" in answer:
+            self._codes[design] = answer["code"]
         if "usage" in answer:
             self._usages[design] = Usage(**answer["usage"])
         return _failure(answer)
@@ -209,7 +242,8 @@ class TrialRunner:
         mark = self._mark[0] if self._mark else designs[0]
         texts = [d.to_json() for d in dict.fromkeys([mark, *designs])]
         try:
-            seen = self._measure(texts, slow=SLOW, look=LOOK_ROUNDS, seconds=0.0, rounds=measure.MIN_ROUNDS)
+            seconds = TRIAL_SECONDS * len(texts)
+            seen = self._measure(texts, slow=SLOW, look=LOOK_ROUNDS, seconds=seconds, rounds=measure.MIN_ROUNDS)
         except ChildDied as died:
             if len(designs) == 1:
                 return {designs[0]: Outcome(died.status, reason=f"while it was timed: {died.reason}")}
@@ -232,7 +266,8 @@ class TrialRunner:
             return found
         texts = [mark.to_json(), best.to_json()]
         try:
-            again = _outcome(texts[1], self._measure(texts, seconds=0.0, rounds=2 * measure.MIN_ROUNDS), unit)
+            seen = self._measure(texts, seconds=4 * TRIAL_SECONDS, rounds=2 * measure.MIN_ROUNDS)
+            again = _outcome(texts[1], seen, unit)
         except ChildDied as died:
             again = Outcome(died.status, reason=f"while it was timed: {died.reason}")
         if again.seconds is not None and again.seconds < BETTER * unit:
@@ -285,8 +320,10 @@ class TrialRunner:
         subject = self.subject
         checks = checks_for(subject, seed)
         operands = sum(x.nbytes for x in checks[0].operands.tensors.values())
+        if subject.machine.is_cpu:
+            self._places = max(1, min(PLACES, measure.last_level_cache_bytes() // max(1, operands)))
         outputs = sum(checks[0].operands.tensors[n].size for n in subject.outputs)
-        room = memory_limit + operands + 64 * outputs  # packed copies; float64 copies to compare with
+        room = memory_limit + self._places * operands + 64 * outputs  # packed copies; float64 copies to compare with
         setup = {
             "job": "setup",
             "kernel": show(subject.kernel),
@@ -356,7 +393,7 @@ def _outcome(text: str, seen: Mapping[str, Any], unit: float) -> Outcome:
         return Outcome("wrong", reason=seen["wrong"][text])
     dropped = "slower than the best so far at first sight" if text in seen["dropped"] else ""
     seconds = unit * seen["undisturbed"][text]
-    return Outcome("ok", seconds, tuple(seen["samples"][text]), seen["noise"], dropped)
+    return Outcome("ok", seconds, tuple(seen["samples"][text][:KEPT]), seen["noise"], dropped)
 
 
 __all__ = ["MEMORY_LIMIT", "TrialRunner"]

@@ -7,11 +7,11 @@ candidate does here, the parent (`trial.TrialRunner`) only loses this process.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.checks import Check
 from tilewright.runtime.guard import Guarded
 from tilewright.runtime.inputs import Array, poison_of
-from tilewright.runtime.measure import Comparison, cache_flusher, compare
+from tilewright.runtime.measure import Comparison, cache_flusher, compare, joined
 
 _LINE = 64
 
@@ -85,6 +85,8 @@ class Trials:
     def __init__(self, setup: dict[str, Any]) -> None:
         self._describe(setup)
         self._kernels: dict[Design, dispatch.Kernel] = {}
+        self._timed: list[Place] = []
+        self._at = 0
         if self.checks:
             self._settle(setup["threads"])
         child.bound_memory(setup["address_space"])
@@ -113,10 +115,12 @@ class Trials:
             if at not in self.places:
                 self.places[at] = Place(check, self.outputs, guarded=True)
 
-    @cached_property
+    @property
     def timed(self) -> Place:
-        """Operands as users have them."""
-        return Place(self.checks[0], self.outputs, guarded=False)
+        """Operands as users have them, at the place where kernels are timed now."""
+        while len(self._timed) <= self._at:
+            self._timed.append(Place(self.checks[0], self.outputs, guarded=False))
+        return self._timed[self._at]
 
     # -------------------------------------------------------------------------------------------- kernels
     def request(self, design: Design, sizes: dict[str, int], layouts: dispatch.Layouts) -> Any:
@@ -133,7 +137,8 @@ class Trials:
     def build(self, job: dict[str, Any]) -> dict[str, Any]:
         """Compile a design."""
         try:
-            return {"status": "ok", "seconds": self.kernel(Design.from_json(job["design"])).binary.seconds}
+            kernel = self.kernel(Design.from_json(job["design"]))
+            return {"status": "ok", "seconds": kernel.binary.seconds, "code": _code(kernel)}
         except IllegalDesign as error:
             return {"status": "illegal", "reason": str(error)}
         except (TilewrightError, MemoryError, AssertionError, LookupError, ValueError) as error:
@@ -194,7 +199,7 @@ class Trials:
         `slow`: stop after a first look, and go on with those only that are not slower than the first by this factor.
         """
         designs = {text: Design.from_json(text) for text in dict.fromkeys(job["designs"])}
-        launches = {text: self._launch(design) for text, design in designs.items()}
+        launches = self._launches(designs)
         first = job["designs"][0]
         found: dict[str, Any] = {"samples": {}, "ratios": {}, "undisturbed": {}, "dropped": []}
         if job.get("slow"):
@@ -203,11 +208,22 @@ class Trials:
             found["dropped"] = slow
             self._note(found, look, slow, first)
             launches = {t: run for t, run in launches.items() if t not in slow}
-        final = self._compare(launches, job["seconds"], job["rounds"])
+        final = self._compare_at(job.get("places", 1), {t: designs[t] for t in launches}, job["seconds"], job["rounds"])
         self._note(found, final, list(launches), first)
         found |= {"noise": final.noise, "noise_class": final.noise_class, "cache": "cold" if final.flush else "warm"}
         found["wrong"] = {text: reason for text, run in launches.items() if (reason := self._after(run))}
         return found
+
+    def _compare_at(self, places: int, designs: dict[str, Design], seconds: float, rounds: int) -> Comparison:
+        """Rounds on operands at several places: each favours some kernels, and another process has other places."""
+        seen = []
+        for self._at in range(places):
+            seen.append(self._compare(self._launches(designs), seconds / places, -(-rounds // places)))
+        self._at = 0
+        return joined(seen)
+
+    def _launches(self, designs: dict[str, Design]) -> dict[str, Any]:
+        return {text: self._launch(design) for text, design in designs.items()}
 
     def _compare(self, launches: dict[str, Any], seconds: float, rounds: int) -> Comparison:
         return compare(
@@ -257,6 +273,12 @@ def waker(team: pool.Pool) -> Callable[[], object] | None:
         return nothing  # the code must live as long as this function
 
     return wake
+
+
+def _code(kernel: dispatch.Kernel) -> str:
+    """What two kernels have in common that nothing can tell apart: machine code, workspace, and threads at most."""
+    said = f"{kernel.binary.library.digest} {kernel.binary.workspace} {kernel.design.get('threads')}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _undisturbed(samples: Sequence[float]) -> float:

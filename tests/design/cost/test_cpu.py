@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from programs import SHIPPED, facts, traced
 
 from tilewright.design.cost import estimate, features
-from tilewright.design.cost.cpu import overlap
+from tilewright.design.cost.cpu import chains, overlap
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.operators import OPERATORS
@@ -123,3 +123,10 @@ def test_a_search_for_one_thread_asks_about_one_thread():
     (one, two) = (estimate(MATMUL, design, replace(known, threads=n)) for n in (1, 2))
     assert (one.value("threads"), two.value("threads")) == (1, min(2, known.machine.cores))
     assert one.value("issue") == pytest.approx(2 * two.value("issue"), rel=0.2)
+
+
+def test_chains_of_sums_overlap_as_far_as_the_window_of_instructions_reaches():
+    assert chains(64, 5.0) == 2.0  # as many instructions as the window holds: the next tile's chain beside it
+    assert chains(1, 320.0) == 2.0
+    assert chains(128, 25.0) == 1.1
+    assert chains(0, 0.0) == 321.0

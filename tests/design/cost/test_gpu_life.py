@@ -64,6 +64,7 @@ def test_steps_of_a_part_follow_one_another_and_a_ring_asks_ahead():
     steps = 1024 // (16 * 4)
     assert found.walk == pytest.approx(steps * (2 * RATES.step_s + RATES.chain_s))
     assert life_of_products(program, ahead, known, RATES).walk == pytest.approx(steps * (RATES.step_s + RATES.chain_s))
+    assert (found.shows, life_of_products(program, ahead, known, RATES).shows) == (RATES.walk_shows, 0.0)
     assert found.meets >= RATES.latency_s  # what the second product reads is asked for behind the first one's
     groups = life_of_products(program, Design.of({"warpgroups": 2, "tile.t": 128}), known, RATES)
     assert (groups.walk, groups.meets) == (0.0, 0.0)

@@ -123,6 +123,15 @@ def test_few_queries_take_the_time_of_a_whole_tile():
     assert few.value("elements") == pytest.approx(whole.value("elements"), rel=0.01)
 
 
+def test_half_of_a_walk_shows_where_an_sm_has_one_block_and_less_where_it_has_more():
+    design = Design.of({"part.t": 256, "tile.g": 4, "tile.s": 1, "tile.t": 16, "warps": 4, "vec.k": 8, "vec.v": 8})
+    one, eight = (estimate(FULL, design, facts(FULL, "h200", S=1, T=4096, **{**HEADS, "B": b})) for b in (1, 8))
+    for found, blocks_of_an_sm in ((one, 1), (eight, 8 * 128 / 132)):
+        alone = sum(found.value(t) for t in ("launch", "fill", "meets", "join"))
+        moved = (found.value("memory") ** 4 + found.value("L2") ** 4) ** 0.25
+        assert found.seconds == pytest.approx(alone + moved + 0.5 * found.value("walk") / blocks_of_an_sm)
+
+
 def test_short_sequences_save_time_and_the_longest_walks_on_alone():
     known = facts(RAGGED, "h200", S=1, T=4096, **{**HEADS, "B": 64})
     design = Design.of({"part.t": 4096, "tile.g": 4, "tile.s": 1, "tile.t": 16, "warps": 4, "vec.k": 8, "vec.v": 8})

@@ -92,6 +92,12 @@ def attention(lengths: bool = False, dtype: str = "bf16", lse: bool = False, **o
     return OPERATORS["attention"].kernel.trace(dtypes, options=options)
 
 
+def packed(lse: bool = False) -> ir.Kernel:
+    """Attention of packed sequences as the operator traces it."""
+    dtypes = dict.fromkeys(("q", "k", "v", "o"), "bf16") | ({"lse": "f32"} if lse else {})
+    return OPERATORS["packed_attention"].kernel.trace(dtypes)
+
+
 PROGRAMS: dict[str, ir.Kernel] = {
     "full": attention(),
     "causal": attention(causal=True),
@@ -102,6 +108,8 @@ PROGRAMS: dict[str, ir.Kernel] = {
     "ragged window": attention(lengths=True, causal=True, window=131),
     "capped": capped.trace(dict.fromkeys(("q", "k", "v", "o"), "bf16") | {"slopes": "f32", "top": "f32"}),
     "two layers": two_layers.trace("bf16"),
+    "packed": packed(),
+    "packed, with sums": packed(lse=True),
 }
 BASE: dict[str, Any] = {"rows": 128, "columns": 128, "warpgroups": 2, "stages": 2}
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -129,10 +137,11 @@ DESIGNS: dict[str, dict[str, Any]] = {
 
 def facts(kernel: ir.Kernel, machine: str = "h200", **sizes: int) -> Facts:
     """All tensors row-major and aligned; dimensions that values lie along as a whole are part of the kernel."""
-    known = {d: {**SIZES, **sizes}[d] for d in kernel.dims}
+    rows = {"N": 150} if kernel.name == "packed_attention" else {}
+    known = {d: {**SIZES, **rows, **sizes}[d] for d in kernel.dims}
     tensors = {p.name: p.dims for p in kernel.params if p.dims}
     unit = {t: (len(dims) - 1,) for t, dims in tensors.items()}
-    fixed = frozenset(d for d in ("D", "E", "K", "N") if d in known)
+    fixed = frozenset(d for d in ("D", "E", "K", "N") if d in known and d not in rows)
     return Facts(known, unit, Machine.named(machine), frozenset(tensors), fixed)
 
 
@@ -152,7 +161,10 @@ def design(kernel: ir.Kernel, decisions: dict[str, Any]) -> Design:
 
 
 def inputs(kernel: ir.Kernel, sizes: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """Operands of a chain, drawn; results are NaN, lengths from 0 to all keys."""
+    """Operands of a chain, drawn; results are NaN, lengths from 0 to all keys.
+
+    Packed queries see what is before them of one of four sequences: a long one, one without keys, two short ones.
+    """
     random = np.random.default_rng(seed)
     stores = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
     tensors = {}
@@ -162,6 +174,13 @@ def inputs(kernel: ir.Kernel, sizes: dict[str, int], seed: int = 0) -> dict[str,
         shape = [sizes[str(d)] for d in p.dims]
         if p.name == "lengths":
             tensors[p.name] = np.linspace(0, sizes["T"] - 3, shape[0]).astype(p.dtype.numpy)
+        elif p.name in ("first", "past"):
+            query, all_keys = np.arange(shape[0]), sizes["T"]
+            own = np.searchsorted(np.array([60, 67, 99]) * shape[0] // 150, query, "right")
+            starts = np.array([0, 80, 80, 125, 192]) * all_keys // 210
+            begin, end = starts[own], starts[own + 1]
+            seen = np.clip(end - (np.searchsorted(own, own, "right") - 1 - query), begin, end)
+            tensors[p.name] = (begin if p.name == "first" else seen).astype(np.int32)
         elif p.name in stores:
             tensors[p.name] = np.full(shape, np.nan).astype(p.dtype.numpy)
         else:

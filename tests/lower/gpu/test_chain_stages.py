@@ -101,7 +101,8 @@ class Watch(Execution):
     def stmt(self, stmt):
         if isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Map) and ir.note(stmt.notes, "free"):
             low, high = (int(self.scalar(x)) for x in ir.note(self.main.notes, "free"))
-            at, past = self.range(self.main.axes[0].name)
+            tile = self.range(self.main.axes[0].name)
+            at, past = tile.start, tile.stop
             self.seen.append((bool(np.all(self.values[stmt.expr.args[0]][1])), low <= at and past <= high))
         super().stmt(stmt)
 

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from tilewright.errors import LaunchError
+from tilewright.errors import LaunchError, OutOfDeviceMemory
 from tilewright.language.interpreter import run
 from tilewright.runtime.cuda.trial_worker import Held, main
 from tilewright.runtime.measure import CONTROL, Comparison
@@ -38,6 +38,8 @@ class FakeGpu:
 
     def bind(self, request, held, scalars, sizes):
         behaviour = json.loads(os.environ["FAKE_GPU"]).get(request.design.hash, "right")
+        if behaviour == "large":
+            raise OutOfDeviceMemory("no room for 9 MiB more; end other programs on this GPU")
 
         def call():
             if behaviour == "hang":

@@ -22,10 +22,11 @@ def worker(monkeypatch, tmp_path):
 
 
 def test_what_a_kernel_does_to_the_device_ends_in_its_outcome(worker):
-    subject, tried = softmax_designs(H200, SIZES, 5)
-    found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "wrong"), 5.0)
-    assert [o.status for o in found] == ["ok", "crash", "hang", "wrong", "ok"]
+    subject, tried = softmax_designs(H200, SIZES, 6)
+    found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "wrong", "large"), 5.0)
+    assert [o.status for o in found] == ["ok", "crash", "hang", "wrong", "memory", "ok"]
     assert "illegal memory access" in found[1].reason
+    assert "ran out of memory" in found[4].reason and "end other programs" in found[4].reason
     assert restarts == 2
     assert standings[0].ratio == 1.0 and standings[1].seconds > 0
 

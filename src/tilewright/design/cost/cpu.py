@@ -35,6 +35,9 @@ HAND_OVER = 1.0e-6
 TRIP, ENTRY, TILE = 1.0, 12.0, 30.0
 """Cycles of a loop's counter, of entering and leaving a loop (one branch is guessed wrong), of a dealt tile's place."""
 
+WINDOW, COUNTER = 320.0, 3.0
+"""Instructions that a core has under way (Zen 4: 320; Golden Cove: 512), and those of a loop's counter."""
+
 L2_LATENCY, READS_AHEAD = 14.0, 6.0
 """Cycles of a line from L2, and how many reads of one are under way at once."""
 
@@ -152,7 +155,9 @@ class Model:
         else:
             free = Slots(**{**vars(slots), "chain": 0.0}).cycles(self.rates)
             cost.issue += trips * free / clock
-            cost.chain += trips * (cycles - free if serial else 0.0) / clock
+            step = slots.instructions + COUNTER / (node.loop.unroll if node.loop is not None else 1)
+            waits = max(0.0, slots.chain / chains(node.trips, step) - free) if serial else 0.0
+            cost.chain += trips * waits / clock
         cost.slots.add(slots, trips)
         if serial:
             cost.spill += trips * self.issue.excess(node.axis).cycles(self.rates) / clock
@@ -164,6 +169,14 @@ class Model:
             folds = self.issue.folds(child.axis)
             cost.issue += times * folds.cycles(self.rates) / self.rates.clock
             cost.slots.add(folds, times)
+
+
+def chains(steps: float, instructions: float) -> float:
+    """Chains of sums under way at once, where a tile's takes `steps` of so many `instructions`.
+
+    The sums of the next tiles do not depend on it: a core begins them as far as its window of instructions reaches.
+    """
+    return 1.0 + WINDOW / max(1.0, steps * instructions)
 
 
 def _ahead(root: Node) -> dict[str, float]:

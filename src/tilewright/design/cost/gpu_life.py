@@ -19,12 +19,13 @@ from tilewright.language import ir
 class Life:
     """Seconds of one block by itself: until its first loads are there and its last stores gone (`fill`), for sums that
     its threads and its cluster join (`meets`), and for loads that wait for one another (`walk`), in so many `steps`
-    beside which others compute."""
+    beside which others compute. `shows` is the share of one block's walk beside which memory idles."""
 
     fill: float
     meets: float = 0.0
     walk: float = 0.0
     steps: int = 1
+    shows: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -63,7 +64,8 @@ def life_of_products(program: Program, design: Design, facts: Facts, rates: GpuR
         high = 1 if program.axes[axis].each else tile(design, axis)
         steps = max(steps, -(-min(design.number(f"part.{axis}"), longest) // (high * warps)))
     meets = (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried) + gathers * rates.l2_latency_s
-    return Life(fill, meets, steps * (asks + rates.chain_s))
+    ahead = design.number("stages", 1) > 1
+    return Life(fill, meets, steps * (asks + rates.chain_s), shows=0.0 if ahead else rates.walk_shows)
 
 
 def _loaded(program: Program) -> list[ir.Ref]:
@@ -80,7 +82,7 @@ def _steps(
     held = {a for s in body if isinstance(s, ir.Alloc) for a in s.dims}
     total = found = 0
     for loop in (s for s in body if isinstance(s, ir.Loop)):
-        if any(a.over in held and not _ends_within(program, a, design, facts) for a in loop.axes):
+        if any(a.over in held for a in loop.axes):
             continue
         walked = [a for a in loop.axes if not a.each]
         trips = math.prod(-(-size_of(program, facts, a.name) // _covered(program, a, design)) for a in walked)
@@ -105,12 +107,6 @@ def _one_by_one(program: Program, loop: ir.Loop, design: Design, facts: Facts) -
             wide = max(1, design.number(f"vec.{let.expr.ref.buffer}", 1))
             return max(1, math.prod(tile(design, a) for a in axes) // (wide * threads_of(design)))
     return 1
-
-
-def _ends_within(program: Program, axis: ir.Axis, design: Design, facts: Facts) -> bool:
-    """Whether a row ends within a tile: what is computed of each piece then asks where, and loads wait for it."""
-    covered, size = _covered(program, axis, design), size_of(program, facts, axis.name)
-    return size > covered and size % covered != 0
 
 
 def _covered(program: Program, axis: ir.Axis, design: Design) -> int:

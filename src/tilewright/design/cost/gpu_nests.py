@@ -63,7 +63,9 @@ def estimate_nests(
         split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
         join = 3 * rates.latency_s if split else 0.0
         alone = _alone(program, life, facts)
-        behind = _products(use, (memory, l2, 0.0 if alone else life.walk), work, turns, last) + alone
+        walk = 0.0 if life.shows or alone else life.walk
+        alone += life.shows * life.walk * use.active / max(1, use.blocks) if not alone else 0.0
+        behind = _products(use, (memory, l2, walk), work, turns, last) + alone
         seconds = rates.launch_s + life.fill + life.meets + join + behind
     terms = tuple(Term(name, value, "s") for name, value in (
         ("launch", rates.launch_s), ("fill", life.fill), ("meets", life.meets), ("walk", life.walk), ("memory", memory),

@@ -40,6 +40,7 @@ class GpuRates:
     meet_s: float = 0.1e-6  # until the threads of a block have joined a sum
     cluster_meet_s: float = 0.3e-6  # and the blocks of a cluster
     chain_s: float = 0.25e-6  # from keys to sums: two products, a maximum and powers, each waiting for the one before
+    walk_shows: float = 0.5  # share of the walk of a part that memory is not busy in, of one block on an SM
     in_step: float = 1.6  # blocks of an SM that compute and wait at the same times, as they began together
     step_s: float = 0.53e-6  # of a loop whose loads wait for the step before
     l2_latency_s: float = 0.17e-6  # of a load that L2 has

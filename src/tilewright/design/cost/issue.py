@@ -88,7 +88,7 @@ class Issue:
 
     def _steps(self, let: ir.Let, dot: ir.Dot) -> float:
         """Products that follow one another into each sum of a dot's tile."""
-        per = 2 if self.t.decisions.get(f"atom.{let.name}") == "bf16x2" else 1
+        per = 2 if self.t.decisions.get(f"atom.{let.name}") in ("bf16x2", "vnni") else 1
         inner = self.t.lane_of((dot.axis, *let.type.axes)) == dot.axis
         return -(-self.t.points[dot.axis] // (per * (self.t.width(dot.axis) if inner else 1)))
 
@@ -269,7 +269,7 @@ class Issue:
     def _inner(self, let: ir.Let, dot: ir.Dot, atom: str, slots: Slots) -> None:
         """Lanes along the sum: each element of the result is a vector of partial sums."""
         t, rates = self.t, self.rates
-        width, per = t.width(dot.axis), 2 if atom == "bf16x2" else 1
+        width, per = t.width(dot.axis), 2 if atom in ("bf16x2", "vnni") else 1
         chunks = -(-t.points[dot.axis] // (width * per))
         out = math.prod(t.points[a] for a in let.type.axes)
         self._multiply(out * chunks, width, atom, slots)
@@ -288,7 +288,7 @@ class Issue:
         if isinstance(let.expr, ir.Load):
             ref = let.expr.ref
             lane = self.loaded_lane(let, ref)
-            if lane == axis or atom == "bf16x2":
+            if lane == axis or atom in ("bf16x2", "vnni"):
                 size = width * let.type.dtype.bytes
                 slots.loads(self.rates, size, rows * chunks, self._crossing(ref, size))
             else:
@@ -300,14 +300,14 @@ class Issue:
             slots.vectors(self.rates, width, _HALF_TO_F32 * rows * chunks)
 
     def _multiply(self, number: float, width: int, atom: str, slots: Slots) -> None:
-        rate = self.rates.pairs if atom == "bf16x2" else self.rates.fma
+        rate = self.rates.pairs if atom in ("bf16x2", "vnni") else self.rates.fma
         slots.vectors(self.rates, width, number, multiply=True, rate=rate)
 
     def _outer(self, let: ir.Let, dot: ir.Dot, atom: str, slots: Slots) -> None:
         """Lanes along the result: one operand is broadcast element by element."""
         t, rates = self.t, self.rates
         lane = t.lane_of(let.type.axes)
-        width, per = t.width(lane), 2 if atom == "bf16x2" else 1
+        width, per = t.width(lane), 2 if atom in ("bf16x2", "vnni") else 1
         steps = -(-t.points[dot.axis] // per)
         self._multiply(t.parts(let.type.axes, lane) * steps, width, atom, slots)
         for name in (dot.a, dot.b):

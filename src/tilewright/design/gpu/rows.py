@@ -276,6 +276,16 @@ def fixed_dims(kernel: ir.Kernel) -> tuple[str, ...]:
     return _unique(a.over for s in loops for a in s.axes if not a.each and a.over not in counted)
 
 
+def inner_dims(kernel: ir.Kernel) -> tuple[str, ...]:
+    """Dims that an inner loop of a nest goes through at every step of an outer one: how long a page is.
+
+    They are best a part of the kernel, which divides and multiplies by them.
+    """
+    serial = [s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) and not s.parallel]
+    inside = [s for loop in serial for s in ir.walk(loop.body) if isinstance(s, ir.Loop)]
+    return _unique(a.over for s in inside for a in s.axes if a.over in kernel.dims)
+
+
 def counted_dims(kernel: ir.Kernel) -> tuple[str, ...]:
     """The first dimension of every tensor that has several: how many rows, tokens or entries there are."""
     return _unique(str(p.dims[0]) for p in kernel.params if p.dims is not None and len(p.dims) > 1)
@@ -285,4 +295,4 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-__all__ = ["counted_dims", "default_rows", "draw_rows", "fixed_dims"]
+__all__ = ["counted_dims", "default_rows", "draw_rows", "fixed_dims", "inner_dims"]

@@ -25,7 +25,9 @@ _WIDE = 256
 """Elements that a step of 16 keys may read of each key with registers to spare for all that is on its way."""
 
 MOST_STAGES = 8
-_AHEAD = 16 << 10  # bytes that a warp has on their way: 64 KB a block, twice what an SM needs at the rate of memory
+_AHEAD = 64 << 10  # bytes that a block has on their way, twice what an SM needs at the rate of memory
+_SHORT_STEP = 4 << 10  # bytes of a step that four warps on an SM spend more time on than memory does
+_LEAST = 1024  # points that a part is not halved below
 _SHORT = 128  # elements of a key and a value together, of which a step has few wide loads
 _WARPS = 4
 _RESIDENT = 4  # blocks of so many warps that fit on an SM
@@ -56,33 +58,53 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     (axis,) = loop.axes
     unit = _WARPS * (1 if axis.each else int(str(decisions[f"tile.{axis.name}"])))
     decisions[f"part.{axis.name}"] = _part(s, axis, unit, decisions)
-    decisions |= {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
+    alone = _one_step(s, axis, unit, decisions)
+    decisions |= alone or {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
     stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
     return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
 
 
+def _one_step(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
+    """Parts of one step for each warp, where there are no more of these than SMs: then nothing comes ahead of its use.
+
+    All loads of a warp are under way at once; a box of the copy engine would take 2 us to begin with (note 0018).
+    Nothing where parts are longer, or where this was not measured: pages, 8 bits, machines other than Hopper.
+    """
+    mma = "mma" in decisions.values() and _has_copy_engine(s.facts)
+    wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
+    if not (mma and few) or axis.each or wide > _WIDE or _bytes(s) == 1:
+        return {}
+    if _one_each(s, axis, unit, decisions) != unit:
+        return {}
+    return {f"part.{axis.name}": unit, "resident": _RESIDENT - 1}
+
+
 def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
     """How what streams by comes: a step at a time, or some steps ahead by the copy engine.
 
     Where tiles are few, a block on each SM has to have enough under way alone, and so has one that reads 8 bits, which
-    are widened first. Else several blocks of an SM have, and short rows want all loads of a step asked for at once.
+    are widened first; warps that take short steps are twice as many. Else several blocks of an SM have enough, and
+    short rows want all loads of a step asked for at once.
     """
     loads = _ahead(s.kernel, s.nest)
     mma = "mma" in decisions.values() and _has_copy_engine(s.facts)  # measured on Hopper, and nowhere else
     tensors = [let.expr.ref.buffer for let in loads if isinstance(let.expr, ir.Load)]
     few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
+    warps = _WARPS
     wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
     if mma and wide <= _WIDE and (few or _bytes(s) == 1):
         step = sum(_step_bytes(let, Design.of(decisions), s.facts) for let in loads)
-        stages = max(2, min(MOST_STAGES, _AHEAD // step))
+        if few and step <= _SHORT_STEP:
+            warps, unit = 2 * warps, 2 * unit
+        stages = max(2, min(MOST_STAGES, _AHEAD // (warps * step)))
         ahead: dict[str, Choice] = {"stages": stages, **{f"engine.{t}": "tma" for t in tensors}}
         if few:
             ahead[f"part.{axis.name}"] = _one_each(s, axis, unit, decisions)
-        ahead["resident"] = max(
-            1, min(3, int(s.facts.machine.limit("shared_bytes_per_block")) // (_WARPS * stages * step))
-        )
+        room = int(s.facts.machine.limit("shared_bytes_per_block")) // (warps * stages * step)
+        ahead |= {"warps": warps, "resident": max(1, min(3 * _WARPS // warps, room))}
         design = Design.of(decisions | ahead)
         if not any(True for rule in (_engines, _rings) for _ in rule(s.kernel, s.nest, design, s.facts)):
             return ahead
@@ -152,7 +174,24 @@ def _part(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> i
 
     choices = [unit << n for n in range(12)]
     most = next((c for c in choices if c >= size), choices[-1])
-    return min((c for c in choices if c <= most), key=lambda c: (seconds(c), c))
+    best = min((c for c in choices if c <= most), key=lambda c: (seconds(c), c))
+    # Ranges that end as data say are of different lengths: the longest one is not to be what all wait for.
+    uneven = _ends_by_data(s, axis) and best * inner // 2 >= _LEAST and best // 2 >= unit
+    return best // 2 if uneven else best
+
+
+def _ends_by_data(s: Shape, axis: ir.Axis) -> bool:
+    """Whether how far a loop goes is read from a tensor."""
+    lets = structure.lets(s.kernel)
+    todo, seen = [str(axis.stop)], set[str]()
+    while todo:
+        let = lets.get(todo.pop())
+        if let is not None and let.name not in seen:
+            seen.add(let.name)
+            if isinstance(let.expr, ir.Load):
+                return True
+            todo += ir.operands(let.expr)
+    return False
 
 
 def _bytes(s: Shape) -> int:

@@ -25,6 +25,24 @@ __device__ inline Fragments<T, X::N / 2> as_operand(const X& x, const Part<A, ED
   return y;
 }
 
+// `op` over `count` elements of a tensor, `stride` apart: by one thread, or by a warp, all of whose threads get it.
+template <class OP, class T>
+__device__ inline T over_alone(OP op, const T* from, i64 stride, int count) {
+  T y = neutral<OP, T>();
+#pragma unroll 2  // the producer has few registers, and what follows in a line is near
+  for (int n = 0; n < count; ++n, from += stride) y = op(y, *from);
+  return y;
+}
+template <class OP, class T>
+__device__ inline T over_rows(OP op, const T* from, i64 stride, int count) {
+  T y = neutral<OP, T>();
+#pragma unroll 4
+  for (int n = int(threadIdx.x) % 32; n < count; n += 32) y = op(y, from[n * stride]);
+#pragma unroll
+  for (int far = 16; far > 0; far /= 2) y = op(y, __shfl_xor_sync(0xFFFFFFFFu, y, far));
+  return y;
+}
+
 // This thread's part of `x` reduced over the columns of `part`, in two chains for each row.
 template <class Y, class OP, class X, class A, int EDGE>
 __device__ inline Y within(OP op, const X& x, const Part<A, EDGE>& part) {

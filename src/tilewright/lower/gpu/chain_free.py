@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir
-from tilewright.language.dtypes import dtype
+from tilewright.language.dtypes import DType, dtype
 from tilewright.language.structure import fresh, names
 
 _I64 = ir.TileType(dtype("i64"))
@@ -148,6 +148,8 @@ class _Finder:
             case ir.Coord(axis) if axis == self.rows.axes[-1].name:
                 position = self.let("rows", ir.Coord(self.block), (self.block,))
                 return self.let(f"{which}_row", ir.Reduce(which, position, self.block))
+            case ir.Load(ref) if (number := self.of_rows(ref)) is not None:
+                return self.over_block(let, number, which)
             case ir.Map("cast", (arg,)):
                 return self.extreme(arg, which)
             case ir.Map("add" | "max" | "min" as op, (a, b)):
@@ -164,6 +166,24 @@ class _Finder:
             return None
         return self.let("bound", ir.Map(op, tuple(str(p) for p in parts)))
 
+    def of_rows(self, ref: ir.Ref) -> ir.Ref | None:
+        """Where a number of each row lies, by the rows of a block: in a tensor, or in registers filled from one."""
+        rows = self.rows.axes[-1].name
+        if ref.buffer in {p.name for p in self.kernel.params}:
+            return ir.Ref(ref.buffer, tuple(self.block if i == rows else i for i in ref.index))
+        begun = [s for s in ir.walk(self.kernel.body) if isinstance(s, ir.Store) and s.ref.buffer == ref.buffer]
+        filled = {
+            s.name: s.expr for s in ir.walk(self.kernel.body) if isinstance(s, ir.Let) and s.name == begun[0].value
+        }
+        (source,) = filled.values() if len(begun) == 1 and filled else (None,)
+        return self.of_rows(source.ref) if isinstance(source, ir.Load) else None
+
+    def over_block(self, let: ir.Let, ref: ir.Ref, which: str) -> str:
+        """An extreme of what a tensor holds for the rows of a block."""
+        loaded = self.let("of_block", ir.Load(ref), (self.block,), let.type.dtype)
+        found = self.let(f"{which}_of_block", ir.Reduce(which, loaded, self.block), (), let.type.dtype)
+        return self.let("bound", ir.Map("cast", (found,)))
+
     @property
     def outside(self) -> set[str]:
         grid = self.kernel.body[0]
@@ -176,9 +196,9 @@ class _Finder:
             result = self.let(name, ir.Map(op, (result, other)))
         return result
 
-    def let(self, name: str, expr: ir.Expr, axes: tuple[str, ...] = ()) -> str:
+    def let(self, name: str, expr: ir.Expr, axes: tuple[str, ...] = (), of: DType = _I64.dtype) -> str:
         """A new value before the loop; the same one again where it is there."""
-        type_ = replace(_I64, axes=axes)
+        type_ = ir.TileType(of, axes)
         for s in self.made:
             if isinstance(s, ir.Let) and s.expr == expr and s.type == type_:
                 return s.name

@@ -7,8 +7,11 @@ process. Such calls are made `aside`: on nothing that is captured, by a thread t
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from tilewright.machines.nvidia_driver import FIX, driver
 
@@ -37,6 +40,33 @@ def capturing(stream: int) -> bool:
     return bool(int(status)) or int(found) != int(cu.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
 
+@cache
+def _informs() -> Any:
+    """`cuStreamGetCaptureInfo_v2` (stream, status, number, three that may be null); None where there is no driver."""
+    try:
+        informs = ctypes.CDLL("libcuda.so.1").cuStreamGetCaptureInfo_v2
+    except (OSError, AttributeError):
+        return None
+    informs.argtypes, informs.restype = (ctypes.c_void_p,) * 6, ctypes.c_int
+    return informs
+
+
+def query() -> int:
+    """Where that function is, for compiled code; 0 where there is no driver."""
+    informs = _informs()
+    return 0 if informs is None else int(ctypes.cast(informs, ctypes.c_void_p).value or 0)
+
+
+def number(stream: int) -> int:
+    """Which capture of this process a stream (its handle) takes part in: no other has the same number; 0 for none."""
+    informs = _informs()
+    if informs is None:
+        return 0
+    status, found = ctypes.c_int(), ctypes.c_uint64()
+    refused = informs(stream, ctypes.addressof(status), ctypes.addressof(found), None, None, None)
+    return 0 if refused else int(found.value)
+
+
 def advice(status: int) -> str:
     """What to do about a launch for which the driver gave `status`."""
     if status in _LOST:
@@ -47,4 +77,4 @@ def advice(status: int) -> str:
     return FIX
 
 
-__all__ = ["advice", "aside", "capturing"]
+__all__ = ["advice", "aside", "capturing", "number", "query"]

@@ -13,7 +13,7 @@ from tilewright.build.cuda_kernel import CudaBinary, build_cuda, build_many
 from tilewright.build.kernel_cache import Request
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
-from tilewright.design.gpu.rows import fixed_dims
+from tilewright.design.gpu.rows import fixed_dims, inner_dims
 from tilewright.errors import ArgumentError, MachineError, TilewrightError
 from tilewright.knobs import knobs
 from tilewright.machines import nvidia
@@ -92,7 +92,7 @@ _lengths: dict[Program, set[tuple[int, ...]]] = {}
 
 
 def fixed_of(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Dims whose sizes become a part of the kernel: how long rows are, unless a program meets too many lengths."""
+    """Dims whose sizes become a part of the kernel: how long rows or pages are, unless a program meets too many."""
     dims = _fixed_dims(program)
     known, now = _lengths.setdefault(program, set()), tuple(sizes[d] for d in dims)
     if now not in known and len(known) < MOST_LENGTHS:
@@ -102,7 +102,7 @@ def fixed_of(program: Program, sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def _fixed_dims(program: Program) -> tuple[str, ...]:
-    return fixed_dims(program.kernel)
+    return (*fixed_dims(program.kernel), *inner_dims(program.kernel))
 
 
 def request_for(

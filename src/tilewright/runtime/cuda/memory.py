@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tilewright.errors import LaunchError, OutOfDeviceMemory
+from tilewright.errors import OutOfDeviceMemory
 from tilewright.runtime.cuda import capture, driver
 from tilewright.runtime.cuda.streams import stream_of
 
@@ -67,7 +67,7 @@ class Shared:
 
 
 def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
-    """At least `size` bytes on a device, as something with a `data_ptr()`; LaunchError where there is no room.
+    """At least `size` bytes on a device, as something with a `data_ptr()`; OutOfDeviceMemory where there is none left.
 
     What torch gives while a graph is captured belongs to that graph, is cleared by it, and lives as long as it does;
     what the driver gives then lives for good.
@@ -78,7 +78,7 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
         try:
             return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
         except torch.OutOfMemoryError:
-            raise LaunchError(f"GPU {device} has no {size} bytes left for scratch; free some") from None
+            raise OutOfDeviceMemory(f"GPU {device} has no {size} bytes left for scratch; free some") from None
     made = Allocation(size, device)
     with driver.inside(device), capture.aside():
         if zeroed:

@@ -17,7 +17,7 @@ import numpy as np
 from tilewright.build.cuda_kernel import build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.design.design import Design
-from tilewright.errors import IllegalDesign, LaunchError, TilewrightError, VerificationError
+from tilewright.errors import IllegalDesign, LaunchError, OutOfDeviceMemory, TilewrightError, VerificationError
 from tilewright.language.dtypes import dtype
 from tilewright.runtime import child
 from tilewright.runtime.buffer import Buffer
@@ -30,6 +30,7 @@ from tilewright.runtime.trial_worker import Trials, Worker
 
 Call = Callable[[], object]
 
+ROOM = "end other programs on this GPU, or design for smaller sizes"
 CONTEXT_LOST = 70
 """The exit status after a kernel that took the context with it."""
 
@@ -103,8 +104,11 @@ class CudaGpu:
         self._torch = torch
 
     def hold(self, like: Array) -> Held:
-        """Memory for such an array."""
-        owner = self._torch.empty(max(1, like.nbytes), dtype=self._torch.uint8, device="cuda:0")
+        """Memory for such an array; OutOfDeviceMemory where there is no room."""
+        try:
+            owner = self._torch.empty(max(1, like.nbytes), dtype=self._torch.uint8, device="cuda:0")
+        except self._torch.OutOfMemoryError:
+            raise OutOfDeviceMemory(f"no room for {like.nbytes / 2**20:.0f} MiB more; {ROOM}") from None
         return Held(like, owner.data_ptr(), owner)
 
     def write(self, held: Held, array: Array) -> None:
@@ -207,6 +211,8 @@ class GpuTrials(Trials):
             except VerificationError as error:
                 self._written.clear()  # it may have written where it should not
                 return {"status": "wrong", "reason": f"on {check.named} operands: {error}"}
+            except OutOfDeviceMemory as error:
+                return {"status": "memory", "reason": f"GPU 0 ran out of memory: {error}"}
         return {"status": "ok", "worst": worst, "once": 0.0}  # copies would take most of it
 
     def _worst(self, check: Check) -> float:
