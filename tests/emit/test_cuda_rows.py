@@ -19,14 +19,15 @@ LOADS = {
     "rmsnorm": (1, 1), "add_rmsnorm": (2, 1), "layernorm": (1, 1), "softmax": (1, 0), "rmsnorm_backward": (2, 1),
     "softmax_backward": (2, 0),
 }  # fmt: skip
-# Sizes; loads of 16 bytes by a thread for each row that it holds a part of; such rows.
+# Sizes; loads of 16 bytes by a thread for each row that it holds a part of; such rows, where they share vectors.
 SHAPES = [(8192, 4096, 4, 1), (16384, 8192, 4, 1), (4096, 1024, 2, 2), (1, 4096, 1, 1)]
 
 
 def loads(name, held, several=1):
-    """Loads of a thread."""
+    """Loads of a thread; several rows lie in one where a vector that is needed late can serve them all."""
     rows, vectors = LOADS[name]
-    return (rows * several + vectors) * held
+    early = name in ("rmsnorm", "add_rmsnorm", "layernorm")
+    return (rows * several + vectors) * held if early else (rows + vectors) * several * held
 
 
 def clean(report):

@@ -110,7 +110,9 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        best = (64, 128, 256, 32) if self._short and self.length > _SHORT * s.run else (128, 256, 64, 32)
+        tiny = self.length <= _SHORT * s.run
+        usual = 128 if self._short == tiny else 64 if self._short else 256
+        best = (usual, *(n for n in (128, 256, 64, 32) if n != usual))
         threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
@@ -192,8 +194,8 @@ class _Walked:
 
     @property
     def _short(self) -> bool:
-        """Whether a small block reads rows at once: then a thread takes two, and what all rows want serves both."""
-        return self.length <= _SMALL * self.s.run and not self.few
+        """Whether rows are short and want the same vectors: then a thread takes two rows, and a vector serves both."""
+        return self.length <= _SMALL * self.s.run and not self.few and bool(early_loads(self.s.kernel))
 
     @property
     def _odd(self) -> bool:
