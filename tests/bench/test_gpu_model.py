@@ -60,3 +60,10 @@ def test_the_judge_sees_a_wrong_model(rows):
     slow = Machine.from_dict({**h200.to_dict(), "ceilings": ceilings})
     worse = measured(json.loads(RESULTS.read_text()), slow)
     assert [w.predicted - r.predicted for w, r in zip(worse, rows, strict=True)] == pytest.approx([5e-6] * len(rows))
+
+
+def test_a_link_of_a_chain_takes_no_launch_and_no_first_way_to_memory():
+    result = next(r for r in json.loads(RESULTS.read_text())["results"] if r["family"] == "gemm_small")
+    h200 = Machine.named("h200")
+    alone, link = (measured({"results": [{**result, "family": f}]}, h200)[0] for f in ("gemm_small", "gemm_chain"))
+    assert alone.predicted - link.predicted == pytest.approx(4.2e-6 + 0.68e-6 - 1.08e-6)

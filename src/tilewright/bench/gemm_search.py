@@ -36,7 +36,7 @@ from tilewright.runtime.measure import MIN_ROUNDS
 
 FAMILY = "gemm_search"
 
-_SEARCHES = 3  # at a time
+_SEARCHES, _BUILDERS = 8, 3  # at a time, and processes of each that compile
 _LONG = 2.5e11  # operations of a product that takes about a third of a millisecond
 _FOUND, _DEFAULT = "found", "default"
 
@@ -57,7 +57,8 @@ _here: list[_Here] = []
 def measure_search(cases: Sequence[GemmCase], known: Known, effort: Effort) -> Iterator[Result]:
     """A result for each case, in whatever order they come; one that failed says why, and the run goes on."""
     context = multiprocessing.get_context("fork")  # before this process has a context on the GPU
-    with ProcessPoolExecutor(_SEARCHES, context, _begin, (context.Lock(), _builders_each())) as pool:
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(max(1, min(_SEARCHES, cores // 2)), context, _begin, (context.Lock(),)) as pool:
         asked: dict[Future[Result], GemmCase] = {
             pool.submit(_measured, c, [dict(d) for d in known.get(c.name, ())], effort): c for c in cases
         }
@@ -69,13 +70,9 @@ def measure_search(cases: Sequence[GemmCase], known: Known, effort: Effort) -> I
                 yield Result(case.family, case.name, 1, error=f"{type(error).__name__}: {error}")
 
 
-def _builders_each() -> int:
-    return max(1, len(os.sched_getaffinity(0)) // _SEARCHES)
-
-
-def _begin(lock: Any, builders: int) -> None:
+def _begin(lock: Any) -> None:
     """A process of searches: those that compile for it are there before it has a context."""
-    _here[:] = [_Here(lock, multiprocessing.get_context("fork").Pool(builders))]
+    _here[:] = [_Here(lock, multiprocessing.get_context("fork").Pool(_BUILDERS))]
 
 
 def _compiled(job: tuple[Request, Machine]) -> None:

@@ -18,6 +18,7 @@ from tilewright.design.cost import features
 from tilewright.design.cost.accuracy import Accuracy, accuracy, cross_validated
 from tilewright.design.cost.correction import Row
 from tilewright.design.cost.gpu import estimate_gpu
+from tilewright.design.cost.gpu_rates import as_link
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.language import ir
@@ -59,7 +60,7 @@ class Measured:
 
 def measured(results: Mapping[str, Any], machine: Machine) -> list[Measured]:
     """The rows of a results file, by the model of `machine` (what the file says of its machine is not used)."""
-    cases = {(c.family, c.name): c for c in gemm_cases() if not c.links}
+    cases = {(c.family, c.name): c for c in gemm_cases()}
     found = []
     for result in results["results"]:
         ladder = result["family"] == LADDER
@@ -92,13 +93,18 @@ def _choice(value: Any) -> Choice:
 def _row(case: GemmCase, name: str, design: Design, seconds: float, machine: Machine) -> Measured:
     kernel, facts = _facts(case, machine)
     found = estimate_gpu(kernel, design, facts, copies=COPIES)
-    return Measured(case, name, design, features(kernel, design, facts, found), found.seconds, seconds)
+    numbers = features(kernel, design, facts, found)
+    return Measured(case, name, design, numbers, _seconds(case, found.seconds, machine), seconds)
 
 
 def predicted(row: Measured, machine: Machine) -> float:
     """Seconds of the row's design by the model of another machine, or of the same one with other rates."""
     kernel, facts = _facts(row.case, machine)
-    return estimate_gpu(kernel, row.design, facts, copies=COPIES).seconds
+    return _seconds(row.case, estimate_gpu(kernel, row.design, facts, copies=COPIES).seconds, machine)
+
+
+def _seconds(case: GemmCase, alone: float, machine: Machine) -> float:
+    return as_link(alone, machine) if case.links else alone
 
 
 def _facts(case: GemmCase, machine: Machine) -> tuple[ir.Kernel, Facts]:

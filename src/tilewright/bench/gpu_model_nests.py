@@ -18,7 +18,7 @@ from tilewright.bench.rows_cases import RowCase, row_cases
 from tilewright.design.cost import estimate, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated
 from tilewright.design.cost.correction import Row
-from tilewright.design.cost.gpu_rates import rates_of
+from tilewright.design.cost.gpu_rates import as_link
 from tilewright.design.cost.program import program_of
 from tilewright.design.cost.term import Estimate
 from tilewright.design.default import Facts, default_design
@@ -99,11 +99,7 @@ def measured_case(
 
 
 def _seconds(case: Case, said: Estimate, machine: Machine) -> float:
-    """Of a lone call, or of a link of a chain: its launch and its first way to memory pass beside the link before."""
-    if not case.links:
-        return said.seconds
-    rates = rates_of(machine)
-    return rates.next_launch_s + max(0.0, said.seconds - rates.launch_s - rates.latency_s)
+    return as_link(said.seconds, machine) if case.links else said.seconds
 
 
 @cache

@@ -59,6 +59,12 @@ def _maybe(key: str, places: int) -> Callable[[Metrics], str]:
     return lambda m: f"{m[key]:,.{places}f}" if key in m else ""
 
 
+def _until_near(m: Metrics) -> str:
+    """Trials of the search and of random designs until within 2% of the best of all; older results do not say."""
+    keys = ("trials_to_best", "random_trials_to_best")
+    return " / ".join(f"{m[k]:.0f}" for k in keys) if all(k in m for k in keys) else "-"
+
+
 def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
@@ -104,6 +110,12 @@ _GPU_RATIOS: tuple[Column, ...] = (
 )
 _GPU_RATES = (*_GPU_TIMES, ("TFLOP/s", _number("tflops")), *_GPU_RATIOS)
 _GPU_READS = (*_GPU_TIMES, ("of reading", _percent("bandwidth")), *_GPU_RATIOS)
+_SEARCHED: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("trials", _number("trials")),
+    ("of the default", lambda m: f"{m['of_default']:.2f}x"),
+    ("of the best known", _percent("of_best")),
+)
 _GPU_ROWS: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("torch.compile", _number("peer_us", 1)),
@@ -200,6 +212,7 @@ TABLES = (
             ("search, us", _number("us", 1)),
             ("random, us", _number("random_us", 1)),
             ("faster by", lambda m: f"{m['over_random']:.2f}x"),
+            ("trials until within 2%, of both", _until_near),
             ("best after, s", _number("seconds_to_best", 1)),
         ),
         kind="design",
@@ -309,6 +322,7 @@ TABLES = (
     Table("Products of many rows, bf16", ("gemm_large",), _GPU_RATES, geomean=True, kind="gemm"),
     Table("Products of few rows, bf16", ("gemm_small",), _GPU_READS, geomean=True, kind="gemm"),
     Table("Products of few rows, each a link of a chain", ("gemm_chain",), _GPU_READS, geomean=True, kind="gemm"),
+    Table("Searches of 32 trials beside the best designs known", ("gemm_search",), _SEARCHED, kind="gemm"),
     Table(
         "Products with epilogues, against cuBLAS followed by torch.compile's kernel",
         ("gemm_fused",),

@@ -415,16 +415,19 @@ def _rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dict[s
             decisions[f"block.{axis.name}"] = 64 * facts.lanes
         elif whole and axis is parallel[-1] and facts.size(kernel, axis) > 1:
             decisions[f"block.{axis.name}"] = 32
-    decisions |= _kept_rows(kernel, nest, facts)
-    return {**decisions, **_streaming(kernel, nest, parallel, facts, _points(kernel, decisions, lanes, facts))}, lanes
+    streaming = _streaming(kernel, nest, parallel, facts, _points(kernel, decisions, lanes, facts))
+    return {**decisions, **_kept_rows(kernel, nest, facts, bool(streaming)), **streaming}, lanes
 
 
 _COSTLY = frozenset({"exp", "exp2", "log", "tanh", "sigmoid", "erf"})  # a polynomial each, where a load would do
 
 
-def _kept_rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> dict[str, Choice]:
-    """Functions of a row that a later loop needs again are kept, where the row stays in the caches meanwhile."""
-    room = (facts.machine.l2_bytes or 512 << 10) // 4
+def _kept_rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts, streaming: bool) -> dict[str, Choice]:
+    """Functions of a row that a later loop needs again are kept, where the row stays in the caches meanwhile.
+
+    While rows stream from memory, what lies in the second cache is in their way: half of the first one is for it.
+    """
+    room = (facts.machine.l1_bytes or 32 << 10) // 2 - 1 if streaming else (facts.machine.l2_bytes or 512 << 10) // 4
     return {
         f"keep.{name}": True
         for name, twin in twins(kernel).items()

@@ -130,3 +130,16 @@ def test_chains_of_sums_overlap_as_far_as_the_window_of_instructions_reaches():
     assert chains(1, 320.0) == 2.0
     assert chains(128, 25.0) == 1.1
     assert chains(0, 0.0) == 321.0
+
+
+def test_kept_values_that_the_first_level_loses_are_stored_one_line_at_a_time():
+    """Two rows and what is kept of them fit the first level, or they do not: 16 and 64 KB of 48 here."""
+    program = traced("softmax")
+    tiles = {"tile.d": 64, "tile.d1": 64, "tile.d2": 64, "lanes": ("d", "d1", "d2"), "keep.exp1": True}
+
+    def seconds(rows, columns):
+        known = facts(program, M=256, D=columns)
+        return estimate(program, Design.of({**tiles, "tile.m": rows}), known).seconds
+
+    assert seconds(2, 1024) < 1.1 * seconds(1, 1024)
+    assert seconds(2, 4096) > 1.2 * seconds(1, 4096)

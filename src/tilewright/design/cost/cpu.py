@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.design.cost.issue import Issue
@@ -124,7 +124,7 @@ class Model:
 
     def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:
         """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
-        once, ahead = touched(root), _ahead(root)
+        once, ahead = touched(root), _ahead(root, self.program.scratch)
         for (buffer, turn), count in moved.items():
             if buffer in ahead:
                 lines = max(0.0, count - once.get((buffer, turn), 0.0)) / LINE
@@ -179,12 +179,14 @@ def chains(steps: float, instructions: float) -> float:
     return 1.0 + WINDOW / max(1.0, steps * instructions)
 
 
-def _ahead(root: Node) -> dict[str, float]:
-    """Lines under way at once for each buffer that lies in rows: one where it is stored."""
+def _ahead(root: Node, scratch: Container[str]) -> dict[str, float]:
+    """Lines under way at once for each buffer that lies in rows, or is a tile's own: one where it is stored."""
     found: dict[str, float] = {}
     for leaf in (n for n in root.walk() if isinstance(n, Leaf)):
         for access, p in leaf.patches.items():
-            if access.unit is not None and not access.around:
+            if access.buffer in scratch and access.write:
+                found[access.buffer] = 1.0
+            elif access.unit is not None and not access.around:
                 several = 1.0 if access.write and p.rows > 1 else READS_AHEAD
                 found[access.buffer] = min(found.get(access.buffer, READS_AHEAD), several)
     return found

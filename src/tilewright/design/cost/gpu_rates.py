@@ -74,6 +74,13 @@ def powered(seconds: float, rates: GpuRates) -> float:
     return min(sustained, burst + max(0.0, burst - rates.burst_s))
 
 
+def as_link(seconds: float, machine: Machine) -> float:
+    """Seconds of a lone call that is a link of a chain instead: its launch and its first way to memory pass beside the
+    link before it."""
+    rates = rates_of(machine)
+    return rates.next_launch_s + max(0.0, seconds - rates.launch_s - rates.latency_s)
+
+
 def has_wgmma(machine: Machine) -> bool:
     """Whether warpgroups multiply from shared memory (Hopper)."""
     return any(a.name.startswith("wgmma") for a in machine.atoms)
@@ -90,4 +97,4 @@ def flops_per_cycle(machine: Machine, atom: str, itemsize: int = 2) -> float:
     return next((a.flops_per_cycle for a in atoms if a.dtype == "f32" and a.flops_per_cycle), 256.0)
 
 
-__all__ = ["GpuRates", "flops_per_cycle", "has_wgmma", "joined", "powered", "rates_of"]
+__all__ = ["GpuRates", "as_link", "flops_per_cycle", "has_wgmma", "joined", "powered", "rates_of"]

@@ -20,7 +20,7 @@ from tilewright.design.gpu.resources import ATOM_ROWS, ROW_BYTES, Resources, sha
 
 _BASE = 6.3e-6  # seconds of a launch, of the first step on its way, and of the last results
 _PORT = 1.55e11  # bytes/s that one SM takes in beside what the others do
-_PAIR = 0.8  # of that time, where half of the weights come from the other block of a pair
+_PAIR, _NARROW = 0.8, 32  # of that time, where half of more columns come from the other block of a pair
 _UNEVEN = 0.5  # of the time by which the last round of blocks is longer than its share
 _NORM = 1.7  # by which the time of memory and that of the SM's port are joined
 _STEP = 2e-8  # seconds of a block's step: its barriers
@@ -81,11 +81,23 @@ class _Few:
         memory = self.blocks / self.down * self.columns * self.depth * weights / read
         if turns > 1:  # of one round others draw for the SMs that idle
             memory *= 1 + _UNEVEN * (turns * sms / self.blocks - 1) / turns
-        port = turns * (self.columns * weights + self.rows) * self.depth / _PORT * (_PAIR if self.down > 1 else 1.0)
+        port = turns * (self.columns * weights + self.rows) * self.depth / _PORT * self._paired
         streams = float((memory**_NORM + port**_NORM) ** (1 / _NORM))
         steps = turns * self.depth / (max(2, self.lines) * ROW_BYTES)  # short ones cost half of that
         wide = 0.0 if self.swap or self.columns < _WIDE else _WIDER
-        return _BASE + streams + _STEP * steps + self._join + wide + (_SPREAD if self.cluster > 2 else 0.0)
+        return (
+            _BASE
+            + streams
+            + _STEP * steps
+            + self._join
+            + wide
+            + (_SPREAD if self.cluster > 2 and 2 * self.blocks > sms else 0.0)
+        )
+
+    @property
+    def _paired(self) -> float:
+        """What the port of an SM takes for a pair of blocks, of what it takes for two."""
+        return _PAIR if self.down > 1 and self.columns > _NARROW else 1.0
 
     @property
     def lines(self) -> int:
@@ -167,7 +179,7 @@ class _Few:
         if self.lines > 1 and self._boxed:
             decisions |= {f"box.{o.tensor}": _BOX for o in p.operands if o.axis == p.n.name}
         overlaps = self.down > 1 or self.shared or (self.swap and self._stored) or (self.groups > 1 and self.parts > 1)
-        overlaps |= self.lines == 2 and not (self.swap or self._boxed) and self.groups == 1
+        overlaps |= self.lines == 2 and not self._boxed and (self.swap or self.groups == 1)
         decisions["inflight"] = 1 if overlaps else 0
         return Design.of({**decisions, "stages": self._stages(Design.of(decisions))})
 
@@ -231,10 +243,8 @@ def _across(p: Product, facts: Facts) -> Iterator[_Few]:
             yield _Few(p, facts, rows, columns, 1, parts)
         elif down > 1 and (half := -(-n // sms // 8) * 8) <= most:  # two blocks for each SM
             yield _Few(p, facts, rows, half, 1)
-    if down > 1 and 2 in _parts(p, facts, 2):  # all rows in one block, of two warpgroups
-        for columns in (32, 48, 64):
-            if columns <= most and -(-n // columns) * 2 <= sms:
-                yield _Few(p, facts, 2 * ATOM_ROWS, columns, 2, 2)
+    if down > 1 and 2 in _parts(p, facts, 2) and -(-n // _NARROW) * 2 <= sms:
+        yield _Few(p, facts, 2 * ATOM_ROWS, _NARROW, 2, 2)  # all rows in one block, of two warpgroups
 
 
 def _boxes(columns: int, n: int, rows: int) -> int:
