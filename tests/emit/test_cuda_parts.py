@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from tilewright.build.cuda_kernel import CudaStages
+from tilewright.build.cuda_kernel import CudaStages, build_cuda
 from tilewright.build.kernel_cache import Request
 from tilewright.build.nvrtc import missing
 from tilewright.design.default import Facts, default_design
@@ -18,6 +18,9 @@ from tilewright.language.parser import parse
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime.compiled import dtypes_of
+from tilewright.runtime.cuda.dispatch import requested
+from tilewright.runtime.dispatch import Program
+from tilewright.runtime.subject import Subject
 
 compiled = pytest.mark.skipif(missing() is not None, reason="NVRTC is not installed")
 SIZES = {"B": 16, "H": 8, "G": 4, "S": 1, "T": 4096, "N": 4096, "P": 16, "L": 256}
@@ -119,11 +122,24 @@ def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, h
     assert older.get("stages") is None and older.get("resident") is None
 
 
-@pytest.mark.parametrize(("head", "keys"), [(128, 64), (64, 128)])
-def test_a_warp_that_has_one_step_loads_it_itself(head, keys):
+@compiled
+@pytest.mark.parametrize("head", [64, 128])
+def test_keys_of_eight_bits_beside_wide_queries_fit_in_registers(head):
+    """They are widened where they are loaded: a load of 16 of them would be 16 registers."""
+    sizes = {"B": 1, "H": 1, "G": 4, "S": 17, "D": head, "T": 1024, "E": head}
+    types = dict.fromkeys(("q", "o", "k_scale", "v_scale"), "f32") | {"k": "f8e4m3", "v": "f8e4m3", "lengths": "i32"}
+    h200, present = Machine.named("h200"), ("lengths", "k_scale", "v_scale")
+    s = Subject.of("attention", sizes, types, options={"causal": True}, present=present, machine=h200)
+    design = default_design(s.kernel, s.facts)
+    built = build_cuda(requested(Program.of(s.kernel), s.layouts, s.sizes, h200, design, s.settled), h200)
+    assert built.report.spill_stores == 0
+
+
+@pytest.mark.parametrize(("head", "keys", "longer"), [(128, 64, 1024), (64, 64, 1024), (64, 128, 2048)])
+def test_a_warp_that_has_one_step_loads_it_itself(head, keys, longer):
     """What is read ahead is waited for at the beginning, and of one step there is nothing else."""
-    design = stages(head=head, B=1, T=1024).request.design
-    assert (design.get("part.t"), design.get("resident")) == (keys, 3)
+    design = stages(head=head, B=1, T=longer).request.design
+    assert (design.get("part.t"), design.get("tile.t"), design.get("resident")) == (keys, keys // 4, 3)
     assert not any(design.get(name) for name in ("turns", "stages", "engine.k", "engine.v"))
     assert stages(head=head, B=1, T=4096).request.design.get("engine.k") == "tma"
     assert stages(head=head, element="f8e4m3", B=1, T=1024).request.design.get("engine.k") == "tma"

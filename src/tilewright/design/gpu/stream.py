@@ -62,6 +62,10 @@ def default_stream(s: Shape) -> dict[str, Choice]:
     decisions |= alone or {"turns": True, **_under_way(s, axis, unit, s.widths() | decisions)}
     decisions["lanes"] = (*s.whole, *(a.name for a in s.serial), *(a.name for a in reversed(s.parallel)))
     written = {x.ref.buffer for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store)}
+    if atom == "fma":  # elements of 8 bits are widened first: 16 bytes of them are 16 registers
+        streams = [let.expr.ref.buffer for let in _ahead(s.kernel, s.nest) if isinstance(let.expr, ir.Load)]
+        narrow = [t for t in streams if s.kernel.param(t).dtype.bytes == 1]
+        decisions |= {f"vec.{t}": min(VECTOR // 4, s.widths().get(f"vec.{t}", 1)) for t in narrow}
     stored = [name for name in s.widths() if name.removeprefix("vec.") in written]
     return decisions | {name: _result_run(s.kernel, decisions, name.removeprefix("vec."), s.facts) for name in stored}
 
@@ -77,9 +81,10 @@ def _one_step(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) 
     few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
     if not (mma and few) or axis.each or wide > _WIDE or _bytes(s) == 1:
         return {}
-    if _one_each(s, axis, unit, decisions) != unit:
+    found = next((n for n in (_WARPS * _KEYS, unit) if _one_each(s, axis, n, decisions) == n), None)
+    if found is None:
         return {}
-    return {f"part.{axis.name}": unit, "resident": _RESIDENT - 1}
+    return {f"tile.{axis.name}": found // _WARPS, f"part.{axis.name}": found, "resident": _RESIDENT - 1}
 
 
 def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice]) -> dict[str, Choice]:
