@@ -110,7 +110,9 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        best = (256, 128, 64, 32) if self.length <= _SHORT * s.run else (128, 256, 64, 32)
+        tiny = self.length <= _SHORT * s.run
+        usual = 128 if self._short == tiny else 64 if self._short else 256
+        best = (usual, *(n for n in (128, 256, 64, 32) if n != usual))
         threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
         found |= {f"tile.{a.name}": min(power(s.size(a)), lanes * s.run) for a in self.along}
@@ -142,7 +144,7 @@ class _Walked:
             return 8 if crowded and self.length > _ROUNDS * self.s.run * blocks else 4
         if self.long:
             return 8 if not self.few else 4 if self.length > MOST_THREADS * self.s.run * blocks else 1
-        return 1 if self.few or self.length <= _SHORT * self.s.run else 4
+        return 1 if self.few or self.length <= _SHORT * self.s.run else 2 if self._short else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
         """Points of a parallel axis for each thread: many where all of them want the same of a row, few where not."""
@@ -151,7 +153,7 @@ class _Walked:
         if axis not in self.s.parallel:
             return 1
         if any(axis.name in axes for axes in rows):
-            return pick("rows", (1, 2, 4)) if self.length <= _SMALL * self.s.run and not self.few else 1
+            return pick("rows", (2, 1, 4)) if self._short else 1
         most = max(1, _MOST_SHARED // self.s.run)
         return pick("shared", _around(most, 1, most))
 
@@ -183,11 +185,24 @@ class _Walked:
             found |= hold
             if Design.of(walk).number("warps") <= 8 and pick("resident", (True, False)):
                 found["resident"] = 2  # one block computes while the other one's parts are on their way
-        if early and self._fits(walk | found | early) and pick("early", (self.few, not self.few)):
+        soon = self.few or self._short or self._odd
+        if early and self._fits(walk | found | early) and pick("early", (soon, not soon)):
             found |= early
         if not self.few and pick("persistent", (False, True)):
             found["persistent"] = True
         return found
+
+    @property
+    def _short(self) -> bool:
+        """Whether rows are short and want the same vectors: then a thread takes two rows, and a vector serves both."""
+        return self.length <= _SMALL * self.s.run and not self.few and bool(early_loads(self.s.kernel))
+
+    @property
+    def _odd(self) -> bool:
+        """Whether rows begin anywhere: accesses are narrow and many, and one more way to memory is not hidden."""
+        along = {a.name for a in self.along}
+        rows = {ref.buffer for let, ref in structure.loads(self.s.kernel) if along & set(let.type.axes)}
+        return not rows <= self.s.facts.aligned
 
     def _fits(self, decisions: Decisions) -> bool:
         """Whether what stays takes no more than a third of a thread's registers."""
