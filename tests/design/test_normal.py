@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from programs import facts, traced
@@ -15,6 +16,7 @@ from tilewright.design.space import random_design
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.llvm import VectorUnit, emit
 from tilewright.lower.stages import lower
+from tilewright.machines.machine import Machine
 
 SOFTMAX, MATMUL = traced("softmax"), traced("matmul", activation=None)
 
@@ -79,3 +81,12 @@ def test_the_default_has_a_form_that_is_legal_everywhere():
         program = traced(name, **options)
         known = facts(program)
         assert legal(program, Normal(program, known)(default_design(program, known)), known) == []
+
+
+def test_designs_for_a_gpu_are_left_as_they_are():
+    """They may have lanes too, but no vector registers to ask about."""
+    program = traced("attention")
+    sizes = {"B": 1, "H": 8, "G": 4, "S": 1, "T": 2048, "D": 64, "E": 64}
+    known = replace(facts(program, **sizes), machine=Machine.named("h200"))
+    design = Design.of({"lanes": ("D", "E", "t", "s", "g"), "tile.t": 32, "tile.s": 1, "tile.g": 4, "warps": 4})
+    assert Normal(program, known)(design) == design

@@ -29,7 +29,12 @@ class Normal:
         self._tiles = list(dict.fromkeys(_tiles(kernel)))
 
     def __call__(self, design: Design) -> Design:
-        """The design that does the same: lanes in the first order that does, no larger blocks and no idle order."""
+        """The design that does the same: lanes in the first order that does, no larger blocks and no idle order.
+
+        On machines other than CPUs it is the design itself: what tiles, lanes and orders come to there is not known here.
+        """
+        if not self._facts.machine.is_cpu:
+            return design
         changes = {**self._lanes(design), **self._blocks(design)}
         changes |= self._orders(_with(design, changes))
         if not changes:
