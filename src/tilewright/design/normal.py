@@ -31,7 +31,7 @@ class Normal:
     def __call__(self, design: Design) -> Design:
         """The design that does the same: lanes in the first order that does, no larger blocks and no idle order.
 
-        On machines other than CPUs it is the design itself: what tiles, lanes and orders come to there is not known here.
+        Off CPUs it is the design itself: what tiles, lanes and orders come to there is not known here.
         """
         if not self._facts.machine.is_cpu:
             return design
