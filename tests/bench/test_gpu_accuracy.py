@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tilewright.bench.gpu_accuracy import FITTED, by_family, by_operator, samples
+from tilewright.design.cost.correction import FEWEST_ALIKE
 from tilewright.machines.machine import Machine
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -50,8 +51,21 @@ def test_a_shape_is_in_one_group_in_every_file():
         names.setdefault(s.name, set()).add(s.group)
     assert all(len(groups) == 1 for groups in names.values())
     shared = {s.group for s in found() if s.family == FITTED} & {s.group for s in found() if s.family != FITTED}
-    assert "rmsnorm 8191x4095 bf16" in shared
-    assert not any(" k8" in str(group) for group in shared)
+    assert shared
+    assert not any(f" {word}" in str(s.group) for s in found() for word in ("k8", "pages of"))
+    paged = [s for s in found() if s.family == "attention_paged"]
+    assert paged
+    assert {s.group for s in paged} <= {s.group for s in found() if s.family == "attention_decode"}
+
+
+def test_operators_of_few_shapes_keep_the_word_of_the_model():
+    pytest.importorskip("sklearn")
+    shapes = {s.operator: {t.group for t in found() if t.operator == s.operator} for s in found()}
+    few = [e for e in by_operator(found()) if len(shapes[e.name]) <= FEWEST_ALIKE]
+    many = [e for e in by_operator(found()) if len(shapes[e.name]) > 2 * FEWEST_ALIKE]
+    assert few and many
+    assert all(e.corrected == e.mean for e in few)
+    assert all(e.corrected < e.mean for e in many)
 
 
 def test_the_newest_results_are_read(tmp_path):

@@ -102,3 +102,15 @@ def test_folds_never_train_on_the_group_they_judge(monkeypatch):
     data = [((float(g),), 1.0, 1.0) for g in (0, 0, 1, 1, 2, 2)]
     cross_validated(data, [r[0][0] for r in data], folds=3)
     assert [sorted(s) for s in seen] == [[1.0, 2.0], [0.0, 2.0], [0.0, 1.0]]
+
+
+def test_a_kind_of_which_few_groups_were_seen_keeps_its_prediction():
+    """Of a held-out row of `count` groups of a kind, no more than `count - 1` were seen."""
+    pytest.importorskip("sklearn")
+    for count, used in ((correction.FEWEST_ALIKE, False), (2 * correction.FEWEST_ALIKE, True)):
+        data = rows(100)
+        kinds = ["rare" if n < 2 * count else "often" for n in range(100)]
+        groups = [n // 2 for n in range(100)]
+        plain, judged = cross_validated(data, groups), cross_validated(data, groups, kinds=kinds)
+        assert judged[2 * count :] == plain[2 * count :]
+        assert judged[: 2 * count] == (plain[: 2 * count] if used else [1e-3] * 2 * count)

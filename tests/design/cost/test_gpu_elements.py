@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from programs import facts, traced
 
+from tilewright import operators
 from tilewright.build.cuda_kernel import CudaStages
 from tilewright.build.kernel_cache import Request
 from tilewright.build.nvrtc import missing
-from tilewright.design.cost.gpu_elements import Work, sums_of, width, work_of
+from tilewright.design.cost.gpu_elements import WIDENED, Work, of_products, sums_of, width, work_of
 from tilewright.design.cost.gpu_epilogue import LANES, SPECIAL
 from tilewright.design.cost.program import program_of
 from tilewright.design.default import default_design
@@ -69,6 +70,24 @@ def test_sums_along_neighbours_leave_one_result_and_across_them_one_for_each():
     along, across = program_of(SOFTMAX), program_of(gradient)
     assert sums_of(along, along.nests[0], facts(SOFTMAX, "h200", M=4, D=4096)) == [(1, 1), (1, 1)]
     assert [held for held, _ in sums_of(across, across.nests[0], facts(gradient, "h200", M=64, D=128))] in ([4], [8])
+
+
+@pytest.mark.parametrize(("tiles", "computed"), [({"tile.g": 4, "swap": True}, 8), ({"tile.g": 4}, 16)])
+def test_keys_of_eight_bits_are_widened_and_rows_of_mma_computed_whole(tiles, computed):
+    sizes = {"B": 1, "H": 1, "G": 4, "S": 1, "T": 1024, "D": 128, "E": 128}
+    types = dict.fromkeys("qo", "bf16") | dict.fromkeys(("k_scale", "v_scale"), "f32")
+    narrow, plain = (
+        operators.attention.kernel.trace({**types, "k": dtype, "v": dtype}) for dtype in ("f8e4m3", "bf16")
+    )
+    found = {}
+    for kernel in (narrow, plain):
+        for atom in ("mma", "wgmma"):
+            design = Design.of({**tiles, "tile.t": 16, "atom.dot0": atom, "atom.dot1": atom})
+            found[kernel is narrow, atom] = of_products(program_of(kernel), design, facts(kernel, "h200", **sizes))
+    widening = 2 * 1024 * 128 * WIDENED
+    assert found[True, "wgmma"] - found[False, "wgmma"] == pytest.approx(widening, rel=0.05)
+    assert found[True, "mma"] - found[False, "mma"] == pytest.approx(widening, rel=0.05)
+    assert found[False, "mma"] / found[False, "wgmma"] == pytest.approx(computed / 4, rel=0.1)
 
 
 @pytest.mark.skipif(missing() is not None, reason="NVRTC is not installed")

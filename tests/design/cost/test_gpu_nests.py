@@ -9,7 +9,7 @@ from programs import facts, traced
 
 from tilewright import operators
 from tilewright.design.cost import estimate
-from tilewright.design.cost.gpu_visited import visited
+from tilewright.design.cost.gpu_visited import uneven, visited
 from tilewright.design.cost.program import program_of
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
@@ -49,6 +49,14 @@ def test_sequences_walk_as_far_as_they_are_filled():
     known = replace(facts(RAGGED, "h200", S=1024, T=1024, **HEADS), filled=(1.0, 0.25))
     whole, quarter = (1024 + 16) / 2 / 1024, 0.25 * (256 + 16) / 2 / 1024
     assert visited(program_of(RAGGED), TILED, known) == pytest.approx((whole + quarter) / 2)
+
+
+def test_parts_of_half_the_length_leave_less_of_a_walk_behind_the_others():
+    known = replace(facts(RAGGED, "h200", S=1, T=1024, **HEADS), filled=(1.0, 0.5))
+    left = [uneven(program_of(RAGGED), Design.of({"part.t": part}), known) for part in (2048, 1024, 512, 256)]
+    assert left == pytest.approx([0.25, 0.25, 0.0, 0.0])
+    assert uneven(program_of(RAGGED), Design.of({"part.t": 768}), known) == pytest.approx(1 - 1.5 / 3 / 0.75)
+    assert uneven(program_of(RAGGED), Design.of({"part.t": 256}), replace(known, filled=())) == 0.0
 
 
 def test_one_query_at_the_end_sees_every_key():

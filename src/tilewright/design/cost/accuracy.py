@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.design.cost.correction import Correction, Row
+from tilewright.design.cost.correction import FEWEST_ALIKE, Correction, Row
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,25 @@ def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float6
     return np.asarray((ends - (counts - 1) / 2)[where.ravel()], np.float64)
 
 
-def cross_validated(rows: Sequence[Row], groups: Sequence[Hashable], folds: int = 4, seed: int = 0) -> list[float]:
-    """Corrected seconds of each row, by a correction that saw no row of its group; groups are dealt to folds."""
+def cross_validated(
+    rows: Sequence[Row], groups: Sequence[Hashable], folds: int = 4, seed: int = 0, kinds: Sequence[Hashable] = ()
+) -> list[float]:
+    """Corrected seconds of each row, by a correction that saw no row of its group; groups are dealt to folds.
+
+    `kinds` tells what each row is of, as an operator: the correction is used where it saw FEWEST_ALIKE groups of that
+    kind or more, and elsewhere the prediction stands as it is.
+    """
     names = list(dict.fromkeys(groups))
     fold = {g: n % min(folds, len(names)) for n, g in enumerate(names)}
     result = [math.nan] * len(rows)
     for held in sorted(set(fold.values())):
         rest = [r for r, g in zip(rows, groups, strict=True) if fold[g] != held]
         learned = Correction.fit(rest, seed)
+        seen = Counter(kind for kind, g in set(zip(kinds, groups, strict=True)) if fold[g] != held) if kinds else None
         for n, g in enumerate(groups):
             if fold[g] == held:
-                result[n] = learned.predict(rows[n][0], rows[n][1])
+                used = seen is None or seen[kinds[n]] >= FEWEST_ALIKE
+                result[n] = learned.predict(rows[n][0], rows[n][1]) if used else rows[n][1]
     return result
 
 

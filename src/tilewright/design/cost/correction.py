@@ -23,6 +23,9 @@ Row = tuple[tuple[float, ...], float, float]
 _VERSION = 1
 FEWEST_ROWS = 30
 """Fewer measurements teach nothing that holds elsewhere."""
+FEWEST_ALIKE = 5
+"""Measurements that a leaf of a tree holds at least. Of an operator with fewer other shapes that were measured no leaf
+is its own: a correction would be of other operators, and the prediction stands as it is."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Correction:
         x = np.array([r[0] for r in usable])
         y = np.array([math.log(r[2] / r[1]) for r in usable])
         model = boosting(
-            n_estimators=200, learning_rate=0.06, max_depth=4, min_samples_leaf=5, subsample=0.7, max_features=0.5,
-            loss="huber", random_state=seed,
+            n_estimators=200, learning_rate=0.06, max_depth=4, min_samples_leaf=FEWEST_ALIKE, subsample=0.7,
+            max_features=0.5, loss="huber", random_state=seed,
         )  # fmt: skip
         model.fit(x, y)
         return cls.of(model)
@@ -149,4 +152,4 @@ def _boosting() -> Any:
     return GradientBoostingRegressor
 
 
-__all__ = ["FEWEST_ROWS", "Correction", "Row", "Tree"]
+__all__ = ["FEWEST_ALIKE", "FEWEST_ROWS", "Correction", "Row", "Tree"]

@@ -23,6 +23,10 @@ from tilewright.language import ir, structure
 
 WIDE = 16  # bytes of the widest access of a thread
 _WARP = 32
+_CONVERTED = 64.0  # conversions of single elements that an SM issues in a cycle, as stated; not measured
+WIDENED = 2 / _CONVERTED + 1.25 / LANES
+"""Cycles of an SM for an element of 8 bits that becomes one of bf16: for two of them a conversion to two of f16, two to
+f32 and one to two of bf16, a shift, a mask and half a permutation (SASS of attention)."""
 _START = 40  # instructions of a thread before and after its elements: its place, addresses, bounds (SASS of silu)
 _ACCESS = 2  # an access and its address, which single elements find beside the one before
 _SHUFFLES = 2 * 5  # a sum over the lanes of a warp
@@ -196,6 +200,23 @@ def of_products(program: Program, design: Design, facts: Facts) -> float:
     return sum(_cycles(program, s, (outer,), design, facts) for outer, s in inner)
 
 
+def _whole(outer: ir.Loop, axes: tuple[str, ...], design: Design) -> float:
+    """What is computed over what is wanted of a value in the layout of `mma`, which has 16 rows by 8 columns: a tile
+    has no fewer rows, or columns where its operands change places."""
+    if "mma" not in {atom for _, atom in design.prefixed("atom")}:
+        return 1.0
+    rows = math.prod(tile(design, a.name) for a in outer.axes if not a.each and a.name in axes)
+    least = 8 if design.get("swap") else 16
+    return -(-rows // least) * least / rows if set(axes) & {a.name for a in outer.axes} else 1.0
+
+
+def widened(program: Program, let: ir.Let) -> bool:
+    """Whether a statement makes elements of 16 bits or more of those of 8."""
+    if not (isinstance(let.expr, ir.Map) and let.expr.op == "cast" and let.expr.args[0] in program.values):
+        return False
+    return program.values[let.expr.args[0]].type.dtype.bytes == 1 < let.type.dtype.bytes
+
+
 def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design: Design, facts: Facts) -> float:
     if isinstance(stmt, ir.Loop):
         return sum(_cycles(program, s, (*around, stmt), design, facts) for s in stmt.body)
@@ -207,8 +228,11 @@ def _cycles(program: Program, stmt: ir.Stmt, around: tuple[ir.Loop, ...], design
     for axis in (a for loop in around for a in loop.axes if a.name not in axes):
         size = size_of(program, facts, axis.name)
         times *= size if axis.each else -(-size // tile(design, axis.name))
+    if widened(program, stmt):
+        return times * WIDENED
+    times *= _whole(around[0], axes, design)
     own, special = (1, 0) if reduced or not isinstance(stmt.expr, ir.Map) else INSTRUCTIONS.get(stmt.expr.op, (1, 0))
     return times * (own / LANES + special / SPECIAL)
 
 
-__all__ = ["Work", "of_products", "sums_of", "width", "work_of"]
+__all__ = ["WIDENED", "Work", "of_products", "sums_of", "widened", "width", "work_of"]

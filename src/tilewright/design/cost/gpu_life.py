@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tilewright.design.cost.gpu_elements import sums_of
+from tilewright.design.cost.gpu_elements import WIDENED, sums_of, widened
 from tilewright.design.cost.gpu_grid import cluster_of, threads_of, tile
 from tilewright.design.cost.gpu_product import size_of
 from tilewright.design.cost.gpu_rates import GpuRates
@@ -65,7 +65,17 @@ def life_of_products(program: Program, design: Design, facts: Facts, rates: GpuR
         steps = max(steps, -(-min(design.number(f"part.{axis}"), longest) // (high * warps)))
     meets = (dots - 1) * rates.latency_s + rates.meet_s * len(program.carried) + gathers * rates.l2_latency_s
     ahead = design.number("stages", 1) > 1
-    return Life(fill, meets, steps * (asks + rates.chain_s), shows=0.0 if ahead else rates.walk_shows)
+    # A warp widens its own tile: each of the four units that issue has its share of what an SM issues.
+    wide = [let for let in program.values.values() if widened(program, let)]
+    chain = rates.chain_s + sum(_points(program, let, design, facts) for let in wide) * 4 * WIDENED / rates.clock
+    return Life(fill, meets, steps * (asks + chain), shows=0.0 if ahead else rates.walk_shows)
+
+
+def _points(program: Program, let: ir.Let, design: Design, facts: Facts) -> int:
+    """Elements of a warp's tile in one step."""
+    walked = [a for a in let.type.axes if a in program.axes]
+    held = math.prod(size_of(program, facts, a) for a in let.type.axes if a not in walked)
+    return held * math.prod(tile(design, a) for a in walked)
 
 
 def _loaded(program: Program) -> list[ir.Ref]:

@@ -1,7 +1,7 @@
 """The analytical model of everything that is no plain product on NVIDIA GPUs: rows, gathers, attention.
 
     rows:      launch + requests beside 16 bytes + max(life of a block + |streams, chains|, starts of blocks)
-    attention: launch + life of a block + join + max(|memory, L2, walks|, |arithmetic, elements|, turns)
+    attention: launch + life of a block + join + max(|memory, L2, walks, arithmetic, elements|, turns)
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
 serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
@@ -18,7 +18,7 @@ from tilewright.design.cost.gpu_elements import of_products, work_of
 from tilewright.design.cost.gpu_grid import Grid, grids, l2_bytes, parts_of, resident
 from tilewright.design.cost.gpu_life import Life, life_of_products, life_of_rows
 from tilewright.design.cost.gpu_rates import GpuRates, flops_per_cycle, has_wgmma, joined, powered, rates_of
-from tilewright.design.cost.gpu_visited import there, visited
+from tilewright.design.cost.gpu_visited import there, uneven, visited
 from tilewright.design.cost.program import Program
 from tilewright.design.cost.roofline import Roofline
 from tilewright.design.cost.term import Estimate, Term, largest
@@ -62,7 +62,7 @@ def estimate_nests(
         # Parts of a range are joined by the last block: a fence, a ticket, and a look at what the others left.
         split = any(parts_of(program, nest, design, facts) > 1 for nest in program.nests)
         join = 3 * rates.latency_s if split else 0.0
-        alone = _alone(program, life, facts)
+        alone = life.walk * uneven(program, design, facts)
         walk = 0.0 if life.shows or alone else life.walk
         alone += life.shows * life.walk * use.active / max(1, use.blocks) if not alone else 0.0
         behind = _products(use, (memory, l2, walk), work, turns, last) + alone
@@ -138,18 +138,14 @@ def _rows(use: _Use, life: Life, streams: float, work: float, rates: GpuRates) -
 def _products(use: _Use, streams: tuple[float, ...], work: float, turns: float, last: bool) -> float:
     """Seconds of attention, or of a copy before a product, behind the life of its first block.
 
-    The rates of products were fitted with copies before them whose parts are joined; by itself, the largest decides.
+    The rates of products were fitted with copies before them whose parts are joined; by itself,
+    turns hide behind the rest.
     Where an SM has place for one block only, nothing hides its turn.
     """
     waits, alone = (turns, 0.0) if use.places > 1 else (0.0, turns)
     if not last:
         return joined(*streams, work, waits) + alone
-    return max(joined(*streams), work, waits) + alone
-
-
-def _alone(program: Program, life: Life, facts: Facts) -> float:
-    """Seconds that the longest sequence of a ragged batch walks on when the others, bound by memory, are done."""
-    return life.walk * (1.0 - there(program, facts) / max(facts.filled)) if facts.filled else 0.0
+    return max(joined(*streams, work), waits) + alone
 
 
 def _streams(use: _Use, moved: float, machine: Machine, rowwise: bool, last: bool) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tilewright.design.cost.gpu_grid import tile
 from tilewright.design.cost.gpu_product import size_of
 from tilewright.design.cost.program import Program
@@ -41,6 +43,20 @@ def there(program: Program, facts: Facts) -> float:
     return sum(facts.filled) / len(facts.filled) if ragged else 1.0
 
 
+def uneven(program: Program, design: Design, facts: Facts) -> float:
+    """The share of the longest part's walk that is left when the others of a ragged batch, bound by memory, are done.
+
+    Parts of a sequence are as long as each other, but for its last: shorter parts leave less.
+    """
+    if not facts.filled:
+        return 0.0
+    longest, axes = max(facts.filled), [a for a, _ in design.prefixed("part")]
+    whole = min((design.number(f"part.{a}") / max(1, size_of(program, facts, a)) for a in axes), default=1.0)
+    part = min(whole, longest)
+    parts = sum(max(1, math.ceil(share / part - 1e-9)) for share in facts.filled)
+    return 1.0 - sum(facts.filled) / parts / part
+
+
 def _from_data(program: Program, name: str) -> bool:
     """Whether a scalar was computed from what a tensor holds."""
     let = program.values.get(name)
@@ -63,4 +79,4 @@ def _position(program: Program, name: str) -> str | None:
     return next((found for n in ir.operands(let.expr) if (found := _position(program, n)) is not None), None)
 
 
-__all__ = ["there", "visited"]
+__all__ = ["there", "uneven", "visited"]

@@ -35,7 +35,7 @@ class _Machine(Execution):
             super().loop(axes, body, parallel)
             return
         outside, iterations = self.now, list(self.iterations(axes))
-        trips: list[Lengths] = [{a: hi - lo for a, ((lo, hi), _, _) in each.items()} for each in iterations]
+        trips: list[Lengths] = [{a: len(tile) for a, (tile, _, _) in each.items()} for each in iterations]
         schedule = self.timing.pipeline(axes[-1].name, body, trips).schedule if trips else None
         for firing, j in _order(schedule):
             self.now = iterations[firing]
