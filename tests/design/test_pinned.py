@@ -8,6 +8,7 @@ import pytest
 
 from tilewright import operators
 from tilewright.design.default import default_design
+from tilewright.design.design import Design
 from tilewright.design.pinned import differs, summed
 from tilewright.design.space import random_step
 from tilewright.runtime import dispatch
@@ -65,3 +66,13 @@ def test_what_may_change_a_bit_is_named():
     assert differs(subject.kernel, start.with_(unroll__k=32), start).startswith("unroll.k=32")
     assert differs(subject.kernel, start.with_(atom__dot="bf16x2"), start)
     assert not differs(subject.kernel, start.with_(tile__m=2, block__m=64, threads=1), start)
+
+
+@pytest.mark.parametrize("decision", [{"turns": True}, {"part.t": 64}, {"warps": 8}, {"how.t": "two_pass"}])
+def test_who_adds_what_on_a_gpu_is_pinned(decision):
+    """Warps that take steps in turns add other terms than those that take them in runs."""
+    kernel = operators.softmax.kernel.trace("f32")
+    design = Design.of({"warps": 4, "tile.d": 1024})
+    (name,) = decision
+    assert differs(kernel, design.with_(**decision), design).startswith(f"{name}=")
+    assert differs(kernel, design.with_(stages=3), design) == ""

@@ -12,8 +12,8 @@ from functools import lru_cache
 from tilewright.design.design import Design
 from tilewright.language import ir
 
-_BY_AXIS = ("tile", "block", "unroll", "split")
-_ALWAYS = ("atom", "unpack", "keep", "how", "part", "swap", "warps", "vec", "overlap", "schedule")
+_BY_AXIS = ("tile", "apart", "block", "unroll", "split")
+_ALWAYS = ("atom", "unpack", "keep", "how", "part", "swap", "warps", "turns", "vec", "overlap", "schedule")
 """Decisions that may change bits on any axis; those from `how` on are of GPUs: who adds what, and in which lanes."""
 
 
