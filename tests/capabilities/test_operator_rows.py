@@ -178,7 +178,8 @@ def test_C4_every_row_operator_is_a_case_of_the_bench_beside_torch():
 
     jobs = rows_jobs(RowsRequest())
     assert {job.kind for job in jobs} <= set(JOBS) and estimate(jobs) > 0
-    products, attentions = ("matmul", "gate_up", "batched_matmul"), ("attention", "paged_attention")
+    products = ("matmul", "gate_up", "batched_matmul")
+    attentions = ("attention", "paged_attention", "packed_attention", "key_ranges")
     choice = ("sample_parts", "sample_join", "level_begin", "level_again", "level_parts", "level_join")
     others = {*products, *attentions, "rope_cache", "paged_rope_cache", *choice}
     assert {c.operator for c in row_cases()} == set(operators.OPERATORS) - others
