@@ -108,7 +108,7 @@ def test_A5_kernels_are_designed_and_compiled_in_another_process(table):
     before = modes.counts()
     process = background.BackgroundProcess(background.Budget(share=1.0))
     try:
-        answer = process.ask({"job": "design", **job_of(slot), "trials": 3, "seconds": 60.0, "seed": 0})
+        answer = process.ask({"job": "design", **job_of(slot), "trials": 3, "seconds": 300.0, "seed": 0})
     finally:
         process.stop()
     assert (answer["status"], answer["trials"]) == ("found", 3)
