@@ -123,14 +123,19 @@ def test_git_commit_of_a_checkout(tmp_path):
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
 
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
     git("init")
     (tmp_path / "file").write_text("1")
-    git("add", "file")
+    (results / "kept.json").write_text("1")
+    git("add", ".")
     git("commit", "-m", "one", "--no-verify")
     clean = record.git_commit(tmp_path)
     assert clean and len(clean) == 40
+    (results / "kept.json").write_text("2")  # by a run that keeps its results as they come
+    assert record.git_commit(tmp_path) == clean == record.git_commit(results)
     (tmp_path / "file").write_text("2")
-    assert record.git_commit(tmp_path) == clean + "-dirty"
+    assert record.git_commit(tmp_path) == clean + "-dirty" == record.git_commit(results)
 
 
 def test_outside_git_the_commit_is_the_one_that_git_archive_wrote(tmp_path, monkeypatch):

@@ -99,15 +99,27 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`, followed by `-dirty` where tracked files differ.
+    """The commit checked out in `folder`, followed by `-dirty` where tracked files differ, results left aside.
 
-    Outside git it is the commit that `git archive` wrote into ARCHIVED; None if neither says.
+    A run that keeps its results as they come would else find itself dirty after the first of them. Outside git it is
+    the commit that `git archive` wrote into ARCHIVED; None if neither says.
     """
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
         return _archived()
+    changed = _git(
+        folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results"
+    )
+    return commit + ("-dirty" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git says, or nothing where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _archived() -> str | None:
