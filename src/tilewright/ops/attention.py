@@ -61,7 +61,7 @@ def attention(
     return Bound((launch,), result, check)
 
 
-def outs_of(op: str, out: Tensor | tuple[Tensor, Tensor] | None, both: bool) -> tuple[Tensor | None, Tensor | None]:
+def _outs(op: str, out: Tensor | tuple[Tensor, Tensor] | None, both: bool) -> tuple[Tensor | None, Tensor | None]:
     """Where the result and the logarithms of sums go."""
     if both and out is not None and not (isinstance(out, (tuple, list)) and len(out) == 2):
         raise ArgumentError(f"{op}: with return_lse=True out is a pair; give out=(o, lse), or leave it out")
@@ -118,33 +118,40 @@ def _results(
     out: Tensor | tuple[Tensor, Tensor] | None, return_lse: bool, k_name: str = "k", v_name: str = "v",
 ) -> tuple[Any, dict[str, Buffer]]:  # fmt: skip
     """The result, or that and the logarithms of sums; and q, o and lse as the program takes them."""
-    first, sums = outs_of(given.name, out, return_lse)
-    word = "out[0]" if return_lse else "out"
-    first, bound = _output(given, q, query, keys, values, first, k_name, v_name, word)
-    if not return_lse:
-        return first, bound
-    sums, lse = given.output(sums, q, query.shape[:3], f32, name="out[1]", dtypes=(f32,))
-    bound["lse"] = lse.split(1, bound["q"].shape[1:3])
-    if 0 in values.shape[3:]:
-        given.refuse(v_name, values, "has no columns, which return_lse=True needs; leave it out")
-    return (first, sums), bound
-
-
-def _output(
-    given: Operands, q: Tensor, query: Buffer, keys: Buffer, values: Buffer, out: Tensor | None,
-    k_name: str, v_name: str, name: str,
-) -> tuple[Tensor, dict[str, Buffer]]:  # fmt: skip
-    """The result, and q and o with their heads seen as [Hkv, Hq / Hkv]."""
     if keys.dtype != f8e4m3:
         given.same_dtype(k_name, keys, "q", query)
         given.same_dtype(v_name, values, "q", query)
-    b, query_heads, s, _ = query.shape
-    heads = keys.shape[1]
+    rows = query.shape[:3]
+    group = group_of(given, query, rows[1], keys.shape[1], k_name)
+    result, o, lse = results_of(given, q, query, rows, rows, values, out, return_lse, v_name)
+    bound = {"q": query.split(1, group), "o": o.split(1, group)}
+    return result, bound if lse is None else bound | {"lse": lse.split(1, group)}
+
+
+def group_of(given: Operands, query: Buffer, query_heads: int, heads: int, k_name: str = "k") -> tuple[int, int]:
+    """The heads of q as heads of keys and those that share one; ArgumentError where they do not divide."""
     if (query_heads % heads if heads else query_heads) != 0:
         given.refuse("q", query, f"has {query_heads} heads, not a multiple of the {heads} heads of {k_name}")
-    out, o = given.output(out, q, (b, query_heads, s, values.shape[3]), query.dtype, name=name)
-    group = (heads, query_heads // heads if heads else 1)
-    return out, {"q": query.split(1, group), "o": o.split(1, group)}
+    return heads, query_heads // heads if heads else 1
+
+
+def results_of(
+    given: Operands, q: Tensor, query: Buffer, rows: tuple[int, ...], sums_shape: tuple[int, ...], values: Buffer,
+    out: Tensor | tuple[Tensor, Tensor] | None, return_lse: bool, v_name: str = "v",
+) -> tuple[Any, Buffer, Buffer | None]:  # fmt: skip
+    """The result, of as many columns as values have, or (o, lse); then o, and lse or None, as buffers.
+
+    `rows` and `sums_shape` are the leading dimensions of o, and those of lse.
+    """
+    first, sums = _outs(given.name, out, return_lse)
+    shape = (*rows, values.shape[-1])
+    first, o = given.output(first, q, shape, query.dtype, name="out[0]" if return_lse else "out")
+    if not return_lse:
+        return first, o, None
+    sums, lse = given.output(sums, q, sums_shape, f32, name="out[1]", dtypes=(f32,))
+    if not values.shape[-1]:
+        given.refuse(v_name, values, "has no columns, which return_lse=True needs; leave it out")
+    return (first, sums), o, lse
 
 
 def options_of(op: str, causal: bool, window: int | None) -> dict[str, object]:

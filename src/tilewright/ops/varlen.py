@@ -7,8 +7,8 @@ from typing import Any
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
-from tilewright.language.dtypes import f32, i32
-from tilewright.ops.attention import options_of, outs_of, scale_of
+from tilewright.language.dtypes import i32
+from tilewright.ops.attention import group_of, options_of, results_of, scale_of
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import INTEGERS, Operands
@@ -54,51 +54,51 @@ def varlen_attention(
     keys = given.expect("k", k, ("T", "Hkv", d), why="D is that of q")
     total, heads, _ = keys.shape
     values = given.expect("v", v, (total, heads, "E"), why="T and Hkv are those of k")
-    starts_q = given.expect("cu_seqlens_q", cu_seqlens_q, ("B + 1",), INTEGERS)
-    starts_k = starts_q
-    if cu_seqlens_k is not None:
-        starts_k = given.expect("cu_seqlens_k", cu_seqlens_k, starts_q.shape, INTEGERS, "as cu_seqlens_q")
-    elif total != rows:
-        given.refuse("k", keys, f"has {total} tokens and q {rows}; give cu_seqlens_k")
-    if not starts_q.shape[0]:
-        given.refuse("cu_seqlens_q", starts_q, "says nothing; it holds 0 and where each sequence ends")
+    starts = _starts(given, query, keys, cu_seqlens_q, cu_seqlens_k)
     given.same_dtype("k", keys, "q", query)
     given.same_dtype("v", values, "q", query)
-    if (query_heads % heads if heads else query_heads) != 0:
-        given.refuse("q", query, f"has {query_heads} heads, not a multiple of the {heads} heads of k")
-    check = functools.partial(_sequences_fit, starts_q, starts_k, rows, total, cu_seqlens_k is not None)
-    first, sums = outs_of(given.name, out, return_lse)
-    first, o = given.output(first, q, (rows, query_heads, values.shape[2]), query.dtype,
-                            name="out[0]" if return_lse else "out")  # fmt: skip
-    group = (heads, query_heads // heads if heads else 1)
+    group = group_of(given, query, query_heads, heads)
+    check = functools.partial(_sequences_fit, *starts, rows, total, cu_seqlens_k is not None)
+    result, o, lse = results_of(given, q, query, (rows, query_heads), (query_heads, rows), values, out, return_lse)
+    chosen = options_of(given.name, causal, window)
+    if 0 in o.shape:
+        return Bound((), result, check)
     operands = {
         "q": query.split(1, group).permute((1, 2, 0, 3)),
         "k": keys.permute((1, 0, 2)),
         "v": values.permute((1, 0, 2)),
         "o": o.split(1, group).permute((1, 2, 0, 3)),
-    }
-    result: Any = first
-    if return_lse:
-        sums, lse = given.output(sums, q, (query_heads, rows), f32, name="out[1]", dtypes=(f32,))
-        operands["lse"] = lse.split(0, group)
-        result = (first, sums)
-        if 0 in values.shape[2:]:
-            given.refuse("v", values, "has no columns, which return_lse=True needs; leave it out")
-    chosen = options_of(given.name, causal, window)
-    if 0 in o.shape:
-        return Bound((), result, check)
+    } | ({} if lse is None else {"lse": lse.split(0, group)})
     ranges = {name: given.made(q, (rows,), i32) for name in ("first", "past")}
-    count = starts_q.shape[0] - 1
-    sides = {
-        "q_from": starts_q.narrow(0, 0, count), "q_to": starts_q.narrow(0, 1, count),
-        "k_from": starts_k.narrow(0, 0, count), "k_to": starts_k.narrow(0, 1, count),
-    }  # fmt: skip
-    few = {"single": rows <= _FEW * count}
+    few = {"single": rows <= _FEW * (starts[0].shape[0] - 1)}
     launches = (
-        bind(operators.key_ranges, {**sides, **ranges}, options=chosen),
+        bind(operators.key_ranges, {**_sides(*starts), **ranges}, options=chosen),
         bind(operators.packed_attention, {**operands, **ranges}, scale_of(scale, d), few),
     )
     return Bound(launches, result, check)
+
+
+def _starts(
+    given: Operands, query: Buffer, keys: Buffer, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor | None
+) -> tuple[Buffer, Buffer]:
+    """Where sequences begin among the queries, and among the keys: there too, unless that is given."""
+    starts_q = given.expect("cu_seqlens_q", cu_seqlens_q, ("B + 1",), INTEGERS)
+    if cu_seqlens_k is None and keys.shape[0] != query.shape[0]:
+        given.refuse("k", keys, f"has {keys.shape[0]} tokens and q {query.shape[0]}; give cu_seqlens_k")
+    if not starts_q.shape[0]:
+        given.refuse("cu_seqlens_q", starts_q, "says nothing; it holds 0 and where each sequence ends")
+    if cu_seqlens_k is None:
+        return starts_q, starts_q
+    return starts_q, given.expect("cu_seqlens_k", cu_seqlens_k, starts_q.shape, INTEGERS, "as cu_seqlens_q")
+
+
+def _sides(starts_q: Buffer, starts_k: Buffer) -> dict[str, Buffer]:
+    """Where each sequence begins and ends, as `key_ranges` takes it."""
+    count = starts_q.shape[0] - 1
+    return {
+        "q_from": starts_q.narrow(0, 0, count), "q_to": starts_q.narrow(0, 1, count),
+        "k_from": starts_k.narrow(0, 0, count), "k_to": starts_k.narrow(0, 1, count),
+    }  # fmt: skip
 
 
 def _sequences_fit(starts_q: Buffer, starts_k: Buffer, rows: int, keys: int, both: bool) -> None:
