@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -156,22 +155,27 @@ def _masked_operand(cx: Context, tile: Tile, at: dict[str, int], axis: str, chun
 
 
 # ------------------------------------------- pairs of bf16 (vdpbf16ps), and of bytes widened to 16 bits (vpdpwssd)
-def _bytes_into(cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
-    """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each i32 lane n: exact, as products of bytes have 15 bits."""
-    bits = 32 * width
-    name = f"@llvm.x86.avx512.vpdpwssd.{bits}"
-    wide, narrow = f"<{width} x i32>", f"<{2 * width} x i16>"
-    cx.b.declare(f"declare {wide} {name}({wide}, {narrow}, {narrow})")
-    return cx.b.emit(f"call {wide} {name}({wide} {acc or 'zeroinitializer'}, {narrow} {x}, {narrow} {y})")
+@dataclass(frozen=True)
+class _Pairs:
+    """Elements that are multiplied two neighbours at a time: their type, their twin in registers, the instruction."""
+
+    stored: DType
+    loaded: str
+    held: str
+    sums: str
+    instruction: str
+
+    def into(self, cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
+        """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each lane n of the sums."""
+        name = f"@llvm.x86.{self.instruction}.{32 * width}"
+        wide, narrow = f"<{width} x {self.sums}>", f"<{2 * width} x {self.held}>"
+        cx.b.declare(f"declare {wide} {name}({wide}, {narrow}, {narrow})")
+        return cx.b.emit(f"call {wide} {name}({wide} {acc or 'zeroinitializer'}, {narrow} {x}, {narrow} {y})")
 
 
-def _pairs_into(cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
-    """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each f32 lane n."""
-    bits = 32 * width
-    name = f"@llvm.x86.avx512bf16.dpbf16ps.{bits}"
-    f, h = f"<{width} x float>", f"<{2 * width} x bfloat>"
-    cx.b.declare(f"declare {f} {name}({f}, {h}, {h})")
-    return cx.b.emit(f"call {f} {name}({f} {acc or 'zeroinitializer'}, {h} {x}, {h} {y})")
+_HALVES = _Pairs(bf16, "bfloat", "bfloat", "float", "avx512bf16.dpbf16ps")
+_BYTES = _Pairs(i8, "i8", "i16", "i32", "avx512.vpdpwssd")
+"""Products of bytes have 15 bits, and sums of i32 are exact."""
 
 
 def _address(tile: Tile) -> Address:
@@ -189,7 +193,7 @@ def _outer_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into
         for key in streaming_order(cx, a, b, type_, lane):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
             x, y = (_pair_operand(cx, t, n, point, lane, width, operands) for n, t in enumerate((a, b)))
-            parts[key] = _pairs_into(cx, x, y, parts[key], width)
+            parts[key] = _HALVES.into(cx, x, y, parts[key], width)
     return table(type_, lane, {k: v for k, v in parts.items() if v is not None})
 
 
@@ -214,20 +218,6 @@ def _pair_operand(
             every = splat(cx, "i32", width, one)
             known[key] = b.emit(f"bitcast <{width} x i32> {every} to <{2 * width} x bfloat>")
     return known[key]
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Elements that are multiplied two neighbours at a time: their type, their twin in registers, the instruction."""
-
-    stored: DType
-    loaded: str
-    held: str
-    into: Callable[[Context, str, str, str | None, int], str]
-
-
-_HALVES = _Pairs(bf16, "bfloat", "bfloat", _pairs_into)
-_BYTES = _Pairs(i8, "i8", "i16", _bytes_into)
 
 
 def _inner_pairs(

@@ -217,9 +217,12 @@ class Trials:
     def _compare_at(self, places: int, designs: dict[str, Design], seconds: float, rounds: int) -> Comparison:
         """Rounds on operands at several places: each favours some kernels, and another process has other places."""
         seen = []
-        for self._at in range(places):
-            seen.append(self._compare(self._launches(designs), seconds / places, -(-rounds // places)))
-        self._at = 0
+        try:
+            for at in range(places):
+                self._at = at
+                seen.append(self._compare(self._launches(designs), seconds / places, -(-rounds // places)))
+        finally:
+            self._at = 0
         return joined(seen)
 
     def _launches(self, designs: dict[str, Design]) -> dict[str, Any]:
