@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import select
@@ -21,6 +20,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from sweep_builds import all_built
 
 PAIRS = (
     (3072, 2048), (2048, 2048), (16384, 2048), (2048, 8192), (6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336),
@@ -282,28 +283,14 @@ def built(cases: list[Case], most: int) -> list[tuple[Case, list[Decisions]]]:
             )
             jobs.append((case, d))
     begun = time.time()
-    workers = len(os.sched_getaffinity(0))
-    with multiprocessing.get_context("fork").Pool(workers) as pool:  # NVRTC's threads wait for one another
-        built_ones = pool.map(_builds, [(r, known) for r in requests], chunksize=4)
+    built_ones = all_built(requests, known, each=4)
     kept: dict[Case, list[Decisions]] = {c: [] for c in cases}
     for (case, d), fine in zip(jobs, built_ones, strict=True):
         if fine:
             kept[case].append(d)
     count = sum(map(len, kept.values()))
-    print(f"{count} designs of {len(requests)} built, {time.time() - begun:.0f} s, {workers} processes", flush=True)
+    print(f"{count} designs of {len(requests)} built, {time.time() - begun:.0f} s", flush=True)
     return list(kept.items())
-
-
-def _builds(job: tuple[Any, Any]) -> bool:
-    """Whether a design is in the cache on disk now."""
-    from tilewright.build.cuda_kernel import build_cuda
-    from tilewright.errors import TilewrightError
-
-    try:
-        build_cuda(*job)
-    except TilewrightError:
-        return False
-    return True
 
 
 def main() -> None:

@@ -11,14 +11,14 @@ PATTERN: the cases; NAME=VALUE: decisions that each design is timed with, too.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from sweep_builds import all_built
 
 Named = list[tuple[str, Any]]
 
@@ -72,21 +72,8 @@ def built(problems: Sequence[tuple[Any, Named]]) -> list[Named]:
     requests = [
         requested(p.program, p.layouts, p.sizes, known, d, p.fixed) for p, chosen in problems for _, d in chosen
     ]
-    with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-        fine = iter(pool.map(_builds, [(r, known) for r in requests], chunksize=2))
+    fine = iter(all_built(requests, known, each=2))
     return [[named for named in chosen if next(fine)] for _, chosen in problems]
-
-
-def _builds(job: tuple[Any, Any]) -> bool:
-    """Whether a design is in the cache on disk now."""
-    from tilewright.build.cuda_kernel import build_cuda
-    from tilewright.errors import TilewrightError
-
-    try:
-        build_cuda(*job)
-    except TilewrightError:
-        return False
-    return True
 
 
 def measured(setup: Any, chosen: Named, rounds: int, peer: bool = True) -> dict[str, Any]:
