@@ -55,6 +55,16 @@ def test_the_machine_decides():
     assert "vec=16" in wide and "vec=8" in narrow
 
 
+def test_a_gpu_is_shown_its_own_types_and_the_sizes_that_were_asked_for():
+    """What the sizes decide stands in the text: no size is left to be known at the call."""
+    h200 = Machine.named("h200")
+    text = stage_text("matmul", (16, 4096, 4096), stage="cu", machine=h200)
+    assert "bf16" in text and "HGMMA" in stage_text("matmul", (16, 4096, 4096), stage="sass", machine=h200)
+        "matmul", (16, 4096, 4096), stage="sass", machine=Machine.named("h200")
+    )
+    assert "const int K =" not in text and "k < 4096" in text
+
+
 def test_all_stages_as_files(tmp_path):
     names = sorted(p.name for p in save_stages(tmp_path, "softmax", (2, 64)))
     assert names == ["softmax.asm", "softmax.ll", "softmax.o", "softmax.sched", "softmax.thread", "softmax.tile"]

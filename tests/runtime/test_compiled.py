@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright import Scalar, Tensor, f32
 from tilewright.build.cuda_kernel import CudaStages
 from tilewright.design.book.store import Book
 from tilewright.design.default import default_design
-from tilewright import Scalar, Tensor, f32
 from tilewright.errors import ArgumentError, DTypeError, MachineError
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.work import Work

@@ -128,7 +128,7 @@ class CompiledKernel:
 
     @property
     def fixed(self) -> dict[str, int]:
-        """The sizes that are a part of the machine code: dims that values lie along as a whole; on a GPU all of them."""
+        """The sizes that are a part of the machine code: dims that values lie along as a whole; on a GPU all."""
         return dict(self.stages.request.sizes)
 
     def _on_gpu(self, buffers: Mapping[str, Buffer], values: Mapping[str, float | int], sizes: dict[str, int]) -> None:

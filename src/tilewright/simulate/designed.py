@@ -75,9 +75,7 @@ def search_simulated(
     if result.stopped != "interrupted":
         known.put(record, replace=again)
     taken = time.monotonic() - begun
-    return Designed(
-        record, subject.options, "search", len(result.trials), 0, taken, result, machine=subject.machine
-    )
+    return Designed(record, subject.options, "search", len(result.trials), 0, taken, result, machine=subject.machine)
 
 
 def judge_on(machine: Machine, program: str, sizes: Mapping[str, int], dtype: str | None, seed: int = 0) -> Judge:
