@@ -157,6 +157,22 @@ def test_a_damaged_file_is_moved_aside_and_a_fresh_book_begun(path: Path, kind: 
         path.unlink()
 
 
+@pytest.mark.parametrize("kind", ["text", "another database", "truncated"])
+def test_what_a_user_named_and_is_no_book_is_left_alone(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    filled(path)
+    damaged = DAMAGE[kind](path.read_bytes(), random.Random(1))
+    path.write_bytes(damaged)
+    monkeypatch.setenv("TILEWRIGHT_BOOK", str(path))
+    ours = kind == "truncated"  # its header says so: what was a book is mended wherever it lies
+    with pytest.warns(BookWarning, match="is damaged" if ours else "it is no book; name another file"):
+        book = Book.open()
+        book.put(record(key(M=99)))
+    assert book.get(key(M=99)) == record(key(M=99))
+    assert book.database.in_memory is not ours
+    assert bool(list(path.parent.glob("*.damaged-*"))) is ours
+    assert (path.read_bytes() == damaged) is not ours
+
+
 def test_what_is_whole_in_a_damaged_file_is_saved(path: Path):
     """The table of designs survives noise over the pages of measurements, which are the most and the last."""
     filled(path)

@@ -13,6 +13,7 @@ from tilewright.design.book import schema
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """SQLite's names of the errors that a damaged file causes."""
 
+_SQLITE = b"SQLite format 3\0"
 _PARTS = ("-wal", "-shm", "-journal")
 
 
@@ -58,6 +59,19 @@ def is_book(path: Path, patience: float) -> bool:
     finally:
         if connection is not None:
             connection.close()
+
+
+def may_be_book(path: Path) -> bool:
+    """Whether a file is a book by the mark in its header, whole or damaged, or is empty and may become one.
+
+    What anything else holds is somebody else's, and is not to be moved aside.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(72)
+    except FileNotFoundError:
+        return True
+    return not header or (header.startswith(_SQLITE) and header[68:] == schema.APPLICATION.to_bytes(4, "big"))
 
 
 def move_aside(path: Path) -> Path:
