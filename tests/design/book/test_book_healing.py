@@ -66,10 +66,11 @@ def test_kill_9_at_any_moment_loses_no_committed_winner(path: Path, monkeypatch,
     monkeypatch.setattr(filesystem, "is_local", lambda path: local)
     rng, promised = random.Random(3), 0
     made = [record(key(M=n)) for n in range(1, 1000)]
-    for _ in range(50):
+    for number in range(50):
         out, into = os.pipe()
         pid = in_a_child(lambda start=promised, into=into: write_winners(path, made[start:], into))
         os.close(into)
+        promised += len(os.read(out, 1)) if number % 2 else 0  # a busy machine may take longer than that to one winner
         time.sleep(rng.uniform(0.0, 0.04))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -81,7 +82,7 @@ def test_kill_9_at_any_moment_loses_no_committed_winner(path: Path, monkeypatch,
             assert {n + 1 for n in range(promised)} <= held(book)
             assert book.rows("PRAGMA integrity_check") == [("ok",)]
             book.close()
-    assert promised >= 20
+    assert promised >= 25
     assert not list(path.parent.glob("*damaged*"))
 
 

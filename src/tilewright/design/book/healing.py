@@ -62,7 +62,7 @@ def is_book(path: Path, patience: float) -> bool:
 
 
 def may_be_book(path: Path) -> bool:
-    """Whether a file is a book by the mark in its header, whole or damaged, or is empty and may become one.
+    """Whether a file is a book by its mark, whole or damaged, or is empty and may become one.
 
     What anything else holds is somebody else's, and is not to be moved aside.
     """
@@ -71,7 +71,20 @@ def may_be_book(path: Path) -> bool:
             header = file.read(72)
     except FileNotFoundError:
         return True
-    return not header or (header.startswith(_SQLITE) and header[68:] == schema.APPLICATION.to_bytes(4, "big"))
+    if not header or header[68:] == schema.APPLICATION.to_bytes(4, "big"):
+        return True
+    return header.startswith(_SQLITE) and _marked_in_its_log(path)
+
+
+def _marked_in_its_log(path: Path) -> bool:
+    """Whether a database is a book by what its log says, from which the header may not have been written yet."""
+    connection = connect(path, 0.0, "mode=ro")
+    try:
+        return schema.state(connection) != "foreign"
+    except sqlite3.DatabaseError as error:
+        return error_name(error) not in DAMAGED  # busy: somebody who knows it works on it
+    finally:
+        connection.close()
 
 
 def move_aside(path: Path) -> Path:
