@@ -7,28 +7,28 @@ from collections.abc import Iterable, Iterator
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
-from tilewright.design.mutation import (
-    Accumulate,
-    Block,
+from tilewright.design.mutation import Illegal, Mutation, Together
+from tilewright.design.mutation_memory import (
     FetchAhead,
-    Illegal,
-    Interchange,
     Keep,
-    Mutation,
     Pack,
     PackLocally,
     Prefetch,
+    Stream,
+    UseAtom,
+    UseThreads,
+    Widen,
+)
+from tilewright.design.mutation_tiles import (
+    Accumulate,
+    Block,
+    Interchange,
     Reorder,
     Scalarise,
     Scatter,
     SetTile,
-    Stream,
-    Together,
     Unroll,
-    UseAtom,
-    UseThreads,
     Vectorise,
-    Widen,
 )
 from tilewright.design.twins import twins
 from tilewright.design.view import View
