@@ -173,4 +173,19 @@ class UseThreads(Named):
         return changed(design, {"threads": self.count or None})
 
 
-__all__ = ["FetchAhead", "Keep", "Pack", "PackLocally", "Prefetch", "Stream", "UseAtom", "UseThreads", "Widen"]
+@dataclass(frozen=True)
+class Deal(Named):
+    """Threads take tiles one by one in turn, which mixes tiles of more and of less work; or in runs of neighbours.
+
+    before:  for s in share(range(0, S, 4))      thread 1 of 2: the later half, with most keys under a causal mask
+    after:   for s in turns(range(0, S, 4))      thread 1 of 2: every second tile      dealt=turns
+    """
+
+    turns: bool
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with or without `dealt=turns`."""
+        return changed(design, {"dealt": "turns" if self.turns else None})
+
+
+__all__ = ["Deal", "FetchAhead", "Keep", "Pack", "PackLocally", "Prefetch", "Stream", "UseAtom", "UseThreads", "Widen"]

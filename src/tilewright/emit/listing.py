@@ -88,6 +88,8 @@ class _Thread:
             self.page.line(line.format(lanes=self.unit.bytes // 4))
         if any(a.apart != 1 for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes):
             self.page.line("# runs: tiles of one position out of each of so many runs, which lie so far apart")
+        if any(ir.note(s.notes, "dealt") == "turns" for s in self.kernel.body if isinstance(s, ir.Loop)):
+            self.page.line("# turns: threads take the tiles one by one in turn, last axis fastest")
         if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
             self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
@@ -130,7 +132,8 @@ class _Thread:
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         ranges = ", ".join(range_text(s, n, a.apart) for s, n, a in zip(spans, steps, loop.axes, strict=True))
-        with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in share({ranges}):"):
+        dealt = "turns" if ir.note(loop.notes, "dealt") == "turns" else "share"
+        with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in {dealt}({ranges}):"):
             for axis, span, step in zip(loop.axes, spans, steps, strict=True):
                 self._enter(loop, axis, span, step, axis.name)
             self.block(loop.body)

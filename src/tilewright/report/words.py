@@ -21,6 +21,7 @@ _SETS = {
     "tile": "SetTile", "block": "Block", "unroll": "Unroll", "lanes": "Vectorise", "pack": "Pack",
     "local": "PackLocally", "unpack": "Widen", "atom": "UseAtom", "nontemporal": "Stream", "prefetch": "Prefetch",
     "order": "Reorder order", "inner": "Reorder inner", "threads": "UseThreads",
+    "dealt": "Deal",
 }  # fmt: skip
 
 # Flags of these mutations say how a change is derived, not what changes.
