@@ -81,6 +81,8 @@ CHANGES = [
     (Together((SetTile("m", 8), SetTile("n", 16))), {"tile.m": 8, "tile.n": 16}),
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
+    (UseAtom(("dot0",), "amx_int8", (("a", "tile"), ("b", "quad")), (("m", 16), ("n", 16), ("k", 64)), "n"),
+     {"atom.dot0": "amx_int8", "pack.a": "tile", "pack.b": "quad", "tile.m": 16, "tile.n": 32, "tile.k": 64}),
     (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
     (UseAtom(("dot0",), "vnni", (), (("k", 32),)), {"atom.dot0": "vnni", "tile.k": 32}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),

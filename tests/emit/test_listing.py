@@ -144,6 +144,14 @@ def test_tiles_of_amx():
         "    b17 = load(b_packed, (n + 16, k), tile=16x32)",
         "    acc1 = amx_bf16(a16, b17, acc1)",
     ]
+    design |= {"pack.b": "quad", "tile.k": 64, "atom.dot0": "amx_int8"}
+    program = lower(
+        OPERATORS["matmul"].kernel.trace("i8", options={"activation": None}), Design.of({**design, "lanes": ("n",)})
+    )
+    lines = body(program, 64).splitlines()
+    at = lines.index("  for k in range(0, K, 64):")
+    assert lines[at + 1].endswith("load(a_packed, (m, k), tile=16x64)")
+    assert "= amx_int8(" in lines[at + 3]
 
 
 def test_the_listing_of_a_decode_step_reads_like_the_design():

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.dot_rules import ATOMS
 from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
 _PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "lane", "tail", "tiles")
-_LAYOUTS = ("panel", "pair", "tile")
+_LAYOUTS = ("panel", "pair", "quad", "tile")
 _WHOLE = (
     "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "dealt", "registers",
     "instructions", "scratch", "lanes", "cores", "file",

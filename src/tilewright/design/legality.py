@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tilewright.design import dot_rules
+from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
-from tilewright.design.dot_rules import ATOMS
 from tilewright.design.twins import twins
 from tilewright.design.view import View, shown
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
-PACKINGS = ("panel", "pair", "tile")
+PACKINGS = ("panel", "pair", "quad", "tile")
 PER_AXIS = ("tile", "apart", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 GLOBAL = ("lanes", "order", "inner", "threads", "dealt")
@@ -360,7 +360,7 @@ RULES = (
     Rule("unpacks", "both operands of a dot have one element type", dot_rules.unpacks),
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps and vpdpwssd multiply two neighbours of the summed axis in each lane", dot_rules.pairs),
-    Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("tiles", "tdpbf16ps and tdpbssd multiply tile registers of 16 rows of 64 bytes", dot_rules.tiles),
     Rule("aheads", "what a loop reads next must lie behind what it reads now", _aheads),
     Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
     Rule("dealt", "tiles that are taken in turns lie as many apart as there are threads", _dealt),

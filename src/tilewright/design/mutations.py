@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
@@ -31,9 +32,11 @@ from tilewright.design.mutation_tiles import (
     Unroll,
     Vectorise,
 )
+from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.twins import twins
 from tilewright.design.view import View
 from tilewright.language import ir, structure
+from tilewright.language.dtypes import dtype
 
 ACCUMULATORS = (1, 2, 4, 8)
 """Accumulators of one sum: as many as hide the latency of the additions, in powers of two."""
@@ -221,7 +224,7 @@ def _order_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]
 def _pack_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design) -> Iterator[Mutation]:
     operands = _operands(kernel, nest)
     for tensor in operands:
-        for layout in (None, "panel", "pair", "tile"):
+        for layout in (None, "panel", "pair", "quad", "tile"):
             yield Pack(tensor, layout)
         if design.get(f"unpack.{tensor}"):
             yield Together((Widen(operands, False), Pack(tensor, None)))
@@ -253,17 +256,19 @@ def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterato
     yield UseAtom(names, "vnni", (), tuple((k, 2 * facts.lanes) for k in sums))
     yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
     for lane in dict.fromkeys(a for d in dots for a in d.type.axes):
-        yield _tile_registers(kernel, dots, lane, sums)
+        yield from (_tile_registers(kernel, dots, lane, sums, atom) for atom in TILED)
 
 
-def _tile_registers(kernel: ir.Kernel, dots: tuple[ir.Let, ...], lane: str, sums: tuple[str, ...]) -> UseAtom:
-    """AMX with `lane` along the columns of the results: its operands hold pairs, the others rows."""
-    layouts = {}
+def _tile_registers(
+    kernel: ir.Kernel, dots: tuple[ir.Let, ...], lane: str, sums: tuple[str, ...], atom: str
+) -> UseAtom:
+    """AMX with `lane` along the columns of the results: its operands hold words of neighbours, the others rows."""
+    layouts, bits = {}, dtype(TILED[atom]).bits
     for tensor, axes in _operand_axes(kernel, dots):
-        layouts[tensor] = "pair" if lane in axes else "tile"
+        layouts[tensor] = WORDS[bits] if lane in axes else "tile"
     rows = tuple(dict.fromkeys(a for d in dots for a in d.type.axes))
-    tiles = (*((a, 16) for a in rows), *((k, 32) for k in sums))
-    return UseAtom(tuple(d.name for d in dots), "amx_bf16", tuple(layouts.items()), tiles, lane)
+    tiles = (*((a, 16) for a in rows), *((k, 8 * TILE_BYTES // bits) for k in sums))
+    return UseAtom(tuple(d.name for d in dots), atom, tuple(layouts.items()), tiles, lane)
 
 
 def _operand_axes(kernel: ir.Kernel, dots: tuple[ir.Let, ...]) -> list[tuple[str, tuple[str, ...]]]:

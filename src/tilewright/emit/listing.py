@@ -206,7 +206,7 @@ class _Thread:
     # ------------------------------------------------------------------------------------- sums over loops
     def _in_tiles(self, loop: ir.Loop, name: str, a: Accumulation) -> Tile | None:
         dot = next((s for s in loop.body if isinstance(s, ir.Let) and s.name == name), None)
-        if dot is None or ir.note(dot.notes, "atom") != "amx_bf16":
+        if dot is None or ir.note(dot.notes, "atom") not in llvm_amx.ATOMS:
             return None
         return listing_dot.amx_begin(self.scene, self.cx.values[a.target].type, a.target)
 
