@@ -210,8 +210,8 @@ def test_tiles_taken_in_turns_are_those_of_runs_bit_for_bit(threads, rows, monke
         operators.attention, {"q": q, "k": k, "v": v}, {"o": (q.shape, np.float32)}, {"scale": 0.25},
         {"causal": True, "window": None},
     )  # fmt: skip
-    for case in (product, seen):
-        drawn = Run(case, memory, machine)
+    for each in (product, seen):
+        drawn = Run(each, memory, machine)
         design = default_design(drawn.program, drawn.facts())
         in_runs = {n: x.copy() for n, x in drawn.outputs(drawn.kernel(design)).items()}
         for name in in_runs:
