@@ -153,8 +153,9 @@ class RoleText:
             return
         parts = f"for (int {s} = 0; {s} < {self.plan.size(axis.over)}; {s} += {self.plan.extent(axis.name)})"
         with self.text.block(f"if ({self.joins(own[at])})"):
-            if ir.note(own[at].notes, "scope") != "grid":
-                self.text.line(f"{cname(own[at].name)}->wait(0);  // the parts of others are here")
+            barrier = own[at]
+            if isinstance(barrier, ir.Sync) and ir.note(barrier.notes, "scope") != "grid":
+                self.text.line(f"{cname(barrier.name)}->wait(0);  // the parts of others are here")
             with self.text.block(parts):
                 self.block(tuple(own[at + 1 :]))
 

@@ -115,7 +115,5 @@ template <int GROUPS>
 __device__ inline void wait_stores() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(GROUPS) : "memory");
 }
-// Until all of this thread's stores are done.
-__device__ inline void finish_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace tw
