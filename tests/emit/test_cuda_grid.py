@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_every_tile_is_dealt_once(dealt, order, rows, columns):
 def test_along_the_curve_a_tile_lies_beside_the_one_before_it(dealt, rows, columns):
     """At most one step along each axis, and hardly ever along both: what neighbours in time read, they share."""
     tiles = dealt["hilbert", rows, columns]
-    steps = [(abs(a - c), abs(b - d)) for (a, b), (c, d) in zip(tiles, tiles[1:], strict=False)]
+    steps = [(abs(a - c), abs(b - d)) for (a, b), (c, d) in pairwise(tiles)]
     assert all(max(step) == 1 for step in steps)
     assert sum(min(step) for step in steps) <= 1  # one diagonal, where no curve without one exists
 
