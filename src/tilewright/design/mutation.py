@@ -197,6 +197,26 @@ class Accumulate(Named):
         return _changed(design, {f"split.{self.axis}": self.count if self.count > 1 else None})
 
 
+@dataclass(frozen=True)
+class Part(Named):
+    """A serial loop is dealt to threads in parts of so many points, whose states are joined; 0: one thread runs it all.
+
+    before:  for m in M { acc = 0;  for k in K { acc += ... };  store y[m] = acc }
+    after:   for m in M, ks in K step 4096 { acc = 0;  for k in ks { acc += ... };  store parts[m, ks] = acc }
+             for m in M { for ks in K step 4096 { acc += parts[m, ks] };  store y[m] = acc }      part.k=4096
+    """
+
+    axis: str
+    points: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `part.AXIS=points`, in whole tiles."""
+        if self.points < 0:
+            return Illegal(f"a part of {self.axis} has at least one point, not {self.points}")
+        tile = design.number(f"tile.{self.axis}", 1)
+        return _changed(design, {f"part.{self.axis}": -(-self.points // tile) * tile or None})
+
+
 # --------------------------------------------------------------------------------------------- blocks
 @dataclass(frozen=True)
 class Block(Named):
@@ -409,9 +429,9 @@ class UseThreads(Named):
 
 
 def _whole_tiles(design: Design, axis: str, tile: int) -> dict[str, Choice]:
-    """The block of an axis as whole tiles of that many points, where it has one."""
-    block = design.number(f"block.{axis}")
-    return {f"block.{axis}": -(-block // tile) * tile} if block else {}
+    """The block and the part of an axis as whole tiles of that many points, where it has them."""
+    sizes = {f"{kind}.{axis}": design.number(f"{kind}.{axis}") for kind in ("block", "part")}
+    return {name: -(-size // tile) * tile for name, size in sizes.items() if size}
 
 
 def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | Illegal:
@@ -424,6 +444,7 @@ def _changed(design: Design, changes: Mapping[str, Choice | None]) -> Design | I
 
 
 __all__ = [
-    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Named", "Pack", "PackLocally", "Prefetch",
-    "Reorder", "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise", "Widen",
+    "Accumulate", "Block", "Illegal", "Interchange", "Keep", "Mutation", "Named", "Pack", "PackLocally", "Part",
+    "Prefetch", "Reorder", "Scalarise", "SetTile", "Stream", "Together", "Unroll", "UseAtom", "UseThreads", "Vectorise",
+    "Widen",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from tilewright.emit import abi
 from tilewright.emit.llvm_memory import Panel, grouped
+from tilewright.emit.llvm_parts import Parted, in_parts
 from tilewright.language import ir
 
 
@@ -21,10 +22,18 @@ class Workspace:
         return _allocations(self.kernel.body, False, {})
 
     @cached_property
+    def in_parts(self) -> dict[str, Parted]:
+        """The nest of each buffer through which parts of it meet."""
+        return in_parts(self.kernel)
+
+    @cached_property
     def reserves(self) -> list[abi.Reserve]:
         """The pieces of memory that a call must bring."""
         reserves = []
         for stmt, per_thread, axes in self.allocations:
+            if stmt.name in self.in_parts:
+                reserves.append(self.in_parts[stmt.name].reserve(stmt, self.sizes))
+                continue
             panel = self.panel(stmt)
             extents = []
             for n, dim in enumerate(stmt.dims):
