@@ -68,11 +68,13 @@ def in_parts(kernel: ir.Kernel) -> dict[str, Parted]:
 
 def phases(kernel: ir.Kernel) -> list[ir.Loop]:
     """The top-level loops of a program, each cut in two where it deals out parts."""
-    found: list[ir.Loop] = []
-    for loop in (s for s in kernel.body if isinstance(s, ir.Loop)):
-        parted = Parted.of(loop)
-        found += (loop,) if parted is None else parted.phases()
-    return found
+    return [phase for s in kernel.body if isinstance(s, ir.Loop) for phase in phases_of(s)]
+
+
+def phases_of(loop: ir.Loop) -> tuple[ir.Loop, ...]:
+    """A top-level loop, or the two phases of one that deals out parts."""
+    parted = Parted.of(loop)
+    return (loop,) if parted is None else parted.phases()
 
 
 def _meets(loop: ir.Loop) -> bool:
@@ -83,4 +85,4 @@ def _step(axis: ir.Axis) -> int:
     return 1 if axis.each else axis.step or 1
 
 
-__all__ = ["Parted", "in_parts", "phases", "slot_bytes"]
+__all__ = ["Parted", "in_parts", "phases", "phases_of", "slot_bytes"]

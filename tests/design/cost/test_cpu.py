@@ -146,7 +146,7 @@ def test_kept_values_that_the_first_level_loses_are_stored_one_line_at_a_time():
 
 
 def test_parts_of_a_sum_give_every_thread_something_to_do():
-    """One tile is one thread's work; half of the sum for each of two halves its time, and many parts cost their joins."""
+    """One tile is one thread's work; halves of its sum take half the time, and many parts cost their joins."""
     known = replace(facts(MATMUL, "zen5", M=1, N=1, K=1 << 22), threads=2)
     rows = Design.of({"tile.m": 1, "tile.n": 1, "tile.k": 64, "lanes": ("k",), "split.k": 4})
     whole, halves, many = (estimate(MATMUL, rows.with_(**more), known) for more in
