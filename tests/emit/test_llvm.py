@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,29 @@ def test_tiles_whose_points_lie_apart(bits, rows):
     normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, 40), np.float32)}, {"eps": 1e-5}), memory, machine)
     tiles = {"tile.m": 3, "tile.d": lanes, "tile.d1": lanes, "lanes": ("d", "d1")}
     normed.check(normed.kernel(Design.of({**tiles, "apart.m": 7, "prefetch.x0": 1})))
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_tiles_taken_in_turns_are_those_of_runs_bit_for_bit(threads, rows, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_THREADS", threads)
+    machine, memory = replace(machines()["128"], cores=4), Guarded(rows, "rows")
+    inputs = {"a": memory.normal((rows, 33)), "b": memory.normal((50, 33))}
+    product = Case(operators.matmul, inputs, {"c": ((rows, 50), np.float32)}, options={"activation": None})
+    q, k, v = (memory.normal(shape) for shape in ((2, 3, 1, rows, 16), (2, 3, 43, 16), (2, 3, 43, 16)))
+    seen = Case(
+        operators.attention, {"q": q, "k": k, "v": v}, {"o": (q.shape, np.float32)}, {"scale": 0.25},
+        {"causal": True, "window": None},
+    )  # fmt: skip
+    for each in (product, seen):
+        drawn = Run(each, memory, machine)
+        design = default_design(drawn.program, drawn.facts())
+        in_runs = {n: x.copy() for n, x in drawn.outputs(drawn.kernel(design)).items()}
+        for name in in_runs:
+            drawn.tensors[name][...] = np.nan
+        drawn.check(drawn.kernel(design.with_(dealt="turns")))
+        for name, x in in_runs.items():
+            assert np.array_equal(x, drawn.tensors[name]), name
 
 
 @pytest.mark.parametrize("columns", [1, 63, 65, 300])

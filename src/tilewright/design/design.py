@@ -32,6 +32,7 @@ class Design:
     - `ahead.LOAD`: tiles of the serial loop around it that a load is fetched ahead, into the second cache
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
+    - `dealt`: `turns`: threads take tiles one by one in turn, not in runs of neighbours (absent)
     """
 
     decisions: tuple[tuple[str, Choice], ...] = ()

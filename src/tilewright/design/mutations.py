@@ -8,29 +8,30 @@ from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
-from tilewright.design.mutation import (
-    Accumulate,
-    Block,
+from tilewright.design.mutation import Illegal, Mutation, Together
+from tilewright.design.mutation_memory import (
+    Deal,
     FetchAhead,
-    Illegal,
-    Interchange,
     Keep,
-    Mutation,
     Pack,
     PackLocally,
-    Part,
     Prefetch,
+    Stream,
+    UseAtom,
+    UseThreads,
+    Widen,
+)
+from tilewright.design.mutation_tiles import (
+    Accumulate,
+    Block,
+    Interchange,
+    Part,
     Reorder,
     Scalarise,
     Scatter,
     SetTile,
-    Stream,
-    Together,
     Unroll,
-    UseAtom,
-    UseThreads,
     Vectorise,
-    Widen,
 )
 from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.twins import twins
@@ -93,7 +94,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
     for value in (name for name, twin in twins(kernel).items() if twin.is_computed):
         yield Keep(value, not design.get(f"keep.{value}"))
-    yield from _thread_mutations(design, facts)
+    yield from _thread_mutations(kernel, design, facts)
 
 
 # ------------------------------------------------------------------------------------- tiles and lanes
@@ -312,12 +313,16 @@ def _part_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, fac
             yield Part(axis.name, share)
 
 
-def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
+def _thread_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Fewer threads or more; and tiles in turns or in runs, where some are more work than others."""
     threads, cores = design.number("threads"), facts.team
     counts = (0, threads // 2, 2 * threads) if threads else (1, cores // 2)
     for count in counts:
         if count < cores:
             yield UseThreads(count)
+    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop))
+    if cores > 1 and any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes):
+        yield Deal(design.get("dealt") is None)
 
 
 __all__ = [
