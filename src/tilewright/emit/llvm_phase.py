@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from tilewright.emit import abi, llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_body import Body, amortises_masks, uses_amx
-from tilewright.emit.llvm_loops import Carry, Span, branch, counted
+from tilewright.emit.llvm_loops import Carry, Span, branch, counted, drawn
 from tilewright.emit.llvm_memory import Place
 from tilewright.emit.llvm_scope import divides, leaf_axes
 from tilewright.emit.llvm_values import AxisState, Context, scalar_type, uniform
-from tilewright.emit.llvm_workspace import Workspace
+from tilewright.emit.llvm_workspace import DRAWN, Workspace
 from tilewright.language import ir
+
+_DRAWS = 16  # runs that each thread draws, where all are equally fast: what is left at the end is short
 
 
 class Phase(Body):
@@ -76,8 +78,11 @@ class Phase(Body):
         base, offset = self._word(abi.WORKSPACE, "ptr"), "0"
         allocs = {a.name: (a, axes) for a, _, axes in self.workspace.allocations}
         for reserve in self.workspace.reserves:
-            alloc, axes = allocs[reserve.name]
             size = self._reserve_bytes(reserve)
+            if reserve.name == DRAWN:
+                offset = ll.add(self.b, offset, size)
+                continue
+            alloc, axes = allocs[reserve.name]
             here = offset
             if reserve.per_thread:
                 here = ll.add(self.b, offset, ll.mul(self.b, size, "%thread"))
@@ -125,7 +130,7 @@ class Phase(Body):
         branch(self.cx, first, lambda: self.loop(loop), Carry(self.cx, []))
 
     def _share(self, loop: ir.Loop) -> None:
-        """Tiles are numbered with the last axis fastest and dealt out in equal runs, or one by one in turn."""
+        """Tiles are numbered with the last axis fastest; dealt in equal runs, or in turn, or drawn in short runs."""
         b = self.b
         spans = [self.span(a) for a in loop.axes]
         steps = [1 if a.each else self.step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
@@ -141,9 +146,19 @@ class Phase(Body):
         if ir.note(loop.notes, "dealt") == "turns":
             counted(self.cx, "%thread", total, 1, tile, Carry(self.cx, []), forward="%threads")
             return
+        if ir.note(loop.notes, "drawn"):
+            length = ll.maximum(b, ll.udiv(b, total, ll.mul(b, "%threads", str(_DRAWS))), "1")
+            drawn(self.cx, self._drawn(loop), total, length, tile)
+            return
         low = self._cut(total, "%thread")
         high = self._cut(total, ll.add(b, "%thread", "1"))
         counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
+
+    def _drawn(self, loop: ir.Loop) -> str:
+        """Where the tiles of this phase that were drawn so far are counted."""
+        phases = [s for s in self.workspace.kernel.body if isinstance(s, ir.Loop)]
+        base = self._word(abi.WORKSPACE, "ptr")
+        return self.b.emit(f"getelementptr i8, ptr {base}, i64 {64 * phases.index(loop)}")
 
     def _tiles(self, axis: ir.Axis, span: Span, step: int) -> str:
         """How many tiles an axis has; apart, a last short block has one for each place of its first run."""

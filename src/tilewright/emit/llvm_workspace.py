@@ -8,6 +8,12 @@ from tilewright.emit import abi
 from tilewright.emit.llvm_memory import Panel, grouped
 from tilewright.language import ir
 
+_LINE = 64
+
+
+DRAWN = "tiles drawn"
+"""What counts the tiles that threads have drawn, for each phase in a cache line of its own; no buffer is called so."""
+
 
 class Workspace:
     """The buffers that a program allocates; dims in `sizes` are fixed."""
@@ -22,8 +28,10 @@ class Workspace:
 
     @cached_property
     def reserves(self) -> list[abi.Reserve]:
-        """The pieces of memory that a call must bring."""
-        reserves = []
+        """The pieces of memory that a call must bring; counters of drawn tiles first."""
+        phases = [s for s in self.kernel.body if isinstance(s, ir.Loop)]
+        drawn = any(ir.note(loop.notes, "drawn") for loop in phases)
+        reserves = [abi.Reserve(DRAWN, _LINE, (abi.Extent(len(phases)),))] if drawn else []
         for stmt, per_thread, axes in self.allocations:
             panel = self.panel(stmt)
             extents = []
