@@ -278,7 +278,7 @@ def _sample_parts(d: Draw, large: bool) -> Call:
 def _sample_join(d: Draw, large: bool) -> Call:
     b, c = (16, 256) if large else (d.size(1, 3, 17), d.size(1, 7, 64, 501))
     inputs = {
-        "score": d.whole(5, b, c).astype(F32), "token": d.whole(100_000, b, c),  # ties
+        "score": d.whole(5, b, c).astype(F32), "token": np.sort(d.whole(100_000, b, c)),  # ties; parts lie in order
         "place": d.whole(1000, b), "length": d.whole(1000, b),
     }  # fmt: skip
     outputs = {"chosen": ((b,), I32), "peak": ((b,), F32), "place": ((b,), I32), "length": ((b,), I32)}

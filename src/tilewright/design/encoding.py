@@ -17,7 +17,7 @@ from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
-_PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "lane", "tail", "tiles")
+_PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "part", "lane", "tail", "tiles")
 _LAYOUTS = ("panel", "pair", "quad", "tile")
 _WHOLE = (
     "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", *DEALT, "registers",
@@ -81,6 +81,7 @@ def _axis(v: View, axis: str | None) -> Iterator[float]:
     yield _log(v.design.number(f"block.{axis}"))
     yield _log(v.design.number(f"unroll.{axis}", 1) - 1)
     yield _log(v.design.number(f"split.{axis}", 1) - 1)
+    yield _log(v.design.number(f"part.{axis}"))
     yield 1.0 / (1 + lanes.index(axis)) if axis in lanes else 0.0
     yield 1.0 - size / (tiles * tile) if size else 0.0
     yield _log(tiles)

@@ -15,13 +15,14 @@ from tilewright.design import dot_rules
 from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
+from tilewright.design.part_rules import broken_parts
 from tilewright.design.twins import twins
 from tilewright.design.view import View, shown
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "quad", "tile")
-PER_AXIS = ("tile", "apart", "block", "unroll", "split")
+PER_AXIS = ("tile", "apart", "block", "unroll", "split", "part")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
 DEALT = ("turns", "drawn")
 GLOBAL = ("lanes", "order", "inner", "threads", "dealt")
@@ -353,6 +354,7 @@ RULES = (
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
     Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),
+    Rule("parts", "what a part of a loop comes to is joined with what others came to", broken_parts),
     Rule("keeps", "a later loop reads back only what an earlier one has computed for the same row", _keeps),
     Rule("orders", "each axis of a loop nest is visited at one level", _orders),
     Rule("packs", "panels hold an operand in the order in which one loop nest multiplies it", dot_rules.packs),

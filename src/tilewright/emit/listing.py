@@ -23,6 +23,7 @@ from tilewright.emit.listing_places import described, dims_text, places
 from tilewright.emit.listing_values import Scene, read
 from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_parts import phases_of
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
 from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
@@ -65,8 +66,9 @@ class _Thread:
         self._header()
         for stmt in self.kernel.body:
             if isinstance(stmt, ir.Loop):
-                self.page.line("")
-                self._phase(stmt)
+                for n, phase in enumerate(phases_of(stmt)):
+                    self.page.line("barrier(team)" if n else "")
+                    self._phase(phase)
             else:
                 self.statement(stmt, None)
         return self.page.text()
