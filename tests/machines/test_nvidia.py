@@ -49,7 +49,7 @@ def test_a_driver_that_is_absent_or_does_not_start_is_a_machine_error_with_a_fix
     def init(flags):
         if answer == "absent":
             raise RuntimeError("libcuda.so.1: cannot open shared object file")
-        return (cuda.CUresult[answer],)
+        return (getattr(cuda.CUresult, answer),)
 
     monkeypatch.setattr(cuda, "cuInit", init)
     says = "libcuda.so.1.*; install one, or run on the cpu" if answer == "absent" else f"{answer}.*; check it with"
