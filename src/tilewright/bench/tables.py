@@ -198,6 +198,8 @@ TABLES = (
             ("best of its first 16", _percent("of_best_16")),
             ("rank correlation", _number("spearman", 2)),
             ("corrected", _number("spearman_corrected", 2)),
+            ("two measurements of one another", _number("repeat", 2)),
+            ("so that the truth has", _number("ceiling", 2)),
             ("median error", _percent("error")),
             ("corrected", _percent("error_corrected")),
         ),
