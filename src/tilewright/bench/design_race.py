@@ -1,4 +1,8 @@
-"""Search against random designs at equal trials, by several seeds; designs that both try are measured once."""
+"""Search against random designs at equal trials, by several seeds; designs that both try are measured once.
+
+The best of a run is chosen as a search chooses it, by paired rounds of those that its trials had in front: a single
+trial of many that tie tells luck. The rounds of all runs are the same ones, and what is chosen is timed once more.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,9 @@ from tilewright.runtime.trial import TrialRunner
 
 NEAR = 0.02
 """So close to the best of all trials counts as there."""
+
+FINALISTS = 4
+"""Designs of each run that meet in paired rounds."""
 
 
 class Remembering:
@@ -57,7 +64,7 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         run = _runner(subject, evaluator, trials)
         searched = [run("evolve", seed) for seed in range(seeds)]
         drawn = [run("random", seed) for seed in range(seeds)]
-        firsts = [_best(t).design for t in (*searched, *drawn)]
+        firsts = chosen(runner, [*searched, *drawn])
         standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(firsts)))}
     ours = [standing[d] for d in firsts[:seeds]]
     theirs = [standing[d] for d in firsts[seeds:]]
@@ -76,6 +83,13 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
     }
     raw = {"curves": curves, "search_seconds": ours, "random_seconds": theirs}
     return Result(case.family, case.name, threads, rounded(values), raw)
+
+
+def chosen(runner: Evaluator, runs: Sequence[Sequence[Trial]]) -> list[Design]:
+    """The best design of each run: the fastest in paired rounds of those that its trials had in front."""
+    front = [[t.design for t in sorted(measured(run), key=_seconds)[:FINALISTS]] for run in runs]
+    met = {s.design: s.ratio for s in runner.compare(list(dict.fromkeys(d for designs in front for d in designs)))}
+    return [min(designs, key=met.__getitem__) for designs in front]
 
 
 def _runner(subject: Subject, evaluator: Evaluator, trials: int) -> Callable[[str, int], tuple[Trial, ...]]:
@@ -107,4 +121,8 @@ def _ways(searched: Sequence[Sequence[Trial]], drawn: Sequence[Sequence[Trial]])
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
-    return min(measured(trials), key=lambda t: t.outcome.seconds or math.inf)
+    return min(measured(trials), key=_seconds)
+
+
+def _seconds(trial: Trial) -> float:
+    return trial.outcome.seconds or math.inf

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tilewright.design.cost.rates import LINE, Rates
 from tilewright.design.cost.schedule import COPY_DEPTH, COPY_ROWS, Copy, Work
-from tilewright.design.cost.slots import ARITHMETIC, LATENCY, LOADED, Slots
+from tilewright.design.cost.slots import Slots
 from tilewright.design.cost.tiling import Tiling
 from tilewright.language import ir
 
@@ -38,13 +38,11 @@ class Issue:
         self.t, self.rates, self.panels = tiling, rates, panels
         self.program = tiling.program
         self.forms: dict[str, Form] = {}
-        self.ready: dict[str, float] = {}  # cycles after a step's begin at which each of its values is there
 
     # --------------------------------------------------------------------------------------------- work
     def work(self, work: Work) -> Slots:
         """One execution of `work`."""
         slots = Slots()
-        self.ready = {}
         if work.copy is not None:
             self._copy(work.copy, slots)
         if work.spills:
@@ -111,7 +109,6 @@ class Issue:
 
     # --------------------------------------------------------------------------------------------- values
     def _let(self, let: ir.Let, slots: Slots) -> None:
-        self._timed(let, slots)
         match let.expr:
             case ir.Full() | ir.Coord():
                 same = isinstance(let.expr, ir.Full)
@@ -127,21 +124,6 @@ class Issue:
             case ir.Permute(arg):
                 form = self.forms.get(arg, Form(let.type.axes))
                 self.forms[let.name] = Form(let.type.axes, form.lane, form.same, form.spread)
-
-    def _timed(self, let: ir.Let, slots: Slots) -> None:
-        """When a value of a step is there. What other steps made is there at once, and dots have chains of their own."""
-        match let.expr:
-            case ir.Load():
-                self.ready[let.name] = LOADED
-            case ir.Map(op, args) if any(a in self.ready for a in args):
-                begun = max(self.ready.get(a, 0.0) for a in args)
-                self.ready[let.name] = begun + LATENCY.get(op, ARITHMETIC)
-            case ir.Reduce(_, arg, _) if arg in self.ready:
-                slots.depth = max(slots.depth, self.ready[arg] + ARITHMETIC)
-                return
-            case _:
-                return
-        slots.depth = max(slots.depth, self.ready[let.name])
 
     def loaded_lane(self, let: ir.Let, ref: ir.Ref) -> str | None:
         """The axis along which a tile is loaded: its lanes if neighbours lie along them, else one where they do."""

@@ -22,7 +22,6 @@ _L2_BYTES = 32.0  # bytes a cycle that one core draws from its second level
 _L3_BYTES, _L3_SHARED = 24.0, 12.0  # from its third, alone and beside others (Zen 4: 85 GB/s; two together 96)
 _FMA_LATENCY = 4.0
 _PAIR_LATENCY = 6.0
-_SCHEDULED = 64.0  # entries of the scheduler of vectors (Zen 4: two of 32; Golden Cove: 97 for all)
 _TILE_PRODUCT = 16.0  # cycles of a tile product (Intel 248966, chapter 20)
 
 
@@ -42,7 +41,6 @@ class Rates:
     pairs: float  # the same for pairs of bf16
     tile: float  # cycles of a tile product
     width: float  # instructions a cycle
-    scheduled: float  # vector instructions that wait for their operands at once
     latency: float  # cycles until a sum can be added to again
     pair_latency: float
     l1: int  # bytes
@@ -92,7 +90,6 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         pairs=(flops.get("vdpbf16ps") or 4.0 * lanes) / (4.0 * lanes),
         tile=_TILE_PRODUCT if not flops.get("tdpbf16ps") else 2.0 * 16 * 16 * 32 / (flops["tdpbf16ps"] or 1.0),
         width=5.0,
-        scheduled=_SCHEDULED,
         latency=_FMA_LATENCY,
         pair_latency=_PAIR_LATENCY,
         l1=machine.l1_bytes or 32 << 10,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from tilewright.design.cost.rates import Rates
@@ -20,25 +19,9 @@ MULTIPLIED = 0.6
 """Share of a polynomial's instructions that only the units that multiply can do (7 FMA among the 12 of `exp`)."""
 
 
-LATENCY = {
-    "exp": 50, "exp2": 46, "log": 60, "tanh": 75, "sigmoid": 70, "erf": 70, "rsqrt": 24, "sqrt": 20, "div": 16, "mod": 30,
-    "max": 2, "min": 2, "select": 2, "not": 2,
-}  # fmt: skip
-"""Cycles until the result of an elementwise operation is there, where they are not those of a sum (ARITHMETIC)."""
-ARITHMETIC, LOADED = 4.0, 7.0
-"""Cycles until a sum or product is there, and a vector that the first cache holds."""
-
-SHARPNESS = 3.0
-"""Exponent of the mean in which throughput and waiting add up: both bind a little where they are about equal."""
-
-
 @dataclass
 class Slots:
-    """Cycles by resource, and instructions.
-
-    `chain` is the longest chain of sums that depend on one another from step to step, `depth` the cycles from a step's
-    first load to its last result: the steps that the scheduler holds hide them in each other.
-    """
+    """Cycles by resource, and instructions; `chain` is the longest chain of sums that depend on one another."""
 
     multiply: float = 0.0
     compute: float = 0.0
@@ -47,7 +30,6 @@ class Slots:
     store: float = 0.0
     instructions: float = 0.0
     chain: float = 0.0
-    depth: float = 0.0
 
     def add(self, other: Slots, times: float = 1.0) -> None:
         """Other code `times` over, beside this; chains run side by side."""
@@ -58,7 +40,6 @@ class Slots:
         self.store += times * other.store
         self.instructions += times * other.instructions
         self.chain = max(self.chain, other.chain)
-        self.depth = max(self.depth, other.depth)
 
     def vectors(self, rates: Rates, width: int, number: float, *, multiply: bool = False, rate: float = 0.0) -> None:
         """`number` operations on `width` lanes each; two whole vectors a cycle are computed in all."""
@@ -91,17 +72,6 @@ class Slots:
         self.instructions += number
 
     def cycles(self, rates: Rates) -> float:
-        """The fullest resource with what is waited for beside it, or the chain."""
-        busiest = max(
-            self.multiply, self.compute, self.shuffle, self.load, self.store, self.instructions / rates.width
-        )
-        return max(mean(busiest, self.waiting(rates)), self.chain)
-
-    def waiting(self, rates: Rates) -> float:
-        """Cycles of a step that its own depth asks for: the next steps run beside it as far as the scheduler reaches."""
-        return self.depth / math.hypot(1.0, rates.scheduled / max(1.0, self.instructions))
-
-
-def mean(one: float, other: float) -> float:
-    """Cycles where two things take so many each: the larger, and more where they are about equal."""
-    return (one**SHARPNESS + other**SHARPNESS) ** (1.0 / SHARPNESS)
+        """The fullest resource, or the chain."""
+        busiest = max(self.multiply, self.compute, self.shuffle, self.load, self.store)
+        return max(busiest, self.instructions / rates.width, self.chain)
