@@ -206,7 +206,7 @@ def _inner_products(p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Cho
     """
     accumulators, chunk = facts.registers // 2, 2 * facts.lanes
     if rows == 1:
-        streams = _STREAMS if _follows_pages(facts) else 1
+        streams = _STREAMS if follows_pages(facts.machine) else 1
         tile_m, tile_n, depth = 1, max(1, streams // len(p.columns)), 4 * chunk
     else:
         tile_m, depth = _FEW_ROWS, chunk
@@ -242,9 +242,9 @@ _TURNS = 4  # times that a thread begins its streams anew, at least: what is lef
 _AHEAD = 4096  # bytes that a lone stream is fetched ahead: the page that prefetchers do not enter by themselves
 
 
-def _follows_pages(facts: Facts) -> bool:
+def follows_pages(machine: Machine) -> bool:
     """Whether prefetchers go on where a page of memory ends; those of Intel's processors begin anew with each."""
-    return facts.machine.architecture.startswith("amd")
+    return machine.architecture.startswith("amd")
 
 
 def _runs(rows: int, streams: int) -> int:

@@ -13,7 +13,7 @@ from tilewright.design.design import Design
 from tilewright.errors import MachineError
 from tilewright.language import ir
 
-_TIMES = ("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory")
+_TIMES = ("issue", "chain", "spills", "loops", "copies", "L2", "L3", "pages", "memory")
 _COUNTS = (
     "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
     "instructions", "imbalance", "phases",
