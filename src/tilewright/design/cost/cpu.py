@@ -112,8 +112,9 @@ class Model:
             warm = kept(held, capacity)
             moved = entering(root, capacity) if warm < 1.0 else {}
             for (buffer, turn), count in moved.items():
-                cost = costs[fetched.get(buffer, turn)]
-                setattr(cost, name, getattr(cost, name) + (1.0 - warm) * count)
+                cost = costs[max(turn, fetched.get(buffer, turn))]
+                asked = 2.0 if fetched.get(buffer) == turn and name == "l2_bytes" else 1.0
+                setattr(cost, name, getattr(cost, name) + (1.0 - warm) * count * asked)
             if name == "l2_bytes":
                 self._misses(root, moved, costs)
             elif name == "l3_bytes":
@@ -125,7 +126,10 @@ class Model:
             cost.l3_bytes += around * found
 
     def _fetched(self, root: Node) -> dict[str, int]:
-        """The turn in which the next tile's part of a buffer is fetched: it comes beside that turn's arithmetic."""
+        """The turn in which the next tile's part of a buffer is fetched, which then comes beside that turn's arithmetic.
+
+        In the turn that reads it there is nothing to come beside, and its lines are asked for twice.
+        """
         return {
             stmt.expr.ref.buffer: leaf.turn
             for leaf in root.walk()
@@ -143,12 +147,12 @@ class Model:
         streams, fetched = _streams(root), self._fetched(root)
         for (buffer, turn), count in moved.items():
             rows, run = streams.get(buffer, (0.0, 0.0))
-            if not rows or buffer in fetched:
+            if not rows or fetched.get(buffer, turn) > turn:
                 continue
             if self.rates.follows:
                 anew = count / PAGE * (1.0 - PAGE / run) if rows > 1 and run > PAGE else 0.0
-            else:
-                anew = count / max(1.0, min(run, PAGE)) / rows
+            else:  # a stream that pauses, while other turns of its tile run, begins anew
+                anew = count / max(1.0, min(run, PAGE)) / rows if len(set(root.turns.values())) > 1 else 0.0
             costs[turn].pages += anew * each
 
     def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:

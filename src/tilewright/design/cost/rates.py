@@ -21,7 +21,8 @@ _DRAM_MORE = 1.8  # what several cores read together, over one
 _STREAM = 0.9  # of that, for reads in step with stores around the caches
 _L2_BYTES = 32.0  # bytes a cycle that one core draws from its second level
 _L3_BYTES, _L3_SHARED = 24.0, 12.0  # from its third, alone and beside others (Zen 4: 85 GB/s; two together 96)
-_PAGE_FOLLOWED, _PAGE_ANEW = 80e-9, 150e-9  # s: Zen 4 with several streams, Sapphire Rapids (notes 0002)
+_L3_MESH = 10.0  # from a third level that all cores share by a mesh (Sapphire Rapids: 26 GB/s)
+_PAGE_FOLLOWED, _PAGE_ANEW = 80e-9, 95e-9  # s: Zen 4 with several streams, Sapphire Rapids (notes 0002)
 _FMA_LATENCY = 4.0
 _PAIR_LATENCY = 6.0
 _TILE_PRODUCT = 16.0  # cycles of a tile product (Intel 248966, chapter 20)
@@ -102,7 +103,7 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         l2_rate=_L2_BYTES,
         page=_PAGE_FOLLOWED if follows_pages(machine) else _PAGE_ANEW,
         follows=follows_pages(machine),
-        l3_rate=_L3_BYTES if threads == 1 else _L3_SHARED,
+        l3_rate=_L3_MESH if not follows_pages(machine) else _L3_BYTES if threads == 1 else _L3_SHARED,
         memory=read,
         stream=stream,
     )
