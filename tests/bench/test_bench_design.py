@@ -165,7 +165,9 @@ def test_corrections_are_judged_on_what_they_were_not_taught():
     assert abs(design_model.spearman(judged)) < 0.5
 
 
-@pytest.mark.parametrize(("repeat", "passes", "highest"), [(1.0, 2, 1.0), (0.5, 1, 0.7071), (0.5, 2, 0.8165), (0.0, 2, 0)])
+@pytest.mark.parametrize(
+    ("repeat", "passes", "highest"), [(1.0, 2, 1.0), (0.5, 1, 0.7071), (0.5, 2, 0.8165), (0.0, 2, 0)]
+)
 def test_no_prediction_is_better_than_two_measurements_allow(repeat, passes, highest):
     assert design_model.ceiling(repeat, passes) == pytest.approx(highest, abs=1e-4)
 

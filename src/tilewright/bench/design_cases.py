@@ -111,7 +111,7 @@ def grids(quick: bool) -> list[Grid]:
         Grid(
             case("design_model", "softmax", "f32", M=1024, D=1024),
             {
-                "tile.m": (1, 2, 4)[:: few],
+                "tile.m": (1, 2, 4)[::few],
                 **{f"tile.{d}": (16, 64) for d in ("d", "d1", "d2")},
                 "keep.exp1": (None, True),
                 "nontemporal.y": (None, True)[: 3 - few],

@@ -50,7 +50,9 @@ def model_result(grid: Grid, threads: int) -> Result:
         if not right:
             raise VerificationError(f"no design of the grid of {grid.case.name} works")
         passes = [paired(runner, right, seed) for seed in range(PASSES)]
-        seconds = {d: statistics.geometric_mean([p[d][0] for p in passes]) for d in right if all(d in p for p in passes)}
+        seconds = {
+            d: statistics.geometric_mean([p[d][0] for p in passes]) for d in right if all(d in p for p in passes)
+        }
         predicted = {d: estimate(subject.kernel, d, subject.facts).seconds for d in seconds}
         best = ranked(seconds)[0]
         order = ranked(predicted)
