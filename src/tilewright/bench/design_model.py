@@ -92,7 +92,7 @@ def measured(runner: TrialRunner, designs: Sequence[Design]) -> dict[Design, Out
 
 
 def paired(runner: TrialRunner, designs: Sequence[Design], seed: int) -> dict[Design, tuple[float, float]]:
-    """(seconds, noise) of each design that works: in groups, each beside the same anchor, told by its seconds overall."""
+    """(seconds, noise) of each design that works: in groups, beside one anchor, and told by that one's seconds overall."""
     anchor, *others = designs
     shuffled = random.Random(seed).sample(others, len(others))
     groups = [runner.compare([anchor, *shuffled[n : n + GROUP]]) for n in range(0, max(1, len(shuffled)), GROUP)]
@@ -102,7 +102,7 @@ def paired(runner: TrialRunner, designs: Sequence[Design], seed: int) -> dict[De
 
 
 def ceiling(repeat: float, passes: int) -> float:
-    """The rank correlation with a mean of so many measurements that even the truth reaches, where two agree by `repeat`.
+    """The rank correlation that even the truth has with a mean of so many measurements, where two agree by `repeat`.
 
     Spearman 1904 and 1910: the reliability of a mean of n is n r / (1 + (n - 1) r), and noise takes its root off.
     """

@@ -26,8 +26,8 @@ from tilewright.errors import CompileError
 # (code model, relocation) of code that calls something outside of it: addresses are 64-bit words that the loader fills
 # in, since a process that has mapped 100 GB of weights has no two gigabytes to spare near libc.
 _FAR = ("large", "static")
-# Of code that calls nothing, as most kernels: what it reads lies beside it, and LLVM then loads numbers that a loop needs
-# before the loop. Where each has a 64-bit address it loads them in every round: ten for an exponential.
+# Of code that calls nothing, as most kernels: what it reads lies beside it, and LLVM then loads numbers that a loop
+# needs before the loop. Where each has a 64-bit address it loads them in every round: ten for an exponential.
 _NEAR = ("small", "pic") if platform.machine() == "x86_64" else _FAR
 # Options of LLVM for all of the process: the only way to name a pass of the code generator.
 _OPTIONS = ("-disable-lsr",)

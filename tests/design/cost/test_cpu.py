@@ -148,7 +148,7 @@ def test_several_streams_wait_at_each_page_that_a_row_comes_to():
 
 
 def test_a_stream_that_pauses_begins_anew_with_each_page():
-    """Where prefetchers follow nothing: two pages a row, as long as another turn runs meanwhile; two rows wait at once."""
+    """Where prefetchers follow nothing: two pages a row, while another turn runs; of two rows both wait at once."""
     kernel, design = traced("rmsnorm"), Design.of(ROWS)
     known = facts(kernel, "sapphire-rapids", M=1024, D=2048)
     alone, beside = (estimate(kernel, design.with_(tile__m=m), known) for m in (1, 2))
@@ -187,7 +187,7 @@ def test_stores_around_the_caches_go_no_further_than_the_level_that_holds_their_
 
 
 def test_the_counter_of_a_loop_takes_slots_and_no_time_of_its_own():
-    """Unrolled or not, a loop that multiplies all the time takes as long; its counter's three instructions are fewer."""
+    """Unrolled or not, a loop that multiplies all the time takes as long; three instructions of a counter are fewer."""
     known = facts(MATMUL, "zen5", M=64, N=64, K=100)
     once, four = (estimate(MATMUL, tiled(unroll__k=n), known) for n in (1, 4))
     loops = 8 * 2 * 100

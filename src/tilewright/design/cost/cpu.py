@@ -126,7 +126,7 @@ class Model:
             cost.l3_bytes += around * found
 
     def _fetched(self, root: Node) -> dict[str, int]:
-        """The turn in which the next tile's part of a buffer is fetched, which then comes beside that turn's arithmetic.
+        """The turn in which the next tile's part of a buffer is fetched: it then comes beside that turn's arithmetic.
 
         In the turn that reads it there is nothing to come beside, and its lines are asked for twice.
         """
