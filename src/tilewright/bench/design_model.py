@@ -27,12 +27,15 @@ BATCH = 8
 PASSES, GROUP, GROUP_SECONDS = 2, 12, 0.15
 """Times that every design is timed, how many are timed beside one anchor, and seconds of each."""
 
+FOLDS = 4
+"""Parts of a grid, each of which is judged by a correction that saw the others."""
+
 Row = tuple[tuple[float, ...], float, float]
 """Features, predicted seconds, measured seconds."""
 
 
 def model_results(grids: Sequence[Grid], threads: int) -> Iterator[Result]:
-    """A result for each grid; its learned correction comes from measurements of the half that it does not judge."""
+    """A result for each grid; its learned correction comes from measurements of the parts that it does not judge."""
     for grid in grids:
         try:
             yield model_result(grid, threads)
@@ -92,7 +95,7 @@ def measured(runner: TrialRunner, designs: Sequence[Design]) -> dict[Design, Out
 
 
 def paired(runner: TrialRunner, designs: Sequence[Design], seed: int) -> dict[Design, tuple[float, float]]:
-    """(seconds, noise) of each design that works: in groups, beside one anchor, and told by that one's seconds overall."""
+    """(seconds, noise) of each design that works: in groups, beside one anchor, told by its seconds overall."""
     anchor, *others = designs
     shuffled = random.Random(seed).sample(others, len(others))
     groups = [runner.compare([anchor, *shuffled[n : n + GROUP]]) for n in range(0, max(1, len(shuffled)), GROUP)]
@@ -112,13 +115,12 @@ def ceiling(repeat: float, passes: int) -> float:
 
 
 def corrected(rows: Mapping[Design, Row]) -> list[tuple[float, float]]:
-    """(corrected prediction, measurement) of each design, by a correction that was fitted on the others' half."""
+    """(corrected prediction, measurement) of each design, by a correction fitted to the three quarters it is not of."""
     designs = random.Random(1).sample(list(rows), len(rows))
-    halves = designs[::2], designs[1::2]
     found = []
-    for judged, taught in (halves, halves[::-1]):
-        correction = Correction.fit([rows[d] for d in taught])
-        found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in judged]
+    for fold in range(FOLDS):
+        correction = Correction.fit([rows[d] for n, d in enumerate(designs) if n % FOLDS != fold])
+        found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in designs[fold::FOLDS]]
     return found
 
 
