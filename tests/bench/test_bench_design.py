@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
@@ -125,6 +126,8 @@ def test_a_race_measures_each_design_once(monkeypatch):
     result = design_race.race_result(case("design_race", "matmul", "f32", M=32, N=32, K=32), 1, trials=12, seeds=3)
     assert result.error is None
     assert result.metrics["over_random"] == pytest.approx(result.metrics["random_us"] / result.metrics["us"], rel=1e-4)
+    early = [statistics.median(result.raw[f"{who}_seconds_early"]) for who in ("random", "search")]
+    assert result.metrics["over_random_early"] == pytest.approx(early[0] / early[1], rel=1e-4)
     assert [len(c) for c in result.raw["curves"]["search"]] == [12] * 3
     assert [len(c) for c in result.raw["curves"]["random"]] == [12] * 3
 

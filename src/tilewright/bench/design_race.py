@@ -27,6 +27,9 @@ NEAR = 0.02
 FINALISTS = 4
 """Designs of each run that meet in paired rounds."""
 
+EARLY = 16
+"""Trials after which both are compared too: where the best is soon found by either, all of them tell little."""
+
 
 class Remembering:
     """An evaluator that asks another one about each design once, and leaves the finals to the end of the race."""
@@ -64,16 +67,19 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         run = _runner(subject, evaluator, trials)
         searched = [run("evolve", seed) for seed in range(seeds)]
         drawn = [run("random", seed) for seed in range(seeds)]
-        firsts = chosen(runner, [*searched, *drawn])
-        standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(firsts)))}
-    ours = [standing[d] for d in firsts[:seeds]]
-    theirs = [standing[d] for d in firsts[seeds:]]
+        whole = [*searched, *drawn]
+        picked = chosen(runner, [*whole, *(run[:EARLY] for run in whole)])
+        standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(picked)))}
+    ours, theirs, ours_early, theirs_early = (
+        [standing[d] for d in picked[n * seeds : (n + 1) * seeds]] for n in range(4)
+    )
     values = {
         "trials": trials,
         "seeds": seeds,
         "us": statistics.median(ours) * 1e6,
         "random_us": statistics.median(theirs) * 1e6,
         "over_random": statistics.median(theirs) / statistics.median(ours),
+        "over_random_early": statistics.median(theirs_early) / statistics.median(ours_early),
         "seconds_to_best": _best(searched[0]).at,  # the first had nothing to remember
         **_ways(searched, drawn),
     }
@@ -81,7 +87,13 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         name: [[t.outcome.seconds for t in run] for run in runs]
         for name, runs in (("search", searched), ("random", drawn))
     }
-    raw = {"curves": curves, "search_seconds": ours, "random_seconds": theirs}
+    raw = {
+        "curves": curves,
+        "search_seconds": ours,
+        "random_seconds": theirs,
+        "search_seconds_early": ours_early,
+        "random_seconds_early": theirs_early,
+    }
     return Result(case.family, case.name, threads, rounded(values), raw)
 
 
