@@ -79,8 +79,8 @@ def model_result(grid: Grid, threads: int) -> Result:
         "repeat": repeat,
         "ceiling": ceiling(repeat, PASSES),
     }
-    raw = {"designs": [_plain(d, predicted[d], outcomes[d], [p[d][0] for p in passes]) for d in seconds]}
-    raw["best"] = best.to_json()
+    told = [_plain(d, predicted[d], outcomes[d], [p[d][0] for p in passes]) for d in seconds]
+    raw = {"designs": told, "best": best.to_json()}
     return Result(grid.case.family, grid.case.name, threads, rounded(values), raw)
 
 
