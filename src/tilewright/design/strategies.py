@@ -22,6 +22,7 @@ from tilewright.language import ir
 Model = Callable[[Design], float]
 
 _CROWDED = 0.05  # a design that is like one chosen already must be better by this share
+_SURE = 0.15  # step of a correction's logarithm: less than that is noise, by which two searches would part
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Evolve:
         self._task = task
         self._neighbours = _Neighbours(task)
         self._champion: Design | None = None
+        self._belief = Belief()
         self._until = 0
         self._pool = [
             task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.settled)
@@ -166,18 +168,20 @@ class Evolve:
             return ahead[:count]
         if self._champion is None or len(trials) >= self._until:
             self._champion, self._until = champion(), len(trials) + self._GENERATION
+            self._belief = Belief(step=_SURE)
+            self._belief.learn(trials)
         best = self._champion
         children = self._task.fresh(self._descendants(best), tried)
-        chosen = _ranked(children, Belief())[: max(1, count - count // 4)]
+        chosen = _ranked(children, self._belief)[: max(1, count - count // 4)]
         chosen += self._strays(best, tried | {c.design for c in chosen}, count // 8)
         known = tried | {c.design for c in chosen}
-        spare = [replace(c, mutation="Pool") for c in self._task.fresh(self._pool, known)]
+        spare = [replace(c, mutation="Pool") for c in _ranked(self._task.fresh(self._pool, known), self._belief)]
         return [*chosen, *spare[: count - len(chosen)]]
 
     def _descendants(self, champion: Design) -> list[Candidate]:
         """Designs one mutation away, and two by way of those that the model thinks most of."""
         children = self._neighbours.of(champion)
-        promising = _ranked(children, Belief())[: self._PROMISING]
+        promising = _ranked(children, self._belief)[: self._PROMISING]
         return children + [c for p in promising for c in self._neighbours.beyond(champion, p.design)]
 
     def _strays(self, champion: Design, taken: set[Design], count: int) -> list[Candidate]:

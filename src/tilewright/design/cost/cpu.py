@@ -142,18 +142,20 @@ class Model:
     def _pages(self, root: Node, moved: Bytes, costs: Mapping[int, Cost], each: float) -> None:
         """Seconds of pages that reads from beyond L2 come to: prefetchers begin anew, for each stream by itself.
 
-        A lone stream some follow from page to page; what a tile before has fetched waits for nothing.
+        A lone stream some follow from page to page. Of what a tile fetches for the next one, the turn that does so waits.
         """
         streams, fetched = _streams(root), self._fetched(root)
         for (buffer, turn), count in moved.items():
             rows, run = streams.get(buffer, (0.0, 0.0))
-            if not rows or fetched.get(buffer, turn) > turn:
+            if not rows:
                 continue
+            later = fetched.get(buffer, turn) > turn
             if self.rates.follows:
                 anew = count / PAGE * (1.0 - PAGE / run) if rows > 1 and run > PAGE else 0.0
             else:  # a stream that pauses, while other turns of its tile run, begins anew
-                anew = count / max(1.0, min(run, PAGE)) / rows if len(set(root.turns.values())) > 1 else 0.0
-            costs[turn].pages += anew * each
+                alike = 1.0 if later else rows  # streams of one step wait at the same time
+                anew = count / max(1.0, min(run, PAGE)) / alike if len(set(root.turns.values())) > 1 else 0.0
+            costs[max(turn, fetched.get(buffer, turn))].pages += anew * each
 
     def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:
         """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
