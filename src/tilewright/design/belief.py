@@ -22,7 +22,7 @@ _STYLES = ("atom", "pack", "local", "unpack", "lanes")
 
 @dataclass
 class Belief:
-    """Residuals of the trials so far; corrections come in whole steps of `step` (of their logarithm), if it is given."""
+    """Residuals of the trials so far; corrections come in whole steps of `step`, of their logarithm, if it is given."""
 
     step: float = 0.0
     _seen: list[tuple[frozenset[tuple[str, Choice]], float]] = field(default_factory=list)

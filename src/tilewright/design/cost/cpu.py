@@ -142,7 +142,7 @@ class Model:
     def _pages(self, root: Node, moved: Bytes, costs: Mapping[int, Cost], each: float) -> None:
         """Seconds of pages that reads from beyond L2 come to: prefetchers begin anew, for each stream by itself.
 
-        A lone stream some follow from page to page. Of what a tile fetches for the next one, the turn that does so waits.
+        A lone stream some follow from page to page. For what a tile fetches ahead, the turn that does so waits.
         """
         streams, fetched = _streams(root), self._fetched(root)
         for (buffer, turn), count in moved.items():
