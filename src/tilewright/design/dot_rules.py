@@ -214,6 +214,6 @@ def _tile_operands(v: View, label: str, wanted: str, let: ir.Let, dot: ir.Dot) -
 
 
 def _in_rows(v: View, tensor: str, dot: ir.Dot) -> bool:
-    """Whether tile registers can be loaded where a tensor lies: neighbours along the sum, rows at a constant distance."""
+    """Whether tile registers can be loaded where a tensor lies: neighbours along the sum, rows at one distance."""
     places = [ref.index for _, ref in v.loads_of(tensor)]
     return v.runs_along(tensor, dot.axis) and all(isinstance(i, int) or i in v.axes for index in places for i in index)

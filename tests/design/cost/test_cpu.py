@@ -193,3 +193,15 @@ def test_the_counter_of_a_loop_takes_slots_and_no_time_of_its_own():
     loops = 8 * 2 * 100
     assert once.value("instructions") - four.value("instructions") == pytest.approx(loops * 3 * 3 / 4)
     assert once.value("loops") == four.value("loops")
+
+
+def test_tile_registers_that_are_loaded_where_rows_lie_wait_for_lines_from_beyond_the_second_cache():
+    """The rows of a come once, 65,536 lines of 4 MB that L2 does not hold; a copy into panels reads them in streams."""
+    kernel = traced("matmul", "bf16", activation=None)
+    known = facts(kernel, "sapphire-rapids", M=512, N=32, K=4096)
+    tiles = {"tile.m": 32, "tile.n": 32, "tile.k": 32, "lanes": ("n",), "threads": 1, "atom.dot0": "amx_bf16"}
+    packed = estimate(kernel, Design.of({**tiles, "pack.a": "tile", "pack.b": "pair"}), known)
+    there = estimate(kernel, Design.of({**tiles, "pack.b": "pair"}), known)
+    assert packed.value("pages") == 0.0
+    assert there.value("pages") == pytest.approx(512 * 4096 * 2 / 64 * 4.6e-9)
+    assert there.value("copies") < packed.value("copies")

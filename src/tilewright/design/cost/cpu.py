@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
+from tilewright.design.atoms import TILED
 from tilewright.design.cost.issue import Issue
 from tilewright.design.cost.nodes import Leaf, Node, Share, share
 from tilewright.design.cost.program import Program, program_of
@@ -40,6 +41,9 @@ WINDOW, COUNTER = 320.0, 3.0
 
 L2_LATENCY, READS_AHEAD, SCRATCH_AHEAD = 14.0, 6.0, 3.0
 """Cycles of a line from L2, and how many reads of one, and stores to a row of scratch, are under way at once."""
+
+SCATTERED = 4.6e-9
+"""Seconds that each line costs more which comes from beyond L2 without a prefetcher (a third of the rate, notes 0001)."""
 
 OVERLAP = 3.0
 """Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
@@ -144,9 +148,11 @@ class Model:
 
         A lone stream some follow from page to page. For what a tile fetches ahead, the turn that does so waits.
         """
-        streams, fetched = _streams(root), self._fetched(root)
+        streams, fetched, scattered = _streams(root), self._fetched(root), self._scattered()
         for (buffer, turn), count in moved.items():
             rows, run = streams.get(buffer, (0.0, 0.0))
+            if buffer in scattered:
+                costs[turn].pages += count / LINE * SCATTERED * (each / self.rates.page)
             if not rows:
                 continue
             later = fetched.get(buffer, turn) > turn
@@ -156,6 +162,13 @@ class Model:
                 alike = 1.0 if later else rows  # streams of one step wait at the same time
                 anew = count / max(1.0, min(run, PAGE)) / alike if len(set(root.turns.values())) > 1 else 0.0
             costs[max(turn, fetched.get(buffer, turn))].pages += anew * each
+
+    def _scattered(self) -> set[str]:
+        """Operands that tile registers are loaded from where they lie: sixteen lines of as many rows at a time."""
+        names = (n for n, atom in self.tiling.decisions.items() if n.startswith("atom.") and atom in TILED)
+        dots = [self.program.values[n.removeprefix("atom.")].expr for n in names]
+        operands = [self.program.values[n].expr for d in dots if isinstance(d, ir.Dot) for n in (d.a, d.b)]
+        return {e.ref.buffer for e in operands if isinstance(e, ir.Load)} - set(self.schedule.panels)
 
     def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:
         """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
