@@ -205,3 +205,15 @@ def test_tile_registers_that_are_loaded_where_rows_lie_wait_for_lines_from_beyon
     assert packed.value("pages") == 0.0
     assert there.value("pages") == pytest.approx(512 * 4096 * 2 / 64 * 4.6e-9)
     assert there.value("copies") < packed.value("copies")
+
+
+def test_parts_of_a_sum_give_every_thread_something_to_do():
+    """One tile is one thread's work; halves of its sum take half the time, and many parts cost their joins."""
+    known = replace(facts(MATMUL, "zen5", M=1, N=1, K=1 << 22), threads=2)
+    rows = Design.of({"tile.m": 1, "tile.n": 1, "tile.k": 64, "lanes": ("k",), "split.k": 4})
+    whole, halves, many = (estimate(MATMUL, rows.with_(**more), known) for more in
+                           ({}, {"part__k": 1 << 21}, {"part__k": 64}))  # fmt: skip
+    assert halves.value("issue") == pytest.approx(whole.value("issue") / 2, rel=0.01)
+    assert halves.seconds < 0.6 * whole.seconds
+    assert halves.value("phases") == 2
+    assert many.value("issue") > 1.5 * halves.value("issue")
