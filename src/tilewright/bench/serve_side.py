@@ -5,6 +5,7 @@ Mode, numerics, threads and the cache folder come from the environment, as for a
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import resource
@@ -59,6 +60,8 @@ class Server:
         self.prompts = [random.integers(0, vocabulary, r.prompt).tolist() for r in served_trace(task.requests).requests]
         if task.device != "cpu":
             self._record_ahead()
+        gc.collect()
+        gc.freeze()  # as servers do once they are ready: what stays for good is not looked through again and again
 
     def _record_ahead(self) -> None:
         """Passes for all lengths of the trace, as a server records them before it answers: on a GPU each takes ms."""

@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -121,9 +122,9 @@ class Origin:
         """The sizes that a search for a slot is made at: those whose calls took the most time."""
         return slot.common
 
-    def hope(self, _sizes: dict[str, int]) -> float | None:
-        """The share of a generic call that a search may save; None where nothing is known of it beforehand."""
-        return None
+    def swapping(self) -> AbstractContextManager[None]:
+        """What a kernel is put in a slot within: nothing follows from that here, each call looks for itself."""
+        return nullcontext()
 
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""

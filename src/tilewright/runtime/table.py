@@ -71,8 +71,6 @@ class Slot:
     swaps: int = 0
     version: ctypes.c_int64 = field(default_factory=ctypes.c_int64)
     """Another number after each swap, for compiled code to look at."""
-    hope: float | None = None
-    """The share of a generic call that a search is expected to save, once somebody has asked."""
     fixed: bool = False
     """Whether the book, and no search of this process, chose its kernel."""
     _sizes: dict[Exact, Tally] = field(default_factory=dict)

@@ -3,14 +3,21 @@
 A pass counts its runs by one counter, which the counters of all its launches follow, and looks at each run whether any
 kernel was swapped since: then the launches that are concerned are bound to their new kernels, and the pass is put
 together, or captured, anew. What runs already goes on with what it began with.
+
+Who swaps a kernel beside a program makes all passes ready for it first (`made_ready`): on its own thread, while they go
+on with the kernel before, so that no run waits. Only a graph is captured anew by the run that comes next, as nothing on
+its device may wait for a stream that is captured.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -82,10 +89,12 @@ class Pass(ABC):
         self._counters = Multiset(c for x in self.launches if isinstance(x, Counted) for c in (x.tally, x.shape))
         for counter, times in self._counters.items():
             counter.follow(self._runs, times)
-        self._seen = -1
+        self._seen, self._lock = -1, threading.Lock()
+        with _knowing:
+            _passes.add(self)
 
     def __call__(self) -> None:
-        if self._seen != swaps():
+        if self._seen != swaps() and (self._seen < 0 or not _others_make_ready() or self._recalled()):
             self.follow()
         run = self._runs.add()
         with driver.inside(self._device):
@@ -97,14 +106,29 @@ class Pass(ABC):
 
     def follow(self) -> None:
         """Make ready for the kernels that the slots now say; the first time for those that were bound."""
-        seen, first = swaps(), self._seen < 0
+        with self._lock:
+            seen = swaps()
+            if self._settle() or self._seen < 0:
+                with driver.inside(self._device), streams.on(self._stream):
+                    self._put_together()
+            self._seen = seen  # a swap in between shows at the next run
+
+    def make_ready(self) -> None:
+        """As `follow`, on the thread of who has swapped a kernel; what never ran has nothing to be made ready."""
+        if self._seen >= 0:
+            self.follow()
+
+    def _settle(self) -> bool:
+        """Bind the launches that are concerned by a swap; whether there are any."""
         moved = [x for x in self.launches if isinstance(x, Following) and x.stale]
-        for launch in moved:
-            launch.settle()
-        if moved or first:
-            with driver.inside(self._device), streams.on(self._stream):
-                self._put_together()
-        self._seen = seen  # a swap in between shows at the next run
+        with streams.on(self._stream):  # scratch memory that is cleared is clear then, whatever runs where
+            for launch in moved:
+                launch.settle()
+        return bool(moved)
+
+    def _recalled(self) -> bool:
+        """Whether a kernel that it uses was taken out of its slot: that one must not run again."""
+        return any(isinstance(x, Following) and x.stale and x.slot.special is None for x in self.launches)
 
     @abstractmethod
     def _put_together(self) -> None:
@@ -135,28 +159,29 @@ class Pass(ABC):
 class Batch(Pass):
     """A pass that compiled code queues launch by launch; nothing that takes long is done to put it together."""
 
-    _calls: Any = None
-    _parts: tuple[Any, ...] = ()
+    _ready: tuple[Any, tuple[Any, ...]] | None = None
+    """The words that compiled code reads, and the calls that they are of: exchanged as one."""
 
     def _put_together(self) -> None:
         parts = [_calls_of(x) for x in self.launches]
         if _code() is None or any(p is None for p in parts):
-            self._calls = None  # one of them has to be called by Python
+            self._ready = None  # one of them has to be called by Python
             return
         calls = [call for part in parts if part is not None for call in part]
         words = [word for call in calls for word in call.addresses(self._stream)]
-        self._calls, self._parts = (ctypes.c_int64 * len(words))(*words), tuple(calls)
+        self._ready = (ctypes.c_int64 * len(words))(*words), tuple(calls)
 
     def _queue(self) -> None:
-        code = _code()
-        if self._calls is None or code is None:
+        code, ready = _code(), self._ready
+        if ready is None or code is None:
             _one_by_one(self.launches, self._stream)
             return
+        words, calls = ready
         status = ctypes.c_int32()
-        failed = code[1](ctypes.addressof(self._calls), len(self._parts), ctypes.addressof(status))
+        failed = code[1](ctypes.addressof(words), len(calls), ctypes.addressof(status))
         if failed >= 0:
-            self._parts[failed].again(status.value)  # raises, but where another launch helps
-            for call in self._parts[failed + 1 :]:
+            calls[failed].again(status.value)  # raises, but where another launch helps
+            for call in calls[failed + 1 :]:
                 call(self._stream)
 
 
@@ -164,6 +189,12 @@ class Graph(Pass):
     """A pass that was captured: the host queues it by one call of the driver. It is captured again after a swap."""
 
     _exec: Any = None
+
+    def make_ready(self) -> None:
+        """Bind its launches; the next run captures them."""
+        with self._lock:
+            if self._settle():
+                self._seen = -1
 
     def _put_together(self) -> None:
         cu = driver.driver()
@@ -194,6 +225,31 @@ class Graph(Pass):
             driver.driver().cuGraphExecDestroy(self._exec)
 
 
+_passes: weakref.WeakSet[Pass] = weakref.WeakSet()
+_knowing = threading.Lock()
+_at_work = 0
+
+
+@contextmanager
+def made_ready() -> Iterator[None]:
+    """Make all passes ready for the kernels that are swapped within the `with` block, at its end and on this thread."""
+    global _at_work
+    _at_work += 1
+    try:
+        yield
+        with _knowing:
+            known = list(_passes)
+        for one in known:
+            one.make_ready()
+    finally:
+        _at_work -= 1
+
+
+def _others_make_ready() -> bool:
+    """Whether somebody is making passes ready for what was swapped: nobody else has to."""
+    return _at_work > 0
+
+
 def _one_by_one(launches: Iterable[Launch], stream: int) -> None:
     with streams.on(stream):
         for launch in launches:
@@ -211,4 +267,4 @@ def _calls_of(launch: Any) -> list[Any] | None:
     return [inner.call] if isinstance(inner, GpuLaunch) else None
 
 
-__all__ = ["Batch", "Graph", "Pass"]
+__all__ = ["Batch", "Graph", "Pass", "made_ready"]
