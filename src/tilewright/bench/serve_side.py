@@ -60,8 +60,6 @@ class Server:
         self.prompts = [random.integers(0, vocabulary, r.prompt).tolist() for r in served_trace(task.requests).requests]
         if task.device != "cpu":
             self._record_ahead()
-        gc.collect()
-        gc.freeze()  # as servers do once they are ready: what stays for good is not looked through again and again
 
     def _record_ahead(self) -> None:
         """Passes for all lengths of the trace, as a server records them before it answers: on a GPU each takes ms."""
@@ -98,6 +96,8 @@ def serve(task: Task) -> dict[str, Any]:
         modes.learning_begins()  # before anything is bound
     server = Server(task)
     server.decoder.prefill(server.cache, 0, server.prompts[0])  # compiles what is the same for all lengths
+    gc.collect()
+    gc.freeze()  # as servers do once they are ready: what stays for good is not looked through again and again
     loaded = time.perf_counter() - begun
     began = time.time()
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
