@@ -71,8 +71,8 @@ def _ladder_share(m: Metrics) -> str:
 
 def _made_anew(m: Metrics) -> str:
     """Beside the bare entry after a result was made; results before that was told have it beside the bare entry."""
-    made = f", which `empty` takes {m['making_ns']:,.0f} ns for" if "making_ns" in m else ""
-    return f"+{m['new_ns']:,.0f} ns{made}"
+    beside = f" beside {m['making_ns']:,.0f} ns for `empty`" if "making_ns" in m else ""
+    return f"{m['new_ns']:+,.0f} ns{beside}"
 
 
 def _added(key: str) -> Callable[[Metrics], str]:

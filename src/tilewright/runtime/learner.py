@@ -249,7 +249,7 @@ class Learner:
 
     @staticmethod
     def _give_up(slot: Slot, reason: str) -> None:
-        slot.state, slot.reason = "given up", reason
+        slot.state, slot.reason = "given up" if slot.special is None else "specialised", reason
         tell("give up", slot.shape, reason)
 
     # --------------------------------------------------------------------------------------------- what it knows
