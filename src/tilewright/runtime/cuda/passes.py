@@ -145,9 +145,9 @@ class Pass(ABC):
             for launch in self.launches:
                 if isinstance(launch, Counted) and id(launch.tally) not in met:
                     met.add(id(launch.tally))
-                    timed(self._device, self._stream, launch.queue, launch.tally)
+                    timed(self._device, self._stream, launch.inner, launch.tally)
                 elif isinstance(launch, Counted):
-                    launch.queue()
+                    launch.inner()
                 else:
                     launch()
 
@@ -254,7 +254,7 @@ def _one_by_one(launches: Iterable[Launch], stream: int) -> None:
     with streams.on(stream):
         for launch in launches:
             if isinstance(launch, Counted):
-                launch.queue()
+                launch.inner()  # the pass looks for swaps, and not each of its launches
             else:
                 launch()
 
