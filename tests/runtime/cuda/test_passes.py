@@ -124,8 +124,13 @@ def test_a_pass_that_never_ran_is_put_together_by_its_first_run():
 def test_a_graph_is_bound_beside_and_captured_by_the_next_run(monkeypatch):
     """Nothing is captured on the thread that swaps: whatever waits for the device meanwhile would fail."""
     captured = []
-    monkeypatch.setattr(passes.Graph, "_put_together", lambda self: captured.append(threading.get_ident()))
-    monkeypatch.setattr(passes.Graph, "_queue", lambda self: passes._one_by_one(self.launches, 7))
+
+    def capture(_graph, launches):
+        captured.append(threading.get_ident())
+        return launches
+
+    monkeypatch.setattr(passes.Graph, "_put_together", capture)
+    monkeypatch.setattr(passes.Graph, "_queue", lambda _graph, ready: [run() for run in ready.runs])
     _, slots, origin = made(2)
     graph = passes.Graph(0, 7, [followed(slot, origin) for slot in slots])
     graph()

@@ -12,12 +12,14 @@ its device may wait for a stream that is captured.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -79,6 +81,24 @@ def _code() -> tuple[Library, Any] | None:
     return library, prototype(library.address("tw_gpu_queue"))
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A pass put together when so many swaps were `seen`, of what its launches `used` then: exchanged as one.
+
+    Of two threads that put a pass together at once either may be the later one; the next run sees by `seen` whether
+    that was the one that knew less.
+    """
+
+    seen: int
+    used: tuple[Any, ...]
+    runs: Any
+
+    def recalled(self, launches: Sequence[Any]) -> bool:
+        """Whether a kernel in it was taken out of its slot: that one must not run again."""
+        following = zip(launches, self.used, strict=True)
+        return any(isinstance(x, Following) and x.slot.special is None and u[0] is not None for x, u in following)
+
+
 class Pass(ABC):
     """Launches in order on one stream of a GPU. Call it to queue them all, as often as wanted."""
 
@@ -89,67 +109,71 @@ class Pass(ABC):
         self._counters = Multiset(c for x in self.launches if isinstance(x, Counted) for c in (x.tally, x.shape))
         for counter, times in self._counters.items():
             counter.follow(self._runs, times)
-        self._seen, self._lock = -1, threading.Lock()
+        self._ready: Ready | None = None
         with _knowing:
-            _passes.add(self)
+            _passes[next(_numbers)] = self
 
     def __call__(self) -> None:
-        if self._seen != swaps() and (self._seen < 0 or not _others_make_ready() or self._recalled()):
-            self.follow()
+        ready = self._ready
+        if ready is None or ready.seen != swaps():
+            ready = self._followed(ready)
         run = self._runs.add()
         with driver.inside(self._device):
             if run & SAMPLE == 1 and modes.has_learned():
-                self._timed()
+                self._timed(ready)
             else:
-                self._queue()
+                self._queue(ready)
         watch.tell(self._told)
 
-    def follow(self) -> None:
+    def _followed(self, ready: Ready | None) -> Ready:
+        """What to run after a swap: what there is while somebody makes passes ready for that, unless it may not run."""
+        if ready is None or not _others_make_ready() or ready.recalled(self.launches):
+            return self.follow()
+        return ready
+
+    def follow(self) -> Ready:
         """Make ready for the kernels that the slots now say; the first time for those that were bound."""
-        with self._lock:
-            seen = swaps()
-            if self._settle() or self._seen < 0:
-                with driver.inside(self._device), streams.on(self._stream):
-                    self._put_together()
-            self._seen = seen  # a swap in between shows at the next run
+        seen, before = swaps(), self._ready  # a swap from here on shows at the next run
+        self._settle()
+        used = tuple(x.bound if isinstance(x, Following) else x for x in self.launches)
+        if before is not None and all(a is b for a, b in zip(used, before.used, strict=True)):
+            ready = replace(before, seen=seen)
+        else:
+            with driver.inside(self._device), streams.on(self._stream):
+                ready = Ready(seen, used, self._put_together([_inner(x) for x in used]))
+        self._ready = ready
+        return ready
 
     def make_ready(self) -> None:
         """As `follow`, on the thread of who has swapped a kernel; what never ran has nothing to be made ready."""
-        if self._seen >= 0:
+        if self._ready is not None:
             self.follow()
 
-    def _settle(self) -> bool:
-        """Bind the launches that are concerned by a swap; whether there are any."""
-        moved = [x for x in self.launches if isinstance(x, Following) and x.stale]
+    def _settle(self) -> None:
+        """Bind the launches that are concerned by a swap."""
         with streams.on(self._stream):  # scratch memory that is cleared is clear then, whatever runs where
-            for launch in moved:
-                launch.settle()
-        return bool(moved)
-
-    def _recalled(self) -> bool:
-        """Whether a kernel that it uses was taken out of its slot: that one must not run again."""
-        return any(isinstance(x, Following) and x.stale and x.slot.special is None for x in self.launches)
+            for launch in self.launches:
+                if isinstance(launch, Following) and launch.stale:
+                    launch.settle()
 
     @abstractmethod
-    def _put_together(self) -> None:
-        """What a run needs, from the launches as they are."""
+    def _put_together(self, launches: Sequence[Any]) -> Any:
+        """What a run needs, from launches that follow nothing; for `_queue`."""
 
     @abstractmethod
-    def _queue(self) -> None:
+    def _queue(self, ready: Ready) -> None:
         """One run."""
 
-    def _timed(self) -> None:
+    def _timed(self, ready: Ready) -> None:
         """One run in which the first launch of each slot is timed."""
         met = set()
         with streams.on(self._stream):
-            for launch in self.launches:
+            for launch, used in zip(self.launches, ready.used, strict=True):
                 if isinstance(launch, Counted) and id(launch.tally) not in met:
                     met.add(id(launch.tally))
-                    timed(self._device, self._stream, launch.inner, launch.tally)
-                elif isinstance(launch, Counted):
-                    launch.inner()
+                    timed(self._device, self._stream, _inner(used), launch.tally)
                 else:
-                    launch()
+                    _inner(used)()
 
     def __del__(self) -> None:
         for counter in getattr(self, "_counters", ()):
@@ -159,24 +183,21 @@ class Pass(ABC):
 class Batch(Pass):
     """A pass that compiled code queues launch by launch; nothing that takes long is done to put it together."""
 
-    _ready: tuple[Any, tuple[Any, ...]] | None = None
-    """The words that compiled code reads, and the calls that they are of: exchanged as one."""
-
-    def _put_together(self) -> None:
-        parts = [_calls_of(x) for x in self.launches]
+    def _put_together(self, launches: Sequence[Any]) -> tuple[Any, tuple[Any, ...]] | None:
+        """The words that compiled code reads and the calls that they are of; None if Python has to call one of them."""
+        parts = [_calls_of(x) for x in launches]
         if _code() is None or any(p is None for p in parts):
-            self._ready = None  # one of them has to be called by Python
-            return
+            return None
         calls = [call for part in parts if part is not None for call in part]
         words = [word for call in calls for word in call.addresses(self._stream)]
-        self._ready = (ctypes.c_int64 * len(words))(*words), tuple(calls)
+        return (ctypes.c_int64 * len(words))(*words), tuple(calls)
 
-    def _queue(self) -> None:
-        code, ready = _code(), self._ready
-        if ready is None or code is None:
-            _one_by_one(self.launches, self._stream)
+    def _queue(self, ready: Ready) -> None:
+        code = _code()
+        if ready.runs is None or code is None:
+            _one_by_one([_inner(x) for x in ready.used], self._stream)
             return
-        words, calls = ready
+        words, calls = ready.runs
         status = ctypes.c_int32()
         failed = code[1](ctypes.addressof(words), len(calls), ctypes.addressof(status))
         if failed >= 0:
@@ -185,47 +206,50 @@ class Batch(Pass):
                 call(self._stream)
 
 
+class Captured:
+    """A graph that can be launched. The driver keeps it until what was queued of it has run."""
+
+    def __init__(self, graph: Any) -> None:
+        self.handle = driver.checked(driver.driver().cuGraphInstantiate(graph, 0), "instantiating a graph")
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            driver.driver().cuGraphExecDestroy(self.handle)
+
+
 class Graph(Pass):
     """A pass that was captured: the host queues it by one call of the driver. It is captured again after a swap."""
 
-    _exec: Any = None
-
     def make_ready(self) -> None:
         """Bind its launches; the next run captures them."""
-        with self._lock:
-            if self._settle():
-                self._seen = -1
+        self._settle()
 
-    def _put_together(self) -> None:
+    def _put_together(self, launches: Sequence[Any]) -> Captured:
         cu = driver.driver()
         mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         driver.checked(cu.cuCtxSynchronize(), "waiting before a graph is captured")  # scratch may still be cleared
         driver.checked(cu.cuStreamBeginCapture(self._stream, mode), "starting to capture a graph")
         try:
-            _one_by_one(self.launches, self._stream)
+            _one_by_one(launches, self._stream)
         except BaseException:
             cu.cuStreamEndCapture(self._stream)  # whatever it says: what went wrong is on its way up
             raise
         graph = driver.checked(cu.cuStreamEndCapture(self._stream), "capturing a graph")
-        before, self._exec = self._exec, driver.checked(cu.cuGraphInstantiate(graph, 0), "instantiating a graph")
-        cu.cuGraphDestroy(graph)
-        if before is not None:
-            cu.cuGraphExecDestroy(before)  # the driver keeps it until what was queued of it has run
+        try:
+            return Captured(graph)
+        finally:
+            cu.cuGraphDestroy(graph)
 
-    def _queue(self) -> None:
-        driver.checked(driver.driver().cuGraphLaunch(self._exec, self._stream), "launching a graph")
+    def _queue(self, ready: Ready) -> None:
+        driver.checked(driver.driver().cuGraphLaunch(ready.runs.handle, self._stream), "launching a graph")
 
-    def _timed(self) -> None:
+    def _timed(self, ready: Ready) -> None:
         """The launches of a graph are not told apart; what they take is not known."""
-        self._queue()
-
-    def __del__(self) -> None:
-        super().__del__()
-        if self._exec is not None:
-            driver.driver().cuGraphExecDestroy(self._exec)
+        self._queue(ready)
 
 
-_passes: weakref.WeakSet[Pass] = weakref.WeakSet()
+_passes: weakref.WeakValueDictionary[int, Pass] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 _knowing = threading.Lock()
 _at_work = 0
 
@@ -238,7 +262,7 @@ def made_ready() -> Iterator[None]:
     try:
         yield
         with _knowing:
-            known = list(_passes)
+            known = list(_passes.values())
         for one in known:
             one.make_ready()
     finally:
@@ -250,21 +274,24 @@ def _others_make_ready() -> bool:
     return _at_work > 0
 
 
+def _inner(used: Any) -> Any:
+    """The launch by a kernel of what a pass used: a counted one's own, or what one that follows was bound to."""
+    if isinstance(used, tuple):
+        return used[1]
+    return used.inner if isinstance(used, Counted) else used
+
+
 def _one_by_one(launches: Iterable[Launch], stream: int) -> None:
     with streams.on(stream):
         for launch in launches:
-            if isinstance(launch, Counted):
-                launch.inner()  # the pass looks for swaps, and not each of its launches
-            else:
-                launch()
+            launch()
 
 
 def _calls_of(launch: Any) -> list[Any] | None:
     """The calls of the driver that a launch makes, in order; None where Python does more than that."""
-    inner = launch.inner if isinstance(launch, Counted) else launch
-    if isinstance(inner, PackedLaunch):
-        return [x.call for x in inner.launches] if all(isinstance(x, GpuLaunch) for x in inner.launches) else None
-    return [inner.call] if isinstance(inner, GpuLaunch) else None
+    if isinstance(launch, PackedLaunch):
+        return [x.call for x in launch.launches] if all(isinstance(x, GpuLaunch) for x in launch.launches) else None
+    return [launch.call] if isinstance(launch, GpuLaunch) else None
 
 
 __all__ = ["Batch", "Graph", "Pass", "made_ready"]
