@@ -130,8 +130,9 @@ def _beside(job: dict[str, Any]) -> Design | None:
 def _nothing_to_see(subject: Subject, job: dict[str, Any]) -> bool:
     """Whether the default design of a subject is the generic kernel's, or may not take its place."""
     default, generic = default_design(subject.kernel, subject.facts), _beside(job)
-    pinned = job["numerics"] == "pinned" and generic is not None
-    return default == generic or (pinned and bool(differs(subject.kernel, default, generic)))
+    if generic is None:
+        return False
+    return default == generic or (job["numerics"] == "pinned" and bool(differs(subject.kernel, default, generic)))
 
 
 def _build(subject: Subject, design: Design) -> None:

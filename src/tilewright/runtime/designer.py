@@ -16,6 +16,7 @@ from tilewright.design.cost.usage import Usage
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.informed import Informed
+from tilewright.design.legality import legal
 from tilewright.design.pinned import differs
 from tilewright.design.trial import Budget, Objective, Outcome, Progress, Result, Standing, Trial
 from tilewright.errors import ArgumentError
@@ -276,7 +277,9 @@ class _Task:
         """Under the key, and for operands that do not start at cache lines too where the design allows them."""
         self.book.put(record)
         loose = self.key.unaligned
+        facts = replace(self.subject.facts, aligned=frozenset())
         relies = any(name.startswith("nontemporal.") for name, _ in record.design.decisions)
+        relies = relies or bool(legal(self.subject.kernel, record.design, facts))
         if loose != self.key and not relies and self.book.get(loose) is None:
             self.book.put(replace(record, key=loose))
         dispatch.forget_chosen()
