@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
-from tilewright.runtime.polite import INTERVAL, polite
+from tilewright.runtime import polite as module
+from tilewright.runtime.polite import INTERVAL, PIECE, SLEEP, breathe, polite
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +38,27 @@ def test_a_shorter_one_is_left_and_so_is_what_somebody_sets_meanwhile():
         assert sys.getswitchinterval() == pytest.approx(1e-6)
         sys.setswitchinterval(0.001)
     assert sys.getswitchinterval() == pytest.approx(0.001)
+
+
+def test_a_polite_thread_sleeps_between_pieces_of_its_work_and_others_never_do(monkeypatch):
+    now, slept = [100.0], []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append))
+    now[0] += 1.0
+    breathe()
+    assert slept == []
+    with polite():
+        breathe()
+        now[0] += 0.9 * PIECE
+        breathe()
+        assert slept == []
+        now[0] += 0.2 * PIECE
+        breathe()
+        breathe()
+        assert slept == [SLEEP]
+        now[0] += 1.0
+        other = threading.Thread(target=breathe)
+        other.start()
+        other.join()
+        assert slept == [SLEEP]
+    breathe()
+    assert slept == [SLEEP]

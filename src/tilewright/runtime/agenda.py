@@ -30,7 +30,7 @@ class Agenda:
     """What is to be designed, and what is known of how much that saves."""
 
     def __init__(self) -> None:
-        self._queue: list[Slot] = []
+        self._queue: dict[Slot, tuple[int, float]] = {}  # calls and seconds when it was noted: relations last
         self._deaths: Bounded[Hashable, int] = Bounded(MOST_FIRED)
         self._looked: Bounded[Hashable, bool] = Bounded(MOST_FIRED)
         self._trust: dict[str, float] = {}  # by operator: how much of what was expected its searches saved
@@ -40,23 +40,23 @@ class Agenda:
 
     def add(self, slot: Slot) -> None:
         """Note a slot that is to be designed."""
-        self._queue.append(slot)
+        self._queue[slot] = slot.spent
 
     def drop_evicted(self, table: Table) -> None:
         """Forget those that the table no longer holds."""
-        self._queue = [s for s in self._queue if table.get(s.key) is s]
+        self._queue = {s: spent for s, spent in self._queue.items() if table.get(s.key) is s}
 
     def next(self) -> Slot | None:
         """Take the slot that is worth most, those that failed before last; queues are short."""
         if not self._queue:
             return None
-        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), self._worth(s), s.calls))
-        self._queue.remove(best)
+        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), self._worth(s), self._queue[s][0]))
+        del self._queue[best]
         return best
 
     def pop_all(self) -> list[Slot]:
         """Take all of them."""
-        taken, self._queue = self._queue, []
+        taken, self._queue = list(self._queue), {}
         return taken
 
     def saving(self, slot: Slot) -> float:
@@ -64,7 +64,7 @@ class Agenda:
         return SAVING * self._trust.get(slot.shape.operator, 1.0)
 
     def _worth(self, slot: Slot) -> float:
-        return (DEEPER if self.looked(slot) else 1.0) * self.saving(slot) * slot.seconds
+        return (DEEPER if self.looked(slot) else 1.0) * self.saving(slot) * self._queue[slot][1]
 
     def looked(self, slot: Slot) -> bool:
         """Whether a slot has had its first look."""

@@ -22,7 +22,7 @@ from tilewright.runtime.agenda import Agenda
 from tilewright.runtime.background import Background, BackgroundProcess, Budget, Spent
 from tilewright.runtime.child import ChildDied, ChildError
 from tilewright.runtime.events import tell
-from tilewright.runtime.polite import polite
+from tilewright.runtime.polite import breathe, polite
 from tilewright.runtime.shadow import Shadow
 from tilewright.runtime.table import Slot, Table
 from tilewright.runtime.trigger import Clock, Evidence, Trigger, Watch
@@ -160,8 +160,9 @@ class Learner:
             for slot in self.table.slots():
                 if slot.state != "generic":
                     continue
-                calls = slot.calls
-                seconds = slot.seconds / calls if calls else 0.0
+                breathe()
+                calls, spent = slot.spent
+                seconds = spent / calls if calls else 0.0
                 saving = self._agenda.saving(slot) * seconds
                 reason = self._watch.fires(slot.key, Evidence(calls, seconds, saving), over)
                 if reason is not None:

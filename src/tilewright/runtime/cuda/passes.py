@@ -33,6 +33,7 @@ from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.cuda.recording import Later
 from tilewright.runtime.cuda.stopwatch import timed
 from tilewright.runtime.monitor import SAMPLE, Counter
+from tilewright.runtime.polite import breathe
 from tilewright.runtime.table import swaps
 
 Launch = Callable[[], object]
@@ -155,6 +156,7 @@ class Pass(ABC):
             for launch in self.launches:
                 if isinstance(launch, Following) and launch.stale:
                     launch.settle()
+                    breathe()
 
     @abstractmethod
     def _put_together(self, launches: Sequence[Any]) -> Any:
@@ -265,6 +267,7 @@ def made_ready() -> Iterator[None]:
             known = list(_passes.values())
         for one in known:
             one.make_ready()
+            breathe()
     finally:
         _at_work -= 1
 
