@@ -16,8 +16,8 @@ from interleavings import explore
 
 from tilewright.emit import abi
 from tilewright.runtime import modes
-from tilewright.runtime.cuda import follow, passes
-from tilewright.runtime.cuda.passes import Pass, made_ready
+from tilewright.runtime.cuda import follow
+from tilewright.runtime.cuda.passes import Pass
 from tilewright.runtime.launch import Dispatch, Dispatched, Launch
 from tilewright.runtime.monitor import Counter
 from tilewright.runtime.table import Slot, Special
@@ -149,22 +149,11 @@ class OneByOne(Pass):
             run()
 
 
-def swapped_at_once(slot, special):
-    slot.swap(special, "specialised", "for the test")
-
-
-def swapped_aside(slot, special):
-    with made_ready():
-        swapped_at_once(slot, special)
-
-
 @pytest.mark.parametrize("kind", ["launch", "pass"])
-@pytest.mark.parametrize("swapping", [swapped_at_once, swapped_aside])
-def test_launches_and_passes_of_a_gpu_follow_a_swap(without_gpu, kind, swapping):
+def test_launches_and_passes_of_a_gpu_follow_a_swap(without_gpu, kind):
     """As on the CPU; a pass is its thread's own, and is put together anew by the run after a swap."""
 
     def make():
-        passes._passes.clear()  # those of schedules before
         ran, swapped = [], []
         generic, other = GpuKernel(1, ran), GpuKernel(2, ran)
         slot = slot_of()
@@ -172,9 +161,6 @@ def test_launches_and_passes_of_a_gpu_follow_a_swap(without_gpu, kind, swapping)
         bound = (None, generic.bind(None, None, None))
         launches = [follow.Following(slot, origin, bound, {}, {}, SIZES) for _ in range(2)]
         calls = launches if kind == "launch" else [OneByOne(0, 0, [x]) for x in launches]
-        if kind == "pass" and swapping is swapped_aside:
-            for one in calls:  # what never ran is no business of others
-                one.follow()
 
         def calling(call):
             def body():
@@ -187,7 +173,7 @@ def test_launches_and_passes_of_a_gpu_follow_a_swap(without_gpu, kind, swapping)
             return body
 
         def swap():
-            swapping(slot, Special(other, (("M", 3),), 1.0, 2.0))
+            slot.swap(Special(other, (("M", 3),), 1.0, 2.0), "specialised", "for the test")
             swapped.append(True)
 
         def check():

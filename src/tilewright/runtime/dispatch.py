@@ -6,7 +6,6 @@ import os
 import threading
 import warnings
 from collections.abc import Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -121,10 +120,6 @@ class Origin:
     def searched(self, slot: Slot) -> Exact:
         """The sizes that a search for a slot is made at: those whose calls took the most time."""
         return slot.common
-
-    def swapping(self) -> AbstractContextManager[None]:
-        """What a kernel is put in a slot within: nothing follows from that here, each call looks for itself."""
-        return nullcontext()
 
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""

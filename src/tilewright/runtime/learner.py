@@ -28,6 +28,9 @@ from tilewright.runtime.table import Slot, Table
 from tilewright.runtime.trigger import Clock, Evidence, Trigger, Watch
 
 POLL_SECONDS = 0.1
+SHARE = 0.05
+"""Of this process's time that looking at the table may take: where it is long, it is looked at less often."""
+
 FIRST_LOOK = 1
 """Trials of a first look: the default design for the sizes of a slot."""
 
@@ -70,6 +73,7 @@ class Learner:
         self._background = background(budget) if self.active else None
         self._agenda = Agenda()
         self._wake, self._ended, self._busy = threading.Event(), False, False
+        self._look_again = 0.0
         self._searches = self._looks = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
         self._pressed = False
@@ -122,9 +126,10 @@ class Learner:
             self._thread.join(timeout=10.0)
 
     # ----------------------------------------------------------------------------------------------- rounds
-    def step(self) -> bool:
-        """One round: see what triggers, and have one job done; whether there was one."""
-        self._collect()
+    def step(self, collect: bool = True) -> bool:
+        """One round: see what triggers (unless that is for later), and have one job done; whether there was one."""
+        if collect:
+            self._collect()
         if self._background is None or self._state() in ("paused", "over budget", "stopped"):
             return False
         slot = self._agenda.next()
@@ -141,7 +146,7 @@ class Learner:
     def _run(self) -> None:
         while not self._ended:
             try:
-                worked = self.step()
+                worked = self.step(time.monotonic() >= self._look_again)
             except Exception as error:  # whatever it is, callers go on without a learner
                 worked = False
                 if not self._ended:
@@ -154,7 +159,7 @@ class Learner:
         """Queue the slots that trigger now; whether any did."""
         if not self.active or self._ended:
             return False
-        over, found = self._watch.tick(), False
+        over, found, begun = self._watch.tick(), False, time.thread_time()
         with polite():
             self._agenda.drop_evicted(self.table)
             for slot in self.table.slots():
@@ -169,6 +174,7 @@ class Learner:
                     slot.state, slot.reason, found = "queued", reason, True
                     self._agenda.add(slot)
                     tell("trigger", slot.shape, reason)
+        self._look_again = time.monotonic() + (time.thread_time() - begun) / SHARE
         return found
 
     def _design(self, slot: Slot) -> None:

@@ -32,8 +32,7 @@ def promote(slot: Slot, record: Record) -> bool:
     kernel = origin.load(slot.place, sizes, record.design)
     special = Special(kernel, tuple(sizes.items()), record.seconds, record.default_seconds)
     told = f"{1e6 * record.default_seconds:.1f} -> {1e6 * record.seconds:.1f} us, design {record.design.hash}"
-    with origin.swapping():
-        slot.swap(special, "specialised", told)
+    slot.swap(special, "specialised", told)
     if kernel.bound_for_good:  # calls that are known by their form are bound to the kernel before
         rebind.forget()
     tell("promote", slot.shape, told)

@@ -1,8 +1,7 @@
-"""Passes and swaps, without a device: who swaps beside a program makes passes ready, and no run binds anything."""
+"""Passes and swaps, without a device: each run binds a few launches, and none runs what was taken out."""
 
 from __future__ import annotations
 
-import threading
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -11,19 +10,20 @@ import pytest
 from tilewright.runtime.buckets import Range, Shape
 from tilewright.runtime.cuda import driver, passes
 from tilewright.runtime.cuda.follow import Following
+from tilewright.runtime.cuda.passes import FEW
 from tilewright.runtime.table import Slot, Special
 
 
 class FakeKernel:
-    """Says by which kernel a launch was made, and on which thread it was bound."""
+    """Says by which kernel a launch was made, and how often it was bound."""
 
     bound_for_good = False
 
     def __init__(self, name):
-        self.name, self.design, self.bound = name, SimpleNamespace(hash=name), []
+        self.name, self.design, self.bound = name, SimpleNamespace(hash=name), 0
 
     def bind(self, *_on):
-        self.bound.append(threading.get_ident())
+        self.bound += 1
         return lambda: RAN.append(self.name)
 
 
@@ -56,116 +56,114 @@ def followed(slot, origin):
     return Following(slot, origin, bound, {}, {}, {"M": 8})
 
 
-def made(count=3):
+def made(count=3, kind=passes.Batch):
     """A pass of some launches, each of a slot of its own."""
     origin = FakeOrigin()
     shape = Shape("op", Range(8, 8), None, "f32", "cuda:0")
     slots = [Slot(n, shape, (("M", 8),), origin) for n in range(count)]
-    return passes.Batch(0, 7, [followed(slot, origin) for slot in slots]), slots, origin
+    return kind(0, 7, [followed(slot, origin) for slot in slots]), slots
 
 
 def special(name):
     return Special(FakeKernel(name), (("M", 8),), 1.0, 2.0)
 
 
-def test_a_swap_by_nobody_in_particular_is_followed_by_the_next_run():
-    batch, slots, _ = made()
-    batch()
-    found = special("fast")
-    slots[1].swap(found, "specialised", "for the test")
-    batch()
-    assert RAN == ["generic"] * 3 + ["generic", "fast", "generic"]
-    assert found.kernel.bound == [threading.get_ident()]
+def swap(slot, name="fast"):
+    found = special(name)
+    slot.swap(found, "specialised", "for the test")
+    return found
 
 
-def test_who_swaps_beside_makes_passes_ready_on_its_own_thread():
-    """Runs under way meanwhile go on with the kernel before; the next one afterwards has the new one, bound already."""
-    batch, slots, _ = made()
+def test_a_swap_is_followed_by_the_next_run_and_bound_once():
+    batch, slots = made()
     batch()
-    found, inside, leave = special("fast"), threading.Event(), threading.Event()
-
-    def beside():
-        with passes.made_ready():
-            slots[1].swap(found, "specialised", "for the test")
-            inside.set()
-            assert leave.wait(10)
-
-    thread = threading.Thread(target=beside)
-    thread.start()
-    assert inside.wait(10)
+    found = swap(slots[1])
     batch()
-    assert RAN == ["generic"] * 6
-    leave.set()
-    thread.join()
     batch()
-    assert RAN[6:] == ["generic", "fast", "generic"]
-    assert found.kernel.bound == [thread.ident]
+    assert RAN == ["generic"] * 3 + ["generic", "fast", "generic"] * 2
+    assert found.kernel.bound == 1
 
 
-def test_a_kernel_that_was_taken_out_does_not_run_again_whoever_is_at_work():
-    batch, slots, _ = made()
-    slots[0].swap(special("wrong"), "specialised", "for the test")
+def test_one_run_binds_a_few_launches_and_the_others_go_on_with_what_they_have():
+    """However many kernels were swapped: no run waits for all of them, and each gets its own in the end."""
+    batch, slots = made(2 * FEW + 1)
     batch()
-    with passes.made_ready():
-        slots[0].swap(None, "rolled back", "it was wrong")
+    for slot in slots:
+        swap(slot)
+    RAN.clear()
+    for fast in (FEW, 2 * FEW, 2 * FEW + 1, 2 * FEW + 1):
         batch()
-    assert RAN == ["wrong", "generic", "generic", "generic", "generic", "generic"]
+        assert ["fast"] * fast + ["generic"] * (2 * FEW + 1 - fast) == RAN
+        RAN.clear()
 
 
-def test_a_pass_that_never_ran_is_put_together_by_its_first_run():
-    batch, slots, _ = made()
-    found = special("fast")
-    with passes.made_ready():
-        slots[2].swap(found, "specialised", "for the test")
+def test_a_pass_that_never_ran_waits_for_no_more():
+    batch, slots = made(FEW + 2)
+    for slot in slots:
+        swap(slot)
+    batch()
+    assert RAN == ["fast"] * FEW + ["generic"] * 2
+
+
+def test_a_kernel_that_was_taken_out_does_not_run_again():
+    """All launches of it are replaced at once, before any that may wait."""
+    batch, slots = made(3 * FEW)
+    for slot in slots[FEW:]:
+        swap(slot, "wrong")
+    for _ in range(2):
         batch()
-    assert RAN == ["generic", "generic", "fast"]
+    for slot in slots[:FEW]:
+        swap(slot, "better")
+    for slot in slots[FEW:]:
+        slot.swap(None, "rolled back", "it was wrong")
+    RAN.clear()
+    batch()
+    assert RAN == ["generic"] * 3 * FEW
+    batch()
+    assert RAN[3 * FEW :] == ["better"] * FEW + ["generic"] * 2 * FEW
 
 
-def test_a_graph_is_bound_beside_and_captured_by_the_next_run(monkeypatch):
-    """Nothing is captured on the thread that swaps: whatever waits for the device meanwhile would fail."""
-    captured = []
+def test_a_graph_is_captured_once_when_all_of_it_is_bound(captures):
+    graph, slots = made(FEW + 1, passes.Graph)
+    graph()
+    for slot in slots:
+        swap(slot)
+    RAN.clear()
+    graph()
+    assert (captures, RAN) == ([FEW + 1], ["generic"] * (FEW + 1))
+    graph()
+    graph()
+    assert captures == [FEW + 1] * 2
+    assert RAN[FEW + 1 :] == ["fast"] * 2 * (FEW + 1)
+
+
+def test_a_graph_with_a_kernel_that_was_taken_out_is_captured_at_once(captures):
+    graph, slots = made(3 * FEW, passes.Graph)
+    for slot in slots[:FEW]:
+        swap(slot, "wrong")
+    graph()
+    for slot in slots[FEW:]:
+        swap(slot)
+    slots[0].swap(None, "rolled back", "it was wrong")
+    RAN.clear()
+    graph()
+    assert RAN[0] == "generic"
+    assert "fast" in RAN
+    while "generic" in RAN[1:] or len(captures) < 3:
+        RAN.clear()
+        graph()
+    assert RAN == ["generic"] + ["wrong"] * (FEW - 1) + ["fast"] * 2 * FEW
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """How many launches each capture of a graph had."""
+    found = []
 
     def capture(_graph, launches):
-        captured.append(threading.get_ident())
+        found.append(len(launches))
         return launches
 
     monkeypatch.setattr(passes.Graph, "_put_together", capture)
     monkeypatch.setattr(passes.Graph, "_queue", lambda _graph, ready: [run() for run in ready.runs])
-    _, slots, origin = made(2)
-    graph = passes.Graph(0, 7, [followed(slot, origin) for slot in slots])
-    graph()
-    found = special("fast")
-
-    def beside():
-        with passes.made_ready():
-            slots[0].swap(found, "specialised", "for the test")
-
-    thread = threading.Thread(target=beside)
-    thread.start()
-    thread.join()
-    assert len(captured) == 1
-    graph()
-    assert captured == [threading.get_ident()] * 2
-    assert found.kernel.bound == [thread.ident]
-    assert RAN[-2:] == ["fast", "generic"]
-
-
-def test_passes_that_are_made_while_others_are_made_ready():
-    """A server records passes while a learner swaps: neither minds the other."""
-    errors, ended = [], threading.Event()
-
-    def swap():
-        try:
-            while not ended.is_set():
-                with passes.made_ready():
-                    pass
-        except RuntimeError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    kept = [made(1)[0] for _ in range(300)]
-    ended.set()
-    thread.join()
-    assert not errors
-    assert len(kept) == 300
+    return found

@@ -8,7 +8,6 @@ kernel of symbolic size answers every length, so that no length that is new wait
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +60,6 @@ class GpuOrigin:
             return slot.common
         high = {d: n.high for d, n in slot.place if isinstance(n, Range) and d in lengths_of(self.program)}
         return tuple((d, high.get(d, n)) for d, n in slot.common)
-
-    def swapping(self) -> AbstractContextManager[None]:
-        """What a kernel is put in a slot within: at its end passes are made ready for it."""
-        from tilewright.runtime.cuda import passes  # which is made of launches that hold origins
-
-        return passes.made_ready()
 
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""

@@ -1,24 +1,19 @@
 """Passes: launches that are queued in order again and again, as one call of compiled code or as a graph.
 
 A pass counts its runs by one counter, which the counters of all its launches follow, and looks at each run whether any
-kernel was swapped since: then the launches that are concerned are bound to their new kernels, and the pass is put
-together, or captured, anew. What runs already goes on with what it began with.
+kernel was swapped since: then launches that are concerned are bound to their new kernels, and the pass is put together,
+or captured, anew. What runs already goes on with what it began with.
 
-Who swaps a kernel beside a program makes all passes ready for it first (`made_ready`): on its own thread, while they go
-on with the kernel before, so that no run waits. Only a graph is captured anew by the run that comes next, as nothing on
-its device may wait for a stream that is captured.
+No run waits long for that: each binds a few launches, and the others go on with the kernels that they have, which are
+as right, until their turn comes. Only a kernel that was taken out of its slot is replaced everywhere at once.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
-import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -33,7 +28,6 @@ from tilewright.runtime.cuda.packed import PackedLaunch
 from tilewright.runtime.cuda.recording import Later
 from tilewright.runtime.cuda.stopwatch import timed
 from tilewright.runtime.monitor import SAMPLE, Counter
-from tilewright.runtime.polite import breathe
 from tilewright.runtime.table import swaps
 
 Launch = Callable[[], object]
@@ -82,22 +76,21 @@ def _code() -> tuple[Library, Any] | None:
     return library, prototype(library.address("tw_gpu_queue"))
 
 
+FEW = 4
+"""Launches that one run binds to new kernels, a tenth of a millisecond each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A pass put together when so many swaps were `seen`, of what its launches `used` then: exchanged as one.
+    """A pass put together of what its launches `used`, when so many swaps were `seen` and followed: exchanged as one.
 
     Of two threads that put a pass together at once either may be the later one; the next run sees by `seen` whether
-    that was the one that knew less.
+    that was the one that knew less. Where launches were left for later runs nothing counts as seen.
     """
 
     seen: int
     used: tuple[Any, ...]
     runs: Any
-
-    def recalled(self, launches: Sequence[Any]) -> bool:
-        """Whether a kernel in it was taken out of its slot: that one must not run again."""
-        following = zip(launches, self.used, strict=True)
-        return any(isinstance(x, Following) and x.slot.special is None and u[0] is not None for x, u in following)
 
 
 class Pass(ABC):
@@ -111,13 +104,11 @@ class Pass(ABC):
         for counter, times in self._counters.items():
             counter.follow(self._runs, times)
         self._ready: Ready | None = None
-        with _knowing:
-            _passes[next(_numbers)] = self
 
     def __call__(self) -> None:
         ready = self._ready
         if ready is None or ready.seen != swaps():
-            ready = self._followed(ready)
+            ready = self.follow()
         run = self._runs.add()
         with driver.inside(self._device):
             if run & SAMPLE == 1 and modes.has_learned():
@@ -126,37 +117,33 @@ class Pass(ABC):
                 self._queue(ready)
         watch.tell(self._told)
 
-    def _followed(self, ready: Ready | None) -> Ready:
-        """What to run after a swap: what there is while somebody makes passes ready for that, unless it may not run."""
-        if ready is None or not _others_make_ready() or ready.recalled(self.launches):
-            return self.follow()
-        return ready
-
     def follow(self) -> Ready:
-        """Make ready for the kernels that the slots now say; the first time for those that were bound."""
+        """Make ready for the kernels that the slots now say, FEW launches at a time; for the first run at any rate."""
         seen, before = swaps(), self._ready  # a swap from here on shows at the next run
-        self._settle()
+        left, recalled = self._settle()
         used = tuple(x.bound if isinstance(x, Following) else x for x in self.launches)
-        if before is not None and all(a is b for a, b in zip(used, before.used, strict=True)):
-            ready = replace(before, seen=seen)
+        if before is not None and ((left and not recalled and self._waits()) or _same(used, before.used)):
+            ready = replace(before, seen=_NOT_ALL if left else seen)
         else:
             with driver.inside(self._device), streams.on(self._stream):
-                ready = Ready(seen, used, self._put_together([_inner(x) for x in used]))
+                runs = self._put_together([_inner(x) for x in used])
+            ready = Ready(_NOT_ALL if left else seen, used, runs)
         self._ready = ready
         return ready
 
-    def make_ready(self) -> None:
-        """As `follow`, on the thread of who has swapped a kernel; what never ran has nothing to be made ready."""
-        if self._ready is not None:
-            self.follow()
-
-    def _settle(self) -> None:
-        """Bind the launches that are concerned by a swap."""
+    def _settle(self) -> tuple[bool, bool]:
+        """Bind launches that are concerned by swaps: are some left for later runs, and was any kernel taken out?"""
+        stale = [x for x in self.launches if isinstance(x, Following) and x.stale]
+        recalled = [x for x in stale if x.slot.special is None]
+        chosen = (recalled + [x for x in stale if x.slot.special is not None])[: max(FEW, len(recalled))]
         with streams.on(self._stream):  # scratch memory that is cleared is clear then, whatever runs where
-            for launch in self.launches:
-                if isinstance(launch, Following) and launch.stale:
-                    launch.settle()
-                    breathe()
+            for launch in chosen:
+                launch.settle()
+        return len(chosen) < len(stale), bool(recalled)
+
+    def _waits(self) -> bool:
+        """Whether to run what there is until the last launch is bound."""
+        return False
 
     @abstractmethod
     def _put_together(self, launches: Sequence[Any]) -> Any:
@@ -222,9 +209,9 @@ class Captured:
 class Graph(Pass):
     """A pass that was captured: the host queues it by one call of the driver. It is captured again after a swap."""
 
-    def make_ready(self) -> None:
-        """Bind its launches; the next run captures them."""
-        self._settle()
+    def _waits(self) -> bool:
+        """A capture takes longer than to bind a few launches: there is one for all of them."""
+        return True
 
     def _put_together(self, launches: Sequence[Any]) -> Captured:
         cu = driver.driver()
@@ -250,31 +237,11 @@ class Graph(Pass):
         self._queue(ready)
 
 
-_passes: weakref.WeakValueDictionary[int, Pass] = weakref.WeakValueDictionary()
-_numbers = itertools.count()
-_knowing = threading.Lock()
-_at_work = 0
+_NOT_ALL = -1
 
 
-@contextmanager
-def made_ready() -> Iterator[None]:
-    """Make all passes ready for the kernels that are swapped within the `with` block, at its end and on this thread."""
-    global _at_work
-    _at_work += 1
-    try:
-        yield
-        with _knowing:
-            known = list(_passes.values())
-        for one in known:
-            one.make_ready()
-            breathe()
-    finally:
-        _at_work -= 1
-
-
-def _others_make_ready() -> bool:
-    """Whether somebody is making passes ready for what was swapped: nobody else has to."""
-    return _at_work > 0
+def _same(used: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return all(a is b for a, b in zip(used, before, strict=True))
 
 
 def _inner(used: Any) -> Any:
@@ -297,4 +264,4 @@ def _calls_of(launch: Any) -> list[Any] | None:
     return [launch.call] if isinstance(launch, GpuLaunch) else None
 
 
-__all__ = ["Batch", "Graph", "Pass", "made_ready"]
+__all__ = ["FEW", "Batch", "Graph", "Pass"]
