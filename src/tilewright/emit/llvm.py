@@ -1,8 +1,8 @@
 """Scheduled program -> LLVM IR text for x86 (and any machine LLVM knows).
 
-One walk over the program, no knowledge of operators. Each top-level loop is a phase: a function
-`void(args, thread, threads)` over its share of the tiles; `tw_run(args)` runs the phases in order,
-on a pool where the call asks for several threads.
+One walk over the program, no knowledge of operators. Each top-level loop is a phase (two where it deals
+out parts of a loop): a function `void(args, thread, threads)` over its share of the tiles; `tw_run(args)` runs
+the phases in order, on a pool where the call asks for several threads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tilewright.emit import abi
 from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_parts import phases
 from tilewright.emit.llvm_phase import Phase
 from tilewright.emit.llvm_values import Context
 from tilewright.emit.llvm_workspace import Workspace
@@ -40,9 +41,9 @@ def emit(
     """LLVM IR for a scheduled program with these layouts; dims in `sizes` are fixed, all others symbolic."""
     workspace = Workspace(kernel, dict(sizes))
     declarations: set[str] = set()
-    phases = [s for s in kernel.body if isinstance(s, ir.Loop)]
-    functions = [_phase(n, loop, workspace, layouts, unit, declarations) for n, loop in enumerate(phases)]
-    parts = [f"; {kernel.name}", *sorted(declarations), *functions, _entry(len(phases)), "!0 = !{i32 1}\n!1 = !{}"]
+    loops = phases(kernel)
+    functions = [_phase(n, loop, workspace, layouts, unit, declarations) for n, loop in enumerate(loops)]
+    parts = [f"; {kernel.name}", *sorted(declarations), *functions, _entry(len(loops)), "!0 = !{i32 1}\n!1 = !{}"]
     return Module("\n\n".join(parts) + "\n", tuple(workspace.reserves))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from tilewright.emit import abi
-from tilewright.emit.llvm_memory import Panel
+from tilewright.emit.llvm_memory import Panel, grouped
+from tilewright.emit.llvm_parts import Parted, in_parts
 from tilewright.language import ir
 
 
@@ -21,10 +22,18 @@ class Workspace:
         return _allocations(self.kernel.body, False, {})
 
     @cached_property
+    def in_parts(self) -> dict[str, Parted]:
+        """The nest of each buffer through which parts of it meet."""
+        return in_parts(self.kernel)
+
+    @cached_property
     def reserves(self) -> list[abi.Reserve]:
         """The pieces of memory that a call must bring."""
         reserves = []
         for stmt, per_thread, axes in self.allocations:
+            if stmt.name in self.in_parts:
+                reserves.append(self.in_parts[stmt.name].reserve(stmt, self.sizes))
+                continue
             panel = self.panel(stmt)
             extents = []
             for n, dim in enumerate(stmt.dims):
@@ -48,7 +57,7 @@ class Workspace:
         dim = copy.dst.index.index(lane)
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
         step = self._panel_width(alloc, axes, str(lane))
-        return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
+        return Panel(dim, depth, step, grouped(str(layout), alloc.dtype))
 
     def _rounding(self, alloc: ir.Alloc, panel: Panel | None, dim: int) -> int:
         if panel is None:
