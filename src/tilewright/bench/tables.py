@@ -142,6 +142,14 @@ _ATTENTION: tuple[Column, ...] = (
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to cuDNN", _ratio),
 )
+_PACKED: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("torch, packed", _number("packed_us", 1)),
+    ("cuDNN, padded", _number("padded_us", 1)),
+    ("TFLOP/s", _number("tflops")),
+    ("GB/s", _number("gbs")),
+    ("ratio to the better", _ratio),
+)
 _DECODES: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("torch", _number("peer_us", 1)),
@@ -333,6 +341,13 @@ TABLES = (
     Table("Attention of whole prompts, against cuDNN", ("attention_prefill",), _ATTENTION, geomean=True, kind="gemm"),
     Table(
         "Ragged prompts, and few queries, against cuDNN", ("attention_prompts",), _ATTENTION, geomean=True, kind="gemm"
+    ),
+    Table(
+        "Packed sequences, against FlashAttention in torch by cumulative lengths and cuDNN on a padded batch",
+        ("attention_packed",),
+        _PACKED,
+        geomean=True,
+        kind="gemm",
     ),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
