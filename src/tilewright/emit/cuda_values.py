@@ -25,6 +25,7 @@ from tilewright.language.dtypes import DType
 
 if TYPE_CHECKING:
     from tilewright.emit.cuda_ahead import Ahead
+    from tilewright.emit.cuda_held import Held
 
 APPROXIMATED = ("erf", "exp", "exp2", "sigmoid", "tanh")
 """Operators of the library's `approx.cuh`."""
@@ -54,7 +55,7 @@ class Values:
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
     parts: Callable[[Values, ir.Loop], None] | None = None  # writes loops that are dealt to blocks and warps
     matrix: WarpDots = field(default_factory=WarpDots)  # dots on registers of a warp by the matrix unit
-    ahead: Ahead | None = None  # loads that are made some steps ahead
+    ahead: Ahead | Held | None = None  # loads that are made some steps ahead
     space: str = "axis"  # the C++ namespace of the axes' distributions
     blocks: int = 1  # of a cluster, which share the loops that are bound to it
     short: bool = False  # whether all results are rounded to 16 bits
@@ -75,7 +76,7 @@ class Values:
             self._waiting |= put
         types = self.types | {s.name: s.type for s in body if isinstance(s, ir.Let)}
         outer, self._pairs = self._pairs, find_pairs(body, self.places, types)
-        fused = fused_dots(body)
+        fused, strong = fused_dots(body), self._strong(body)
         sums = {a.total for a in self.loops.sums.values()}
         for stmt in body:
             match stmt:
@@ -96,7 +97,14 @@ class Values:
                     self._added(stmt, *fused.additions[name])
                 case _:
                     self.statement(stmt)
+            if stmt is strong:
+                self.out.line("__syncwarp();  // the assembler moves no load behind it, to where its values are used")
         self._pairs = outer
+
+    def _strong(self, body: tuple[ir.Stmt, ...]) -> ir.Stmt | None:
+        """The last of the loads of a warp that are asked for at once, before any of them is waited for."""
+        loads = [s for s in body if isinstance(s, ir.Let) and ir.note(s.notes, "cache") == "strong"]
+        return loads[-1] if loads and self.space == "own" and self.ahead is None else None
 
     def statement(self, stmt: ir.Stmt) -> None:
         """Write one statement. AssertionError for those that this class leaves to others (Sync, Copy, Role, Alloc)."""
@@ -158,6 +166,8 @@ class Values:
         if not let.type.axes:
             word = ctype(let.type.dtype) if let.name in self._mutable else f"const {ctype(let.type.dtype)}"
         self.out.line(f"{word} {cname(let.name)} = {text};")
+        if self.ahead is not None and isinstance(let.expr, ir.Map):
+            self.ahead.used(self, let.expr.args)
         if isinstance(let.expr, ir.Dot):
             self.products(let, cname(let.name))
             if self._spread(let):
@@ -232,6 +242,8 @@ class Values:
         along = f"tw::unmasked({cname(dot.axis)})" if zeros else cname(dot.axis)
         call = self.matrix.calls.get(let.name, "tw::dot")
         self.out.line(f"{call}({into}, {self.name(dot.a)}, {self.name(dot.b)}, {along});")
+        if self.ahead is not None:
+            self.ahead.used(self, (dot.a, dot.b))
 
     def _panels(self, dot: ir.Dot, into: str) -> None:
         """Products of panels: the operand along the rows of the result comes first."""
@@ -262,6 +274,15 @@ class Values:
     def addresses(self) -> Addresses:
         """Where tiles lie, in the scope at hand."""
         return Addresses(self.scope, self.layouts, self.types, self.name)
+
+    def loaded(self, let: ir.Let) -> str:
+        """C++ of a load that is made ahead of its step, where it is asked for."""
+        made, ahead = self.matrix.along_twins(let), self.ahead
+        assert isinstance(made.expr, ir.Load)
+        self.ahead = None
+        text = self._load(made.expr.ref, made)
+        self.ahead = ahead
+        return text
 
     def _load(self, ref: ir.Ref, let: ir.Let) -> str:
         if ref.buffer in self.registers:

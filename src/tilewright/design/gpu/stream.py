@@ -274,10 +274,12 @@ def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Fac
         yield f"engine: one for all of {', '.join(sorted(loads))}, or for none"
         return
     engine = next(iter(engines.values()))
-    if engine not in ("tma", "cp_async"):
-        yield f"engine={engine}: takes tma or cp_async"
+    if engine not in ("tma", "cp_async", "registers"):
+        yield f"engine={engine}: takes tma, cp_async or registers"
     if design.get("stages") is None:
         yield f"engine={engine}: brings what is on its way; add stages, or drop the decision"
+    if engine == "registers" and (design.get("stages") != 1 or "mma" not in dict(design.prefixed("atom")).values()):
+        yield "engine=registers: hold the next step of what mma reads; take stages=1 and atom=mma, or another engine"
     if engine != "tma":
         return
     if not _has_copy_engine(facts):
@@ -304,6 +306,8 @@ def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts
         tensor = let.expr.ref.buffer
         if tensor not in facts.aligned or design.number(f"vec.{tensor}", 1) * let.type.dtype.bytes < VECTOR:
             yield f"stages: {tensor} is not read {VECTOR} bytes at once from rows that start so; drop the decision"
+    if "registers" in dict(design.prefixed("engine")).values():
+        return
     states = [let for let in nest.loop.body if isinstance(let, ir.Let) and let.name in _carried(nest)]
     each = stages * sum(_step_bytes(let, design, facts) for let in loads)
     bytes_ = design.number("warps", 4) * (each + sum(_step_bytes(let, design, facts) for let in states))
