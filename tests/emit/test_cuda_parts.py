@@ -1,5 +1,6 @@
 """Parts of ranges as CUDA C++, compiled for three generations: what ptxas and the machine code say of them."""
 
+import itertools
 import re
 from functools import cache
 
@@ -102,6 +103,30 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     assert any(i.startswith("UTMALDG.4D") for i in code)
     assert not any(i.startswith("LDGSTS") for i in code)
     assert built.compiled.report.spill_stores == 0
+
+
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_the_next_step_comes_into_registers_as_this_one_is_used(name):
+    """Keys are asked for again behind the first dot of a step, values behind the second; nothing is shared or spilt."""
+    keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
+    more = (("stages", 1), ("resident", 3), *((f"engine.{t}", "registers") for t in keys))
+    built = stages(name, 64, more=more)
+    code = [i for i in instructions(built) if i.startswith(("HMMA", "LDG.E.128", "LDGSTS", "UTMALDG"))]
+    assert not any(i.startswith(("LDGSTS", "UTMALDG")) for i in code)
+    runs = [(k, len(list(g))) for k, g in itertools.groupby(i[:4] for i in code)]
+    loads = runs[-1][1]  # of values, behind the last products
+    assert [k for k, _ in runs[-4:]] == ["HMMA", "LDG.", "HMMA", "LDG."] and runs[-3][1] == loads >= 4
+    assert built.compiled.report.spill_stores == 0
+    assert built.module.shared_bytes == stages(name, 64).module.shared_bytes
+
+
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_loads_that_are_asked_for_at_once_stay_before_the_products(name):
+    """The assembler would move those of values behind the first dot, where they wait for the keys."""
+    code = [i for i in instructions(stages(name, 64, B=64)) if i.startswith(("HMMA", "LDG.E.128"))]
+    assert [k for k, _ in itertools.groupby(i[:4] for i in code)] == ["LDG.", "HMMA"]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ WAYS = [
     {"warps": 1, "part": 1}, {"warps": 4, "part": 2}, {"warps": 8, "part": 1, "stages": 1},
     {"warps": 4, "part": 1, "stages": 2}, {"warps": 2, "part": 2, "stages": 3}, {"warps": 4, "part": 2, "turns": True},
     {"warps": 4, "part": 2, "stages": 2, "engine": "tma"}, {"warps": 4, "part": 2, "stages": 3, "engine": "tma"},
-    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True}, {"warps": 4, "part": 1, "stages": 1, "engine": "registers"},
-    {"warps": 2, "part": 4, "stages": 1, "engine": "registers", "turns": True}, {"warps": 2, "part": 2, "cache": "strong"},
+    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True}, {"warps": 2, "part": 2, "cache": "strong"},
+    {"warps": 4, "part": 1, "stages": 1, "engine": "registers"},
+    {"warps": 2, "part": 4, "stages": 1, "engine": "registers", "turns": True},
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Attention where it is hardest, on a CPU: ties, scores of 1e37, keys of minus infinity, lengths at the border of a page."""
+"""Attention where it is hardest, on a CPU: ties, scores of 1e37, keys of -inf, lengths at the border of a page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def decoded(q, k, v, lengths, paged, **options):
     if not paged:
         return ops.attention(q, k, v, causal=True, lengths=lengths, **options)
     b, heads, room, width = k.shape
-    pages = [x.view(b, heads, room // PAGE, PAGE, width).transpose(1, 2).reshape(-1, heads, PAGE, width) for x in (k, v)]
+    cut = [x.view(b, heads, room // PAGE, PAGE, width).transpose(1, 2) for x in (k, v)]
+    pages = [x.reshape(-1, heads, PAGE, width) for x in cut]
     order = torch.randperm(pages[0].shape[0], generator=torch.Generator().manual_seed(1))
     moved = [torch.empty_like(p) for p in pages]
     for to, x in zip(moved, pages, strict=True):

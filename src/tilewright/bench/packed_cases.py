@@ -1,4 +1,4 @@
-"""The packed cases of `tilewright bench attention`: sequences that lie one after the other, told by where each begins."""
+"""The packed cases of `tilewright bench attention`: sequences one after the other, told by where each begins."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ made, values while the next one begins. Nothing passes through shared memory, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
 from tilewright.emit.cuda_maps import ctype
@@ -56,19 +56,21 @@ class Held:
         axis = self.loops[0].axes[0]
         low, high = self._bounds(values, axis)
         out.line(f"int {axis.name}_next = {low};")
-        inner = self._search(values, low, high) if len(self.loops) == 2 else ""
+        inner = len(self.loops) == 2
+        if inner:
+            self._search(values, low, high)
+        there = "there" if inner else f"{axis.name}_next < {high}"
         for let in self.loads:
-            made = values.matrix.along_twins(let)
-            out.line(f"{values.tile(made.type)} {cname(let.name)}_held;")
             with out.block(f"const auto ask_{cname(let.name)} = [&]()"):
-                out.line(f"if (!({'there' if inner else f'{axis.name}_next < {high}'})) return;")
-                self._ask(values, let, low, high, inner)
+                self._enter(values, axis, f"{axis.name}_next", low, high)
+                self._told(values)
+                out.line(f"return {values.hold(let, there)};")
             out.line(";")
             values.scope.ranges, values.types = dict(kept), dict(types)
         if inner:
             out.line("find();")
         for let in self.loads:
-            out.line(f"ask_{cname(let.name)}();")
+            out.line(f"auto {cname(let.name)}_held = ask_{cname(let.name)}();")
 
     def before(self, values: Values) -> None:
         """The cursor goes on: from now on loads that are asked for are those of the next step."""
@@ -86,25 +88,23 @@ class Held:
         """Values were read for the last time in this step: those of the next one may come."""
         for let in self.loads:
             if let.name in names:
-                values.out.line(f"ask_{cname(let.name)}();")
+                values.out.line(f"{cname(let.name)}_held = ask_{cname(let.name)}();")
 
     def taken(self, values: Values, let: ir.Let, most: int, terms: list[str]) -> str:
         """C++ of a load of the step at hand."""
-        return f"{cname(let.name)}_held"
+        return f"tw::held<{values.tile(let.type)}, {most}>({', '.join([f'{cname(let.name)}_held', *terms])})"
 
-    def _ask(self, values: Values, let: ir.Let, low: str, high: str, inner: str) -> None:
-        """One load at the cursor."""
-        outer, last = self.loops[0].axes[0], self.loops[-1].axes[0]
-        self._enter(values, outer, f"{outer.name}_next", low, high)
-        if inner:
-            for value in self._kept():
-                values.types[value.name] = value.type
-                values.out.line(f"const {ctype(value.type.dtype)} {cname(value.name)} = {cname(value.name)}_next;")
-            self._enter(values, last, f"{last.name}_next", f"{last.name}_low", f"{last.name}_high")
-        strong = replace(let, notes=ir.with_notes(let.notes, cache="strong"))
-        values.out.line(f"{cname(let.name)}_held = {values.loaded(strong)};")
+    def _told(self, values: Values) -> None:
+        """What the inner loop is told by the outer one, at the cursor."""
+        if len(self.loops) == 1:
+            return
+        for value in self._kept():
+            values.types[value.name] = value.type
+            values.out.line(f"const {ctype(value.type.dtype)} {cname(value.name)} = {cname(value.name)}_next;")
+        last = self.loops[1].axes[0]
+        self._enter(values, last, f"{last.name}_next", f"{last.name}_low", f"{last.name}_high")
 
-    def _search(self, values: Values, low: str, high: str) -> str:
+    def _search(self, values: Values, low: str, high: str) -> None:
         """`find` goes to the first step at or behind the cursor, and keeps what its loads are told by."""
         out, (outer, walk) = values.out, self.loops
         axis, step = outer.axes[0], walk.axes[0]
@@ -114,21 +114,20 @@ class Held:
         for value in self._kept():
             out.line(f"{ctype(value.type.dtype)} {cname(value.name)}_next{{}};")
         out.line("bool there;")
-        with out.block("const auto find = [&]()"):
-            with out.block(f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0)"):
-                self._enter(values, axis, at, low, high)
-                values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
-                first, last = self._bounds(values, step)
-                out.line(f"{place} = max({place}, {first});")
-                out.line(f"if ({place} >= {last}) continue;")
-                out.line(f"{step.name}_low = {first}, {step.name}_high = {last};")
-                for value in self._kept():
-                    out.line(f"{cname(value.name)}_next = {cname(value.name)};")
-                out.line("there = true;")
-                out.line("break;")
+        turns = f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0)"
+        with out.block("const auto find = [&]()"), out.block(turns):
+            self._enter(values, axis, at, low, high)
+            values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
+            first, last = self._bounds(values, step)
+            out.line(f"{place} = max({place}, {first});")
+            out.line(f"if ({place} >= {last}) continue;")
+            out.line(f"{step.name}_low = {first}, {step.name}_high = {last};")
+            for value in self._kept():
+                out.line(f"{cname(value.name)}_next = {cname(value.name)};")
+            out.line("there = true;")
+            out.line("break;")
         out.line(";")
         values.scope.ranges, values.types = kept, types
-        return step.name
 
     def _kept(self) -> list[ir.Let]:
         """Numbers that the outer loop makes for the inner one."""

@@ -131,6 +131,8 @@ class Parts:
     def headers(self) -> tuple[str, ...]:
         """Of the tile library, beside those of every program."""
         found = [*(("warp",) if self.dots.calls else ()), "ask", "cluster"]
+        if isinstance(self.ahead, Held):
+            found.append("held")
         if isinstance(self.ahead, Ahead):
             found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)

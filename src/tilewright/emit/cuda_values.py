@@ -76,7 +76,7 @@ class Values:
             self._waiting |= put
         types = self.types | {s.name: s.type for s in body if isinstance(s, ir.Let)}
         outer, self._pairs = self._pairs, find_pairs(body, self.places, types)
-        fused, strong = fused_dots(body), self._strong(body)
+        fused = fused_dots(body)
         sums = {a.total for a in self.loops.sums.values()}
         for stmt in body:
             match stmt:
@@ -97,14 +97,7 @@ class Values:
                     self._added(stmt, *fused.additions[name])
                 case _:
                     self.statement(stmt)
-            if stmt is strong:
-                self.out.line("__syncwarp();  // the assembler moves no load behind it, to where its values are used")
         self._pairs = outer
-
-    def _strong(self, body: tuple[ir.Stmt, ...]) -> ir.Stmt | None:
-        """The last of the loads of a warp that are asked for at once, before any of them is waited for."""
-        loads = [s for s in body if isinstance(s, ir.Let) and ir.note(s.notes, "cache") == "strong"]
-        return loads[-1] if loads and self.space == "own" and self.ahead is None else None
 
     def statement(self, stmt: ir.Stmt) -> None:
         """Write one statement. AssertionError for those that this class leaves to others (Sync, Copy, Role, Alloc)."""
@@ -275,15 +268,6 @@ class Values:
         """Where tiles lie, in the scope at hand."""
         return Addresses(self.scope, self.layouts, self.types, self.name)
 
-    def loaded(self, let: ir.Let) -> str:
-        """C++ of a load that is made ahead of its step, where it is asked for."""
-        made, ahead = self.matrix.along_twins(let), self.ahead
-        assert isinstance(made.expr, ir.Load)
-        self.ahead = None
-        text = self._load(made.expr.ref, made)
-        self.ahead = ahead
-        return text
-
     def _load(self, ref: ir.Ref, let: ir.Let) -> str:
         if ref.buffer in self.registers:
             return self._registers(ref, let.type)
@@ -320,6 +304,14 @@ class Values:
         at = self.addresses.of(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
         given = ", ".join([slot, self.team, at.point, *at.terms])
         self.out.line(f"tw::send<{self.tile(let.type)}, {at.most}>({given});")
+
+    def hold(self, let: ir.Let, there: str) -> str:
+        """C++ of the words of a load that is made ahead of its step, where it is asked for."""
+        let = self.matrix.along_twins(let)
+        assert isinstance(let.expr, ir.Load)
+        place = self.places[let.expr.ref.buffer]
+        at = self.addresses.of(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
+        return f"tw::hold<{self.tile(let.type)}, {at.most}>({', '.join([there, at.point, *at.terms])})"
 
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():
