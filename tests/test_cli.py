@@ -10,7 +10,7 @@ import sys
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tilewright import cli
+from tilewright import cli, cli_generate, cli_show
 from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.result import Result
 from tilewright.errors import ArgumentError, TilewrightError
@@ -79,6 +79,9 @@ def test_version(run):
         (("show", "softmax", "--sizes", "1,2", "--dtype", "f33"), "f33"),
         (("generate", "x", "--model", "/no/such/folder"), "/no/such/folder"),
         (("bench", "cpu", "--threads", "0"), "--threads 0"),
+        (("generate", "x", "--threads", "0"), "--threads 0: give a whole number from 1 to 4096"),
+        (("design", "matmul", "M=-1", "N=2", "K=3"), "'M=-1' is no size; matmul needs its sizes"),
+        (("design", "matmul", "M=1", "N=2", "K=3", "--strategy", "magic"), "it is one of evolve, beam, random"),
     ],
 )
 def test_errors_are_one_line(run, arguments, says):
@@ -104,8 +107,8 @@ def test_a_bad_setting_is_an_error_not_a_loop(run, monkeypatch):
 # --------------------------------------------------------------------------------------------------------- sizes
 def test_sizes_by_place_and_by_name():
     dims = ["M", "N", "K"]
-    assert cli.parse_sizes("1,2,3", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
-    assert cli.parse_sizes("K=3, M=1, N=2", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
+    assert cli_show.parse_sizes("1,2,3", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
+    assert cli_show.parse_sizes("K=3, M=1, N=2", dims, "matmul") == {"M": 1, "N": 2, "K": 3}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +116,7 @@ def test_sizes_by_place_and_by_name():
 )
 def test_bad_sizes(text):
     with pytest.raises(ArgumentError, match=r"M=\.\.,N=\.\.,K=\.\."):
-        cli.parse_sizes(text, ["M", "N", "K"], "matmul")
-
-
-def test_dims_begin_with_those_of_the_result():
-    assert cli.operator_dims("matmul", "f32") == ["M", "N", "K"]
-    assert cli.operator_dims("rmsnorm", "bf16") == ["M", "D"]
+        cli_show.parse_sizes(text, ["M", "N", "K"], "matmul")
 
 
 # ------------------------------------------------------------------------------------------------ generate, chat
@@ -173,15 +171,58 @@ def test_a_program_that_learns_shows_its_table_while_it_runs(run, model, monkeyp
 
 
 def test_options_of_the_model_hold_unless_the_command_line_says_otherwise(model):
-    llm = cli._load(model)
-    params = cli._params(llm, max_tokens=9, temperature=None, top_k=None, top_p=0.25, stop=["\n"])
+    llm = cli_generate._load(model)
+    given = {"model": model, "max_tokens": 9, "temperature": None, "top_k": None, "top_p": 0.25, "stop": ["\n"]}
+    params = cli_generate._params(llm, given)
     assert (params.temperature, params.top_k, params.top_p) == (0.5, 7, 0.25)
     assert params.max_tokens == 9 and params.stops == ("\n",)
 
 
-def test_bad_sampling_value(run, model):
-    code, _, err = run("generate", "abc", "--model", model, "--top-p", "3")
-    assert code == 2 and "top_p is 3.0" in err
+@pytest.mark.parametrize(
+    "option, value, says",
+    [
+        ("--temperature", "-1", "temperature is -1.0"),
+        ("--top-k", "-2", "top_k is -2"),
+        ("--top-p", "3", "top_p is 3.0"),
+        ("--min-p", "2", "min_p is 2.0"),
+        ("--repetition-penalty", "0", "repetition_penalty is 0.0"),
+        ("--presence-penalty", "3", "presence_penalty is 3.0"),
+        ("--frequency-penalty", "-3", "frequency_penalty is -3.0"),
+        ("--seed", "-1", "seed is -1"),
+        ("--max-tokens", "0", "max_tokens is 0"),
+        ("--stop", "", "stop is"),
+    ],
+)
+def test_bad_sampling_value(run, model, option, value, says):
+    code, out, err = run("generate", "abc", "--model", model, option, value)
+    assert (code, out) == (2, "") and says in err
+
+
+def test_every_sampling_option_reaches_the_model(run, model, monkeypatch):
+    seen = []
+    real = cli_generate._params
+    monkeypatch.setattr(cli_generate, "_params", lambda llm, given: seen.append(real(llm, given)) or seen[-1])
+    options = {
+        "max_tokens": 3, "temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2,
+        "presence_penalty": 0.3, "frequency_penalty": 0.4, "seed": 11,
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for command, stdin in (("generate", "abc"), ("chat", "abc\n\n")):
+        assert run(command, "--model", model, *words, "--stop", "x", "--stop", "y", stdin=stdin)[0] == 0
+        assert {name: getattr(seen[-1], name) for name in options} == options
+        assert seen[-1].stops == ("x", "y")
+
+
+def test_a_warning_is_one_line(run, model, monkeypatch, tmp_path):
+    (tmp_path / "taken").write_text("a file, no folder")
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(tmp_path / "taken"))
+    program = "from tilewright.cli import main; main()"
+    words = ["generate", "abc", "--model", model, "--max-tokens", "1"]
+    ended = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    warned = [line for line in ended.stderr.splitlines() if str(tmp_path / "taken") in line]
+    assert ended.returncode == 0, ended.stderr
+    assert warned and all(line.startswith("warning: ") for line in warned)
+    assert "CacheWarning" not in ended.stderr
 
 
 def test_chat_goes_on_until_an_empty_line(run, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,37 @@ def test_frozen_mode_changes_nothing(run, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_MODE", "frozen")
     assert run("show", "matmul", "M=512")[0] == 0
     assert "unset TILEWRIGHT_MODE" in run("prune", "--keep", "0")[2]
+
+
+@pytest.mark.parametrize("words", [("list",), ("verify", "--drop"), ("prune", "--keep", "0")])
+def test_a_file_that_is_no_book_is_left_as_it_is(run, tmp_path, words: tuple[str, ...]):
+    letter = tmp_path / "letter.txt"
+    letter.write_text("dear aunt\n" * 20)
+    code, _, err = run(*words, book=letter)
+    assert code == 2
+    assert "is no book, and was left as it is" in err
+    assert letter.read_text().startswith("dear aunt") and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_hint_from_another_key_says_so(run, at):
+    alone, same = key(threads=1), key(threads=4)
+    book = Book.open(at)
+    book.put(replace(record(alone), design=record(alone).design.with_(**{"unroll.k": 8})))
+    book.put(replace(record(same), design=record(key()).design))
+    book.close()
+    _, out, _ = run("show", key().hash)
+    assert f"a hint from key {alone.hash[:12]}, of other threads" in out
+    assert same.hash[:12] not in out  # its design is the winner, and was told already
+
+
+def test_keys_of_aligned_rows_and_others_can_be_told_apart(run, at):
+    aligned = Key.of(PROGRAM, replace(facts(PROGRAM, "zen5"), aligned=frozenset("abc")), threads=2)
+    book = Book.open(at)
+    book.put(record(aligned))
+    book.close()
+    rows = {line.split()[0]: line for line in run("list")[1].splitlines()}
+    assert " aligned " in rows[aligned.hash[:12]]
+    assert " anywhere " in rows[key().hash[:12]]
 
 
 def test_a_book_that_is_not_there(run, tmp_path):

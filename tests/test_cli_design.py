@@ -48,6 +48,14 @@ def test_a_design_is_found_once_and_known_from_then_on(run):
     assert code == 0 and "from the book: no trials, nothing compiled" in out and "the default design" in out
 
 
+def test_a_book_that_cannot_be_kept_is_not_promised(run, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_BOOK", "off")
+    code, out, err = run("silu", "M=4", "D=64", "--budget", "2 trials", "--threads", "1")
+    assert code == 0 and "nothing of it is kept" in out and "book explain" not in out
+    assert "2 trials in" in out and "until the budget was used up" in out
+    assert err == ""  # no bar where nobody watches
+
+
 def test_a_kernel_of_one_s_own_from_a_file(run, tmp_path):
     (tmp_path / "mine.py").write_text(USER)
     where = str(tmp_path / "mine.py")

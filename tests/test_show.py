@@ -73,3 +73,28 @@ def test_all_stages_as_files(tmp_path):
 def test_what_cannot_be_shown(operator, sizes, stage, says):
     with pytest.raises(ArgumentError, match=says):
         stage_text(operator, sizes, "f32", stage, AVX512)
+
+
+def test_a_program_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import tilewright as tw\n"
+        "@tw.kernel\n"
+        "def doubled(x: tw.Tensor['M', 'D'], y: tw.Tensor['M', 'D']):\n"
+        "    for i, d in tw.parallel('M', 'D'):\n"
+        "        y[i, d] = x[i, d] + x[i, d]\n"
+    )
+    text = stage_text(f"{tmp_path / 'mine.py'}:doubled", (4, 64), "f32", "thread", AVX512)
+    assert "add(" in text or " + " in text
+    assert "store(y, (m, d)" in text
+    with pytest.raises(ArgumentError, match="it has doubled"):
+        stage_text(f"{tmp_path / 'mine.py'}:trebled", (4, 64), "f32", "thread", AVX512)
+
+
+@pytest.mark.parametrize(
+    "source, says",
+    [("def f(:\n", r"mine.py:1: SyntaxError"), ("import os\nos.nothing\n", r"mine.py:2: AttributeError")],
+)
+def test_a_file_that_cannot_be_executed(tmp_path, source, says):
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(ArgumentError, match=f"cannot be executed: .*{says}"):
+        stage_text(f"{tmp_path / 'mine.py'}:f", (4, 64), "f32", "tile", AVX512)

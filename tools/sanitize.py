@@ -1,4 +1,4 @@
-"""compute-sanitizer over small calls of every operator, and over products by designs of every kind, on the GPU at hand.
+"""compute-sanitizer over small calls of every operator, and over kernels of every kind, on the GPU at hand.
 
 The calls run without a tool first, which compiles their kernels and checks results against float64; then memcheck and
 racecheck run side by side, each over shares of the calls. A tool that finds
@@ -18,107 +18,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "gpu"), str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "src")]
 
-SEEDS = (0, 1)
 _OPTIONS = ("--print-limit", "20", "--report-api-errors", "no")
-_WGMMA = {"tile.m": 128, "tile.n": 128, "tile.k": 64, "atom.dot0": "wgmma", "warpgroups": 2, "stages": 3}
-_FEW = {
-    "tile.m": 16, "tile.n": 64, "tile.k": 64, "atom.dot0": "wgmma", "warpgroups": 1, "stages": 4, "swap": True,
-    "producer": "warp",
-}  # fmt: skip
-_TMA = {**_WGMMA, "persistent": True, "grid.order": "grouped", "grid.group": 2, "store.c": "tma"}
-_RING = {
-    "tile.m": 64, "tile.n": 64, "tile.k": 64, "atom.dot0": "mma", "warps": 4, "stages": 3,
-    "engine.a": "cp_async", "engine.b": "cp_async",
-}  # fmt: skip
-_PLAIN = {**_RING, "engine.a": "plain", "engine.b": "plain", "stages": 2}
-PRODUCTS: dict[str, tuple[tuple[int, int, int], str, str, dict[str, Any] | None]] = {
-    "wgmma": ((256, 256, 192), "bf16", "", _WGMMA),
-    "wgmma-ragged": ((200, 264, 136), "f16", "bias_gelu", _WGMMA),
-    "persistent": ((520, 520, 128), "bf16", "residual", _TMA),
-    "cluster": ((512, 256, 128), "bf16", "", {**_TMA, "cluster.m": 2}),
-    "staggered": ((520, 264, 320), "bf16", "residual", {
-        **_TMA, "cluster.m": 2, "stagger": 1, "early.residual": True,
-    }),
-    "early": ((200, 264, 136), "bf16", "bias_gelu", {**_WGMMA, "early.bias": True, "stagger": 1}),
-    "tf32": ((256, 264, 128), "f32", "tf32", {**_WGMMA, "tile.k": 32}),
-    "atomic": ((256, 256, 512), "bf16", "bias_gelu", {**_WGMMA, "split.k": 2, "how.k": "atomic"}),
-    "pingpong": ((512, 256, 128), "bf16", "", {**_TMA, "schedule": "pingpong", "tile.m": 64, "tile.n": 128}),
-    "few": ((16, 256, 512), "bf16", "bias_gelu", _FEW),
-    "few-short": ((16, 264, 520), "bf16", "residual", {**_FEW, "swap": False, "tile.n": 48}),
-    "few-ahead": ((5, 256, 1024), "bf16", "", {
-        "atom.dot0": "mma", "tile.m": 16, "tile.n": 8, "tile.k": 64, "warps": 8, "warps.k": 8, "stages": 2,
-    }),
-    "few-cluster": ((16, 256, 512), "bf16", "", {**_FEW, "split.k": 2, "how.k": "cluster"}),
-    "few-two-pass": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "two_pass"}),
-    "few-atomic": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "atomic"}),
-    "ring": ((130, 136, 200), "bf16", "bias_gelu", _RING),
-    "plain": ((129, 131, 77), "bf16", "residual", _PLAIN),
-    "fma": ((129, 131, 77), "f32", "bias_gelu", {**_PLAIN, "atom.dot0": "fma", "tile.k": 32}),
-    "default": ((1, 512, 512), "bf16", "", None),
-    "default-odd": ((33, 333, 777), "bf16", "bias_gelu", None),
-    "default-many": ((257, 384, 256), "bf16", "residual", None),
-}  # fmt: skip
-"""Sizes M, N, K, elements, what follows the product, and the design; None is the default one."""
-
-
-def names() -> list[str]:
-    """Every call by name: `operator.seed`, or a product."""
-    from operator_cases import NAMES
-
-    return [*(f"{name}.{seed}" for name in NAMES for seed in SEEDS), *PRODUCTS]
-
-
-def call_of(name: str) -> tuple[Any, Any]:
-    """A call with its operands as NumPy arrays, and the design it goes by (None: the default one)."""
-    from operator_cases import TYPES, Call, Draw, draw
-
-    from tilewright.design.design import Design
-    from tilewright.operators import OPERATORS
-
-    if name not in PRODUCTS:
-        operator, _, seed = name.partition(".")
-        return draw(operator, int(seed), ("bf16", "f32")[int(seed) % 2]), None
-    (m, n, k), element, after, decisions = PRODUCTS[name]
-    d = Draw(0, element)
-    inputs = {"a": d.normal(m, k), "b": d.normal(n, k)}
-    inputs |= {"residual": d.normal(m, n)} if after == "residual" else {}
-    inputs |= {"bias": d.normal(n)} if after == "bias_gelu" else {}
-    options = {"activation": "gelu" if after == "bias_gelu" else None}
-    options |= {"precision": "tf32"} if after == "tf32" else {}
-    call = Call(OPERATORS["matmul"], inputs, {"c": ((m, n), TYPES[element])}, {}, options)
-    return call, None if decisions is None else Design.of(decisions)
-
-
-def run(name: str) -> str:
-    """Make one call and compare it with its reference; what came of it."""
-    import numpy as np
-    import torch
-    from gpu_programs import run_operator, to_gpu, to_numpy
-
-    from tilewright.runtime import tolerance
-    from tilewright.runtime.compiled import bind
-
-    call, design = call_of(name)
-    outputs = {}
-    for output, (shape, kind) in call.outputs.items():
-        poison = np.full(shape, -1 if np.dtype(kind).kind == "i" else np.nan, kind)
-        outputs[output] = to_gpu(call.inputs[output] if output in call.operator.updates else poison)
-    tensors = {n: to_gpu(x) for n, x in call.inputs.items() if n not in call.outputs} | outputs
-    if design is None:
-        bind(call.operator, **tensors, **call.scalars, **call.options)()
-    else:
-        run_operator(call.operator, tensors, design, call.options, fixed=("K",))
-    torch.cuda.synchronize()
-    worst = max(
-        tolerance.check(output, to_numpy(outputs[output], call.outputs[output][1]), exact)
-        for output, exact in call.expected().items()
-    )
-    return f"ok, {worst:.2f} of the bound"
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -175,6 +80,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of one log for each tool")
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
+    from sanitize_calls import names
+
     calls = given.names or names()
     given.out.mkdir(parents=True, exist_ok=True)
     if shutil.which("compute-sanitizer") is None:
@@ -204,6 +111,8 @@ def _step(tools: list[str], calls: list[str], shares: int, given: argparse.Names
 
 
 def _child(calls: list[str]) -> None:
+    from sanitize_calls import run
+
     for name in calls:
         try:
             said = run(name)

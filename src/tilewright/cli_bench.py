@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tilewright import cli_rope
+from tilewright.cli_options import AsJson
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ ThreadCounts = Annotated[str | None, typer.Option(help="Thread counts, such as 1
 Save = Annotated[
     bool, typer.Option(help="Write the results to benchmarks/results/, beside others of this machine and day.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 @app.command()

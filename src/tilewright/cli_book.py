@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tilewright.cli_options import AsJson, use_threads
 from tilewright.errors import BookError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The book of designs: look into it, explain it, move it, mend it.", no_args_is_help=True)
 
 At = Annotated[Path | None, typer.Option("--book", help="File of the book. Default: the one in the cache folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 WantedKey = Annotated[
     list[str],
     typer.Argument(metavar="KEY", help="First digits of a key, or: matmul M=16 N=4096 K=4096 dtype=bf16"),
@@ -55,13 +54,15 @@ def show(key: WantedKey, *, at: At = None, as_json: AsJson = False) -> None:
     book = _book(at)
     wanted = _key(book, key)
     best = book.get(wanted)
-    records, failed = [*([] if best is None else [best]), *book.untrusted(wanted)], book.quarantine_of(wanted)
+    own = [] if best is None else [best]
+    records = [*own, *(r for r in book.untrusted(wanted) if best is None or r.design != best.design)]
+    failed = book.quarantine_of(wanted)
     if as_json:
         data = {"key": wanted.to_dict(), "hash": wanted.hash, "records": [r.to_dict() for r in records]}
         typer.echo(json.dumps({**data, "quarantine": {h: q.to_dict() for h, q in failed.items()}}))
         return
     typer.echo(f"{wanted.label}, key {wanted.hash}")
-    for line in (line for r in records for line in _shown(r)):
+    for line in (line for r in records for line in _shown(r, wanted)):
         typer.echo(line)
     for hash_, q in failed.items():
         typer.echo(f"in quarantine: {hash_} {q.status}: {q.reason}")
@@ -125,8 +126,7 @@ def adopt(
     as_json: AsJson = False,
 ) -> None:
     """Verify and measure here the shipped designs for this machine, so that they are used; seconds for each."""
-    if threads is not None:
-        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    use_threads(threads)
     from tilewright.runtime.adopt import adopt as take
 
     found = take(_writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {a.found}"))
@@ -195,11 +195,14 @@ def release(
 
 # ------------------------------------------------------------------------------------------------- helpers
 def _book(at: Path | None) -> Book:
+    from tilewright.design.book.healing import may_be_book
     from tilewright.design.book.store import Book
 
     if at is not None:
         if not at.exists():
             raise BookError(f"there is no book at {at}; `tilewright design` makes one in the cache folder")
+        if not may_be_book(at):
+            raise BookError(f"{at} is no book, and was left as it is; give the file of one, such as book.sqlite")
         return Book.open(at)
     from tilewright.runtime.chosen import open_book
 
@@ -264,22 +267,46 @@ def _row(record: Record) -> tuple[str, ...]:
 
     state = "verified" if record.verified else record.origin
     key = record.key
-    details = (f"{key.threads}t", key.objective, key.numerics, key.machine[:8])
+    details = (_alignment(key), f"{key.threads}t", key.objective, key.numerics, key.machine[:8])
     times = (span(record.seconds), f"{record.speedup:.2f}x")
     return (key.hash[:12], key.label, *details, record.design.hash, *times, state, record.created[:10])
 
 
+def _alignment(key: Key) -> str:
+    """Of which tensors every row starts at a cache line: what tells the two keys of most designs apart."""
+    return (
+        "anywhere" if not key.aligned else "aligned" if len(key.aligned) == len(key.layouts) else ",".join(key.aligned)
+    )
+
+
 def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
     if rows:
-        head = ("key", "for", "", "objective", "numerics", "machine", "design", "time", "default", "state", "date")
+        head = (
+            "key",
+            "for",
+            "rows",
+            "",
+            "objective",
+            "numerics",
+            "machine",
+            "design",
+            "time",
+            "default",
+            "state",
+            "date",
+        )
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _shown(record: Record) -> Iterator[str]:
+def _shown(record: Record, wanted: Key) -> Iterator[str]:
+    """A record in lines; one of another key, which is a hint for the wanted one, says so."""
     from tilewright.design.book.explain import shown_decisions, span
+    from tilewright.design.book.key import differences
 
-    state: Any = "verified here" if record.verified else f"not verified here, from {record.origin}"
+    state = "verified here" if record.verified else f"not verified here, from {record.origin}"
+    if record.key.hash != wanted.hash:
+        state += f"; a hint from key {record.key.hash[:12]}, of other {', '.join(differences(wanted, record.key))}"
     yield f"design {record.design.hash}: {span(record.seconds)}, {record.speedup:.2f}x the default design, {state}"
     yield from (f"  {name} = {value}" for name, value in shown_decisions(record.design))

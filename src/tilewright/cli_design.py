@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tilewright.cli_options import AsJson, use_threads
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def design(
     operator_list: Annotated[
         str | None, typer.Option(help="model: every shape that the model in the folder PATH will meet.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search for the best kernel and keep it in the book; Ctrl-C keeps what was measured, and a second run goes on."""
     again = again or report is not None
@@ -81,8 +81,7 @@ def design(
         _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
-    if threads is not None:
-        os.environ["TILEWRIGHT_THREADS"] = str(threads)
+    use_threads(threads)
     dtype = dtype or "f32"
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
@@ -115,15 +114,16 @@ def _gpu(device: str, simulated: str | None, report: Path | None) -> Machine | N
 def parse_pairs(pairs: list[str], operator: str, dtype: str) -> dict[str, int]:
     """`M=16 N=4096` as sizes; ArgumentError that names the sizes which the operator takes."""
     named = dict(pair.partition("=")[::2] for pair in pairs)
-    if named and len(named) == len(pairs) and all(name and size.isdigit() for name, size in named.items()):
+    wrong = [pair for pair in pairs if not (pair.partition("=")[0] and pair.partition("=")[2].isdigit())]
+    if named and len(named) == len(pairs) and not wrong:
         return {name: int(size) for name, size in named.items()}
     from tilewright.runtime.compiled import dtypes_of
-    from tilewright.runtime.subject import named as find
+    from tilewright.runtime.subject import program_named
 
-    found: Any = find(operator)
-    tile = getattr(found, "kernel", found)
+    tile = program_named(operator)
     dims = " ".join(f"{d}=.." for d in tile.trace(dtypes_of(tile, dtype)).dims)
-    raise ArgumentError(f"{operator} needs its sizes after its name: tilewright design {operator} {dims}")
+    fault = f"{wrong[0]!r} is no size; " if wrong else "a size is given twice; " if pairs else ""
+    raise ArgumentError(f"{fault}{operator} needs its sizes after its name: tilewright design {operator} {dims}")
 
 
 def _designed(wanted: dict[str, Any], how: How, title: str, crew: Crew | None = None) -> Designed:

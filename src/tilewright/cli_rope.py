@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tilewright.cli_options import AsJson
 from tilewright.errors import ArgumentError
 
 
@@ -21,7 +22,7 @@ def bench_rope(
     seconds: Annotated[float, typer.Option(min=0.0, help="Seconds of each comparison.")] = 1.0,
     out: Annotated[Path, typer.Option(help="Folder for CSV, PNG, HTML and profiler tables.")] = Path("results"),
     save: Annotated[bool, typer.Option(help="Keep raw samples in benchmarks/results/ of this checkout.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rotary embedding beside eager torch, torch.compile and fused kernels, by sequence length and head size."""
     import os

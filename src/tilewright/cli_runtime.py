@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from tilewright.cli_options import AsJson
 from tilewright.errors import ArgumentError
 
 trace = typer.Typer(help="Shapes that a program meets: recorded without any data, and replayed.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 TraceFile = Annotated[Path, typer.Argument(metavar="FILE", help="The trace.")]
 
 

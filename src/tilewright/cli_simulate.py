@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tilewright.cli_options import AsJson
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def simulate(
     dtype: Annotated[str | None, typer.Option(help="Element type. Default: what the machine multiplies.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of what only one kind has.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the charts to this HTML file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a program on a simulated machine: cycles, utilisation, and what the time is spent on."""
     from tilewright.machines.machine import Machine

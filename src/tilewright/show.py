@@ -8,10 +8,13 @@ from pathlib import Path
 
 from tilewright.design.design import Design
 from tilewright.errors import ArgumentError
+from tilewright.language.program import TileProgram
 from tilewright.machines.machine import Machine
-from tilewright.operators import OPERATORS, Operator
+from tilewright.operators import Operator
 from tilewright.runtime.compiled import CompiledKernel, compile_at, dtypes_of
 from tilewright.runtime.debug import design_table
+from tilewright.runtime.inputs import written
+from tilewright.runtime.subject import named
 
 CPU_STAGES = ("tile", "design", "sched", "thread", "ll", "asm")
 GPU_STAGES = ("tile", "design", "sched", "cu", "ptx", "sass", "usage")
@@ -28,7 +31,7 @@ def stage_text(
     *,
     design: Design | None = None,
 ) -> str:
-    """A stage of a registered operator at these sizes: by name, or in the order of `dims_of`.
+    """A stage of an operator, or of `file.py:name`, at these sizes: by name, or in the order of `dims_of`.
 
     `stage` is one of STAGES; the design is the default one unless given, the machine the one this process runs on.
     Raises ArgumentError for an operator, size or stage that is unknown.
@@ -54,21 +57,21 @@ def compiled(
     operator: str, sizes: Mapping[str, int] | Sequence[int], dtype: str, machine: Machine | None, design: Design | None
 ) -> CompiledKernel:
     """The operator's kernel; every stage of it is made when asked for."""
-    if operator not in OPERATORS:
-        raise ArgumentError(f"no operator is called {operator!r}; there are {', '.join(OPERATORS)}")
-    found = OPERATORS[operator]
-    named = dict(sizes) if isinstance(sizes, Mapping) else _named(found, dtype, sizes)
-    return compile_at(found, named, design, dtype=dtype, machine=machine)
+    found = named(operator)
+    given = dict(sizes) if isinstance(sizes, Mapping) else _in_order(found, dtype, sizes)
+    return compile_at(found, given, design, dtype=dtype, machine=machine)
 
 
-def dims_of(operator: Operator, dtype: str = "f32") -> list[str]:
+def dims_of(operator: Operator | TileProgram, dtype: str = "f32") -> list[str]:
     """Names of an operator's sizes: those of its results first, then the others in order of use."""
-    program = operator.kernel.trace(dtypes_of(operator.kernel, dtype))
-    results = [d for p in program.params if p.name in operator.outputs for d in p.dims or () if isinstance(d, str)]
+    tile = operator.kernel if isinstance(operator, Operator) else operator
+    program = tile.trace(dtypes_of(tile, dtype))
+    outputs = operator.outputs if isinstance(operator, Operator) else written(program)
+    results = [d for p in program.params if p.name in outputs for d in p.dims or () if isinstance(d, str)]
     return list(dict.fromkeys([*results, *program.dims]))
 
 
-def _named(operator: Operator, dtype: str, sizes: Sequence[int]) -> dict[str, int]:
+def _in_order(operator: Operator | TileProgram, dtype: str, sizes: Sequence[int]) -> dict[str, int]:
     dims = dims_of(operator, dtype)
     if len(sizes) != len(dims):
         raise ArgumentError(f"{operator.name} needs {len(dims)} sizes ({', '.join(dims)}), not {len(sizes)}")

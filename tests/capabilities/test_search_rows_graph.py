@@ -22,7 +22,8 @@ from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.graph import graph
 from tilewright.design.legality import legal
-from tilewright.design.mutation import Illegal, Mutation, SetTile, Together
+from tilewright.design.mutation import Illegal, Mutation, Together
+from tilewright.design.mutation_tiles import SetTile
 from tilewright.design.mutations import neighbours, steps
 from tilewright.design.search import search
 from tilewright.design.space import enumerate_space, random_design

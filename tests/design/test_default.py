@@ -69,6 +69,15 @@ def test_instructions_are_those_of_the_machine():
     assert atoms["x86-avx512"] == atoms["x86-avx2"] == atoms["arm-neon"] == {}
 
 
+def test_bytes_are_multiplied_by_tile_registers_where_rows_fill_them():
+    program = traced("matmul", "i8", activation=None)
+    known = {rows: default_design(program, facts(program, "sapphire-rapids", M=rows)) for rows in (1, 16, 512)}
+    assert [d.get("atom.dot0") for d in known.values()] == ["vnni", "amx_int8", "amx_int8"]
+    assert known[512].number("tile.k") == 64
+    assert set(dict(known[512].prefixed("pack")).values()) == {"quad", "tile"}
+    assert default_design(program, facts(program, "zen5")).get("atom.dot0") == "vnni"
+
+
 def test_lanes_lie_along_unit_strides():
     program = traced("scale_add")
     assert default_design(program, facts(program, unit=-1)).names("lanes") == ("d",)

@@ -41,7 +41,7 @@ CASES = [
     ("values", MATMUL, {"tile.m": 0}, "tile.m=0: takes a whole number, 1 or more", {"tile.m": 1}),
     ("values", MATMUL, {"tile.m": True}, "tile.m=True: takes a whole number", {"tile.m": 1}),
     ("values", MATMUL, {"lanes": ("n", "n")}, r"lanes=\(n, n\): takes distinct names of axes", TILED),
-    ("values", MATMUL, {"pack.a": "quad"}, "pack.a=quad: takes panel, pair, tile, or is left out", {}),
+    ("values", MATMUL, {"pack.a": "octet"}, "pack.a=octet: takes panel, pair, quad, tile, or is left out", {}),
     ("values", MATMUL, {"atom.dot0": "mma"}, "atom.dot0=mma: takes one of fma, bf16x2, vnni, amx_bf16", {}),
     ("values", MATMUL, {"nontemporal.c": 1}, "nontemporal.c=1: takes true or false", {}),
     ("values", MATMUL, {"threads": 0}, "threads=0: takes a whole number", {"threads": 2}),
@@ -110,6 +110,11 @@ CASES = [
      {"prefetch.x1": 1}),
     ("prefetches", MATMUL, {**TILED, "pack.b": "panel", "prefetch.b0": 1}, "b is packed, and read from its panel",
      {**TILED, "prefetch.b0": 1}),
+    ("values", MATMUL, {"dealt": "runs"}, "dealt=runs: takes turns, or is left out", {"dealt": "turns"}),
+    ("dealt", RMSNORM, {"dealt": "turns", "prefetch.x0": 1}, "prefetch.x0=1 fetches the next tile of a run",
+     {"dealt": "turns"}),
+    ("dealt", MATMUL, {"dealt": "turns", "threads": 1}, "one thread takes all tiles; drop it, or threads=1",
+     {"dealt": "turns", "threads": 2}),
     ("registers", MATMUL, {**TILED, "tile.m": 64}, "tile.m=64, tile.n=32: 128 vectors .* and 64 is the most", TILED),
     ("scratch", MATMUL, {"block.k": 8, "block.m": 4096, "block.n": 4096},
      "block.k=8, block.m=4096, block.n=4096: unfinished tiles take 64 MiB for each thread, and 16 is the most",
@@ -144,6 +149,21 @@ def test_rules_that_depend_on_facts():
     # Pairs along the sum are read as they lie: only where neighbours are neighbours in memory.
     assert said(BF16, INNER, zen5) == ""
     assert "b has no stride of one along k" in said(BF16, INNER, facts(BF16, unit=0))
+
+
+def test_tile_registers_hold_twice_as_many_bytes_as_pairs():
+    bytes_ = traced("matmul", "i8", activation=None)
+    known = facts(bytes_, "sapphire-rapids")
+    design = {**AMX, "tile.k": 64, "atom.dot0": "amx_int8", "pack.b": "quad"}
+    assert said(bytes_, design, known) == ""
+    assert "zen5 has no amx-int8; take fma" in said(bytes_, design, facts(bytes_, "zen5"))
+    assert "tile.k=32 does not fill tile registers of 64" in said(bytes_, {**design, "tile.k": 32}, known)
+    assert "b is i8, and only 16-bit floats go in pairs; take quad" in said(bytes_, {**design, "pack.b": "pair"}, known)
+    assert "a is bf16, and only bytes go four by four; take pair" in said(BF16, {**AMX, "pack.a": "quad"}, known)
+    assert "a0 is i8, not bf16; take fma" in said(bytes_, AMX | {"pack.b": "quad"}, known)
+    assert "fma, which reads single elements; take panel" in said(
+        bytes_, {"lanes": ("n",), "tile.n": 16, "pack.b": "quad"}, known
+    )
 
 
 def test_sizes_that_are_part_of_the_kernel_must_fill_vectors():

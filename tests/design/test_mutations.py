@@ -20,6 +20,7 @@ from tilewright.design.legality import legal
 from tilewright.design.mutations import (
     Accumulate,
     Block,
+    Deal,
     FetchAhead,
     Illegal,
     Interchange,
@@ -76,9 +77,12 @@ CHANGES = [
     (Vectorise("D", tiled=False), {"lanes": ("D", "n", "m")}),
     (Prefetch("a0", 2), {"prefetch.a0": 2}),
     (UseThreads(1), {"threads": 1}),
+    (Deal(True), {"dealt": "turns"}),
     (Together((SetTile("m", 8), SetTile("n", 16))), {"tile.m": 8, "tile.n": 16}),
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
+    (UseAtom(("dot0",), "amx_int8", (("a", "tile"), ("b", "quad")), (("m", 16), ("n", 16), ("k", 64)), "n"),
+     {"atom.dot0": "amx_int8", "pack.a": "tile", "pack.b": "quad", "tile.m": 16, "tile.n": 32, "tile.k": 64}),
     (Widen(("a", "b"), True), {"unpack.a": True, "unpack.b": True}),
     (UseAtom(("dot0",), "vnni", (), (("k", 32),)), {"atom.dot0": "vnni", "tile.k": 32}),
     (UseAtom(("dot0",), "bf16x2", (("a", "pair"), ("b", "pair")), (("k", 2),)),
@@ -117,6 +121,7 @@ def test_taking_a_decision_back():
     assert Accumulate("k", 1).apply(Accumulate("k", 2).apply(START)) == START
     assert Keep("e", False).apply(Keep("e", True).apply(START)) == START
     assert Pack("b", None).apply(Pack("b", "panel").apply(START)) == START
+    assert Deal(False).apply(Deal(True).apply(START)) == START
     assert Stream("c", False).apply(Stream("c", True).apply(START)) == START
 
 
@@ -152,6 +157,18 @@ def test_neighbours_are_legal_distinct_and_in_a_fixed_order(name, machine):
         assert start not in designs
         assert all(legal(program, design, known) == [] for design in designs)
         assert mutations == list(neighbours(program, start, known))
+
+
+def test_tiles_are_taken_in_turns_where_some_are_more_work_than_others():
+    """Under a causal mask the last queries see most keys; tiles of a product are all alike, and so is the space."""
+    for name, options, expected in (
+        ("matmul", {}, False), ("softmax", {}, False), ("attention", {"causal": False, "window": None}, False),
+        ("attention", {"causal": True, "window": None}, True),
+    ):  # fmt: skip
+        program = traced(name, **options)
+        known = facts(program)
+        found = [m for m in neighbours(program, default_design(program, known), known) if isinstance(m, Deal)]
+        assert bool(found) is expected, name
 
 
 def test_the_best_known_shape_of_a_product_is_reachable():

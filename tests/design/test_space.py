@@ -51,6 +51,9 @@ def test_random_designs_use_the_instructions_of_the_machine():
         design = random_design(MATMUL, facts(MATMUL, "sapphire-rapids"), random.Random(seed))
         atoms.add(design.get("atom.dot0", "fma"))
     assert atoms == {"fma", "bf16x2", "amx_bf16"}
+    program = traced("matmul", "i8", activation=None)
+    drawn = [random_design(program, facts(program, "sapphire-rapids"), random.Random(seed)) for seed in range(60)]
+    assert {d.get("atom.dot0", "fma") for d in drawn} == {"fma", "vnni", "amx_int8"}
 
 
 def test_a_grid_is_every_legal_combination_once():

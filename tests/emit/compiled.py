@@ -17,6 +17,7 @@ from tilewright.emit.abi import TensorLayout
 from tilewright.language import ir, structure
 from tilewright.language.dtypes import dtype
 from tilewright.machines.machine import Atom, Machine, MemoryLevel, VectorISA
+from tilewright.machines.x86 import request_amx
 from tilewright.runtime import tolerance
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.dispatch import Kernel, whole_dims
@@ -38,6 +39,8 @@ _PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def machines() -> dict[str, Machine]:
     """Machines whose kernels run here, by the width of their vectors."""
     host = Machine.detect()
+    if host.has("amx-tile"):
+        assert request_amx(), "the system does not let this process use AMX tiles"
     found = {"128": SSE2}
     for bits, machine in (("256", Machine.named("x86-avx2")), ("512", host)):
         if machine.vector_bits == int(bits) and all(host.has(f) for f in machine.vector.features):

@@ -116,6 +116,13 @@ def test_blocks_and_unrolled_loops():
     assert "        if k0 + 128 < K:" in lines
 
 
+def test_tiles_in_turns():
+    program = scheduled("matmul", lanes=("n",), tile__m=2, tile__n=4, dealt="turns")
+    lines = listing(program, layouts(program), {}, VectorUnit(16, frozenset())).splitlines()
+    assert "for m, n in turns(range(0, M, 2), range(0, N, 4)):" in lines
+    assert "# turns: threads take the tiles one by one in turn, last axis fastest" in lines
+
+
 def test_pairs_of_bf16():
     program = scheduled("matmul", "bf16", lanes=("k",), tile__m=1, tile__n=1, tile__k=32, atom__dot0="bf16x2")
     assert body(program, 64).splitlines()[3:6] == [
@@ -137,6 +144,14 @@ def test_tiles_of_amx():
         "    b17 = load(b_packed, (n + 16, k), tile=16x32)",
         "    acc1 = amx_bf16(a16, b17, acc1)",
     ]
+    design |= {"pack.b": "quad", "tile.k": 64, "atom.dot0": "amx_int8"}
+    program = lower(
+        OPERATORS["matmul"].kernel.trace("i8", options={"activation": None}), Design.of({**design, "lanes": ("n",)})
+    )
+    lines = body(program, 64).splitlines()
+    at = lines.index("  for k in range(0, K, 64):")
+    assert lines[at + 1].endswith("load(a_packed, (m, k), tile=16x64)")
+    assert "= amx_int8(" in lines[at + 3]
 
 
 def test_the_listing_of_a_decode_step_reads_like_the_design():
@@ -245,6 +260,9 @@ CASES = {
         {"tile.m": 1, "tile.d": 8, "tile.d1": 8, "tile.d2": 8, "lanes": ("d", "d1", "d2"), "keep.exp1": True},
     ),
     "matmul, outer": ("matmul", {"M": 6, "N": 24, "K": 7}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
+    "matmul, in turns": (
+        "matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 2, "tile.n": 8, "lanes": ("n",), "dealt": "turns"}
+    ),
     "matmul, ragged": ("matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
     "matmul, packed": (
         "matmul",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from compiled import LAYOUTS, SSE2, Guarded, Run, machines
 from drawn import BUILDERS, case, elements
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tile_registers import TileRegisters
 
 from tilewright import operators
-from tilewright.build.jit import assemble, compile_ir
+from tilewright.build.jit import assemble
 from tilewright.build.kernel_cache import target_of
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.llvm import VectorUnit, emit
 from tilewright.language.interpreter import run
@@ -115,6 +118,41 @@ def test_sums_split_over_accumulators(bits, terms):
     drawn.check(drawn.kernel(Design.of(tiles)))
 
 
+AMX_INT8 = {
+    "tile.m": 32, "tile.n": 32, "tile.k": 64, "lanes": ("n",), "atom.dot0": "amx_int8", "pack.a": "tile",
+    "pack.b": "quad",
+}  # fmt: skip
+AMX_BF16 = {**AMX_INT8, "tile.k": 32, "atom.dot0": "amx_bf16", "pack.b": "pair"}
+TURNED = {"lanes": ("m",), "pack.b": "tile"}  # the rows of the result across lanes, the weights as rows of tiles
+IN_BLOCKS = {"block.m": 32, "block.n": 64, "block.k": 128, "local.b": True, "inner": ("n", "m")}
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "any"])
+@pytest.mark.parametrize("shape", [(16, 32, 64), (32, 32, 128), (37, 45, 200), (5, 3, 7), (70, 33, 129)])
+@pytest.mark.parametrize("atom, changes", [
+    ("i8", {}), ("i8", {**TURNED, "pack.a": "quad"}), ("i8", IN_BLOCKS),
+    ("bf16", {}), ("bf16", {**TURNED, "pack.a": "pair"}), ("bf16", IN_BLOCKS),
+])  # fmt: skip
+def test_products_of_tile_registers(atom, changes, shape, layout):
+    """By registers in NumPy, on any processor: whole tiles, ragged ones, both operands either way, packed in blocks."""
+    (m, n, k), memory = shape, Guarded(sum(shape), layout)
+    if atom == "i8":
+        a, b = (memory.laid_out(memory.random.integers(-128, 128, s).astype(np.int8)) for s in ((m, k), (n, k)))
+    else:
+        a, b = memory.normal((m, k), FLOATS[1]), memory.normal((n, k), FLOATS[1])
+    outputs = {"c": ((m, n), np.int32 if atom == "i8" else np.float32)}
+    case_ = Case(operators.matmul, {"a": a, "b": b}, outputs, options={"activation": None})
+    drawn = Run(case_, memory, Machine.named("sapphire-rapids"))
+    registers = TileRegisters()
+    design = Design.of({**(AMX_INT8 if atom == "i8" else AMX_BF16), **changes})
+    assert not legal(drawn.program, design, drawn.facts({"M": 512, "N": 512, "K": 512}))
+    drawn.check(registers.kernel(drawn, design))
+    assert not registers.wrong
+    assert registers.products and not registers.configured
+    if atom == "i8":
+        assert (drawn.tensors["c"] == a.astype(np.int32) @ b.astype(np.int32).T).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 64), (1, 64, 100), (3, 17, 133), (16, 40, 257), (4, 4, 0), (2, 3, 7)])
 def test_bytes_are_multiplied_exactly(shape):
     """Pairs of bytes by vpdpwssd, the extremes among them; and the same sums by single products, on any machine."""
@@ -130,6 +168,8 @@ def test_bytes_are_multiplied_exactly(shape):
         designs = [default_design(drawn.program, drawn.facts()), Design.of({**tiles, "split.k": 1})]
         if machine.has("avx512vnni"):
             designs.append(Design.of({**tiles, "atom.dot0": "vnni"}))
+        if machine.has("amx-int8"):
+            designs.append(Design.of(AMX_INT8))
         for design in designs:
             drawn.check(drawn.kernel(design))
             assert (drawn.tensors["c"] == exact).all(), design
@@ -156,6 +196,29 @@ def test_tiles_whose_points_lie_apart(bits, rows):
     normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, 40), np.float32)}, {"eps": 1e-5}), memory, machine)
     tiles = {"tile.m": 3, "tile.d": lanes, "tile.d1": lanes, "lanes": ("d", "d1")}
     normed.check(normed.kernel(Design.of({**tiles, "apart.m": 7, "prefetch.x0": 1})))
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_tiles_taken_in_turns_are_those_of_runs_bit_for_bit(threads, rows, monkeypatch):
+    monkeypatch.setenv("TILEWRIGHT_THREADS", threads)
+    machine, memory = replace(machines()["128"], cores=4), Guarded(rows, "rows")
+    inputs = {"a": memory.normal((rows, 33)), "b": memory.normal((50, 33))}
+    product = Case(operators.matmul, inputs, {"c": ((rows, 50), np.float32)}, options={"activation": None})
+    q, k, v = (memory.normal(shape) for shape in ((2, 3, 1, rows, 16), (2, 3, 43, 16), (2, 3, 43, 16)))
+    seen = Case(
+        operators.attention, {"q": q, "k": k, "v": v}, {"o": (q.shape, np.float32)}, {"scale": 0.25},
+        {"causal": True, "window": None},
+    )  # fmt: skip
+    for each in (product, seen):
+        drawn = Run(each, memory, machine)
+        design = default_design(drawn.program, drawn.facts())
+        in_runs = {n: x.copy() for n, x in drawn.outputs(drawn.kernel(design)).items()}
+        for name in in_runs:
+            drawn.tensors[name][...] = np.nan
+        drawn.check(drawn.kernel(design.with_(dealt="turns")))
+        for name, x in in_runs.items():
+            assert np.array_equal(x, drawn.tensors[name]), name
 
 
 @pytest.mark.parametrize("columns", [1, 63, 65, 300])
@@ -196,23 +259,28 @@ def assembly(program, design, layouts, machine):
     return assemble(emit(lower(program, design), layouts, {}, unit).text, target_of(machine))
 
 
+@pytest.mark.parametrize("element", ["bf16", "i8"])
 @pytest.mark.parametrize("name", ["matmul", "gate_up", "batched_matmul"])
-def test_amx_text_is_valid(name):
+def test_amx_text_is_valid(name, element):
     """Kernels on tile registers compile on any machine (they run where the processor has them)."""
     machine = Machine.named("sapphire-rapids")
     memory = Guarded(0, "rows")
     operator = operators.OPERATORS[name]
     names = [p.name for p in operator.kernel.signature.params if not p.optional]
     options = {"activation": None} if name == "matmul" else {}
-    program = operator.kernel.trace(dict.fromkeys(names, "bf16"), options=options)
+    if element == "i8" and name == "gate_up":
+        return  # its activation takes floats
+    result = "i32" if element == "i8" else element
+    program = operator.kernel.trace({n: result if n == "c" else element for n in names}, options=options)
     layouts = {p.name: memory.facts(len(p.dims)) for p in program.params}
     unit = {n: (len(x.strides) - 1,) for n, x in layouts.items()}
     facts = Facts({"B": 2, "M": 100, "N": 200, "K": 3000}, unit, machine)
     design = default_design(program, facts)
-    assert "amx_bf16" in dict(design.decisions).values()
+    atom, instruction = ("amx_int8", "tdpbssd") if element == "i8" else ("amx_bf16", "tdpbf16ps")
+    assert atom in dict(design.decisions).values()
     text = emit(lower(program, design), layouts, {}, VectorUnit(64, target_of(machine).enabled)).text
-    assert text.count("tdpbf16ps") > 2
-    assert compile_ir(text, target_of(machine))
+    assert text.count(instruction) > 2
+    assert instruction in assemble(text, target_of(machine))
 
 
 def test_a_stream_is_fetched_ahead_into_the_second_cache():

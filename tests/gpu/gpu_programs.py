@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,25 +75,38 @@ def run_operator(
     torch.cuda.synchronize()
 
 
-def run_call(call: Any, design: Design | None = None) -> dict[str, torch.Tensor]:
-    """A call of `operator_cases` by a design (the default one): its outputs, poisoned before."""
-    outputs = {}
+def placed(call: Any) -> dict[str, torch.Tensor]:
+    """Tensors of a call of `operator_cases` on the GPU, its outputs poisoned."""
+    tensors = {n: to_gpu(x) for n, x in call.inputs.items() if n not in call.outputs}
     for output, (shape, kind) in call.outputs.items():
         poison = np.full(shape, -1 if np.dtype(kind).kind == "i" else np.nan, kind)
-        outputs[output] = to_gpu(call.inputs[output] if output in call.operator.updates else poison)
-    tensors = {n: to_gpu(x) for n, x in call.inputs.items() if n not in call.outputs} | outputs
+        tensors[output] = to_gpu(call.inputs[output] if output in call.operator.updates else poison)
+    return tensors
+
+
+def run_call(call: Any, design: Design | None = None) -> dict[str, torch.Tensor]:
+    """A call of `operator_cases` by a design (the default one): its outputs, poisoned before."""
+    tensors = placed(call)
     kernel, facts, buffers = facts_of(call, tensors)
-    program = Program.of(kernel)
-    layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
-    fixed = (*fixed_dims(kernel), *program.whole)
-    request = requested(program, layouts, facts.sizes, machine(0), design, fixed)
+    request = request_of(kernel, facts, buffers, design)
     loaded(request, 0).bind(buffers, call.scalars, facts.sizes)()
     torch.cuda.synchronize()
-    return outputs
+    return {output: tensors[output] for output in call.outputs}
 
 
-def facts_of(call: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Facts, dict[str, Buffer]]:
-    """The program of a call on tensors, what designs may rely on, and the tensors as kernels take them."""
+def request_of(kernel: Any, facts: Facts, buffers: Mapping[str, Buffer], design: Design | None) -> Request:
+    """What has to be built for a program on operands by a design (the default one)."""
+    layouts = tuple((n, layout_on_gpu(b)) for n, b in buffers.items())
+    return requested(Program.of(kernel), layouts, facts.sizes, facts.machine, design, tuple(facts.fixed))
+
+
+def facts_of(
+    call: Any, tensors: Mapping[str, torch.Tensor], fixed: Iterable[str] = ()
+) -> tuple[Any, Facts, dict[str, Buffer]]:
+    """The program of a call on tensors, what designs may rely on, and the tensors as kernels take them.
+
+    `fixed`: dims that are a part of the kernel beside those that always are.
+    """
     buffers = {n: Buffer.of(x) for n, x in tensors.items()}
     kernel = call.operator.kernel.trace({n: b.dtype.name for n, b in buffers.items()}, options=call.options)
     shapes = {p.name: buffers[p.name].shape for p in kernel.params if p.dims is not None}
@@ -102,5 +115,5 @@ def facts_of(call: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, Facts
     layouts = {n: layout_on_gpu(b) for n, b in buffers.items()}
     unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts.items()}
     aligned = frozenset(n for n, x in layouts.items() if x.align >= 16)
-    fixed = frozenset((*fixed_dims(kernel), *Program.of(kernel).whole))
-    return kernel, Facts(sizes, unit, machine(0), aligned, fixed), buffers
+    part = frozenset((*fixed_dims(kernel), *Program.of(kernel).whole, *fixed))
+    return kernel, Facts(sizes, unit, machine(0), aligned, part), buffers

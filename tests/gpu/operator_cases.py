@@ -275,6 +275,16 @@ def _sample_parts(d: Draw, large: bool) -> Call:
     return _call("sample_parts", inputs, {"score": ((b, c), F32), "token": ((b, c), I32)})
 
 
+def _sample_join(d: Draw, large: bool) -> Call:
+    b, c = (16, 256) if large else (d.size(1, 3, 17), d.size(1, 7, 64, 501))
+    inputs = {
+        "score": d.whole(5, b, c).astype(F32), "token": np.sort(d.whole(100_000, b, c)),  # ties; parts lie in order
+        "place": d.whole(1000, b), "length": d.whole(1000, b),
+    }  # fmt: skip
+    outputs = {"chosen": ((b,), I32), "peak": ((b,), F32), "place": ((b,), I32), "length": ((b,), I32)}
+    return _call("sample_join", inputs, outputs)
+
+
 def _level_begin(d: Draw, large: bool) -> Call:
     b, c, j = (16, 64, 64) if large else (d.size(1, 3), d.size(1, 7, 64), d.size(1, 5, 64))
     inputs = {
@@ -334,6 +344,7 @@ _MAKERS: dict[str, Any] = {
     "rope": _rope, "rope_cache": _rope_cache, "paged_rope_cache": _paged_rope_cache,
     "attention": _attention, "paged_attention": _paged_attention,
     "packed_attention": _packed_attention, "key_ranges": _key_ranges, "sample_parts": _sample_parts,
+    "sample_join": _sample_join,
     "level_begin": _level_begin, "level_again": _level_again, "level_parts": _level_parts, "level_join": _level_join,
 }  # fmt: skip
 NAMES = tuple(_MAKERS)

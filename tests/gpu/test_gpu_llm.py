@@ -243,7 +243,7 @@ def test_too_little_memory():
 
 
 def test_the_kernels_that_ran_are_told(small):
-    from tilewright.cli import _kernels_counted
+    from tilewright.cli_generate import _kernels_counted
 
     layers = json.loads((small / "config.json").read_text())["num_hidden_layers"]
     with _kernels_counted(None, "cuda") as kernels:

@@ -7,7 +7,7 @@ import random
 import pytest
 from model_folders import make_tokenizer
 
-from tilewright.errors import ModelError
+from tilewright.errors import ArgumentError, ModelError
 from tilewright.models.tokenizer import Detokenizer, Tokenizer
 
 TEXTS = [
@@ -143,6 +143,12 @@ def test_endless_nonsense_is_not_held_for_ever(tokenizer):
 
 
 # ----------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_text_that_is_half_a_character(tokenizer, at):
+    with pytest.raises(ArgumentError, match=f"not UTF-8 at character {at}"):
+        tokenizer.encode("abc"[:at] + "\udcff")  # what Python makes of the byte 0xff in a C locale
 
 
 def test_missing_file(tmp_path):

@@ -15,7 +15,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tilewright.design.atoms import ATOMS, TILED
 from tilewright.design.design import Choice, Design
+from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
 from tilewright.machines.machine import Machine
@@ -149,7 +151,7 @@ def _products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[di
     rows = facts.size(kernel, p.m)
     depth_is_unit = _runs_along(kernel, facts, p.k.name, (p.rows, *p.columns))
     near = rows <= _FEW_ROWS or _rows_stay_near(kernel, p, rows, facts) or _paired_atom(p, facts) == "vnni"
-    if depth_is_unit and near:
+    if depth_is_unit and near and not _has_tiles(p, rows, facts):
         return _inner_products(p, rows, facts)
     return _outer_products(kernel, p, rows, facts)
 
@@ -159,7 +161,7 @@ def _rows_stay_near(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
 
     Four rows by four columns read a cache line for two instructions, which L2 delivers; f32 would read twice as many.
     """
-    if _has_tiles(p, rows, facts) or not (_pairs(p, facts) and _pairs_are_faster(facts)):
+    if not (_pairs(p, facts) and _pairs_are_faster(facts)):
         return False
     return 2 * rows * facts.size(kernel, p.k) <= (facts.machine.l2_bytes or 512 << 10) // 2
 
@@ -287,38 +289,45 @@ def _outer_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
 def _has_tiles(p: _Product, rows: int, facts: Facts) -> bool:
     """Whether AMX can do the dots, and has enough to do: whole tile registers, where sizes are fixed."""
     enough = rows >= 16 if p.m.over in facts.fixed else rows > _FEW_ROWS
-    return p.loaded and p.dtype == "bf16" and facts.machine.has("amx-bf16") and enough and _fills(p, facts, 32, 32)
+    known = _tiled_atom(p, facts) is not None
+    return p.loaded and known and enough and _fills(p, facts, 32, TILE_BYTES // p.itemsize)
+
+
+def _tiled_atom(p: _Product, facts: Facts) -> str | None:
+    """The instruction of the machine that multiplies tile registers of such operands."""
+    known = (atom for atom, element in TILED.items() if element == p.dtype)
+    return next((atom for atom in known if facts.machine.has(str(ATOMS[atom]))), None)
 
 
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """AMX: four accumulators, both operands in the order in which tile registers are loaded.
 
-    One operand is copied row by row, the other turned into pairs, which costs more: with few rows of the result
-    that is the small one, and the weights are the tiles' rows.
+    One operand is copied row by row, the other turned into words of neighbours, which costs more: with few rows of the
+    result that is the small one, and the weights are the tiles' rows.
     """
     turned = rows <= _TURNED_ROWS and _runs_along(kernel, facts, p.k.name, p.columns)
     lane, across = (p.m, p.n) if turned else (p.n, p.m)
     local = rows <= _LOCAL_ROWS
     tile_m = 16 if rows <= 16 else 32
     tile_n = 32 if len(p.columns) == 1 else 16
-    slab, most = 2048, 128 if local else 256
+    slab, most, words = 4096 // p.itemsize, 128 if local else 256, WORDS[8 * p.itemsize]
     decisions: dict[str, Choice] = {
         f"tile.{p.m.name}": tile_m,
         f"tile.{p.n.name}": tile_n,
-        f"tile.{p.k.name}": 32,
+        f"tile.{p.k.name}": TILE_BYTES // p.itemsize,
         f"block.{p.m.name}": max(tile_m, min(_LOCAL_ROWS, 2 * most if turned else 4 * most)) if local else most,
         f"block.{p.n.name}": 32 * _share(facts.size(kernel, p.n), 32, most // 32, 2 * facts.machine.cores),
         "inner": (lane.name, across.name),
         "order": (p.n.name, p.m.name),
-        f"pack.{p.rows}": "pair" if turned else "tile",
+        f"pack.{p.rows}": words if turned else "tile",
     }
     if facts.size(kernel, p.k) > slab:
         decisions[f"block.{p.k.name}"] = slab
     for c in p.columns:
-        decisions[f"pack.{c}"] = "tile" if turned else "pair"
+        decisions[f"pack.{c}"] = "tile" if turned else words
         if local:
             decisions[f"local.{c}"] = True
-    decisions |= {f"atom.{d.name}": "amx_bf16" for d in p.dots}
+    decisions |= {f"atom.{d.name}": str(_tiled_atom(p, facts)) for d in p.dots}
     return decisions, [lane.name]
 
 

@@ -23,14 +23,15 @@ class Design:
     - `split.AXIS`: accumulators that a sum over a serial loop is split over, joined when it ends
     - `lanes`: axes that lie across vector lanes, first choice first
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
-    - `pack.TENSOR`: `panel` or `pair`: repacked before the loops, or read where it lies (absent)
+    - `pack.TENSOR`: `panel`, `pair`, `quad` or `tile`: repacked before the loops, or read where it lies (absent)
     - `local.TENSOR`: packed inside each cache block, by the thread that uses it
-    - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `vnni`, `amx_bf16`)
+    - `atom.DOT`: the instruction that multiplies (`fma`, `bf16x2`, `vnni`, `amx_bf16`, `amx_int8`)
     - `keep.VALUE`: read back from scratch where an earlier loop over the same row has computed it (see `twins`)
     - `prefetch.LOAD`: iterations of the parallel loop that a load is fetched ahead
     - `ahead.LOAD`: tiles of the serial loop around it that a load is fetched ahead, into the second cache
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
+    - `dealt`: `turns`: threads take tiles one by one in turn, not in runs of neighbours (absent)
     """
 
     decisions: tuple[tuple[str, Choice], ...] = ()

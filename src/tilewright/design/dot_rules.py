@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from tilewright.design.footprint import PAIRED
+from tilewright.design.atoms import ATOMS, PAIRED, TILED
+from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.view import View, shown
 from tilewright.language import ir
-
-ATOMS = {"fma": None, "bf16x2": "avx512bf16", "vnni": "avx512vnni", "amx_bf16": "amx-bf16"}
-"""Instructions that multiply, and the feature that a machine must have for each."""
+from tilewright.language.dtypes import dtype
 
 
 # ------------------------------------------------------------------------------------------ packing
@@ -21,11 +20,19 @@ def packs(v: View) -> Iterator[str]:
         if problem:
             yield f"pack.{tensor}={layout}: {problem}; drop it"
             continue
-        if layout in ("pair", "tile") and v.tensors[tensor].dtype.bits != 16:
-            dtype = v.tensors[tensor].dtype
-            yield f"pack.{tensor}={layout}: {tensor} is {dtype}, and only 16-bit floats go in pairs; take panel"
+        if mismatch := _ungrouped(str(layout), v.tensors[tensor].dtype.bits):
+            yield f"pack.{tensor}={layout}: {tensor} is {v.tensors[tensor].dtype}, and {mismatch}"
         for let, dot in v.readers_of(tensor):
             yield from _packed_reader(v, tensor, str(layout), let, dot)
+
+
+def _ungrouped(layout: str, bits: int) -> str | None:
+    """Why elements of so many bits are not packed in a layout."""
+    fits = WORDS.get(bits)
+    if layout in ("panel", fits) or (layout == "tile" and fits):
+        return None
+    kinds = {"pair": "only 16-bit floats go in pairs", "quad": "only bytes go four by four"}
+    return f"{kinds.get(layout, 'tile registers hold 16-bit floats or bytes')}; take {fits or 'panel'}"
 
 
 def _unpackable(v: View, tensor: str) -> str | None:
@@ -57,7 +64,7 @@ def _packed_reader(v: View, tensor: str, layout: str, let: ir.Let, dot: ir.Dot) 
         yield f"pack.{tensor}={layout}: {let.name} has its lanes along {dot.axis}, across the panels; drop it"
     elif layout != "panel" and atom == "fma":
         yield f"pack.{tensor}={layout}: atom.{let.name} is fma, which reads single elements; take panel"
-    elif layout == "tile" and atom != "amx_bf16":
+    elif layout == "tile" and atom not in TILED:
         yield f"pack.{tensor}={layout}: atom.{let.name} is {atom}, which reads pairs; take pair"
 
 
@@ -154,37 +161,40 @@ def _outer_pairs(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]
             yield f"{label}: neighbours along {k} are not side by side in {tensor}; add pack.{tensor}=pair"
 
 
-_TILE_ROWS, _TILE_DEPTH, _TILE_REGISTERS = 16, 32, 8
+_TILE_ROWS, _TILE_REGISTERS = 16, 8
 
 
 def tiles(v: View) -> Iterator[str]:
     """What the tile registers of AMX ask of operands and tiles."""
-    amx = [n for n, atom in v.design.prefixed("atom") if atom == "amx_bf16"]
+    atoms = {n: str(atom) for n, atom in v.design.prefixed("atom") if atom in TILED}
+    amx = list(atoms)
     for nest in v.nests:
         inside = [d.name for d in nest.dots]
         if set(inside) & set(amx) and not set(inside) <= set(amx):
             rest = ", ".join(f"atom.{d}" for d in inside if d not in amx)
-            yield f"atom.{amx[0]}=amx_bf16: tile registers are set up for a whole loop; set {rest} to it as well"
+            first = f"atom.{amx[0]}={atoms[amx[0]]}"
+            yield f"{first}: tile registers are set up for a whole loop; set {rest} to it as well"
     registers = sum(_tile_blocks(v, v.dots[n][0]) for n in amx)
     if amx and registers + 2 > _TILE_REGISTERS:
         yield (
-            f"atom.{amx[0]}=amx_bf16: the tiles take {registers} accumulators, and {_TILE_REGISTERS - 2} of the "
+            f"atom.{amx[0]}={atoms[amx[0]]}: the tiles take {registers} accumulators, and {_TILE_REGISTERS - 2} of the "
             f"{_TILE_REGISTERS} tile registers are free; take smaller tiles"
         )
-    for name in amx:
-        yield from _tile_operands(v, f"atom.{name}=amx_bf16", *v.dots[name])
+    for name, atom in atoms.items():
+        yield from _tile_operands(v, f"atom.{name}={atom}", TILED[atom], *v.dots[name])
 
 
 def _tile_blocks(v: View, let: ir.Let) -> int:
     return math.prod(-(-v.extent(axis) // _TILE_ROWS) for axis in let.type.axes)
 
 
-def _tile_operands(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]:
+def _tile_operands(v: View, label: str, wanted: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]:
     lane = v.lane_of((dot.axis, *let.type.axes))
     if lane is None or lane == dot.axis:
         yield f"{label}: the columns of the result lie across lanes; put one of {shown(let.type.axes)} first in lanes"
         return
-    for axis, unit in ((dot.axis, _TILE_DEPTH), *((a, _TILE_ROWS) for a in let.type.axes)):
+    bits = dtype(wanted).bits
+    for axis, unit in ((dot.axis, 8 * TILE_BYTES // bits), *((a, _TILE_ROWS) for a in let.type.axes)):
         if v.extent(axis) % unit:
             yield f"{label}: tile.{axis}={v.extent(axis)} does not fill tile registers of {unit}; take {unit}"
         size = v.fixed_size(axis)
@@ -192,8 +202,8 @@ def _tile_operands(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[st
             yield f"{label}: {v.dim(axis)} is always {size}, less than a tile register of {unit}; take fma"
     for operand in (dot.a, dot.b):
         value, tensor = v.operand(operand)
-        layout = "pair" if lane in value.type.axes else "tile"
-        if value.type.dtype.name not in ("bf16",):
-            yield f"{label}: {operand} is {value.type.dtype}, not bf16; take fma"
+        layout = WORDS[bits] if lane in value.type.axes else "tile"
+        if value.type.dtype.name != wanted:
+            yield f"{label}: {operand} is {value.type.dtype}, not {wanted}; take fma"
         if tensor is None or v.design.get(f"pack.{tensor}") != layout:
             yield f"{label}: tile registers are loaded from packed memory; add pack.{tensor or operand}={layout}"

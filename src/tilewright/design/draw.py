@@ -14,9 +14,11 @@ from functools import cached_property
 from itertools import permutations
 from typing import TypeVar
 
+from tilewright.design.atoms import ATOMS, PAIRED, TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.mutations import ACCUMULATORS
+from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.pick import Pick
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
@@ -96,6 +98,17 @@ class _Plan:
         return max((self.kernel.param(t).dtype.bits for t in self.operands), default=32)
 
     @cached_property
+    def element(self) -> str:
+        """The element type of all operands of dots; empty where they differ, or are not loaded."""
+        kinds = {self.kernel.param(t).dtype.name for t in self.operands}
+        return kinds.pop() if len(kinds) == 1 else ""
+
+    @property
+    def tiled(self) -> str | None:
+        """The instruction that multiplies such operands in tile registers."""
+        return next((atom for atom, element in TILED.items() if element == self.element), None)
+
+    @cached_property
     def unit(self) -> frozenset[str]:
         """Axes along which some access of the nest has stride one."""
         refs = [s.expr.ref for s in self._inside(ir.Let) if isinstance(s, ir.Let) and isinstance(s.expr, ir.Load)]
@@ -136,11 +149,12 @@ def _product(p: _Plan, pick: Pick) -> tuple[Decisions, list[str]]:
 
 def _styles(p: _Plan) -> list[str]:
     """Instructions that multiply, with the lanes along the sum (inner) or along the result."""
-    has, narrow = p.facts.machine.has, all(p.kernel.param(t).dtype.name == "bf16" for t in p.operands)
-    styles = ["outer", "inner"]
-    if narrow and p.operands and has("avx512bf16"):
+    has, styles = p.facts.machine.has, ["outer", "inner"]
+    if p.element == "bf16" and has("avx512bf16"):
         styles += ["pairs", "inner-pairs"]
-    return ["tiles", *styles] if narrow and p.operands and has("amx-bf16") else styles
+    if p.element == "i8" and has("avx512vnni"):
+        styles += ["inner-pairs"]
+    return ["tiles", *styles] if p.tiled is not None and has(str(ATOMS[p.tiled])) else styles
 
 
 def _depth(p: _Plan) -> str:
@@ -161,7 +175,8 @@ def _inner_product(p: _Plan, pairs: bool, pick: Pick) -> tuple[Decisions, list[s
     chosen |= _unrolled(k, pick("unroll", (1, 2, 4)))
     chosen |= _nonempty("order", pick("order", [(), (n, m)]))
     if pairs:
-        chosen |= {f"atom.{d.name}": "bf16x2" for d in p.nest.dots}
+        paired = next(atom for atom, element in PAIRED.items() if element == p.element)
+        chosen |= {f"atom.{d.name}": paired for d in p.nest.dots}
     return chosen, [k, n] if columns & (columns - 1) == 0 else [k]
 
 
@@ -178,7 +193,7 @@ def _outer_product(p: _Plan, style: str, pick: Pick) -> tuple[Decisions, list[st
     chosen |= _packs(p, style, lane, blocked, pick)
     chosen |= _nonempty("order", pick("order", [(), (n, m)]))
     if style != "outer":
-        chosen |= {f"atom.{d.name}": "amx_bf16" if style == "tiles" else "bf16x2" for d in p.nest.dots}
+        chosen |= {f"atom.{d.name}": str(p.tiled) if style == "tiles" else "bf16x2" for d in p.nest.dots}
     return chosen, [lane]
 
 
@@ -190,7 +205,7 @@ def _register_tile(p: _Plan, style: str, row: str, lane: str, pick: Pick) -> tup
             "tile",
             [(r, c) for r, c in ((2, 2), (1, 2), (2, 1), (1, 1), (1, 3), (3, 1), (1, 4), (4, 1)) if r * c * count <= 6],
         )
-        return 16 * rows, 16 * columns, 32
+        return 16 * rows, 16 * columns, 8 * TILE_BYTES // p.bits
     vectors = pick("vectors", upto(-(-p.size(lane) // lanes), (3, 2, 4, 1)))
     most = max(1, (p.facts.registers - vectors - 1) // (vectors * count))
     rows = pick(
@@ -219,7 +234,7 @@ def _packs(p: _Plan, style: str, lane: str, blocked: bool, pick: Pick) -> Decisi
         place = pick(f"pack.{tensor}", where if style in ("tiles", "pairs") else (*where, "none"))
         if place == "none":
             continue
-        layout = "panel" if style == "outer" else "pair" if style == "pairs" or lane in axes else "tile"
+        layout = "panel" if style == "outer" else "tile" if style == "tiles" and lane not in axes else WORDS[p.bits]
         chosen[f"pack.{tensor}"] = layout
         if place == "block":
             chosen[f"local.{tensor}"] = True

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.dot_rules import ATOMS
 from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
 _PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "lane", "tail", "tiles")
-_LAYOUTS = ("panel", "pair", "tile")
+_LAYOUTS = ("panel", "pair", "quad", "tile")
 _WHOLE = (
-    "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "registers", "instructions",
-    "scratch", "lanes", "cores", "file",
+    "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "dealt", "registers",
+    "instructions", "scratch", "lanes", "cores", "file",
 )  # fmt: skip
 
 NAMES: tuple[str, ...] = (
@@ -103,6 +103,7 @@ def _whole(v: View) -> Iterator[float]:
     yield _log(max((int(c) for _, c in decided.prefixed("prefetch") if isinstance(c, int)), default=0))
     cores = v.facts.machine.cores
     yield min(cores, decided.number("threads", cores)) / cores
+    yield float(decided.get("dealt") is not None)
     yield v.registers / v.facts.registers
     yield _log(v.instructions)
     yield _log(v.scratch_bytes)

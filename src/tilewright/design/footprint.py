@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir, structure
@@ -19,10 +20,6 @@ from tilewright.language import ir, structure
 _MAP_COST = {"exp": 14, "exp2": 12, "log": 20, "tanh": 24, "sigmoid": 18, "erf": 40, "rsqrt": 4, "mod": 6}
 # Instructions of a load or store: the address, and the access itself.
 _ACCESS_COST = 2
-
-
-PAIRED = {"bf16x2": "bf16", "vnni": "i8"}
-"""Instructions that multiply two neighbours of the sum in each lane, and the element type of their operands."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class Footprint:
     def _carried_vectors(self, name: str) -> int:
         """Registers of a loop-carried tile, spread over the lanes of a sum that feeds it where one does."""
         feeders = self._feeders(name)
-        if any(self.design.get(f"atom.{let.name}") == "amx_bf16" for let in feeders):
+        if any(self.design.get(f"atom.{let.name}") in TILED for let in feeders):
             return 0  # it lies in tile registers
         axes = self.values[name].type.axes
         return max(self.parts(axes, self.lane_of(axes)), *(self.vectors(let) for let in feeders))
@@ -221,7 +218,7 @@ class Footprint:
 
     def _dot(self, let: ir.Let, dot: ir.Dot) -> int:
         """Multiplications, the loads of the operand that streams by, and a broadcast for each of its elements."""
-        pair = {"bf16x2": 2, "vnni": 2, "amx_bf16": 32}.get(str(self.design.get(f"atom.{let.name}")), 1)
+        pair = {"bf16x2": 2, "vnni": 2, "amx_bf16": 32, "amx_int8": 64}.get(str(self.design.get(f"atom.{let.name}")), 1)
         lane = self.lane_of((dot.axis, *let.type.axes))
         steps = self.parts((dot.axis,), lane) / pair
         operands = [self.values[n].type.axes for n in (dot.a, dot.b)]

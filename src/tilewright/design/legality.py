@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tilewright.design import dot_rules
+from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
-from tilewright.design.dot_rules import ATOMS
 from tilewright.design.twins import twins
 from tilewright.design.view import View, shown
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
-PACKINGS = ("panel", "pair", "tile")
+PACKINGS = ("panel", "pair", "quad", "tile")
 PER_AXIS = ("tile", "apart", "block", "unroll", "split")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
-GLOBAL = ("lanes", "order", "inner", "threads")
+GLOBAL = ("lanes", "order", "inner", "threads", "dealt")
 
 SPILLS = 2
 """Values live at once may be this many times the registers: up to there, compilers still hide some of it."""
@@ -147,6 +147,8 @@ def _wanted(prefix: str, value: Choice) -> str | None:
         return None if value in PACKINGS else f"{', '.join(PACKINGS)}, or is left out"
     if prefix == "atom":
         return None if value in ATOMS else f"one of {', '.join(ATOMS)}"
+    if prefix == "dealt":
+        return None if value == "turns" else "turns, or is left out"
     return None if isinstance(value, bool) else "true or false"
 
 
@@ -275,6 +277,16 @@ def _prefetches(v: View) -> Iterator[str]:
             yield f"prefetch.{load}={ahead}: its place does not move with the tiles dealt out; drop it, or the blocks"
 
 
+def _dealt(v: View) -> Iterator[str]:
+    """Tiles are taken in turns where there are threads to take them, and no load counts on the next one of a run."""
+    if v.design.get("dealt") is None:
+        return
+    if min(v.facts.team, v.design.number("threads", v.facts.team)) == 1:
+        yield "dealt=turns: one thread takes all tiles; drop it, or threads=1"
+    for load, ahead in v.design.prefixed("prefetch"):
+        yield f"dealt=turns: prefetch.{load}={ahead} fetches the next tile of a run; drop one of the two"
+
+
 def _aheads(v: View) -> Iterator[str]:
     """A load inside a serial loop is fetched ahead along that loop, where it has a stride of one."""
     refs = {let.name: ref for let, ref in structure.loads(v.kernel)}
@@ -348,9 +360,10 @@ RULES = (
     Rule("unpacks", "both operands of a dot have one element type", dot_rules.unpacks),
     Rule("features", "a machine executes only the instructions it has", dot_rules.features),
     Rule("pairs", "vdpbf16ps and vpdpwssd multiply two neighbours of the summed axis in each lane", dot_rules.pairs),
-    Rule("tiles", "tdpbf16ps multiplies tile registers of 16 rows and 32 bf16", dot_rules.tiles),
+    Rule("tiles", "tdpbf16ps and tdpbssd multiply tile registers of 16 rows of 64 bytes", dot_rules.tiles),
     Rule("aheads", "what a loop reads next must lie behind what it reads now", _aheads),
     Rule("prefetches", "what is fetched ahead is found by going on along the parallel loop", _prefetches),
+    Rule("dealt", "tiles that are taken in turns lie as many apart as there are threads", _dealt),
     Rule("nontemporal", "a store around the caches writes whole lines, or is slower than a plain one", _nontemporal),
     Rule("registers", "what does not fit in registers is stored and loaded again in the innermost loop", _registers),
     Rule("scratch", "scratch beyond the caches costs more than blocks gain", _scratch),

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
-from tilewright.design.mutation import (
-    Accumulate,
-    Block,
+from tilewright.design.mutation import Illegal, Mutation, Together
+from tilewright.design.mutation_memory import (
+    Deal,
     FetchAhead,
-    Illegal,
-    Interchange,
     Keep,
-    Mutation,
     Pack,
     PackLocally,
     Prefetch,
+    Stream,
+    UseAtom,
+    UseThreads,
+    Widen,
+)
+from tilewright.design.mutation_tiles import (
+    Accumulate,
+    Block,
+    Interchange,
     Reorder,
     Scalarise,
     Scatter,
     SetTile,
-    Stream,
-    Together,
     Unroll,
-    UseAtom,
-    UseThreads,
     Vectorise,
-    Widen,
 )
+from tilewright.design.panels import TILE_BYTES, WORDS
 from tilewright.design.twins import twins
 from tilewright.design.view import View
 from tilewright.language import ir, structure
+from tilewright.language.dtypes import dtype
 
 ACCUMULATORS = (1, 2, 4, 8)
 """Accumulators of one sum: as many as hide the latency of the additions, in powers of two."""
@@ -88,7 +92,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
     for value in (name for name, twin in twins(kernel).items() if twin.is_computed):
         yield Keep(value, not design.get(f"keep.{value}"))
-    yield from _thread_mutations(design, facts)
+    yield from _thread_mutations(kernel, design, facts)
 
 
 # ------------------------------------------------------------------------------------- tiles and lanes
@@ -220,7 +224,7 @@ def _order_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutation]
 def _pack_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design) -> Iterator[Mutation]:
     operands = _operands(kernel, nest)
     for tensor in operands:
-        for layout in (None, "panel", "pair", "tile"):
+        for layout in (None, "panel", "pair", "quad", "tile"):
             yield Pack(tensor, layout)
         if design.get(f"unpack.{tensor}"):
             yield Together((Widen(operands, False), Pack(tensor, None)))
@@ -252,17 +256,19 @@ def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterato
     yield UseAtom(names, "vnni", (), tuple((k, 2 * facts.lanes) for k in sums))
     yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
     for lane in dict.fromkeys(a for d in dots for a in d.type.axes):
-        yield _tile_registers(kernel, dots, lane, sums)
+        yield from (_tile_registers(kernel, dots, lane, sums, atom) for atom in TILED)
 
 
-def _tile_registers(kernel: ir.Kernel, dots: tuple[ir.Let, ...], lane: str, sums: tuple[str, ...]) -> UseAtom:
-    """AMX with `lane` along the columns of the results: its operands hold pairs, the others rows."""
-    layouts = {}
+def _tile_registers(
+    kernel: ir.Kernel, dots: tuple[ir.Let, ...], lane: str, sums: tuple[str, ...], atom: str
+) -> UseAtom:
+    """AMX with `lane` along the columns of the results: its operands hold words of neighbours, the others rows."""
+    layouts, bits = {}, dtype(TILED[atom]).bits
     for tensor, axes in _operand_axes(kernel, dots):
-        layouts[tensor] = "pair" if lane in axes else "tile"
+        layouts[tensor] = WORDS[bits] if lane in axes else "tile"
     rows = tuple(dict.fromkeys(a for d in dots for a in d.type.axes))
-    tiles = (*((a, 16) for a in rows), *((k, 32) for k in sums))
-    return UseAtom(tuple(d.name for d in dots), "amx_bf16", tuple(layouts.items()), tiles, lane)
+    tiles = (*((a, 16) for a in rows), *((k, 8 * TILE_BYTES // bits) for k in sums))
+    return UseAtom(tuple(d.name for d in dots), atom, tuple(layouts.items()), tiles, lane)
 
 
 def _operand_axes(kernel: ir.Kernel, dots: tuple[ir.Let, ...]) -> list[tuple[str, tuple[str, ...]]]:
@@ -295,12 +301,16 @@ def _prefetch_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutati
             yield Prefetch(let.name, 0)
 
 
-def _thread_mutations(design: Design, facts: Facts) -> Iterator[Mutation]:
+def _thread_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """Fewer threads or more; and tiles in turns or in runs, where some are more work than others."""
     threads, cores = design.number("threads"), facts.team
     counts = (0, threads // 2, 2 * threads) if threads else (1, cores // 2)
     for count in counts:
         if count < cores:
             yield UseThreads(count)
+    loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop))
+    if cores > 1 and any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes):
+        yield Deal(design.get("dealt") is None)
 
 
 __all__ = [

@@ -16,7 +16,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.finals import Finals, Verdict
 from tilewright.design.informed import Compiler, Informed, informed
-from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task
+from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task, check_strategy
 from tilewright.design.trial import (
     Budget,
     Evaluator,
@@ -85,8 +85,7 @@ def _check(budget: Budget, objective: Objective, strategy: str) -> None:
         raise ArgumentError("the budget has no limit; give it seconds, trials or both")
     if objective.kind == "target" and objective.seconds is None:
         raise ArgumentError("a target needs its seconds, as in Objective('target', 50e-6)")
-    if strategy not in STRATEGIES:
-        raise ArgumentError(f"no strategy is called {strategy!r}; it is one of {', '.join(STRATEGIES)}")
+    check_strategy(strategy)
 
 
 @dataclass

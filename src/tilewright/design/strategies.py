@@ -16,6 +16,7 @@ from tilewright.design.mutations import steps
 from tilewright.design.normal import Normal
 from tilewright.design.space import canonical, pool, random_design, random_step, ranked
 from tilewright.design.trial import Trial
+from tilewright.errors import ArgumentError
 from tilewright.language import ir
 
 Model = Callable[[Design], float]
@@ -251,4 +252,11 @@ def _varied(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 STRATEGIES: dict[str, Callable[[Task, int], Strategy]] = {"evolve": Evolve, "beam": Beam, "random": Random}
 """Strategies by name."""
 
-__all__ = ["STRATEGIES", "Candidate", "Model", "Strategy", "Task"]
+
+def check_strategy(name: str) -> None:
+    """ArgumentError for a name that no strategy has."""
+    if name not in STRATEGIES:
+        raise ArgumentError(f"no strategy is called {name!r}; it is one of {', '.join(STRATEGIES)}")
+
+
+__all__ = ["STRATEGIES", "Candidate", "Model", "Strategy", "Task", "check_strategy"]

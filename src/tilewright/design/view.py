@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from tilewright.design.atoms import PAIRED
 from tilewright.design.design import Choice, Design
-from tilewright.design.footprint import PAIRED, Footprint
+from tilewright.design.footprint import Footprint
 from tilewright.language import ir, structure
 
 

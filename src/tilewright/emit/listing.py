@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
 from tilewright.emit.listing_compute import coord, elementwise, reduce
+from tilewright.emit.listing_homes import Homes
 from tilewright.emit.listing_page import Names, Span, number, range_text, several, shifted
 from tilewright.emit.listing_places import described, dims_text, places
 from tilewright.emit.listing_values import Scene, read
@@ -24,7 +25,7 @@ from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
-from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, uses
+from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
 from tilewright.language.dtypes import i64
 
 _LEGEND = (
@@ -53,7 +54,7 @@ class _Thread:
         taken = {*kernel.dims, *structure.axes(kernel), *(p.name for p in kernel.params)}
         self.scene = Scene(self.cx, names=Names(taken))
         self.page = self.scene.page
-        self.homes: dict[str, Tile] = {}  # registers that a carried value keeps through a loop
+        self.homes = Homes(self.scene)
         self.spans: dict[str, Span] = {}
         self._sums: list[dict[str, Accumulation]] = []
         self._late = dot_operands(kernel.body)
@@ -87,6 +88,8 @@ class _Thread:
             self.page.line(line.format(lanes=self.unit.bytes // 4))
         if any(a.apart != 1 for s in self.kernel.body if isinstance(s, ir.Loop) for a in s.axes):
             self.page.line("# runs: tiles of one position out of each of so many runs, which lie so far apart")
+        if any(ir.note(s.notes, "dealt") == "turns" for s in self.kernel.body if isinstance(s, ir.Loop)):
+            self.page.line("# turns: threads take the tiles one by one in turn, last axis fastest")
         if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
             self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
@@ -129,7 +132,8 @@ class _Thread:
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         ranges = ", ".join(range_text(s, n, a.apart) for s, n, a in zip(spans, steps, loop.axes, strict=True))
-        with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in share({ranges}):"):
+        dealt = "turns" if ir.note(loop.notes, "dealt") == "turns" else "share"
+        with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in {dealt}({ranges}):"):
             for axis, span, step in zip(loop.axes, spans, steps, strict=True):
                 self._enter(loop, axis, span, step, axis.name)
             self.block(loop.body)
@@ -152,14 +156,14 @@ class _Thread:
         sums = {} if loop.parallel else find_accumulations(loop.body)
         held = []
         for name, a in sums.items():
-            initial, home = self.cx.values[a.target], self.homes.get(a.target)
+            initial, home = self.cx.values[a.target], self.homes.of.get(a.target)
             spread = self._in_tiles(loop, name, a) or self._spread(loop, a)
             if spread is not None:
                 held.append((a, initial, home))
-                self.cx.values[a.target] = self.homes[a.target] = spread
+                self.cx.values[a.target] = self.homes.of[a.target] = spread
         self._sums.append(sums)
         outer = dict(self.cx.values)
-        names = self._carry(loop.body)
+        names = self.homes.carry(loop.body)
         self._axis(loop, 0, names)
         self._sums.pop()
         self.cx.values = {n: self.cx.values[n] for n in outer}
@@ -171,7 +175,7 @@ class _Thread:
             values = dict(self.cx.values)
             self.block(loop.body)
             self.cx.values = {n: self.cx.values[n] for n in values}
-            self._settle(names)
+            self.homes.settle(names)
             return
         axis = loop.axes[depth]
         span = self._span(axis)
@@ -192,70 +196,17 @@ class _Thread:
             holds = f"{state.base} {'>' if stmt.cond.startswith('not') else '=='} {span.low}"
         else:
             holds = f"{shifted(state.base, state.extent)} {'<' if stmt.cond.startswith('not') else '>='} {span.high}"
-        names = self._carry(stmt.body)
+        names = self.homes.carry(stmt.body)
         with self.page.block(f"if {holds}:"):
             values = dict(self.cx.values)
             self.block(stmt.body)
             self.cx.values = {n: self.cx.values[n] for n in values}
-            self._settle(names)
-
-    # ----------------------------------------------------------------------------------------- carried values
-    def _carry(self, body: tuple[ir.Stmt, ...]) -> list[str]:
-        """Give every value that `body` changes registers of its own, and its value so far."""
-        names = [n for n in dict.fromkeys(s.name for s in ir.walk(body) if isinstance(s, ir.Assign))
-                 if n in self.cx.values]  # fmt: skip
-        for name in names:
-            tile, home = self.cx.values[name], self.homes.get(name)
-            if home is None or tile is not home:
-                self.homes[name] = self.cx.values[name] = tile if tile.spread else self._settled(name, tile)
-        return names
-
-    def _settled(self, name: str, tile: Tile) -> Tile:
-        cx, lane = self.cx, self.cx.lane_of(tile.axes)
-        keys = list(cx.keys(tile.axes, lane))
-        before = [read(self.scene, tile, self.scene.point(tile.axes, k), lane) for k in keys]
-        parts = {key: self.scene.names.new(name, cx.width(lane)) for key in keys}
-        if tile.same is not None:
-            self.page.line(f"{several(list(parts.values()))} = {tile.same}")
-        else:
-            for register, value in zip(parts.values(), before, strict=True):
-                self.page.line(f"{register} = {value}")
-        return table(tile.type, lane, parts)
-
-    def _settle(self, names: list[str]) -> None:
-        """Move values that ended up elsewhere back into the registers of what they update."""
-        for name in names:
-            home, tile = self.homes[name], self.cx.values[name]
-            if tile is not home and not home.spread:
-                for key in self.cx.keys(home.axes, home.lane):
-                    now = read(self.scene, tile, self.scene.point(home.axes, key), home.lane)
-                    if now != home.part(key):
-                        self.page.line(f"{home.part(key)} = {now}")
-            self.cx.values[name] = home
-
-    def _home(self, body: tuple[ir.Stmt, ...], at: int, let: ir.Let) -> Tile | None:
-        """The registers of the carried value that `let` becomes, if nothing still needs what they hold."""
-        later = body[at + 1 :]
-        end = next((n for n, s in enumerate(later) if isinstance(s, ir.Assign) and s.value == let.name), None)
-        if end is None:
-            return None
-        target = later[end]
-        assert isinstance(target, ir.Assign)
-        home, rest = self.homes.get(target.name), later[end + 1 :]
-        again = next((n for n, s in enumerate(rest) if isinstance(s, ir.Assign) and s.name == target.name), len(rest))
-        free = (
-            home is not None
-            and set(home.axes) == set(let.type.axes)
-            and not uses(later[:end])[target.name]
-            and not any(isinstance(s, ir.Assign) and s.name == target.name for s in ir.walk(later[:end]))
-            and not uses(rest[again:])[let.name]
-        )
-        return home if free else None
+            self.homes.settle(names)
 
     # ------------------------------------------------------------------------------------- sums over loops
     def _in_tiles(self, loop: ir.Loop, name: str, a: Accumulation) -> Tile | None:
         dot = next((s for s in loop.body if isinstance(s, ir.Let) and s.name == name), None)
-        if dot is None or ir.note(dot.notes, "atom") != "amx_bf16":
+        if dot is None or ir.note(dot.notes, "atom") not in llvm_amx.ATOMS:
             return None
         return listing_dot.amx_begin(self.scene, self.cx.values[a.target].type, a.target)
 
@@ -294,9 +245,9 @@ class _Thread:
                 scalars = replace(tile, spread=0) if not 2 <= tile.spread <= 4 else None  # elements have names
                 folded = listing_dot.fold(self.scene, a.op, tile, a.target, before=before, home=scalars)
         self.cx.values[a.target] = folded
-        self.homes.pop(a.target, None)
+        self.homes.of.pop(a.target, None)
         if home is not None:
-            self.homes[a.target] = home
+            self.homes.of[a.target] = home
 
     # -------------------------------------------------------------------------------------------- statements
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
@@ -311,7 +262,7 @@ class _Thread:
             if reduced is not None and reduced.spread:  # the reduction was added to its target lane by lane
                 self.cx.values[name] = reduced
                 continue
-            home = self._home(body, at, stmt) if isinstance(stmt, ir.Let) else None
+            home = self.homes.free(body, at, stmt) if isinstance(stmt, ir.Let) else None
             if isinstance(stmt, ir.Let) and name in fused.additions:
                 with self.page.statement():
                     self._accumulate(stmt, *fused.additions[name], home)

@@ -156,20 +156,21 @@ def amx_begin(scene: Scene, type_: ir.TileType, root: str) -> Tile:
 
 
 def amx_accumulate(scene: Scene, let: ir.Let, into: Tile) -> None:
-    """Rows by columns, 32 neighbours of the sum at a time."""
+    """Rows by columns, as many neighbours of the sum at a time as a tile register holds."""
     expr = let.expr
     assert isinstance(expr, ir.Dot)
     cx, g = scene.cx, into.source if isinstance(into.source, llvm_amx.Grid) else llvm_amx.grid(scene.cx, into.type)
     a, b = cx.values[expr.a], cx.values[expr.b]
     rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
-    for k in range(0, cx.axes[expr.axis].extent, llvm_amx.DEPTH):
+    atom = str(ir.note(let.notes, "atom"))
+    for k in range(0, cx.axes[expr.axis].extent, llvm_amx.depth(rows)):
         at = [{g.row_axis: llvm_amx.ROWS * r, expr.axis: k} for r in range(g.rows)]
         row_names = [_tile_load(scene, rows, point) for point in at]
         for c in range(g.columns):
             column = _tile_load(scene, columns, {g.lane_axis: llvm_amx.ROWS * c, expr.axis: k})
             for r, row in enumerate(row_names):
                 target = into.part((r, c))
-                scene.page.line(f"{target} = {_fma('amx_bf16', row, column, target)}")
+                scene.page.line(f"{target} = {_fma(atom, row, column, target)}")
 
 
 def _tile_load(scene: Scene, tile: Tile, point: dict[str, int]) -> str:
@@ -177,7 +178,7 @@ def _tile_load(scene: Scene, tile: Tile, point: dict[str, int]) -> str:
     assert isinstance(ref, ir.Ref)
     name = scene.names.new(ref.buffer.removesuffix("_packed"), 1)
     at = place_text(scene, ref, {**dict.fromkeys(tile.axes, 0), **point})
-    scene.page.line(f"{name} = load({at}, tile=16x{llvm_amx.DEPTH})")
+    scene.page.line(f"{name} = load({at}, tile=16x{llvm_amx.depth(tile)})")
     return name
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.emit import abi
-from tilewright.emit.llvm_memory import Panel, Place
+from tilewright.emit.llvm_memory import Panel, Place, grouped
 from tilewright.language import ir, structure
-
-_GROUPS = {"panel": 1, "pair": 2, "quad": 4, "tile": 32}  # neighbours of the depth axis that lie side by side
 
 
 def places(kernel: ir.Kernel, layouts: Mapping[str, abi.TensorLayout]) -> dict[str, Place]:
@@ -37,7 +35,7 @@ def _buffers(kernel: ir.Kernel, body: tuple[ir.Stmt, ...], around: dict[str, ir.
 def _panel(kernel: ir.Kernel, alloc: ir.Alloc) -> Panel | None:
     """The packed order of a buffer: blocks as wide as the lanes of the copy that fills it."""
     layout = str(ir.note(alloc.notes, "layout", "row"))
-    if layout not in _GROUPS:
+    if layout == "row":
         return None
     axes = structure.axes(kernel)
     copy = next(s for s in ir.walk(kernel.body) if isinstance(s, ir.Copy) and s.dst.buffer == alloc.name)
@@ -46,7 +44,7 @@ def _panel(kernel: ir.Kernel, alloc: ir.Alloc) -> Panel | None:
     depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
     while axes[lane].over in axes:  # a panel may be filled in several parts
         lane = axes[lane].over
-    return Panel(dim, depth, axes[lane].step or 1, _GROUPS[layout])
+    return Panel(dim, depth, axes[lane].step or 1, grouped(layout, alloc.dtype))
 
 
 def dims_text(dims: tuple[ir.Dim, ...] | None) -> str:

@@ -1,8 +1,8 @@
 """Dots on the tile registers of AMX: accumulators stay in them for a whole loop.
 
-A tile register holds 16 rows of 64 bytes. One operand gives rows (16 by 32 bf16, neighbours along the
-sum), the other columns in pairs (16 pairs of the sum by 16 columns). Registers are named, not
-allocated: accumulators first, then the rows, then the columns.
+A tile register holds 16 rows of 64 bytes. One operand gives rows (16 by 32 bf16 or by 64 bytes, neighbours
+along the sum), the other columns in words of 32 bits (16 pairs, or groups of four bytes, of the sum by 16
+columns). Registers are named, not allocated: accumulators first, then the rows, then the columns.
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 """
 
@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_memory import Address
-from tilewright.emit.llvm_values import Context, Key, Tile
+from tilewright.emit.llvm_values import Context, Key, Tile, vector_type
 from tilewright.language.ir import TileType
 
-ROWS, DEPTH, REGISTERS = 16, 32, 8
+ROWS, ROW_BYTES, REGISTERS = 16, 64, 8
+ATOMS = {"amx_bf16": "tdpbf16ps", "amx_int8": "tdpbssd"}
+"""The instruction of each atom that multiplies tile registers."""
 IN_REGISTERS = -1  # Tile.spread of a value that lies in tile registers
 SCRATCH_FLOATS = 4 * ROWS * ROWS
 _INTRINSICS = {
@@ -26,6 +28,7 @@ _INTRINSICS = {
     "tileloadd64": "void (i8, ptr, i64)",
     "tilestored64": "void (i8, ptr, i64)",
     "tdpbf16ps": "void (i8, i8, i8)",
+    "tdpbssd": "void (i8, i8, i8)",
 }
 
 
@@ -88,7 +91,12 @@ def begin(cx: Context, types: list[TileType]) -> list[Tile]:
     return tiles
 
 
-def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile) -> None:
+def depth(tile: Tile) -> int:
+    """Terms of the sum that a tile register of an operand holds: neighbours in one of its rows."""
+    return ROW_BYTES // tile.dtype.bytes
+
+
+def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile, atom: str) -> None:
     """Add the product of two tiles to the accumulators."""
     g = into.source
     assert isinstance(g, Grid)
@@ -96,17 +104,18 @@ def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile) -> None:
     first_row = g.accumulators
     first_column = first_row + g.rows
     assert first_column < REGISTERS, "the design asks for more tile registers than there are"
-    for k in range(0, cx.axes[axis].extent, DEPTH):
+    step = depth(rows)
+    for k in range(0, cx.axes[axis].extent, step):
         held = (cx.b.block, id(rows.source), k)
         for r in range(g.rows if cx.b.held != held else 0):  # the dot before may have left them there
             _load(cx, first_row + r, rows, {g.row_axis: ROWS * r, axis: k}, _row_stride(cx, rows))
-        cx.b.held = held if cx.axes[axis].extent <= DEPTH else None
+        cx.b.held = held if cx.axes[axis].extent <= step else None
         for c in range(g.columns):
             register = first_column + c % (REGISTERS - first_column)
-            _load(cx, register, columns, {g.lane_axis: ROWS * c, axis: k}, _pair_stride(columns))
+            _load(cx, register, columns, {g.lane_axis: ROWS * c, axis: k}, _word_stride(columns))
             for r in range(g.rows):
                 registers = f"i8 {g.accumulator(r, c)}, i8 {first_row + r}, i8 {register}"
-                _call(cx.b, "tdpbf16ps", registers)
+                _call(cx.b, ATOMS[atom], registers)
 
 
 def finish(cx: Context, tile: Tile) -> Tile:
@@ -133,7 +142,7 @@ class _Spilled:
             point = dict(zip(type_.axes, key, strict=True))
             offset = (point.get(g.row_axis, 0) * width + point[g.lane_axis] * lanes) * 4
             pointer = cx.b.emit(f"getelementptr i8, ptr %tile_scratch, i64 {offset}")
-            self.parts[key] = cx.b.emit(f"load <{lanes} x float>, ptr {pointer}, align 64")
+            self.parts[key] = cx.b.emit(f"load {vector_type(type_.dtype, lanes)}, ptr {pointer}, align 64")
 
     def __call__(self, key: Key) -> str:
         return self.parts[key]
@@ -156,12 +165,13 @@ def _row_stride(cx: Context, tile: Tile) -> str:
     address = tile.source
     assert isinstance(address, Address)
     if address.place.panel is not None:
-        return str(2 * address.place.panel.pair)
+        return str(tile.dtype.bytes * address.place.panel.pair)
     row = next(d for d, s in enumerate(address.place.strides) if s != "1")
-    return ll.mul(cx.b, address.place.strides[row], "2")
+    return ll.mul(cx.b, address.place.strides[row], str(tile.dtype.bytes))
 
 
-def _pair_stride(tile: Tile) -> str:
+def _word_stride(tile: Tile) -> str:
+    """Bytes from the words of some terms of the sum to those of the next."""
     address = tile.source
     assert isinstance(address, Address) and address.place.panel is not None
     return str(4 * address.place.panel.block)

@@ -191,7 +191,7 @@ class Body(Scope):
         cx = self.cx
         into = cx.values[addend]
         if into.spread == llvm_amx.IN_REGISTERS:
-            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into)
+            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into, atom_of(dot))
             cx.values[add.name] = into
             return
         result = emit_dot(
@@ -238,7 +238,9 @@ class Body(Scope):
     def _in_tiles(self, loop: ir.Loop, accumulations: dict[str, Accumulation]) -> dict[str, Tile]:
         """Zero accumulators in tile registers, for the dots that AMX does."""
         dots = [
-            s.name for s in loop.body if isinstance(s, ir.Let) and s.name in accumulations and atom_of(s) == "amx_bf16"
+            s.name
+            for s in loop.body
+            if isinstance(s, ir.Let) and s.name in accumulations and atom_of(s) in llvm_amx.ATOMS
         ]
         types = [self.cx.values[accumulations[name].target].type for name in dots]
         return dict(zip(dots, llvm_amx.begin(self.cx, types), strict=True)) if dots else {}
@@ -352,7 +354,7 @@ class Body(Scope):
 
 def uses_amx(loop: ir.Loop) -> bool:
     """Whether AMX does any dot of a loop."""
-    return any(isinstance(s, ir.Let) and atom_of(s) == "amx_bf16" for s in ir.walk(loop.body))
+    return any(isinstance(s, ir.Let) and atom_of(s) in llvm_amx.ATOMS for s in ir.walk(loop.body))
 
 
 def amortises_masks(body: tuple[ir.Stmt, ...]) -> bool:

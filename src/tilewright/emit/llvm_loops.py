@@ -83,8 +83,13 @@ class Carry:
             self.cx.values[c.name] = table(c.type, c.lane, p, c.spread)
 
 
-def counted(cx: Context, low: str, high: str, step: int, body: Step, carry: Carry) -> str:
-    """`body(x)` for x = low, low + step, ... while x + step <= high; returns the first x not visited."""
+def counted(
+    cx: Context, low: str, high: str, step: int, body: Step, carry: Carry, *, forward: str | None = None
+) -> str:
+    """`body(x)` for x = low, low + step, ... while x + step <= high; returns the first x not visited.
+
+    `forward`: how far x moves each time, where that is not `step`.
+    """
     b = cx.b
     before = carry.current()
     limit = ll.sub(b, high, str(step))
@@ -99,7 +104,7 @@ def counted(cx: Context, low: str, high: str, step: int, body: Step, carry: Carr
     b.do(f"br i1 {more}, label %{inside}, label %{after}")
     b.start(inside)
     body(x)
-    following = b.emit(f"add nsw i64 {x}, {step}")
+    following = b.emit(f"add nsw i64 {x}, {forward or step}")
     ends, end = carry.current(), b.block
     b.do(f"br label %{header}")
     b.fill(x_line, [(low, start), (following, end)])

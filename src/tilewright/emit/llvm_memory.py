@@ -36,6 +36,11 @@ class Panel:
     pair: int = 1
 
 
+def grouped(layout: str, dtype: DType) -> int:
+    """Neighbours of the depth axis that lie side by side in a packed order: the `pair` of its panels."""
+    return {"panel": 1, "pair": 2, "quad": 4, "tile": _LINE // dtype.bytes}[layout]
+
+
 @dataclass(frozen=True)
 class Place:
     """A tensor or buffer: pointer, element type, strides in elements (literals where known) and what is sure of it."""
@@ -393,6 +398,7 @@ __all__ = [
     "Panel",
     "Place",
     "axis_dims",
+    "grouped",
     "lane_type",
     "load",
     "masked_load",

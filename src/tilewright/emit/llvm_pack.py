@@ -7,19 +7,16 @@ from collections.abc import Callable
 from tilewright.emit.llvm_compute import cast
 from tilewright.emit.llvm_memory import Address, Place, axis_dims, load, masked_load, store
 from tilewright.emit.llvm_shuffle import transposed
-from tilewright.emit.llvm_values import Context, Key, Tile, read
+from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type
 from tilewright.language import ir
-from tilewright.language.dtypes import bf16
 from tilewright.language.ir import TileType
 
 
 def copy_panel(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
-    """`copy dst <- src`; into a paired panel, two neighbours of the depth axis travel as one 32-bit lane."""
-    if dst.panel is not None and dst.panel.pair == 2:
-        _copy_pairs(cx, dst, src, node)
-        return
-    if dst.panel is not None and dst.panel.pair == 32:
-        _copy_rows(cx, dst, src, node)
+    """`copy dst <- src`; neighbours of the depth axis that lie together in a panel travel as lanes of 32 bits."""
+    if dst.panel is not None and dst.panel.pair > 1:
+        grouped = dst.panel.pair * dst.dtype.bytes
+        (_copy_words if grouped == _WORD else _copy_rows)(cx, dst, src, node)
         return
     axes = tuple(i for i in node.src.index if isinstance(i, str) and i in cx.axes and not cx.axes[i].each)
     type_ = TileType(src.dtype, axes)
@@ -38,8 +35,11 @@ def _converted(cx: Context, tile: Tile, dst: Place) -> Tile:
     return Tile(TileType(dst.dtype, tile.axes), tile.lane, part)
 
 
-def _copy_pairs(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
-    """16-bit elements: block rows n, depth k -> panel (n // block, k // 2, n % block, k % 2)."""
+_WORD = 4  # bytes of a lane: two elements of 16 bits, four of 8
+
+
+def _copy_words(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
+    """Block rows n, depth k -> panel (n // block, k // pair, n % block, k % pair)."""
     panel = dst.panel
     assert panel is not None
     lane = str(node.dst.index[panel.dim])
@@ -47,26 +47,50 @@ def _copy_pairs(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
     rows, columns = cx.axes[lane], cx.axes[depth]
     address = Address(cx, dst, node.dst)
     if axis_dims(cx, node.src)[depth] in src.unit_dims:
-        pairs = _pairs_by_transpose(cx, src, node, lane, depth)
+        words = _words_by_transpose(cx, src, node, lane, depth)
     else:
-        pairs = _pairs_by_interleave(cx, src, node, lane, depth)
+        words = _words_by_interleave(cx, src, node, lane, depth)
     for chunk in range(rows.chunks):
-        for k in range(columns.extent // 2):
-            pointer = address.pointer({lane: chunk * rows.width, depth: 2 * k}, clamp=False)
+        for k in range(columns.extent // panel.pair):
+            pointer = address.pointer({lane: chunk * rows.width, depth: panel.pair * k}, clamp=False)
             valid = min(rows.width, rows.extent - chunk * rows.width)
-            _store_lanes(cx, pairs(chunk, k), pointer, rows.width, valid)
+            _store_lanes(cx, words(chunk, k), pointer, rows.width, valid)
 
 
 def _copy_rows(cx: Context, dst: Place, src: Place, node: ir.Copy) -> None:
-    """16-bit elements: rows of 32 neighbours along the depth axis, one under the other."""
+    """Rows of 64 bytes of neighbours along the depth axis, one under the other."""
     panel = dst.panel
     assert panel is not None
     lane, depth = str(node.dst.index[panel.dim]), str(node.dst.index[panel.depth])
-    source, target = Address(cx, src, node.src), Address(cx, dst, node.dst)
+    target = Address(cx, dst, node.dst)
+    words = cx.axes[depth].extent * src.dtype.bytes // _WORD
+    row_of = _rows_as_they_lie if axis_dims(cx, node.src)[depth] in src.unit_dims else _rows_by_transpose
+    rows = row_of(cx, src, node, lane, depth)
     for row in range(cx.axes[lane].extent):
-        value = _row_of_pairs(cx, source, lane, depth, row)
+        value = rows(row)
         pointer = target.pointer({lane: row, depth: 0}, clamp=False)
-        cx.b.do(f"store <{cx.axes[depth].extent // 2} x i32> {value}, ptr {pointer}, align 4")
+        cx.b.do(f"store <{words} x i32> {value}, ptr {pointer}, align 4")
+
+
+def _rows_as_they_lie(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Callable[[int], str]:
+    """A row -> its words, where neighbours of the depth axis are neighbours in memory."""
+    source = Address(cx, src, node.src)
+    return lambda row: _row_of_words(cx, source, lane, depth, row)
+
+
+def _rows_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Callable[[int], str]:
+    """A row -> its words, where they are gathered from all over: made along the rows, and transposed in registers."""
+    word, width = _words_by_interleave(cx, src, node, lane, depth), cx.axes[lane].width
+    words = cx.axes[depth].extent * src.dtype.bytes // _WORD
+    blocks: dict[int, list[str]] = {}
+
+    def row(n: int) -> str:
+        chunk, inside = divmod(n, width)
+        if chunk not in blocks:
+            blocks[chunk] = transposed(cx.b, [word(chunk, k) for k in range(words)], "i32", width)
+        return blocks[chunk][inside]
+
+    return row
 
 
 def _store_lanes(cx: Context, vector: str, pointer: str, width: int, valid: int) -> None:
@@ -81,14 +105,14 @@ def _store_lanes(cx: Context, vector: str, pointer: str, width: int, valid: int)
     )
 
 
-Pairs = Callable[[int, int], str]
-"""(chunk of rows, pair of the depth axis) -> the vector of 32-bit pairs."""
+Words = Callable[[int, int], str]
+"""(chunk of rows, word of the depth axis) -> the vector of 32-bit words."""
 
 
-def _pairs_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Pairs:
-    """Rows are read along the depth axis, and blocks of pairs transposed in registers."""
+def _words_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Words:
+    """Rows are read along the depth axis, and blocks of words transposed in registers."""
     rows, columns = cx.axes[lane], cx.axes[depth]
-    pairs = columns.extent // 2
+    words = columns.extent * src.dtype.bytes // _WORD
     address = Address(cx, src, node.src)
     blocks: dict[int, list[str]] = {}
 
@@ -96,29 +120,29 @@ def _pairs_by_transpose(cx: Context, src: Place, node: ir.Copy, lane: str, depth
         vectors = []
         for n in range(rows.width):
             row = chunk * rows.width + n
-            vectors.append(_row_of_pairs(cx, address, lane, depth, row) if row < rows.extent else "zeroinitializer")
-        return transposed(cx.b, vectors, "i32", pairs)
+            vectors.append(_row_of_words(cx, address, lane, depth, row) if row < rows.extent else "zeroinitializer")
+        return transposed(cx.b, vectors, "i32", words)
 
-    def pair(chunk: int, k: int) -> str:
+    def word(chunk: int, k: int) -> str:
         if chunk not in blocks:
             blocks[chunk] = block(chunk)
         return blocks[chunk][k]
 
-    return pair
+    return word
 
 
-def _row_of_pairs(cx: Context, address: Address, lane: str, depth: str, row: int) -> str:
-    """All depth elements of one row, zeros past the ends, as 32-bit pairs."""
-    b, columns = cx.b, cx.axes[depth]
+def _row_of_words(cx: Context, address: Address, lane: str, depth: str, row: int) -> str:
+    """All depth elements of one row, zeros past the ends, as 32-bit words."""
+    b, columns, dtype = cx.b, cx.axes[depth], address.place.dtype
     count = columns.extent
     pointer = address.pointer({lane: row, depth: 0}, clamp=True)
     mask = _row_mask(cx, lane, row, depth, count)
-    ty = f"<{count} x i16>"
+    ty = f"<{count} x {scalar_type(dtype)}>"
     if mask is None:
-        value = b.emit(f"load {ty}, ptr {pointer}, align 2")
+        value = b.emit(f"load {ty}, ptr {pointer}, align {dtype.bytes}")
     else:
-        value = masked_load(cx, bf16, pointer, count, mask)
-    return b.emit(f"bitcast {ty} {value} to <{count // 2} x i32>")
+        value = masked_load(cx, dtype, pointer, count, mask)
+    return b.emit(f"bitcast {ty} {value} to <{count * dtype.bytes // _WORD} x i32>")
 
 
 def _row_mask(cx: Context, lane: str, row: int, depth: str, width: int) -> str | None:
@@ -138,22 +162,38 @@ def _row_mask(cx: Context, lane: str, row: int, depth: str, width: int) -> str |
     return b.hoist(f"icmp slt <{width} x i32> <{positions}>, {limit}", limit)
 
 
-def _pairs_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Pairs:
-    """Two neighbours of the depth axis are read along the rows, and interleaved."""
+def _words_by_interleave(cx: Context, src: Place, node: ir.Copy, lane: str, depth: str) -> Words:
+    """The neighbours of the depth axis that make a word are read along the rows, and interleaved."""
     axes = tuple(i for i in node.src.index if isinstance(i, str) and i in cx.axes and not cx.axes[i].each)
     tile = load(cx, src, ir.Load(node.src), TileType(src.dtype, axes), zero_fill=True)
-    width = cx.axes[lane].width
+    width, per = cx.axes[lane].width, _WORD // src.dtype.bytes
 
-    def pair(chunk: int, k: int) -> str:
-        low = read(cx, tile, {lane: chunk, depth: 2 * k}, lane)
-        high = read(cx, tile, {lane: chunk, depth: 2 * k + 1}, lane)
-        if width == 1:
-            first = cx.b.emit(f"insertelement <2 x i16> poison, i16 {low}, i64 0")
-            both = cx.b.emit(f"insertelement <2 x i16> {first}, i16 {high}, i64 1")
-            return cx.b.emit(f"bitcast <2 x i16> {both} to i32")
-        order = ", ".join(f"i32 {n // 2 + (n % 2) * width}" for n in range(2 * width))
-        ty = f"<{width} x i16>"
-        both = cx.b.emit(f"shufflevector {ty} {low}, {ty} {high}, <{2 * width} x i32> <{order}>")
-        return cx.b.emit(f"bitcast <{2 * width} x i16> {both} to <{width} x i32>")
+    def word(chunk: int, k: int) -> str:
+        rows = [read(cx, tile, {lane: chunk, depth: per * k + n}, lane) for n in range(per)]
+        return _interleaved(cx, rows, scalar_type(src.dtype), width)
 
-    return pair
+    return word
+
+
+def _interleaved(cx: Context, rows: list[str], element: str, width: int) -> str:
+    """Lane n of the result is element n of each row, side by side, as a word."""
+    whole = len(rows) * width
+    target = "i32" if width == 1 else f"<{width} x i32>"
+    if width == 1:
+        both = "poison"
+        for n, row in enumerate(rows):
+            both = cx.b.emit(f"insertelement <{whole} x {element}> {both}, {element} {row}, i64 {n}")
+    else:
+        both = _woven(cx, rows, element, width)
+    return cx.b.emit(f"bitcast <{whole} x {element}> {both} to {target}")
+
+
+def _woven(cx: Context, rows: list[str], element: str, width: int) -> str:
+    """Vectors of `width` elements as one, in turns: halves of them first, then those of the halves."""
+    if len(rows) == 1:
+        return rows[0]
+    even, odd = (_woven(cx, rows[n::2], element, width) for n in (0, 1))
+    size = len(rows) * width
+    ty = f"<{size // 2} x {element}>"
+    order = ", ".join(f"i32 {n // 2 + (n % 2) * (size // 2)}" for n in range(size))
+    return cx.b.emit(f"shufflevector {ty} {even}, {ty} {odd}, <{size} x i32> <{order}>")

@@ -125,7 +125,7 @@ class Phase(Body):
         branch(self.cx, first, lambda: self.loop(loop), Carry(self.cx, []))
 
     def _share(self, loop: ir.Loop) -> None:
-        """Tiles are numbered with the last axis fastest and dealt out in equal runs."""
+        """Tiles are numbered with the last axis fastest and dealt out in equal runs, or one by one in turn."""
         b = self.b
         spans = [self.span(a) for a in loop.axes]
         steps = [1 if a.each else self.step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
@@ -134,12 +134,15 @@ class Phase(Body):
         total = "1"
         for c in counts:
             total = ll.mul(b, total, c)
-        low = self._cut(total, "%thread")
-        high = self._cut(total, ll.add(b, "%thread", "1"))
 
         def tile(number: str) -> None:
             self._tile(loop, spans, steps, counts, number)
 
+        if ir.note(loop.notes, "dealt") == "turns":
+            counted(self.cx, "%thread", total, 1, tile, Carry(self.cx, []), forward="%threads")
+            return
+        low = self._cut(total, "%thread")
+        high = self._cut(total, ll.add(b, "%thread", "1"))
         counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
 
     def _tiles(self, axis: ir.Axis, span: Span, step: int) -> str:

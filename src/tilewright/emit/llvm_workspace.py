@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from tilewright.emit import abi
-from tilewright.emit.llvm_memory import Panel
+from tilewright.emit.llvm_memory import Panel, grouped
 from tilewright.language import ir
 
 
@@ -48,7 +48,7 @@ class Workspace:
         dim = copy.dst.index.index(lane)
         depth = next(n for n, i in enumerate(copy.dst.index) if n != dim and isinstance(i, str) and not axes[i].each)
         step = self._panel_width(alloc, axes, str(lane))
-        return Panel(dim, depth, step, {"panel": 1, "pair": 2, "quad": 4, "tile": 32}[str(layout)])
+        return Panel(dim, depth, step, grouped(str(layout), alloc.dtype))
 
     def _rounding(self, alloc: ir.Alloc, panel: Panel | None, dim: int) -> int:
         if panel is None:

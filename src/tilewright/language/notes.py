@@ -55,6 +55,12 @@ _TABLE = (
     NoteKey(
         "drawn", ("Loop",), ("bool",), "a worker draws its next tile when it is free, instead of having them dealt"
     ),
+    NoteKey(
+        "dealt",
+        ("Loop",),
+        ("runs", "turns"),
+        "how tiles are dealt to threads: each gets a run of neighbours, or one after the other gets one in turn",
+    ),
     NoteKey("descending", ("Loop",), ("bool",), "tiles of the last axis are dealt out from its end"),
     NoteKey("group", ("Loop",), ("int>0",), "rows of tiles that a grouped order walks together"),
     NoteKey("turns", ("Loop",), ("int>0",), "so many warps take the steps of the loop around it in turns, one each"),

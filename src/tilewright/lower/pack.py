@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tilewright.design.design import Design
+from tilewright.design.panels import ROWS, copied_depth
 from tilewright.language import ir
 from tilewright.language.dtypes import dtype
 from tilewright.language.structure import axes, fresh, lets, loads, names, rewrite
-
-# Rows that one copy turns into lanes at a time.
-_ROWS = 16
-# Points of the reduced axis that one copy moves: a register block transposes them in one go.
-_DEPTH = {"panel": 16, "pair": 32, "quad": 64, "tile": 32}
 
 
 def pack(kernel: ir.Kernel, design: Design) -> ir.Kernel:
@@ -130,11 +126,11 @@ def _fill(axes_: tuple[ir.Axis, ...], dst: ir.Ref, src: ir.Ref, lane: str, taken
     width = next(a.step for a in axes_ if a.name == lane)
     assert width is not None
     body: ir.Stmt
-    if width > _ROWS and width % _ROWS == 0:
+    if width > ROWS and width % ROWS == 0:
         part = fresh(f"{lane}r", taken)
         rows = [replace(r, index=tuple(part if i == lane else i for i in r.index)) for r in (dst, src)]
         copy = ir.Copy(rows[0], rows[1], (("lanes", part),))
-        body = ir.Loop((ir.Axis(part, lane, _ROWS),), (copy,), parallel=True)
+        body = ir.Loop((ir.Axis(part, lane, ROWS),), (copy,), parallel=True)
     else:
         body = ir.Copy(dst, src, (("lanes", lane),))
     return ir.Loop(axes_, (body,), parallel=True, notes=() if local else (("bind", "thread"),))
@@ -152,7 +148,7 @@ def operand_axes(kernel: ir.Kernel, load: ir.Let) -> tuple[str, str]:
 def _copy_axes(
     kernel: ir.Kernel, ref: ir.Ref, lane: str, depth: str, layout: str, design: Design, taken: set[str], local: bool
 ) -> tuple[tuple[ir.Axis, ...], dict[str, str]]:
-    known, result, rename = axes(kernel), [], {}
+    known, result, rename, itemsize = axes(kernel), [], {}, kernel.param(ref.buffer).dtype.bytes
     for i in ref.index:
         if not isinstance(i, str) or i not in known:
             continue
@@ -164,6 +160,6 @@ def _copy_axes(
         root = axis.over
         while root in known and not local:
             root = known[root].over
-        step = None if axis.each else _DEPTH[layout] if i == depth else design.number(f"tile.{lane}", 1)
-        result.append(ir.Axis(name, root, step, each=axis.each))
+        step = copied_depth(layout, itemsize) if i == depth else design.number(f"tile.{lane}", 1)
+        result.append(ir.Axis(name, root, None if axis.each else step, each=axis.each))
     return tuple(result), rename

@@ -33,8 +33,9 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                 return stmt
 
     body = rewrite(kernel.body, change)
+    dealt: dict[str, ir.Note] = {"dealt": str(how)} if (how := design.get("dealt")) is not None else {}
     top = tuple(
-        replace(s, notes=ir.with_notes(s.notes, bind="thread")) if isinstance(s, ir.Loop) and s.parallel else s
+        replace(s, notes=ir.with_notes(s.notes, bind="thread", **dealt)) if isinstance(s, ir.Loop) and s.parallel else s
         for s in body
     )
     notes = ir.with_notes(kernel.notes, design=design.hash)

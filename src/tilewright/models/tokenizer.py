@@ -8,7 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from tilewright.errors import ModelError
+from tilewright.errors import ArgumentError, ModelError
 from tilewright.models.chat import ChatTemplate, Message
 from tilewright.models.config import read_json
 
@@ -54,7 +54,16 @@ class Tokenizer:
         return int(self._core.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; with the begin token where the model's files ask for one."""
+        """Token ids of `text`; with the begin token where the model's files ask for one.
+
+        ArgumentError for text that holds half of a character: bytes that were read as UTF-8 and were not.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ArgumentError(
+                f"the text is not UTF-8 at character {error.start}; convert it, with iconv for instance"
+            ) from None
         ids: list[int] = self._core.encode(text, add_special_tokens=add_special_tokens).ids
         wants_bos = add_special_tokens and self._settings.get("add_bos_token") is True and self.bos_id is not None
         if wants_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:

@@ -10,7 +10,7 @@ from tilewright.report.canvas import duration, figure_of, percent
 from tilewright.report.evidence import Evidence
 from tilewright.report.series import median_error, pairs, spearman
 from tilewright.report.tree import failures
-from tilewright.report.words import choice_words
+from tilewright.report.words import ENDED, choice_words
 
 CAPTIONS = {
     "ladder": "From the naive kernel to the best, one mutation a step. Every rung was compiled, checked against the "
@@ -125,7 +125,7 @@ def _method(evidence: Evidence) -> Iterator[str]:
     values = pairs(evidence.trials)
     yield "<h2>How this was found</h2>"
     text = f"{len(evidence.trials)} trials by strategy {evidence.strategy}, seed {evidence.seed}"
-    text += f"; ended by {evidence.stopped}."
+    text += f", {ENDED.get(evidence.stopped, evidence.stopped)}."
     if not evidence.trials:
         text = f"Nothing was searched: the rungs were given, up to {evidence.stopped}."
     if evidence.random:

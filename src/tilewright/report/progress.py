@@ -19,7 +19,8 @@ def search_bar(title: str) -> Iterator[Callable[[trial.Progress], None]]:
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         task = shown.add_task(title, total=None, said="compiling the first design")
 
         def tell(seen: trial.Progress) -> None:

@@ -7,11 +7,21 @@ from collections.abc import Iterable, Iterator
 
 from tilewright.design.design import Choice
 
+ENDED = {
+    "budget": "until the budget was used up",
+    "roofline": "until the roofline was near",
+    "target": "until the target was met",
+    "exhausted": "until no design was left to try",
+    "interrupted": "until it was interrupted",
+}
+"""How long a search went on, by why it stopped."""
+
 # The mutation that sets a decision, by the decision's kind; a kind that is not here is written as it is.
 _SETS = {
     "tile": "SetTile", "block": "Block", "unroll": "Unroll", "lanes": "Vectorise", "pack": "Pack",
     "local": "PackLocally", "unpack": "Widen", "atom": "UseAtom", "nontemporal": "Stream", "prefetch": "Prefetch",
     "order": "Reorder order", "inner": "Reorder inner", "threads": "UseThreads",
+    "dealt": "Deal",
 }  # fmt: skip
 
 # Flags of these mutations say how a change is derived, not what changes.

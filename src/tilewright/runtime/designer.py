@@ -17,6 +17,7 @@ from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.informed import Informed
 from tilewright.design.pinned import differs
+from tilewright.design.strategies import check_strategy
 from tilewright.design.trial import Budget, Objective, Outcome, Progress, Result, Standing, Trial
 from tilewright.errors import ArgumentError
 from tilewright.knobs import NUMERICS
@@ -55,6 +56,8 @@ class Designed:
     result: Result | None = field(default=None, repr=False)
     noise_class: str = ""
     cache: str = ""
+    kept: bool = True
+    """Whether the book outlives this process, so that the answer is known next time."""
 
     @property
     def design(self) -> Design:
@@ -128,6 +131,7 @@ def search(
     """
     if numerics not in NUMERICS:
         raise ArgumentError(f"numerics={numerics!r} is unknown; it is one of {', '.join(NUMERICS)}")
+    check_strategy(strategy)
     goal, room = parse_objective(objective, target), parse_budget(budget)
     subject = Subject.of(
         operator, sizes, dtype, options=options, present=present, unit=unit, machine=machine, threads=threads
@@ -267,7 +271,7 @@ class _Task:
         taken = time.monotonic() - begun
         return Designed(
             record, self.subject.options, found, runner.tried, runner.compiled, taken, result, runner.noise_class,
-            runner.cache,
+            runner.cache, not self.book.database.in_memory,
         )  # fmt: skip
 
     def _keep(self, record: Record) -> None:

@@ -11,6 +11,7 @@ from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tilewright.build.kernel_cache import Request, build
+from tilewright.design.atoms import TILED
 from tilewright.design.book.record import Record
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
@@ -325,7 +326,7 @@ def _tiles_granted() -> bool:
 
 def _ask_for_tiles(design: Design) -> None:
     """Linux gives a process the tile registers of AMX only if asked; using them unasked kills it."""
-    wanted = any(choice == "amx_bf16" for _, choice in design.prefixed("atom"))
+    wanted = any(choice in TILED for _, choice in design.prefixed("atom"))
     if wanted and not _tiles_granted():
         raise MachineError("the system does not let this process use AMX tiles; set TILEWRIGHT_MACHINE=x86-avx512")
 

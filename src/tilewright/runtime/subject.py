@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.design.trial import Objective
 from tilewright.emit import abi
-from tilewright.errors import ArgumentError, MachineError
+from tilewright.errors import ArgumentError, MachineError, TilewrightError
 from tilewright.language import structure
 from tilewright.language.dtypes import DType
 from tilewright.language.program import TileProgram
@@ -204,7 +205,15 @@ def _executed(path: Path) -> Any:
         raise ArgumentError(f"{path} is no Python file; write file.py:name")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except TilewrightError:
+        raise  # it points at the author's line already
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        line = error.lineno if isinstance(error, SyntaxError) else place.lineno
+        where = f"{error.filename if isinstance(error, SyntaxError) else place.filename}:{line}"
+        raise ArgumentError(f"{path} cannot be executed: {where}: {type(error).__name__}: {error}") from error
     return module
 
 

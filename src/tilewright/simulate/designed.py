@@ -12,6 +12,7 @@ from importlib import import_module
 from tilewright.design.book.record import Record
 from tilewright.design.book.store import Book
 from tilewright.design.search import search
+from tilewright.design.strategies import check_strategy
 from tilewright.design.trial import Progress
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
@@ -49,7 +50,8 @@ def search_simulated(
     real machine has the same. What the book knows is returned at once, unless `again`. Of each design that is tried
     the values are computed on a few tiles and checked. ArgumentError for a kind of machine that has no judge.
     """
-    known, goal = book or open_book(), parse_objective(objective, target)
+    check_strategy(strategy)
+    known, goal, room = book or open_book(), parse_objective(objective, target), parse_budget(budget)
     judge = judge_on(machine, program, sizes, dtype, seed)
     subject = judge.subject
     key = subject.key(goal)
@@ -66,7 +68,7 @@ def search_simulated(
             progress(seen)
 
     result = search(
-        subject.kernel, subject.facts, judge, model=judge.seconds, budget=parse_budget(budget), strategy=strategy,
+        subject.kernel, subject.facts, judge, model=judge.seconds, budget=room, strategy=strategy,
         objective=goal, seed=seed, completed=judge.completed, progress=keep,
     )  # fmt: skip
     record = Record.of(key, result, seed)

@@ -66,10 +66,11 @@ def test_kill_9_at_any_moment_loses_no_committed_winner(path: Path, monkeypatch,
     monkeypatch.setattr(filesystem, "is_local", lambda path: local)
     rng, promised = random.Random(3), 0
     made = [record(key(M=n)) for n in range(1, 1000)]
-    for _ in range(50):
+    for number in range(50):
         out, into = os.pipe()
         pid = in_a_child(lambda start=promised, into=into: write_winners(path, made[start:], into))
         os.close(into)
+        promised += len(os.read(out, 1)) if number % 2 else 0  # a busy machine may take longer than that to one winner
         time.sleep(rng.uniform(0.0, 0.04))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -81,7 +82,7 @@ def test_kill_9_at_any_moment_loses_no_committed_winner(path: Path, monkeypatch,
             assert {n + 1 for n in range(promised)} <= held(book)
             assert book.rows("PRAGMA integrity_check") == [("ok",)]
             book.close()
-    assert promised >= 20
+    assert promised >= 25
     assert not list(path.parent.glob("*damaged*"))
 
 
@@ -155,6 +156,22 @@ def test_a_damaged_file_is_moved_aside_and_a_fresh_book_begun(path: Path, kind: 
             assert Book.open(path).get(key(M=99)) == record(key(M=99))
         book.close()
         path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["text", "another database", "truncated"])
+def test_what_a_user_named_and_is_no_book_is_left_alone(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    filled(path)
+    damaged = DAMAGE[kind](path.read_bytes(), random.Random(1))
+    path.write_bytes(damaged)
+    monkeypatch.setenv("TILEWRIGHT_BOOK", str(path))
+    ours = kind == "truncated"  # its header says so: what was a book is mended wherever it lies
+    with pytest.warns(BookWarning, match="is damaged" if ours else "it is no book; name another file"):
+        book = Book.open()
+        book.put(record(key(M=99)))
+    assert book.get(key(M=99)) == record(key(M=99))
+    assert book.database.in_memory is not ours
+    assert bool(list(path.parent.glob("*.damaged-*"))) is ours
+    assert (path.read_bytes() == damaged) is not ours
 
 
 def test_what_is_whole_in_a_damaged_file_is_saved(path: Path):

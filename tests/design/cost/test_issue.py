@@ -98,6 +98,9 @@ def test_tile_products_take_sixteen_cycles():
                         "pack.a": "tile", "pack.b": "pair"})  # fmt: skip
     made = Model(PAIRS, design, facts(PAIRS, "sapphire-rapids"))
     assert body(made, "k").multiply == 4 * 16
+    program = traced("matmul", "i8", activation=None)
+    bytes_ = {**dict(design.decisions), "tile.k": 64, "atom.dot0": "amx_int8", "pack.b": "quad"}
+    assert body(Model(program, Design.of(bytes_), facts(program, "sapphire-rapids")), "k").multiply == 4 * 16
 
 
 @pytest.mark.parametrize(("rows", "columns", "exchanges"), [(16, 16, 64), (8, 8, 24), (1, 1, 0), (16, 8, 2 * 24 + 8)])

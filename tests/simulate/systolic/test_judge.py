@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tilewright import cli
 from tilewright.design.design import Design
-from tilewright.design.mutation import SetTile
+from tilewright.design.mutation_tiles import SetTile
 from tilewright.design.mutations import steps
 from tilewright.design.search import search
 from tilewright.design.trial import Budget

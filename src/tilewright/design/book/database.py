@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from tilewright.design.book import filesystem, schema
-from tilewright.design.book.healing import DAMAGED, Damaged, alone, connect, error_name, is_book, move_aside, salvage
+from tilewright.design.book.healing import (
+    DAMAGED,
+    Damaged,
+    alone,
+    connect,
+    error_name,
+    is_book,
+    may_be_book,
+    move_aside,
+    salvage,
+)
 from tilewright.errors import BookWarning
 
 T = TypeVar("T")
@@ -48,11 +58,18 @@ def _read_only(path: Path) -> str:
 
 
 class Database:
-    """A book's file, or memory where `path` is None; safe with threads, forks and any number of processes."""
+    """A book's file, or memory where `path` is None; safe with threads, forks and any number of processes.
 
-    def __init__(self, path: Path | None, *, readonly: bool = False, patience: float = PATIENCE) -> None:
+    Where a user named the path (`chosen`), a file that is no book is left alone: a damaged one in a folder of our own
+    is moved aside.
+    """
+
+    def __init__(
+        self, path: Path | None, *, readonly: bool = False, chosen: bool = False, patience: float = PATIENCE
+    ) -> None:
         self.path = path
         self.readonly = readonly
+        self.chosen = chosen
         self.patience = patience
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
@@ -146,6 +163,8 @@ class Database:
             return self._open_unwritable(self.path, error)
 
     def _open_file(self, path: Path) -> sqlite3.Connection:
+        if self.chosen and not may_be_book(path):
+            raise _Unusable("it is no book; name another file, or one that is not there yet")
         if self.readonly:
             return self._checked(path, connect(path, self.patience, _read_only(path)))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from tilewright.design.book import schema
 DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 """SQLite's names of the errors that a damaged file causes."""
 
+_SQLITE = b"SQLite format 3\0"
 _PARTS = ("-wal", "-shm", "-journal")
 
 
@@ -58,6 +59,32 @@ def is_book(path: Path, patience: float) -> bool:
     finally:
         if connection is not None:
             connection.close()
+
+
+def may_be_book(path: Path) -> bool:
+    """Whether a file is a book by its mark, whole or damaged, or is empty and may become one.
+
+    What anything else holds is somebody else's, and is not to be moved aside.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(72)
+    except FileNotFoundError:
+        return True
+    if not header or header[68:] == schema.APPLICATION.to_bytes(4, "big"):
+        return True
+    return header.startswith(_SQLITE) and _marked_in_its_log(path)
+
+
+def _marked_in_its_log(path: Path) -> bool:
+    """Whether a database is a book by what its log says, from which the header may not have been written yet."""
+    connection = connect(path, 0.0, "mode=ro")
+    try:
+        return schema.state(connection) != "foreign"
+    except sqlite3.DatabaseError as error:
+        return error_name(error) not in DAMAGED  # busy: somebody who knows it works on it
+    finally:
+        connection.close()
 
 
 def move_aside(path: Path) -> Path:

@@ -51,7 +51,8 @@ class Book:
         where = Path(path) if path else settings.book or settings.cache_dir / FILE
         if path is None and settings.book is False:
             return cls.in_memory()
-        return cls(Database(where, readonly=settings.mode == "frozen", patience=patience))
+        chosen = path is None and settings.book is not None
+        return cls(Database(where, readonly=settings.mode == "frozen", chosen=chosen, patience=patience))
 
     @classmethod
     def in_memory(cls) -> Book:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tilewright.design.atoms import TILED
 from tilewright.design.cost.rates import LINE, Rates
-from tilewright.design.cost.schedule import COPY_DEPTH, COPY_ROWS, Copy, Work
+from tilewright.design.cost.schedule import Copy, Work
 from tilewright.design.cost.slots import Slots
 from tilewright.design.cost.tiling import Tiling
+from tilewright.design.panels import ROWS, TILE_BYTES, copied_depth
 from tilewright.language import ir
 
 _HALF_TO_F32 = 2  # instructions that widen a vector of 16-bit floats
@@ -94,7 +96,7 @@ class Issue:
 
     def _accumulators(self, let: ir.Let) -> float:
         """Registers of the sums that a reduction or dot adds to."""
-        if self.t.decisions.get(f"atom.{let.name}") == "amx_bf16":
+        if self.t.decisions.get(f"atom.{let.name}") in TILED:
             return 0.0
         form = self.forms[let.name]
         return float(self.t.parts(let.type.axes, None if form.spread else form.lane))
@@ -258,7 +260,7 @@ class Issue:
     # ------------------------------------------------------------------------------------------------- dots
     def _dot(self, let: ir.Let, dot: ir.Dot, slots: Slots) -> None:
         atom = str(self.t.decisions.get(f"atom.{let.name}", "fma"))
-        if atom == "amx_bf16":
+        if atom in TILED:
             self._tile_dot(let, dot, slots)
             return
         if self.t.lane_of((dot.axis, *let.type.axes)) == dot.axis:
@@ -351,7 +353,7 @@ class Issue:
         t = self.t
         lane = t.lane_of(let.type.axes)
         blocks = math.prod(-(-t.points[a] // 16) for a in let.type.axes)
-        steps = -(-t.points[dot.axis] // 32)
+        steps = -(-t.points[dot.axis] * self.program.values[dot.a].type.dtype.bytes // TILE_BYTES)
         slots.multiply += self.rates.tile * blocks * steps
         for name in (dot.a, dot.b):
             rows = math.prod(-(-t.points[a] // 16) for a in self.program.values[name].type.axes if a != dot.axis)
@@ -389,19 +391,19 @@ class Issue:
     def _copy(self, copy: Copy, slots: Slots) -> None:
         """Rows of a panel: read along the sum and transposed in registers, or as they lie; 32-bit lanes either way."""
         t, rates = self.t, self.rates
-        rows, depth = t.points[copy.lane], COPY_DEPTH[copy.layout]
-        pair = 2 if copy.layout in ("pair", "tile") else 1
-        words = depth // pair
         load = self.program.loads[copy.tensor][0]
         assert isinstance(load.expr, ir.Load)
-        along = [load.expr.ref.index[d] for d in t.unit(copy.tensor)]
         itemsize = load.type.dtype.bytes
-        size, written = words * pair * itemsize, 4 if copy.widened or pair == 2 else itemsize
+        rows, depth = t.points[copy.lane], copied_depth(copy.layout, itemsize)
+        pair = 1 if copy.layout == "panel" else 4 // itemsize
+        words = depth // pair
+        along = [load.expr.ref.index[d] for d in t.unit(copy.tensor)]
+        size, written = words * pair * itemsize, 4 if copy.widened or pair > 1 else itemsize
         if copy.layout == "tile":
             slots.loads(rates, size, rows)
             slots.stores(rates, size, rows)
             return
-        block = min(rows, COPY_ROWS) if rows % COPY_ROWS == 0 or rows < COPY_ROWS else rows
+        block = min(rows, ROWS) if rows % ROWS == 0 or rows < ROWS else rows
         width = min(t.full, 1 << max(0, (min(block, t.full) - 1).bit_length()))
         chunks = -(-rows // width)
         if copy.depth in along:
@@ -410,8 +412,8 @@ class Issue:
             slots.shuffles(rates, words, chunks * shuffles)
         else:
             slots.loads(rates, width * itemsize, chunks * depth)
-            if pair == 2:
-                slots.shuffles(rates, width, 2 * chunks * words)
+            if pair > 1:
+                slots.shuffles(rates, width, 2 * (pair - 1) * chunks * words)
         if copy.widened:
             slots.vectors(rates, words, _HALF_TO_F32 * rows)
         slots.stores(rates, width * written, chunks * words)

@@ -10,11 +10,8 @@ import math
 from dataclasses import dataclass
 
 from tilewright.design.cost.tiling import Tiling
+from tilewright.design.panels import copied_depth
 from tilewright.language import ir, structure
-
-COPY_ROWS = 16
-COPY_DEPTH = {"panel": 16, "pair": 32, "quad": 64, "tile": 32}
-"""Points of the summed axis that one copy into a panel moves (`lower/pack.py`)."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +193,15 @@ class Schedule:
         load = self.program.loads[tensor][0]
         assert isinstance(load.expr, ir.Load)
         lane, depth = self.program.operands[tensor]
-        layout = self.panels[tensor]
+        layout, itemsize = self.panels[tensor], load.type.dtype.bytes
         levels = []
         for i in load.expr.ref.index:
             if isinstance(i, str) and i in self.program.axes:
                 each = self.program.axes[i].each
                 if each and tensor in self.local:
                     continue
-                step = 1 if each else COPY_DEPTH[layout] if i == depth else self.t.points[lane]
-                levels.append(Level(i, step))
+                step = copied_depth(layout, itemsize) if i == depth else self.t.points[lane]
+                levels.append(Level(i, 1 if each else step))
         source = self._access(load.expr.ref, source=True)
         panel = self._access(load.expr.ref, write=True)
         copy = Copy(tensor, layout, lane, depth, bool(self.t.decisions.get(f"unpack.{tensor}")))

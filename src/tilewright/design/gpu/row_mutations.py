@@ -9,7 +9,9 @@ from tilewright.design.design import Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.mutations import Cache, Persist, changed
 from tilewright.design.hold import held_rows
-from tilewright.design.mutation import Illegal, Keep, Mutation, Named, SetTile, Together
+from tilewright.design.mutation import Illegal, Mutation, Named, Together
+from tilewright.design.mutation_memory import Keep
+from tilewright.design.mutation_tiles import SetTile
 from tilewright.design.twins import twins
 from tilewright.language import ir
 

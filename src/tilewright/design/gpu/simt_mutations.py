@@ -10,7 +10,8 @@ from tilewright.design.design import Choice, Design
 from tilewright.design.gpu.mutations import Deepen, OrderTiles, changed
 from tilewright.design.gpu.row_mutations import suggested_rows
 from tilewright.design.gpu.stream import loads_ahead
-from tilewright.design.mutation import Illegal, Mutation, Named, SetTile, Unroll
+from tilewright.design.mutation import Illegal, Mutation, Named
+from tilewright.design.mutation_tiles import SetTile, Unroll
 from tilewright.language import ir, structure
 
 

@@ -11,7 +11,8 @@ from tilewright.design.gpu.mutations import Cache, changed
 from tilewright.design.gpu.product import Product
 from tilewright.design.gpu.simt_mutations import Resident
 from tilewright.design.gpu.straight import MOST_ROWS, Straight, straight
-from tilewright.design.mutation import Illegal, Mutation, Named, SetTile
+from tilewright.design.mutation import Illegal, Mutation, Named
+from tilewright.design.mutation_tiles import SetTile
 
 FEW = 64
 """Rows up to which operands may go straight to registers: each warp reads all of x."""

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
 from tilewright.design.legality import Reason
-from tilewright.design.mutation import Mutation, SetTile
+from tilewright.design.mutation import Mutation
+from tilewright.design.mutation_tiles import SetTile
 from tilewright.design.pick import Pick
 from tilewright.design.systolic.capacity import Room
 from tilewright.design.systolic.mutations import HoldStill, SetStages
