@@ -59,12 +59,14 @@ class Held:
         inner = len(self.loops) == 2
         if inner:
             self._search(values, low, high)
+        last = self.loops[-1].axes[0]
         there = "there" if inner else f"{axis.name}_next < {high}"
+        whole = f"{last.name}_next + {last.step or 1} <= {f'{last.name}_high' if inner else high}"
         for let in self.loads:
             with out.block(f"const auto ask_{cname(let.name)} = [&]()"):
                 self._enter(values, axis, f"{axis.name}_next", low, high)
                 self._told(values)
-                out.line(f"return {values.hold(let, there)};")
+                out.line(f"return {values.hold(let, there, whole)};")
             out.line(";")
             values.scope.ranges, values.types = dict(kept), dict(types)
         if inner:

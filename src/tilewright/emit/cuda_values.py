@@ -305,13 +305,13 @@ class Values:
         given = ", ".join([slot, self.team, at.point, *at.terms])
         self.out.line(f"tw::send<{self.tile(let.type)}, {at.most}>({given});")
 
-    def hold(self, let: ir.Let, there: str) -> str:
-        """C++ of the words of a load that is made ahead of its step, where it is asked for."""
+    def hold(self, let: ir.Let, there: str, whole: str) -> str:
+        """C++ of the words of a load that is made ahead of its step, where it is asked for; of a whole tile or not."""
         let = self.matrix.along_twins(let)
         assert isinstance(let.expr, ir.Load)
         place = self.places[let.expr.ref.buffer]
         at = self.addresses.of(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
-        return f"tw::hold<{self.tile(let.type)}, {at.most}>({', '.join([there, at.point, *at.terms])})"
+        return f"tw::hold<{self.tile(let.type)}, {at.most}>({', '.join([there, whole, at.point, *at.terms])})"
 
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():

@@ -15,22 +15,38 @@ __device__ inline void read_past(uint4& w, const void* p) {
 }
 template <class W> __device__ inline void read_past(W& w, const void* p) { w = __ldg((const W*)p); }
 
-// The words of a tile at `from` and its terms, if they are `there`; 0 for what lies past an edge.
-template <class TILE, int V, class T, class... TERM>
-__device__ Words<TILE, width<V, TERM...>()> hold(bool there, const T* from, const TERM&... term) {
-  constexpr int W = width<V, TERM...>();
-  static_assert(!(false || ... || cuts<W, TERM>), "an edge cuts no access");
-  const T* base = from + (0 + ... + term.base());
-  Words<TILE, W> y;
+// Where a term begins and how far register f lies from there; of a WHOLE tile no place is past the edge.
+template <bool WHOLE, class TILE, class TERM> __device__ i64 begin_of(const TERM& term) { return term.base(); }
+template <bool WHOLE, class TILE, class A, int EDGE, class S> __device__ i64 begin_of(const Held<A, EDGE, S>& term) {
+  return WHOLE ? (i64)(u32)term.part.first * term.stride : 0;
+}
+template <bool WHOLE, class TILE, class TERM> __device__ i64 offset_of(const TERM& term, int f) { return term.template offset<TILE>(f); }
+template <bool WHOLE, class TILE, class A, int EDGE, class S> __device__ i64 offset_of(const Held<A, EDGE, S>& term, int f) {
+  return WHOLE ? (i64)A::at(along<TILE, A>(f)) * term.stride : term.template offset<TILE>(f);
+}
+
+template <bool WHOLE, class TILE, int W, class T, class... TERM>
+__device__ void bring(Words<TILE, W>& y, const T* from, const TERM&... term) {
+  const T* base = from + (0 + ... + begin_of<WHOLE, TILE>(term));
   int chunk = 0;
-  if (!there) return y;  // nobody looks
 #pragma unroll
   for (int f = 0; f < TILE::N; ++f) {
     if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
-    if ((true && ... && term.template in<TILE>(f))) read_past(y.v[chunk], base + (0 + ... + term.template offset<TILE>(f)));
+    if ((true && ... && term.template in<TILE>(f))) read_past(y.v[chunk], base + (0 + ... + offset_of<WHOLE, TILE>(term, f)));
     else y.v[chunk] = {};
     ++chunk;
   }
+}
+
+// The words of a tile at `from` and its terms, if they are `there`; 0 for what lies past an edge, which a `whole` one has not.
+template <class TILE, int V, class T, class... TERM>
+__device__ Words<TILE, width<V, TERM...>()> hold(bool there, bool whole, const T* from, const TERM&... term) {
+  constexpr int W = width<V, TERM...>();
+  static_assert(!(false || ... || cuts<W, TERM>), "an edge cuts no access");
+  Words<TILE, W> y;
+  if (!there) return y;  // nobody looks
+  if (whole) bring<true>(y, from, term...);
+  else bring<false>(y, from, term...);
   return y;
 }
 

@@ -22,12 +22,6 @@ template <class X, class T, class... A> __device__ constexpr int beside(const Ti
 
 template <class T> __device__ inline u32 paired(T low, T high) { return (u32)low.bits | (u32)high.bits << 16; }
 
-// Two rows of neighbours, (a0, a1) and (b0, b1), as pairs of a column: (a0, b0) and (a1, b1), an instruction each.
-__device__ inline void across(u32 a, u32 b, u32& low, u32& high) {
-  low = __byte_perm(a, b, 0x5410);
-  high = __byte_perm(a, b, 0x7632);
-}
-
 // y += a b over the axis of `part`; C: columns of y, M: the same columns as b has them.
 template <class C, class M, class Y, class A, class B, class K, int EDGE>
 __device__ void multiply(Y& y, const A& a, const B& b, const Part<K, EDGE>& part) {
@@ -89,15 +83,10 @@ __device__ void multiply_across(Y& y, const A& a, const B& b, const Part<K, EDGE
   static_assert(C::N % 2 == 0 && D::N % 4 == 0 && Y::N == 2 * C::N, "whole fragments of 16 x 8, 16 of the sum");
   u32 x[ROWS][STEPS][4], z[STEPS][2];
   float d[ROWS][4];
-  constexpr int PC = pitch_in<C>((const B*)nullptr), PD = pitch_in<D>((const B*)nullptr);
-  constexpr bool APART = C::RUN % 2 == 0;  // neighbours of a register lie along C
 #pragma unroll
   for (int f = 0; f < B::N; ++f) {
     const int k = along<B, D>(f), row = along<B, C>(f);
-    if (k % 2 || (APART && row % 2)) continue;
-    u32(&pair)[4] = x[row / 2][k / 4];
-    if constexpr (APART) across(paired(b.v[f], b.v[f + PC]), paired(b.v[f + PD], b.v[f + PD + PC]), pair[k / 2 % 2 * 2], pair[k / 2 % 2 * 2 + 1]);
-    else pair[k / 2 % 2 * 2 + row % 2] = paired(b.v[f], b.v[f + PD]);
+    if (k % 2 == 0) x[row / 2][k / 4][k / 2 % 2 * 2 + row % 2] = paired(b.v[f], b.v[f + pitch_in<D>((const B*)nullptr)]);
   }
   if constexpr (LOADED) {
 #pragma unroll
