@@ -11,6 +11,7 @@ from tilewright.build.kernel_cache import Request
 from tilewright.build.nvrtc import missing
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.gpu.simt_mutations import Bring, suggested_simt
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_layouts import Spread
@@ -301,3 +302,34 @@ def test_a_column_of_the_result_is_the_same_column_of_the_operand(points):
         r = fragment // half * 2 * half + place * half + fragment % half
         there = (r // result.run << 2) * result.run + r % result.run + lane * result.run
         assert there == position
+
+
+def facts_of(request):
+    unit = {n: (len(x.strides) - 1,) for n, x in request.layouts}
+    return Facts({**SIZES, "D": 64, "E": 64}, unit, Machine.named("h200"), frozenset(unit), frozenset("DE"))
+
+
+@pytest.mark.parametrize(
+    ("decisions", "reason"),
+    [
+        ({"engine.k": "registers", "engine.v": "registers", "stages": 2}, "take stages=1 and atom=mma"),
+        (
+            {"engine.k": "registers", "engine.v": "registers", "stages": 1, "atom.dot0": "fma", "atom.dot1": "fma"},
+            "mma",
+        ),
+        ({"engine.k": "registers", "stages": 1}, "one for all of k, v"),
+        ({"engine.k": "dma", "engine.v": "dma", "stages": 1}, "takes tma, cp_async or registers"),
+    ],
+)
+def test_what_registers_cannot_hold_is_refused_with_what_to_take(decisions, reason):
+    request = stages(head=64).request
+    changed = Design.of({**dict(request.design.decisions), **decisions})
+    assert any(reason in r.message for r in legal(request.kernel, changed, facts_of(request)))
+
+
+def test_registers_are_a_move_of_the_search_and_hold_one_step():
+    request = stages(head=64).request
+    moves = suggested_simt(request.kernel, request.design, facts_of(request))
+    (move,) = {m for m in moves if isinstance(m, Bring) and m.engine == "registers"}
+    moved = move.apply(request.design)
+    assert (moved.get("stages"), moved.get("engine.k"), moved.get("engine.v")) == (1, "registers", "registers")
