@@ -24,10 +24,6 @@ from tilewright.emit.cuda_warp import WarpDots, warp_dots
 from tilewright.language import ir
 
 TICKETS = "tickets"
-_AT_ONCE = 16
-"""States of other blocks that are under way at once, a round trip to L2."""
-_FEW = 32
-"""Elements of a state that all threads want alike: these come through shared memory, one load each."""
 
 
 @dataclass(frozen=True)
@@ -228,30 +224,10 @@ class Parts:
             self._placing(values, "(tile * (int)parts + part)", stores)
             values.emit(stores)
             out.line(f"if (!tw::last_to_come({TICKETS} + tile, {a}_count, &flag, 0, {self.threads})) return;")
-            self._take_others(values, half, stores, a)
-
-    def _take_others(self, values: Values, half: Halves, stores: tuple[ir.Store, ...], a: str) -> None:
-        """The states of all parts of a tile, in their order: small ones through shared memory, where all threads read."""
-        out, near = values.out, {s.ref.buffer for s in stores if self._elements(self.buffers[s.ref.buffer]) <= _FEW}
-        for name in sorted(near):
-            alloc = self.buffers[name]
-            out.line(f"__shared__ {ctype(alloc.dtype)} {cname(name)}_near[{_AT_ONCE * self._elements(alloc)}];")
-        with out.block(f"for (int first = 0; first < {a}_count; first += {_AT_ONCE})"):
-            out.line(f"const int last = min(first + {_AT_ONCE}, {a}_count);")
-            out.line("if (first > 0) team.sync();  // what came before was read")
-            for name in sorted(near):
-                each = self._elements(self.buffers[name])
-                there = f"{cname(name)} + (tw::i64)(tile * (int)parts + first) * {each}"
-                out.line(f"tw::fetch({cname(name)}_near, {there}, (last - first) * {each}, team);")
-            out.line("team.sync();")
-            out.line(f"#pragma unroll {_AT_ONCE}")
-            with out.block("for (int from = first; from < last; ++from)"):
+            out.line("#pragma unroll 8")
+            with out.block(f"for (int from = 0; from < {a}_count; ++from)"):
                 self._placing(values, "(tile * (int)parts + from)", stores)
-                for name in near:
-                    pointer = f"({cname(name)}_near + (from - first) * {self._elements(self.buffers[name])})"
-                    values.places[name] = replace(values.places[name], pointer=pointer, shared=True)
-                loads = [replace(let, notes=()) if _buffer(let) in near else let for let in half.loads]
-                self._take(values, replace(half, loads=tuple(loads)), f"{a}_join")
+                self._take(values, half, f"{a}_join")
 
     def _of_warps(self, values: Values, loop: ir.Loop) -> None:
         out, axis = values.out, loop.axes[0]

@@ -92,7 +92,7 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
 
     Where tiles are few, a block on each SM has to have enough under way alone, and so has one that reads 8 bits, which
     are widened first; warps that take short steps are twice as many. Else several blocks of an SM have enough, and
-    short rows want all loads of a step asked for at once.
+    short rows want all loads of a step asked for at once; of short steps the next one is held in registers.
     """
     loads = _ahead(s.kernel, s.nest)
     mma = "mma" in decisions.values() and _has_copy_engine(s.facts)  # measured on Hopper, and nowhere else
@@ -100,6 +100,8 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
     few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
     warps = _WARPS
     wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    if mma and wide <= _SHORT and not few and (held := _held(s, axis, unit, decisions, tensors)):
+        return held
     if mma and wide <= _WIDE and (few or _bytes(s) == 1):
         step = sum(_step_bytes(let, Design.of(decisions), s.facts) for let in loads)
         if few and step <= _SHORT_STEP:
@@ -116,6 +118,20 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
     if mma and wide <= _SHORT:
         return {"resident": 3, **{f"cache.{t}": "strong" for t in tensors}}
     return {"resident": _RESIDENT} if mma and wide <= _WIDE else {}
+
+
+def _held(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice], tensors: list[str]) -> dict[str, Choice]:
+    """The next step in registers, where steps are short: pages, or rows of 8 bits. Nothing for what was not measured."""
+    narrow = _bytes(s) == 1
+    if narrow == axis.each:
+        return {}
+    held: dict[str, Choice] = {"stages": 1, "resident": _RESIDENT, **{f"engine.{t}": "registers" for t in tensors}}
+    if narrow:
+        part = max(2 * unit, int(str(decisions[f"part.{axis.name}"])))
+        held |= {"warps": 2 * _WARPS, "resident": _RESIDENT // 2, f"part.{axis.name}": part}
+    design = Design.of(decisions | held)
+    broken = any(True for rule in (_engines, _rings) for _ in rule(s.kernel, s.nest, design, s.facts))
+    return {} if broken else held
 
 
 def _has_copy_engine(facts: Facts) -> bool:

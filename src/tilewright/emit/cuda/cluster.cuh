@@ -110,9 +110,4 @@ __device__ inline bool last_to_come(unsigned* ticket, unsigned parts, unsigned* 
   return *flag == parts - 1;
 }
 
-// Some words that other blocks wrote, to shared memory.
-template <class T, class TEAM> __device__ inline void fetch(T* near, const T* from, int count, TEAM team) {
-  for (int n = team.thread; n < count; n += TEAM::THREADS) near[n] = __ldcg(from + n);
-}
-
 }  // namespace tw
