@@ -121,7 +121,7 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
 
 
 def _held(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice], tensors: list[str]) -> dict[str, Choice]:
-    """The next step in registers, where steps are short: pages, or rows of 8 bits. Nothing for what was not measured."""
+    """The next step in registers, where steps are short: pages, or rows of 8 bits; nothing else, as not measured."""
     narrow = _bytes(s) == 1
     if narrow == axis.each:
         return {}
