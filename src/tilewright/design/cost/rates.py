@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tilewright.design.default import follows_pages
 from tilewright.machines import bandwidth
 from tilewright.machines.machine import Machine
 
@@ -86,6 +85,7 @@ def rates_of(machine: Machine, threads: int) -> Rates:
     default = _DRAM * (1 if threads == 1 else _DRAM_MORE)
     read = known.read if known else memory.read or memory.bandwidth or default
     stream = known.copy_nontemporal if known else memory.copy_nontemporal or _STREAM * read
+    follows = bool(machine.habit("prefetches_across_pages"))
     fma = (flops.get("fma") or 4.0 * lanes) / (2.0 * lanes)
     return Rates(
         clock=machine.clock_hz or _CLOCK,
@@ -101,9 +101,9 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         l2=machine.l2_bytes or 512 << 10,
         l3=machine.l3_bytes // max(1, threads),
         l2_rate=_L2_BYTES,
-        page=_PAGE_FOLLOWED if follows_pages(machine) else _PAGE_ANEW,
-        follows=follows_pages(machine),
-        l3_rate=_L3_MESH if not follows_pages(machine) else _L3_BYTES if threads == 1 else _L3_SHARED,
+        page=_PAGE_FOLLOWED if follows else _PAGE_ANEW,
+        follows=follows,
+        l3_rate=_L3_MESH if not follows else _L3_BYTES if threads == 1 else _L3_SHARED,
         memory=read,
         stream=stream,
     )
