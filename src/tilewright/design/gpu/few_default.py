@@ -106,7 +106,9 @@ class _Few:
         line = (self.columns * weights + self.rows) * ROW_BYTES
         room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
         room -= self._part if self.parts > 1 and self.how == "cluster" else 0
-        if self.wide or self.shared:
+        if self.wide and self.groups > 1 and room // (2 * line) >= 3:
+            return 2
+        if self.wide or self.shared or (self.down > 1 and self.columns == ATOM_ROWS):  # these want a deep ring
             return 1
         if not self.swap and (self.groups > 1 or (self._stored and self.columns >= _WIDE)):
             return 1
@@ -180,6 +182,8 @@ class _Few:
             decisions |= {f"box.{o.tensor}": _BOX for o in p.operands if o.axis == p.n.name}
         overlaps = self.down > 1 or self.shared or (self.swap and self._stored) or (self.groups > 1 and self.parts > 1)
         overlaps |= self.lines == 2 and not self._boxed and (self.swap or self.groups == 1)
+        high = self._stored and not self.swap and self.columns >= _WIDE
+        overlaps |= high and self.lines == 1 and (self.groups == 1 or self.columns < _WIDTHS[-1])
         decisions["inflight"] = 1 if overlaps else 0
         return Design.of({**decisions, "stages": self._stages(Design.of(decisions))})
 
