@@ -79,7 +79,7 @@ CHANGES = [
     (Vectorise("D", tiled=False), {"lanes": ("D", "n", "m")}),
     (Prefetch("a0", 2), {"prefetch.a0": 2}),
     (UseThreads(1), {"threads": 1}),
-    (Deal(True), {"dealt": "turns"}),
+    (Deal("drawn"), {"dealt": "drawn"}),
     (Together((SetTile("m", 8), SetTile("n", 16))), {"tile.m": 8, "tile.n": 16}),
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
@@ -130,7 +130,7 @@ def test_taking_a_decision_back():
     assert Part("k", 0).apply(Part("k", 64).apply(START)) == START
     assert Keep("e", False).apply(Keep("e", True).apply(START)) == START
     assert Pack("b", None).apply(Pack("b", "panel").apply(START)) == START
-    assert Deal(False).apply(Deal(True).apply(START)) == START
+    assert Deal(None).apply(Deal("turns").apply(START)) == START
     assert Stream("c", False).apply(Stream("c", True).apply(START)) == START
 
 

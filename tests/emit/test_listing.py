@@ -275,6 +275,9 @@ CASES = {
         {"tile.m": 1, "tile.d": 8, "tile.d1": 8, "tile.d2": 8, "lanes": ("d", "d1", "d2"), "keep.exp1": True},
     ),
     "matmul, outer": ("matmul", {"M": 6, "N": 24, "K": 7}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
+    "matmul, drawn": (
+        "matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 2, "tile.n": 8, "lanes": ("n",), "dealt": "drawn"}
+    ),
     "matmul, in turns": (
         "matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 2, "tile.n": 8, "lanes": ("n",), "dealt": "turns"}
     ),

@@ -32,7 +32,8 @@ class Design:
     - `ahead.LOAD`: tiles of the serial loop around it that a load is fetched ahead, into the second cache
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
-    - `dealt`: `turns`: threads take tiles one by one in turn, not in runs of neighbours (absent)
+    - `dealt`: how threads come to their tiles: a run of neighbours each (absent), one by one in `turns`, or short runs
+      `drawn` by whoever is free
     """
 
     decisions: tuple[tuple[str, Choice], ...] = ()

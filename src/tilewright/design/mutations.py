@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.legality import legal
+from tilewright.design.legality import DEALT, legal
 from tilewright.design.mutation import Illegal, Mutation, Together
 from tilewright.design.mutation_memory import (
     Deal,
@@ -321,8 +321,9 @@ def _thread_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterat
         if count < cores:
             yield UseThreads(count)
     loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop))
-    if cores > 1 and any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes):
-        yield Deal(design.get("dealt") is None)
+    uneven = any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes)
+    if cores > 1 and (uneven or design.get("dealt") is not None):
+        yield from (Deal(how) for how in (None, *DEALT))
 
 
 __all__ = [
