@@ -58,6 +58,9 @@ PRODUCTS: dict[str, tuple[tuple[int, int, int], str, str, dict[str, Any] | None]
     "few-ahead": ((5, 256, 1024), "bf16", "", {
         "atom.dot0": "mma", "tile.m": 16, "tile.n": 8, "tile.k": 64, "warps": 8, "warps.k": 8, "stages": 2,
     }),
+    "few-flowing": ((5, 250, 1016), "bf16", "", {
+        "atom.dot0": "mma", "tile.m": 16, "tile.n": 8, "tile.k": 64, "warps": 8, "warps.k": 8, "stages": 1,
+    }),
     "few-cluster": ((16, 256, 512), "bf16", "", {**_FEW, "split.k": 2, "how.k": "cluster"}),
     "few-two-pass": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "two_pass"}),
     "few-atomic": ((16, 256, 512), "bf16", "residual", {**_FEW, "split.k": 2, "how.k": "atomic"}),

@@ -91,16 +91,17 @@ def bench_gemm(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 32,
+    share: Annotated[str, typer.Option(help="Which share of the cases, as 1/2 and 2/2 on two machines.")] = "1/1",
     save: Save = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for matrix products on this host's GPU and time them against cuBLAS; exit with 1 if a floor is missed."""
     from tilewright.bench.cpu import source_root
-    from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
+    from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs, share_of
     from tilewright.machines import nvidia
 
     known = source_root(Path.cwd()) / "benchmarks" / "known_products.json"
-    jobs = gemm_jobs(GemmRequest(only, trials, str(known)))
+    jobs = gemm_jobs(GemmRequest(only, trials, str(known), share_of(share)))
     _run(jobs, nvidia.detect(), "gpu", save, as_json)
 
 

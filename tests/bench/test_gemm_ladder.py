@@ -10,7 +10,7 @@ import pytest
 
 from tilewright import cli_bench, operators
 from tilewright.bench import gemm_ladder, record, table
-from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs
+from tilewright.bench.gemm_jobs import GemmRequest, gemm_jobs, share_of
 from tilewright.bench.gemm_report import write_ladders
 from tilewright.bench.result import Result
 from tilewright.build.cuda_kernel import build_many
@@ -232,6 +232,15 @@ def test_jobs_hold_each_case_once():
     assert len(set(steps)) == len(steps) > 100
     searched = [tuple(c) for job in gemm_jobs(GemmRequest()) if job.kind == "gemm" for c in job.options["cases"]]
     assert searched == [s for s in steps if s[0] not in ("gemm_search", "gemm_launch", "gemm_ladder")]
+
+
+def test_shares_are_every_case_once():
+    whole = gemm_jobs(GemmRequest("gemm_search"))[0].options["names"]
+    shares = [gemm_jobs(GemmRequest("gemm_search", share=share_of(f"{n}/3")))[0].options["names"] for n in (1, 2, 3)]
+    assert shares[0][:2] == [whole[0], whole[3]] and sorted(n for s in shares for n in s) == sorted(whole)
+    for wrong in ("0/2", "3/2", "half", "1"):
+        with pytest.raises(ArgumentError, match="1/2 and 2/2"):
+            share_of(wrong)
 
 
 def test_only_what_is_asked_for():

@@ -27,6 +27,7 @@ PAIRS = {**TILED, "tile.k": 2, "atom.dot0": "bf16x2", "pack.a": "pair", "pack.b"
 INNER = {"tile.m": 4, "tile.n": 4, "tile.k": 32, "lanes": ("k",), "atom.dot0": "bf16x2"}
 AMX = {"tile.m": 32, "tile.n": 32, "tile.k": 32, "lanes": ("n",), "atom.dot0": "amx_bf16"}
 AMX |= {"pack.a": "tile", "pack.b": "pair"}
+ARGMAX = traced("argmax")
 WIDENED = {**TILED, "pack.a": "panel", "pack.b": "panel", "unpack.a": True, "unpack.b": True}
 
 # rule, program, decisions that break it, what the message says, decisions that keep it
@@ -68,6 +69,15 @@ CASES = [
      {**INNER, "tile.k": 64, "split.k": 2}),
     ("splits", RMSNORM, {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 3}, "split.d=3: .* a power of two",
      {"tile.d": 64, "lanes": ("d1", "d"), "split.d": 4}),
+    ("parts", MATMUL, {"part.m": 64}, "part.m=64: m is no loop in order directly inside a parallel one; drop it",
+     {"part.k": 64}),
+    ("parts", MATMUL, {"tile.k": 32, "part.k": 48}, "part.k=48: not a multiple of tile.k=32; take 64",
+     {"tile.k": 32, "part.k": 64}),
+    ("parts", MATMUL, {"block.m": 8, "part.k": 64}, "part.k=64: .* one range each; drop block.m, or this",
+     {"part.k": 64}),
+    ("parts", SOFTMAX, {"part.d1": 64}, "part.d1=64: what comes before d1 would be done for each part; drop it",
+     {"part.d": 64}),
+    ("parts", ARGMAX, {"part.d": 64}, "part.d=64: its states cannot be joined", {}),
     ("keeps", RMSNORM, {"keep.x0": True}, "keep.x0=True: no earlier loop computes the same", {"keep.x1": True}),
     ("keeps", SOFTMAX, {"keep.exp1": True, "keep.sub1": True}, "keep.exp1=True: it is computed from sub1, which",
      {"keep.exp1": True}),
@@ -110,11 +120,11 @@ CASES = [
      {"prefetch.x1": 1}),
     ("prefetches", MATMUL, {**TILED, "pack.b": "panel", "prefetch.b0": 1}, "b is packed, and read from its panel",
      {**TILED, "prefetch.b0": 1}),
-    ("values", MATMUL, {"dealt": "runs"}, "dealt=runs: takes turns, or is left out", {"dealt": "turns"}),
+    ("values", MATMUL, {"dealt": "runs"}, "dealt=runs: takes turns or drawn, or is left out", {"dealt": "drawn"}),
     ("dealt", RMSNORM, {"dealt": "turns", "prefetch.x0": 1}, "prefetch.x0=1 fetches the next tile of a run",
-     {"dealt": "turns"}),
-    ("dealt", MATMUL, {"dealt": "turns", "threads": 1}, "one thread takes all tiles; drop it, or threads=1",
-     {"dealt": "turns", "threads": 2}),
+     {"dealt": "drawn", "prefetch.x0": 1}),
+    ("dealt", MATMUL, {"dealt": "drawn", "threads": 1}, "one thread takes all tiles; drop it, or threads=1",
+     {"dealt": "drawn", "threads": 2}),
     ("registers", MATMUL, {**TILED, "tile.m": 64}, "tile.m=64, tile.n=32: 128 vectors .* and 64 is the most", TILED),
     ("scratch", MATMUL, {"block.k": 8, "block.m": 4096, "block.n": 4096},
      "block.k=8, block.m=4096, block.n=4096: unfinished tiles take 64 MiB for each thread, and 16 is the most",

@@ -27,6 +27,7 @@ from tilewright.design.mutations import (
     Keep,
     Pack,
     PackLocally,
+    Part,
     Prefetch,
     Reorder,
     Scalarise,
@@ -67,6 +68,7 @@ CHANGES = [
     (Interchange("m"), {"lanes": ("m", "n")}),
     (Unroll("k", 4), {"unroll.k": 4}),
     (Accumulate("k", 4), {"split.k": 4}),
+    (Part("k", 512), {"part.k": 512}),
     (Keep("e", True), {"keep.e": True}),
     (Block("m", 64), {"block.m": 64}),
     (Block("k", 128, parallel=False), {"block.k": 128}),
@@ -77,7 +79,7 @@ CHANGES = [
     (Vectorise("D", tiled=False), {"lanes": ("D", "n", "m")}),
     (Prefetch("a0", 2), {"prefetch.a0": 2}),
     (UseThreads(1), {"threads": 1}),
-    (Deal(True), {"dealt": "turns"}),
+    (Deal("drawn"), {"dealt": "drawn"}),
     (Together((SetTile("m", 8), SetTile("n", 16))), {"tile.m": 8, "tile.n": 16}),
     (UseAtom(("dot0",), "amx_bf16", (("a", "tile"), ("b", "pair")), (("m", 16), ("n", 16), ("k", 32)), "n"),
      {"atom.dot0": "amx_bf16", "pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32}),
@@ -108,6 +110,12 @@ def test_a_block_stays_whole_tiles():
     assert SetTile("m", 6).apply(blocked).number("block.m") == 12
 
 
+def test_a_part_stays_whole_tiles():
+    parted = Part("k", 100).apply(SetTile("k", 32).apply(START))
+    assert parted.number("part.k") == 128
+    assert SetTile("k", 48).apply(parted).number("part.k") == 144
+
+
 def test_packing_inside_blocks():
     packed = Pack("b", "panel").apply(START)
     assert PackLocally("b", True).apply(packed).get("local.b") is True
@@ -119,9 +127,10 @@ def test_taking_a_decision_back():
     assert Block("m", 0).apply(Block("m", 8).apply(START)) == START
     assert Unroll("k", 1).apply(Unroll("k", 2).apply(START)) == START
     assert Accumulate("k", 1).apply(Accumulate("k", 2).apply(START)) == START
+    assert Part("k", 0).apply(Part("k", 64).apply(START)) == START
     assert Keep("e", False).apply(Keep("e", True).apply(START)) == START
     assert Pack("b", None).apply(Pack("b", "panel").apply(START)) == START
-    assert Deal(False).apply(Deal(True).apply(START)) == START
+    assert Deal(None).apply(Deal("turns").apply(START)) == START
     assert Stream("c", False).apply(Stream("c", True).apply(START)) == START
 
 
@@ -133,6 +142,7 @@ def test_taking_a_decision_back():
         (Interchange("k"), "k is not among the lanes .*; vectorise it first"),
         (Unroll("k", 0), "cannot be written out 0 times"),
         (Accumulate("k", 0), "takes one accumulator at least, not 0"),
+        (Part("k", -1), "has at least one point, not -1"),
         (Block("m", 6), "block.m=6 is not a multiple of tile.m=4"),
         (Reorder("outside", ("n", "m")), "outside is no level of a nest"),
         (Pack("b", None), "has it so already"),

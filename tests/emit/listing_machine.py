@@ -87,7 +87,8 @@ class _Machine:
 
         one = np.float32(1)
         return {
-            "load": self.load, "store": self.store, "share": share, "turns": share, "barrier": lambda _team: None,
+            "load": self.load, "store": self.store, "barrier": lambda _team: None,
+            **dict.fromkeys(("share", "turns", "drawn"), share),
             "register": lambda *lanes: np.array(lanes), "pack": lambda *lanes: np.array(lanes),
             "transpose": lambda *rows: np.array(rows).T, "fma": lambda x, y, z: x * y + z,
             "sum_lanes": lanes(np.sum), "max_lanes": lanes(np.max), "min_lanes": lanes(np.min),

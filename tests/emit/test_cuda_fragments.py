@@ -84,6 +84,23 @@ def test_weights_on_their_way_pass_through_shared_memory_asynchronously(case, ma
     assert ("FFMA" if "lanes" in case else "HMMA.16816.F32") in text
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("case", ["epilogue", "odd", "gate_up"])
+def test_weights_that_flow_are_asked_for_between_products_and_pass_through_no_shared_memory(case, machine):
+    module, compiled = built(case, machine, stages=1)
+    assert compiled.report.spill_stores == compiled.report.stack == module.shared_bytes == 0
+    text = sass(compiled.cubin)
+    assert "LDGSTS" not in text
+    steps = text[text.index("HMMA") : text.rindex("HMMA")]
+    whole = case == "gate_up"  # its few steps are in flight at once, where registers hold them
+    assert whole or "LDG.E.128" in steps or "LDG.E.NA" in steps
+
+
+def test_constant_weights_that_flow_are_asked_for_before_the_wait_for_the_last_kernel():
+    text = sass(built("epilogue", "h200", ("b",), stages=1)[1].cubin)
+    assert text[: text.index("ACQBULK")].count("LDG.E.NA") == 4
+
+
 def test_constant_weights_on_their_way_are_asked_for_before_the_wait_for_the_last_kernel():
     text = sass(built("one row", "h200", ("b",), stages=2)[1].cubin)
     assert 0 < text.index("LDGSTS") < text.index("ACQBULK")

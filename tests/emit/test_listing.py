@@ -154,6 +154,21 @@ def test_tiles_of_amx():
     assert "= amx_int8(" in lines[at + 3]
 
 
+def test_parts_of_a_sum_are_two_phases():
+    design = Design.of({"tile.n": 2, "tile.k": 32, "lanes": ("k", "n"), "part.k": 64})
+    program = OPERATORS["matmul"].kernel.trace("f32", options={"activation": None})
+    lines = body(lower(program, design), 64).splitlines()
+    assert [line for line in lines if line.lstrip().startswith(("for", "barrier", "store"))] == [
+        "for m, n, ks in share(range(0, M), range(0, N, 2), range(0, K, 64)):",
+        "  for k in range(ks, ks_end, 32):",
+        "  store(acc0_parts, (m - m, n - n), (acc0_part2, acc0_part3), vec=2)",
+        "barrier(team)",
+        "for m, n in share(range(0, M), range(0, N, 2)):",
+        "  for ks in range(0, K, 64):",
+        "  store(c, (m, n), (acc0, acc1), vec=2, mask=n)",
+    ]
+
+
 def test_the_listing_of_a_decode_step_reads_like_the_design():
     """matmul 1 x 4096 x 4096: a row of weights at a time, along the sum."""
     program = OPERATORS["matmul"].kernel.trace("f32")
@@ -260,6 +275,9 @@ CASES = {
         {"tile.m": 1, "tile.d": 8, "tile.d1": 8, "tile.d2": 8, "lanes": ("d", "d1", "d2"), "keep.exp1": True},
     ),
     "matmul, outer": ("matmul", {"M": 6, "N": 24, "K": 7}, {"tile.m": 3, "tile.n": 8, "tile.k": 1, "lanes": ("n",)}),
+    "matmul, drawn": (
+        "matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 2, "tile.n": 8, "lanes": ("n",), "dealt": "drawn"}
+    ),
     "matmul, in turns": (
         "matmul", {"M": 5, "N": 13, "K": 3}, {"tile.m": 2, "tile.n": 8, "lanes": ("n",), "dealt": "turns"}
     ),

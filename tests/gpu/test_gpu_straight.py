@@ -20,6 +20,25 @@ def test_every_deal_gives_every_element(atom, deal, size):
     assert torch.equal(c, (a.double() @ b.double().t()).to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("deal", [(1, 8, 1, 4), (2, 4, 2, 2), (4, 1, 4, 1), (1, 5, 1, 3), (2, 1, 1, 4)])
+@pytest.mark.parametrize("size", [(1, 512, 2048), (3, 200, 1000), (8, 136, 4096), (17, 77, 264)])
+def test_weights_that_flow_give_every_element(deal, size):
+    m, n, k = size
+    a, b = whole("bf16", m, k), whole("bf16", n, k)
+    c = unwritten(m, n)
+    bound("matmul", {"a": a, "b": b, "c": c}, dealt(*deal, "mma", stages=1), constant=("b",))()
+    torch.cuda.synchronize()
+    assert torch.equal(c, (a.double() @ b.double().t()).to(torch.bfloat16))
+
+
+def test_gate_and_up_that_flow_share_x():
+    check_gate_and_up(dealt(1, 4, 1, 2, "mma", stages=1))
+
+
+def test_a_row_of_products_that_flow_and_overlap_gives_what_they_give_one_after_the_other():
+    check_products_that_overlap(dealt(1, 4, 2, 2, "mma", stages=1), 100)
+
+
 @pytest.mark.parametrize("rows", [16, 17, 33, 64, 100])
 def test_more_rows_come_in_more_fragments_and_tiles(rows):
     a, b = whole("bf16", rows, 1024), whole("bf16", 264, 1024)

@@ -9,6 +9,7 @@ from tilewright.bench import gemm_ladder
 from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.gemm_cases import GemmCase, gemm_cases
 from tilewright.bench.plan import Job, Step
+from tilewright.errors import ArgumentError
 
 SEARCH = "gemm_search"
 FAMILIES = (
@@ -29,24 +30,39 @@ _SEARCH = 1.0  # seconds of a search among others
 class GemmRequest:
     """What to measure: patterns, by commas, of which names or families fit one (None is all); trials of a search.
 
-    `known` is the file of the best designs known.
+    `known` is the file of the best designs known. `share` = (i, n) takes every n-th of the cases, from the i-th on (1
+    is the first): as many machines, or calls, measure a share each.
     """
 
     only: str | None = None
     trials: int = TRIALS
     known: str = ""
+    share: tuple[int, int] = (1, 1)
 
     def wants(self, *names: str) -> bool:
         """Whether results of these names and families are asked for."""
         return self.only is None or any(matches(pattern, *names) for pattern in self.only.split(","))
 
+    def cases(self, family: str | None = None) -> list[GemmCase]:
+        """The share of those cases that are asked for by name, or by family (each case's own, where None is given)."""
+        found = [c for c in gemm_cases() if (not family or not c.links) and self.wants(c.name, family or c.family)]
+        return found[self.share[0] - 1 :: self.share[1]]
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """`1/2` as (1, 2); ArgumentError for what is no share."""
+    first, _, of = text.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise ArgumentError(f"--share {text}: write which share and of how many, as in 1/2 and 2/2")
+    return int(first), int(of)
+
 
 def gemm_jobs(request: GemmRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
-    cases = [c for c in gemm_cases() if request.wants(c.name, c.family)]
+    cases = request.cases()
     each = _CASES if request.trials > 1 else _DEFAULTS
     jobs = [_searches(cases[at : at + each], request.trials) for at in range(0, len(cases), each)]
-    compared = [c for c in gemm_cases() if not c.links and request.wants(c.name, SEARCH)]
+    compared = request.cases(SEARCH)
     if compared:
         jobs.append(_compared(compared, request))
     if request.wants("gemm_launch", LAUNCH):
@@ -73,4 +89,4 @@ def _compared(cases: Sequence[GemmCase], request: GemmRequest) -> Job:
     return Job(SEARCH, 1, tuple(steps), {"names": names, "trials": request.trials, "known": request.known})
 
 
-__all__ = ["FAMILIES", "TRIALS", "GemmRequest", "gemm_jobs"]
+__all__ = ["FAMILIES", "TRIALS", "GemmRequest", "gemm_jobs", "share_of"]

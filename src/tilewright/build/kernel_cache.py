@@ -108,12 +108,12 @@ def _found(store: Cache, key: str) -> Binary | None:
 
 
 def _described(workspace: tuple[abi.Reserve, ...]) -> list[list[object]]:
-    return [[r.name, r.itemsize, [[e.dim, e.round_to] for e in r.extents], r.per_thread] for r in workspace]
+    return [[r.name, r.itemsize, [[e.dim, e.round_to, e.per] for e in r.extents], r.per_thread] for r in workspace]
 
 
 def _reserves(data: list[list[object]]) -> tuple[abi.Reserve, ...]:
     return tuple(
-        abi.Reserve(str(n), int(size), tuple(abi.Extent(d, int(r)) for d, r in extents), bool(per_thread))  # type: ignore[call-overload,attr-defined]
+        abi.Reserve(str(n), int(size), tuple(abi.Extent(d, int(r), int(p)) for d, r, p in extents), bool(per_thread))  # type: ignore[call-overload,attr-defined]
         for n, size, extents, per_thread in data
     )
 

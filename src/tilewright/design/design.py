@@ -21,6 +21,7 @@ class Design:
     - `block.AXIS`: points of the axis that one cache block covers (a multiple of the tile)
     - `unroll.AXIS`: tiles of a serial loop written out in one pass
     - `split.AXIS`: accumulators that a sum over a serial loop is split over, joined when it ends
+    - `part.AXIS`: points of a serial loop that one thread takes, where it is dealt out; what parts come to is joined
     - `lanes`: axes that lie across vector lanes, first choice first
     - `order`: parallel axes outside blocks, slowest first; `inner`: the same inside a block
     - `pack.TENSOR`: `panel`, `pair`, `quad` or `tile`: repacked before the loops, or read where it lies (absent)
@@ -31,7 +32,8 @@ class Design:
     - `ahead.LOAD`: tiles of the serial loop around it that a load is fetched ahead, into the second cache
     - `nontemporal.TENSOR`: written around the caches
     - `threads`: most threads that it pays to use
-    - `dealt`: `turns`: threads take tiles one by one in turn, not in runs of neighbours (absent)
+    - `dealt`: how threads come to their tiles: a run of neighbours each (absent), one by one in `turns`, or short runs
+      `drawn` by whoever is free
     """
 
     decisions: tuple[tuple[str, Choice], ...] = ()

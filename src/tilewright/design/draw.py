@@ -174,6 +174,7 @@ def _inner_product(p: _Plan, pairs: bool, pick: Pick) -> tuple[Decisions, list[s
     chosen |= _split(k, vectors // 2 if pairs else vectors, pick)
     chosen |= _unrolled(k, pick("unroll", (1, 2, 4)))
     chosen |= _nonempty("order", pick("order", [(), (n, m)]))
+    chosen |= _parted(p, k, int(chosen[f"tile.{k}"]), pick)  # type: ignore[arg-type]
     if pairs:
         paired = next(atom for atom, element in PAIRED.items() if element == p.element)
         chosen |= {f"atom.{d.name}": paired for d in p.nest.dots}
@@ -313,6 +314,12 @@ def _split(axis: str, vectors: int, pick: Pick) -> Decisions:
     """Accumulators of a sum over `axis`, each of which takes as many of the vectors of a tile."""
     count = pick("split", [n for n in ACCUMULATORS if vectors % n == 0])
     return {f"split.{axis}": count} if count > 1 else {}
+
+
+def _parted(p: _Plan, axis: str, tile: int, pick: Pick) -> Decisions:
+    """The loop over an axis in one piece, or a part for each thread, where tiles are fewer than threads."""
+    share = -(-p.size(axis) // (tile * max(2, p.facts.team))) * tile
+    return {f"part.{axis}": share} if share and pick("part", (False, True)) else {}
 
 
 def _unrolled(axis: str, times: int) -> Decisions:

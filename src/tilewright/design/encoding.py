@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
+from tilewright.design.legality import DEALT
 from tilewright.design.view import View
 from tilewright.language import ir, structure
 
 _PARALLEL, _SERIAL = 3, 2
-_PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "lane", "tail", "tiles")
+_PER_AXIS = ("size", "tile", "apart", "block", "unroll", "split", "part", "lane", "tail", "tiles")
 _LAYOUTS = ("panel", "pair", "quad", "tile")
 _WHOLE = (
-    "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", "dealt", "registers",
+    "order", "inner", "local", "unpack", "nontemporal", "keep", "prefetch", "threads", *DEALT, "registers",
     "instructions", "scratch", "lanes", "cores", "file",
 )  # fmt: skip
 
@@ -80,6 +81,7 @@ def _axis(v: View, axis: str | None) -> Iterator[float]:
     yield _log(v.design.number(f"block.{axis}"))
     yield _log(v.design.number(f"unroll.{axis}", 1) - 1)
     yield _log(v.design.number(f"split.{axis}", 1) - 1)
+    yield _log(v.design.number(f"part.{axis}"))
     yield 1.0 / (1 + lanes.index(axis)) if axis in lanes else 0.0
     yield 1.0 - size / (tiles * tile) if size else 0.0
     yield _log(tiles)
@@ -103,7 +105,7 @@ def _whole(v: View) -> Iterator[float]:
     yield _log(max((int(c) for _, c in decided.prefixed("prefetch") if isinstance(c, int)), default=0))
     cores = v.facts.machine.cores
     yield min(cores, decided.number("threads", cores)) / cores
-    yield float(decided.get("dealt") is not None)
+    yield from (float(decided.get("dealt") == how) for how in DEALT)
     yield v.registers / v.facts.registers
     yield _log(v.instructions)
     yield _log(v.scratch_bytes)

@@ -15,14 +15,16 @@ from tilewright.design import dot_rules
 from tilewright.design.atoms import ATOMS
 from tilewright.design.default import Facts
 from tilewright.design.design import Choice, Design
+from tilewright.design.part_rules import broken_parts
 from tilewright.design.twins import twins
 from tilewright.design.view import View, shown
 from tilewright.errors import IllegalDesign
 from tilewright.language import ir, structure
 
 PACKINGS = ("panel", "pair", "quad", "tile")
-PER_AXIS = ("tile", "apart", "block", "unroll", "split")
+PER_AXIS = ("tile", "apart", "block", "unroll", "split", "part")
 PER_TENSOR = ("pack", "local", "unpack", "nontemporal")
+DEALT = ("turns", "drawn")
 GLOBAL = ("lanes", "order", "inner", "threads", "dealt")
 
 SPILLS = 2
@@ -148,7 +150,7 @@ def _wanted(prefix: str, value: Choice) -> str | None:
     if prefix == "atom":
         return None if value in ATOMS else f"one of {', '.join(ATOMS)}"
     if prefix == "dealt":
-        return None if value == "turns" else "turns, or is left out"
+        return None if value in DEALT else f"{' or '.join(DEALT)}, or is left out"
     return None if isinstance(value, bool) else "true or false"
 
 
@@ -278,12 +280,11 @@ def _prefetches(v: View) -> Iterator[str]:
 
 
 def _dealt(v: View) -> Iterator[str]:
-    """Tiles are taken in turns where there are threads to take them, and no load counts on the next one of a run."""
-    if v.design.get("dealt") is None:
-        return
-    if min(v.facts.team, v.design.number("threads", v.facts.team)) == 1:
-        yield "dealt=turns: one thread takes all tiles; drop it, or threads=1"
-    for load, ahead in v.design.prefixed("prefetch"):
+    """Tiles are dealt where there are threads to take them; in turns, no load counts on the next one of a run."""
+    how = v.design.get("dealt")
+    if how is not None and min(v.facts.team, v.design.number("threads", v.facts.team)) == 1:
+        yield f"dealt={how}: one thread takes all tiles; drop it, or threads=1"
+    for load, ahead in v.design.prefixed("prefetch") if how == "turns" else ():
         yield f"dealt=turns: prefetch.{load}={ahead} fetches the next tile of a run; drop one of the two"
 
 
@@ -353,6 +354,7 @@ RULES = (
     Rule("blocks", "a block is a number of whole tiles, of axes that are free to be visited in blocks", _blocks),
     Rule("unrolls", "only the innermost axis of a loop in order is written out several times", _unrolls),
     Rule("splits", "accumulators of a split sum take turns, vector by vector", _splits),
+    Rule("parts", "what a part of a loop comes to is joined with what others came to", broken_parts),
     Rule("keeps", "a later loop reads back only what an earlier one has computed for the same row", _keeps),
     Rule("orders", "each axis of a loop nest is visited at one level", _orders),
     Rule("packs", "panels hold an operand in the order in which one loop nest multiplies it", dot_rules.packs),

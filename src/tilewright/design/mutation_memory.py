@@ -175,17 +175,19 @@ class UseThreads(Named):
 
 @dataclass(frozen=True)
 class Deal(Named):
-    """Threads take tiles one by one in turn, which mixes tiles of more and of less work; or in runs of neighbours.
+    """Threads take tiles one by one in turn, or draw short runs of them when they are free; None: one run each.
+
+    Turns mix tiles of more and of less work. Draws also serve threads of which one begins late, or is slower.
 
     before:  for s in share(range(0, S, 4))      thread 1 of 2: the later half, with most keys under a causal mask
     after:   for s in turns(range(0, S, 4))      thread 1 of 2: every second tile      dealt=turns
     """
 
-    turns: bool
+    how: str | None
 
     def apply(self, design: Design) -> Design | Illegal:
-        """The design with or without `dealt=turns`."""
-        return changed(design, {"dealt": "turns" if self.turns else None})
+        """The design with `dealt=how`."""
+        return changed(design, {"dealt": self.how})
 
 
 __all__ = ["Deal", "FetchAhead", "Keep", "Pack", "PackLocally", "Prefetch", "Stream", "UseAtom", "UseThreads", "Widen"]

@@ -142,6 +142,26 @@ class Accumulate(Named):
 
 
 @dataclass(frozen=True)
+class Part(Named):
+    """A serial loop is dealt to threads in parts of so many points, whose states are joined; 0: one thread runs it all.
+
+    before:  for m in M { acc = 0;  for k in K { acc += ... };  store y[m] = acc }
+    after:   for m in M, ks in K step 4096 { acc = 0;  for k in ks { acc += ... };  store parts[m, ks] = acc }
+             for m in M { for ks in K step 4096 { acc += parts[m, ks] };  store y[m] = acc }      part.k=4096
+    """
+
+    axis: str
+    points: int
+
+    def apply(self, design: Design) -> Design | Illegal:
+        """The design with `part.AXIS=points`, in whole tiles."""
+        if self.points < 0:
+            return Illegal(f"a part of {self.axis} has at least one point, not {self.points}")
+        tile = design.number(f"tile.{self.axis}", 1)
+        return changed(design, {f"part.{self.axis}": -(-self.points // tile) * tile or None})
+
+
+@dataclass(frozen=True)
 class Block(Named):
     """Tiles are visited cache block by cache block; 0 takes the block away again.
 
@@ -187,12 +207,12 @@ class Reorder(Named):
 
 
 def whole_tiles(design: Design, axis: str, tile: int) -> dict[str, Choice]:
-    """The block of an axis as whole tiles of that many points, where it has one."""
-    block = design.number(f"block.{axis}")
-    return {f"block.{axis}": -(-block // tile) * tile} if block else {}
+    """The block and the part of an axis as whole tiles of that many points, where it has them."""
+    sizes = {f"{kind}.{axis}": design.number(f"{kind}.{axis}") for kind in ("block", "part")}
+    return {name: -(-size // tile) * tile for name, size in sizes.items() if size}
 
 
 __all__ = [
-    "Accumulate", "Block", "Interchange", "Reorder", "Scalarise", "Scatter", "SetTile", "Unroll", "Vectorise",
-    "whole_tiles",
+    "Accumulate", "Block", "Interchange", "Part", "Reorder", "Scalarise", "Scatter", "SetTile", "Unroll",
+    "Vectorise", "whole_tiles",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from tilewright.design.atoms import TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.legality import legal
+from tilewright.design.legality import DEALT, legal
 from tilewright.design.mutation import Illegal, Mutation, Together
 from tilewright.design.mutation_memory import (
     Deal,
@@ -25,6 +25,7 @@ from tilewright.design.mutation_tiles import (
     Accumulate,
     Block,
     Interchange,
+    Part,
     Reorder,
     Scalarise,
     Scatter,
@@ -87,6 +88,7 @@ def suggested(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutat
         yield from _pack_mutations(kernel, nest, design)
         yield from _atom_mutations(kernel, nest, facts)
         yield from _prefetch_mutations(nest, design)
+        yield from _part_mutations(kernel, nest, design, facts)
     stores = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}
     for tensor in sorted(stores):
         yield Stream(tensor, not design.get(f"nontemporal.{tensor}"))
@@ -301,6 +303,16 @@ def _prefetch_mutations(nest: structure.Nest, design: Design) -> Iterator[Mutati
             yield Prefetch(let.name, 0)
 
 
+def _part_mutations(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts) -> Iterator[Mutation]:
+    """A loop in order dealt to threads: a share for each, twice as many and half as many parts, or in one piece."""
+    for loop in nest.serial if nest.loop.parallel else ():
+        axis = loop.axes[0]
+        if now := design.number(f"part.{axis.name}"):
+            yield from (Part(axis.name, points) for points in (0, 2 * now, now // 2))
+        elif (share := -(-facts.size(kernel, axis) // max(2, facts.team))) > 0:
+            yield Part(axis.name, share)
+
+
 def _thread_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterator[Mutation]:
     """Fewer threads or more; and tiles in turns or in runs, where some are more work than others."""
     threads, cores = design.number("threads"), facts.team
@@ -309,12 +321,13 @@ def _thread_mutations(kernel: ir.Kernel, design: Design, facts: Facts) -> Iterat
         if count < cores:
             yield UseThreads(count)
     loops = (s for s in ir.walk(kernel.body) if isinstance(s, ir.Loop))
-    if cores > 1 and any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes):
-        yield Deal(design.get("dealt") is None)
+    uneven = any(a.start is not None or a.stop is not None for loop in loops for a in loop.axes)
+    if cores > 1 and (uneven or design.get("dealt") is not None):
+        yield from (Deal(how) for how in (None, *DEALT))
 
 
 __all__ = [
     "Accumulate", "Block", "FetchAhead", "Illegal", "Interchange", "Keep", "Mutation", "Pack", "PackLocally",
-    "Prefetch", "Reorder", "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom",
+    "Part", "Prefetch", "Reorder", "Scalarise", "Scatter", "SetTile", "Stream", "Together", "Unroll", "UseAtom",
     "UseThreads", "Vectorise", "Widen", "neighbours", "steps", "suggested",
 ]  # fmt: skip

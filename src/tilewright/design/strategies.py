@@ -21,6 +21,9 @@ from tilewright.language import ir
 
 Model = Callable[[Design], float]
 
+_KIND = ("atom", "swap", "how", "cluster", "warpgroups", "pack")
+_PARTS = 3  # of a sum: one, two, or more
+_HOPE = 1.35  # times the best that the model knows: no trial of a kind that it gives more
 _CROWDED = 0.05  # a design that is like one chosen already must be better by this share
 
 
@@ -141,11 +144,13 @@ class Evolve:
 
     The pool comes from the model alone, and a champion is chosen by paired rounds, so that two searches go the same
     way whatever their seeds and their noise: what a generation tries hangs on the champion, hardly on single times.
+    On a GPU the model errs by kind of kernel more than within one, by as much as its best hundred designs differ: so
+    the best of each kind comes first, and the rest of the pool in the order that these trials give it.
     It is the champion's neighbours, and the neighbours of the most promising of those, as the model ranks them; one
     more of the pool, corrected by what was measured nearby; and a stray.
     """
 
-    _POOL, _SHARED = 384, 24
+    _POOL, _SHARED, _KINDS = 384, 24, 10
     _PROMISING = 3  # children whose own neighbours are candidates too
     _GENERATION = 24  # trials by one champion: each choice of a champion is one more at which two searches may part
 
@@ -157,13 +162,17 @@ class Evolve:
         self._pool = [
             task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.settled)
         ]
-        self._shared = _varied(task.fresh(self._pool, set()), self._SHARED)
+        candidates = task.fresh(self._pool, set())
+        self._kinds = first_of_kinds(candidates, self._KINDS) if task.facts.machine.kind == "nvidia" else []
+        self._shared = self._kinds or _varied(candidates, self._SHARED)
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """What the shared pool still holds; after it a generation."""
         tried = {t.design for t in trials}
         if ahead := self._task.fresh(self._shared, tried):
             return ahead[:count]
+        if (left := self._SHARED + 1 - len(trials)) > 0 and (ahead := self._believed(trials, min(count, left))):
+            return ahead
         if self._champion is None or len(trials) >= self._until:
             self._champion, self._until = champion(), len(trials) + self._GENERATION
         best = self._champion
@@ -173,6 +182,14 @@ class Evolve:
         known = tried | {c.design for c in chosen}
         spare = [replace(c, mutation="Pool") for c in self._task.fresh(self._pool, known)]
         return [*chosen, *spare[: count - len(chosen)]]
+
+    def _believed(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
+        """What else the pool holds, by what trials of each kind say of their like; nothing where there are no kinds."""
+        if not self._kinds:
+            return []
+        belief = Belief()
+        belief.learn(trials)
+        return _varied(self._task.fresh(self._pool, {t.design for t in trials}), count, belief)
 
     def _descendants(self, champion: Design) -> list[Candidate]:
         """Designs one mutation away, and two by way of those that the model thinks most of."""
@@ -233,15 +250,36 @@ def _ranked(candidates: Sequence[Candidate], belief: Belief) -> list[Candidate]:
     return [by_design[d] for d in ranked(believed)]
 
 
-def _varied(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+def first_of_kinds(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Of each kind of kernel the one that the model thinks best, at most `count`, and none that it gives no hope.
+
+    Nothing where there is one kind only.
+    """
+    first: dict[tuple[object, ...], Candidate] = {}
+    for c in sorted(candidates, key=lambda c: (c.predicted, canonical(c.design))):
+        first.setdefault(kind_of(c.design), c)
+    chosen = list(first.values())
+    return [c for c in chosen if c.predicted <= _HOPE * chosen[0].predicted][:count] if len(chosen) > 1 else []
+
+
+def kind_of(design: Design) -> tuple[object, ...]:
+    """What makes another kind of kernel of a design: what multiplies, and how its blocks share a sum and operands."""
+    shared = tuple((n, v) for n, v in design.decisions if n.partition(".")[0] in _KIND)
+    parts = [v for _, v in design.prefixed("split") if isinstance(v, int)]
+    return shared, min(max(parts, default=1), _PARTS)
+
+
+def _varied(candidates: Sequence[Candidate], count: int, belief: Belief | None = None) -> list[Candidate]:
     """The best by the model's word, where a design must be the better the more it is like those chosen before it.
 
-    What the model sees, its terms, it ranks; what it does not see is found only by trying designs that differ.
+    What the model sees, its terms, it ranks; what it does not see is found only by trying designs that differ. With a
+    belief its word is corrected.
     """
     chosen: list[Candidate] = []
     crowd = dict.fromkeys(candidates, 0.0)  # how many of the chosen are like each
+    seconds = {c: belief.corrected(c.design, c.predicted) if belief else c.predicted for c in candidates}
     while crowd and len(chosen) < count:
-        best = min(crowd, key=lambda c: (c.predicted * (1.0 + _CROWDED * crowd[c]), canonical(c.design)))
+        best = min(crowd, key=lambda c: (seconds[c] * (1.0 + _CROWDED * crowd[c]), canonical(c.design)))
         del crowd[best]
         chosen.append(best)
         for c in crowd:

@@ -97,7 +97,7 @@ class FragmentRing:
 
 def ring_of(loads: Sequence[ir.Let], layouts: Layouts, warps: int, across: int) -> FragmentRing | None:
     """The ring that loads ask for; `across` warps of `warps` have rows of their own."""
-    noted = tuple(let for let in loads if ir.note(let.notes, "prefetch"))
+    noted = tuple(let for let in loads if ir.number(let.notes, "prefetch", 1) > 1)  # 1: in registers
     if not noted:
         return None
     depths = {a for let in noted for a in let.type.axes if isinstance(layouts.of[a], Chunks)}

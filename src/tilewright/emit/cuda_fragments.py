@@ -85,6 +85,7 @@ class Fragments:
     """Writes loads of such operands and products of them.
 
     `early` are constant tensors of weights: they are asked for before this kernel waits for the one before it.
+    `flowing` are weights that are asked for one step ahead, in the registers that this step has done with.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Fragments:
         self.ring: FragmentRing | None = ring_of(
             [lets[o] for o in self.second], axes, threads // 32, threads // 32 // self.warps
         )
+        self.flowing = {o for o in self.second if ir.note(lets[o].notes, "prefetch") == 1}
         self.early = frozenset(t for t in weights if layouts[t].constant)
         self._waited = not self.early
 
@@ -117,10 +119,30 @@ class Fragments:
         if self.ring and self.ring.holds(let):
             self.ring.take(values, let)
             return
+        if let.name in self.flowing:
+            return  # asked for in the step before
         self._wait(values, let.expr.ref)
-        place = values.places[let.expr.ref.buffer]
-        cache = _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if place.readonly else "tw::PLAIN")
-        values.out.line(f"const auto {cname(let.name)} = tw::fragments<{cache}>({', '.join(self.place(values, let))});")
+        at = ", ".join(self.place(values, let))
+        values.out.line(f"const auto {cname(let.name)} = tw::fragments<{self._cache(values, let)}>({at});")
+
+    def _cache(self, values: Values, let: ir.Let) -> str:
+        assert isinstance(let.expr, ir.Load)
+        readonly = values.places[let.expr.ref.buffer].readonly
+        return _CACHES.get(str(ir.note(let.notes, "cache")), "tw::READ_ONLY" if readonly else "tw::PLAIN")
+
+    def _begin_flow(self, values: Values, loop: ir.Loop) -> None:
+        """Where each step finds its weights, and those of the first one."""
+        out, axis = values.out, loop.axes[0]
+        low, high = values.scope.bounds(axis)
+        kept, at = dict(values.scope.ranges), f"{axis.name}_at"
+        for let in (s for s in loop.body if isinstance(s, ir.Let) and s.name in self.flowing):
+            with out.block(f"const auto {cname(let.name)}_from = [&](int {at})"):
+                values.scope.enter(axis, at, low, high)
+                out.line(values.part(axis.name))
+                out.line(f"return tw::flow<{self._cache(values, let)}>({', '.join(self.place(values, let))});")
+            out.line(";")
+            out.line(f"auto {cname(let.name)} = tw::fragments({cname(let.name)}_from({low}));")
+        values.scope.ranges = kept
 
     def axes_of(self, let: ir.Let) -> tuple[str, str]:
         """Rows and sum of an operand, by the names of their layouts."""
@@ -148,6 +170,12 @@ class Fragments:
     def multiply(self, values: Values, dot: ir.Dot, into: str) -> None:
         """`multiply(sums, a, b)`: the operand along the rows of the result comes first."""
         a, b = (dot.b, dot.a) if dot.a in self.second else (dot.a, dot.b)
+        if b in self.flowing:
+            now = values.scope[dot.axis]
+            later = f"{now.start} + {now.step}"
+            more = f"{later} < {now.high}, {cname(b)}_from({later})"
+            values.out.line(f"tw::multiply_flowing({into}, {cname(a)}, {cname(b)}, {more});")
+            return
         values.out.line(f"tw::multiply_{'rows' if self.fma else 'fragments'}({into}, {cname(a)}, {cname(b)});")
 
     def join(self, values: Values, axis: str, name: str) -> None:
@@ -169,6 +197,8 @@ class Fragments:
             values.emit(loop.body[:inner])
             if self.ring:
                 self.ring.begin(values, steps)
+            if self.flowing:
+                self._begin_flow(values, steps)
             values.emit((steps,))
             for n, init in enumerate(s for s in loop.body[:inner] if isinstance(s, ir.Let) and self.warps > 1):
                 copies = str(self.fma).lower()

@@ -23,6 +23,7 @@ from tilewright.emit.listing_places import described, dims_text, places
 from tilewright.emit.listing_values import Scene, read
 from tilewright.emit.llvm import VectorUnit
 from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_parts import phases_of
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
 from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
@@ -65,8 +66,9 @@ class _Thread:
         self._header()
         for stmt in self.kernel.body:
             if isinstance(stmt, ir.Loop):
-                self.page.line("")
-                self._phase(stmt)
+                for n, phase in enumerate(phases_of(stmt)):
+                    self.page.line("barrier(team)" if n else "")
+                    self._phase(phase)
             else:
                 self.statement(stmt, None)
         return self.page.text()
@@ -90,6 +92,8 @@ class _Thread:
             self.page.line("# runs: tiles of one position out of each of so many runs, which lie so far apart")
         if any(ir.note(s.notes, "dealt") == "turns" for s in self.kernel.body if isinstance(s, ir.Loop)):
             self.page.line("# turns: threads take the tiles one by one in turn, last axis fastest")
+        if any(ir.note(s.notes, "drawn") for s in self.kernel.body if isinstance(s, ir.Loop)):
+            self.page.line("# drawn: a thread that is free takes the next run of tiles, last axis fastest")
         if any(isinstance(s, ir.Let) and ir.note(s.notes, "prefetch") for s in ir.walk(self.kernel.body)):
             self.page.line("# prefetch: tiles of the share that a load asks ahead for")
 
@@ -132,7 +136,8 @@ class _Thread:
         spans = [self._span(a) for a in loop.axes]
         steps = [self._step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
         ranges = ", ".join(range_text(s, n, a.apart) for s, n, a in zip(spans, steps, loop.axes, strict=True))
-        dealt = "turns" if ir.note(loop.notes, "dealt") == "turns" else "share"
+        in_turns = ir.note(loop.notes, "dealt") == "turns"
+        dealt = "drawn" if ir.note(loop.notes, "drawn") else "turns" if in_turns else "share"
         with self.page.block(f"for {', '.join(a.name for a in loop.axes)} in {dealt}({ranges}):"):
             for axis, span, step in zip(loop.axes, spans, steps, strict=True):
                 self._enter(loop, axis, span, step, axis.name)

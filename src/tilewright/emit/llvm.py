@@ -1,8 +1,8 @@
 """Scheduled program -> LLVM IR text for x86 (and any machine LLVM knows).
 
-One walk over the program, no knowledge of operators. Each top-level loop is a phase: a function
-`void(args, thread, threads)` over its share of the tiles; `tw_run(args)` runs the phases in order,
-on a pool where the call asks for several threads.
+One walk over the program, no knowledge of operators. Each top-level loop is a phase (two where it deals
+out parts of a loop): a function `void(args, thread, threads)` over its share of the tiles; `tw_run(args)` runs
+the phases in order, on a pool where the call asks for several threads.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from tilewright.emit import abi
 from tilewright.emit.llvm_builder import Builder
+from tilewright.emit.llvm_parts import phases
 from tilewright.emit.llvm_phase import Phase
 from tilewright.emit.llvm_values import Context
-from tilewright.emit.llvm_workspace import Workspace
+from tilewright.emit.llvm_workspace import LINE, Workspace
 from tilewright.language import ir
 
 
@@ -40,9 +41,9 @@ def emit(
     """LLVM IR for a scheduled program with these layouts; dims in `sizes` are fixed, all others symbolic."""
     workspace = Workspace(kernel, dict(sizes))
     declarations: set[str] = set()
-    phases = [s for s in kernel.body if isinstance(s, ir.Loop)]
-    functions = [_phase(n, loop, workspace, layouts, unit, declarations) for n, loop in enumerate(phases)]
-    parts = [f"; {kernel.name}", *sorted(declarations), *functions, _entry(len(phases)), "!0 = !{i32 1}\n!1 = !{}"]
+    loops = phases(kernel)
+    functions = [_phase(n, loop, workspace, layouts, unit, declarations) for n, loop in enumerate(loops)]
+    parts = [f"; {kernel.name}", *sorted(declarations), *functions, _entry(loops), "!0 = !{i32 1}\n!1 = !{}"]
     return Module("\n\n".join(parts) + "\n", tuple(workspace.reserves))
 
 
@@ -57,19 +58,21 @@ def _phase(
     lanes = ir.note(workspace.kernel.notes, "lanes", ())
     names = tuple(str(a) for a in lanes) if isinstance(lanes, tuple) else (str(lanes),)
     builder = Builder(declarations)
-    Phase(Context(builder, names, unit.bytes, unit.features), workspace, layouts).emit(loop)
+    Phase(Context(builder, names, unit.bytes, unit.features), workspace, layouts).emit(number, loop)
     head = f"define internal void @phase{number}(ptr noalias %args, i64 %thread, i64 %threads) {{\nentry:"
     return f"{head}\n{builder.text()}\n}}"
 
 
-def _entry(phases: int) -> str:
+def _entry(loops: list[ir.Loop]) -> str:
     """`tw_run(args)`: phases in order; with one thread without any synchronisation."""
+    phases = len(loops)
     calls = "\n".join(f"  call void @phase{n}(ptr %args, i64 0, i64 1)" for n in range(phases))
     table_ = ", ".join(f"ptr @phase{n}" for n in range(phases))
     return f"""@phases = internal constant [{phases} x ptr] [{table_}]
 
 define void @tw_run(ptr %args) {{
 entry:
+{_nothing_drawn(loops)}
   %threads_at = getelementptr i64, ptr %args, i64 {abi.THREADS}
   %threads = load i64, ptr %threads_at
   %alone = icmp sle i64 %threads, 1
@@ -84,6 +87,22 @@ team:
   call void %entry_fn(ptr %pool, ptr @phases, i64 {phases}, ptr %args)
   ret void
 }}"""
+
+
+def _nothing_drawn(loops: list[ir.Loop]) -> str:
+    """No tile of any phase was drawn yet."""
+    counted = [n for n, loop in enumerate(loops) if ir.note(loop.notes, "drawn")]
+    if not counted:
+        return ""
+    lines = [
+        f"  %base_at = getelementptr i64, ptr %args, i64 {abi.WORKSPACE}",
+        "  %base = load ptr, ptr %base_at",
+        *(
+            f"  %count{n} = getelementptr i8, ptr %base, i64 {LINE * n}\n  store i64 0, ptr %count{n}, align 8"
+            for n in counted
+        ),
+    ]
+    return "\n".join(lines)
 
 
 __all__ = ["Module", "VectorUnit", "emit"]

@@ -66,8 +66,13 @@ class Body(Scope):
                 copy_panel(self.cx, self.places[stmt.dst.buffer], self.places[stmt.src.buffer], stmt)
             case ir.Role():
                 self.block(stmt.body)
-            case _:  # Alloc: reserved at entry; Sync: phases are in order
+            case ir.Alloc():
+                self.allocate(stmt)
+            case _:  # Sync: phases are in order
                 pass
+
+    def allocate(self, alloc: ir.Alloc) -> None:
+        """Nothing: buffers are reserved at entry, but for what a phase says."""
 
     def _retyped(self, name: str, value: Tile) -> Tile:
         old = self.cx.values[name]

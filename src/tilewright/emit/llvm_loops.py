@@ -120,6 +120,23 @@ def counted(
     return x
 
 
+def drawn(cx: Context, counter: str, total: str, length: str, body: Step) -> None:
+    """`body(x)` for runs of `length` of the numbers below `total`: the next run that no other thread has drawn."""
+    b = cx.b
+    b.enter()
+    header, inside, after = b.label("draw"), b.label("drawn"), b.label("done")
+    b.do(f"br label %{header}")
+    b.start(header)
+    low = b.emit(f"atomicrmw add ptr {counter}, i64 {length} monotonic")
+    more = b.emit(f"icmp slt i64 {low}, {total}")
+    b.do(f"br i1 {more}, label %{inside}, label %{after}")
+    b.start(inside)
+    counted(cx, low, ll.minimum(b, ll.add(b, low, length), total), 1, body, Carry(cx, []))
+    b.do(f"br label %{header}")
+    b.leave()
+    b.start(after)
+
+
 def branch(
     cx: Context, condition: str, body: Callable[[], None], carry: Carry, other: Callable[[], None] | None = None
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tilewright.emit import abi, llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_body import Body, amortises_masks, uses_amx
-from tilewright.emit.llvm_loops import Carry, Span, branch, counted
+from tilewright.emit.llvm_loops import Carry, Span, branch, counted, drawn
 from tilewright.emit.llvm_memory import Place
+from tilewright.emit.llvm_parts import slot_bytes
 from tilewright.emit.llvm_scope import divides, leaf_axes
 from tilewright.emit.llvm_values import AxisState, Context, scalar_type, uniform
-from tilewright.emit.llvm_workspace import Workspace
+from tilewright.emit.llvm_workspace import DRAWN, LINE, Workspace
 from tilewright.language import ir
+
+_DRAWS = 16  # runs that each thread draws, where all are equally fast: what is left at the end is short
 
 
 class Phase(Body):
@@ -21,8 +25,9 @@ class Phase(Body):
     def __init__(self, cx: Context, workspace: Workspace, layouts: Mapping[str, abi.TensorLayout]) -> None:
         super().__init__(cx, workspace.kernel.body)
         self.workspace, self.layouts = workspace, layouts
+        self.meeting: dict[str, str] = {}  # where the slots of buffers begin through which parts meet
 
-    def emit(self, loop: ir.Loop) -> None:
+    def emit(self, number: int, loop: ir.Loop) -> None:
         """The whole function: arguments, scalars computed before the loop, this thread's share of it."""
         tiles = uses_amx(loop)
         self.prologue()
@@ -31,7 +36,7 @@ class Phase(Body):
                 self.statement(stmt)
         if tiles:
             llvm_amx.configure(self.b)
-        self.phase(loop)
+        self.phase(number, loop)
         if tiles:
             llvm_amx.release(self.b)
         self.b.do("ret void")
@@ -76,21 +81,27 @@ class Phase(Body):
         base, offset = self._word(abi.WORKSPACE, "ptr"), "0"
         allocs = {a.name: (a, axes) for a, _, axes in self.workspace.allocations}
         for reserve in self.workspace.reserves:
-            alloc, axes = allocs[reserve.name]
             size = self._reserve_bytes(reserve)
+            if reserve.name == DRAWN:
+                offset = ll.add(self.b, offset, size)
+                continue
+            alloc, axes = allocs[reserve.name]
             here = offset
             if reserve.per_thread:
                 here = ll.add(self.b, offset, ll.mul(self.b, size, "%thread"))
                 size = ll.mul(self.b, size, "%threads")
             pointer = self.b.hoist(f"getelementptr i8, ptr {base}, i64 {here}", base, here)
-            self.places[alloc.name] = self._buffer(alloc, reserve, pointer, axes)
+            if alloc.name in self.workspace.in_parts:
+                self.meeting[alloc.name] = pointer
+            else:
+                self.places[alloc.name] = self._buffer(alloc, reserve, pointer, axes)
             offset = ll.add(self.b, offset, size)
 
     def _extent(self, e: abi.Extent) -> str:
         size = self.dims[e.dim] if isinstance(e.dim, str) else str(e.dim)
         if e.round_to == 1:
             return size
-        return ll.mul(self.b, ll.ceil_div(self.b, size, str(e.round_to)), str(e.round_to))
+        return ll.mul(self.b, ll.ceil_div(self.b, size, str(e.round_to)), str(e.round_to // e.per))
 
     def _reserve_bytes(self, reserve: abi.Reserve) -> str:
         total = str(reserve.itemsize)
@@ -115,17 +126,35 @@ class Phase(Body):
         origin = tuple(d if isinstance(d, str) and d in axes else None for d in alloc.dims)
         return Place(alloc.name, pointer, alloc.dtype, tuple(strides), 64, panel, origin, padded=panel is not None)
 
+    def allocate(self, alloc: ir.Alloc) -> None:
+        """The slot of this tile and part in a buffer where parts meet; all others are reserved at entry."""
+        if alloc.name not in self.meeting:
+            return
+        parted = self.workspace.in_parts[alloc.name]
+        elements = parted.elements(alloc, self.workspace.sizes)
+        slot = "0"
+        for axis in parted.slots:
+            step = str(1 if axis.each else axis.step)
+            count = ll.ceil_div(self.b, self.dims[axis.over], step)
+            slot = ll.add(self.b, ll.mul(self.b, slot, count), ll.udiv(self.b, self.cx.axes[axis.name].base, step))
+        offset = ll.mul(self.b, slot, str(slot_bytes(alloc, elements)))
+        base = self.meeting[alloc.name]
+        pointer = self.b.hoist(f"getelementptr i8, ptr {base}, i64 {offset}", base, offset)
+        strides = tuple(str(math.prod(elements[d + 1 :])) for d in range(len(elements)))
+        origin = tuple(d if d in self.spans else None for d in map(str, alloc.dims))
+        self.places[alloc.name] = Place(alloc.name, pointer, alloc.dtype, strides, 64, None, origin)
+
     # ---------------------------------------------------------------------------------------- phases
-    def phase(self, loop: ir.Loop) -> None:
+    def phase(self, number: int, loop: ir.Loop) -> None:
         """This thread's share of a top-level loop; a serial loop is the first thread's."""
         if loop.parallel:
-            self._share(loop)
+            self._share(number, loop)
             return
         first = self.b.emit("icmp eq i64 %thread, 0")
         branch(self.cx, first, lambda: self.loop(loop), Carry(self.cx, []))
 
-    def _share(self, loop: ir.Loop) -> None:
-        """Tiles are numbered with the last axis fastest and dealt out in equal runs, or one by one in turn."""
+    def _share(self, number: int, loop: ir.Loop) -> None:
+        """Tiles are numbered with the last axis fastest; dealt in equal runs, or in turn, or drawn in short runs."""
         b = self.b
         spans = [self.span(a) for a in loop.axes]
         steps = [1 if a.each else self.step(a, s) for a, s in zip(loop.axes, spans, strict=True)]
@@ -135,15 +164,24 @@ class Phase(Body):
         for c in counts:
             total = ll.mul(b, total, c)
 
-        def tile(number: str) -> None:
-            self._tile(loop, spans, steps, counts, number)
+        def tile(at: str) -> None:
+            self._tile(loop, spans, steps, counts, at)
 
         if ir.note(loop.notes, "dealt") == "turns":
             counted(self.cx, "%thread", total, 1, tile, Carry(self.cx, []), forward="%threads")
             return
+        if ir.note(loop.notes, "drawn"):
+            length = ll.maximum(b, ll.udiv(b, total, ll.mul(b, "%threads", str(_DRAWS))), "1")
+            drawn(self.cx, self._drawn(number), total, length, tile)
+            return
         low = self._cut(total, "%thread")
         high = self._cut(total, ll.add(b, "%thread", "1"))
         counted(self.cx, low, high, 1, tile, Carry(self.cx, []))
+
+    def _drawn(self, number: int) -> str:
+        """Where the tiles of this phase that were drawn so far are counted."""
+        base = self._word(abi.WORKSPACE, "ptr")
+        return self.b.emit(f"getelementptr i8, ptr {base}, i64 {LINE * number}")
 
     def _tiles(self, axis: ir.Axis, span: Span, step: int) -> str:
         """How many tiles an axis has; apart, a last short block has one for each place of its first run."""

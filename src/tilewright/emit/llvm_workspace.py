@@ -6,7 +6,14 @@ from functools import cached_property
 
 from tilewright.emit import abi
 from tilewright.emit.llvm_memory import Panel, grouped
+from tilewright.emit.llvm_parts import Parted, in_parts, phases
 from tilewright.language import ir
+
+LINE = 64
+"""Bytes of a cache line."""
+
+DRAWN = "tiles drawn"
+"""What counts the tiles that threads have drawn, for each phase in a cache line of its own; no buffer is called so."""
 
 
 class Workspace:
@@ -21,10 +28,20 @@ class Workspace:
         return _allocations(self.kernel.body, False, {})
 
     @cached_property
+    def in_parts(self) -> dict[str, Parted]:
+        """The nest of each buffer through which parts of it meet."""
+        return in_parts(self.kernel)
+
+    @cached_property
     def reserves(self) -> list[abi.Reserve]:
-        """The pieces of memory that a call must bring."""
-        reserves = []
+        """The pieces of memory that a call must bring; counters of drawn tiles first."""
+        loops = phases(self.kernel)
+        drawn = any(ir.note(loop.notes, "drawn") for loop in loops)
+        reserves = [abi.Reserve(DRAWN, LINE, (abi.Extent(len(loops)),))] if drawn else []
         for stmt, per_thread, axes in self.allocations:
+            if stmt.name in self.in_parts:
+                reserves.append(self.in_parts[stmt.name].reserve(stmt, self.sizes))
+                continue
             panel = self.panel(stmt)
             extents = []
             for n, dim in enumerate(stmt.dims):

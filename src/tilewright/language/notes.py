@@ -59,7 +59,7 @@ _TABLE = (
         "dealt",
         ("Loop",),
         ("runs", "turns"),
-        "how tiles are dealt to threads: each gets a run of neighbours, or one after the other gets one in turn",
+        "how tiles are dealt to threads beforehand: a run of neighbours for each, or one by one in turn",
     ),
     NoteKey("descending", ("Loop",), ("bool",), "tiles of the last axis are dealt out from its end"),
     NoteKey("group", ("Loop",), ("int>0",), "rows of tiles that a grouped order walks together"),

@@ -9,6 +9,7 @@ from tilewright.design.kept import keep
 from tilewright.language import ir
 from tilewright.lower.block import block
 from tilewright.lower.pack import pack, pack_locally
+from tilewright.lower.parts import parts
 from tilewright.lower.tile import tile
 
 Stage = Callable[[ir.Kernel, Design], ir.Kernel]
@@ -16,6 +17,7 @@ Stage = Callable[[ir.Kernel, Design], ir.Kernel]
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("tile", tile),
     ("keep", keep),
+    ("parts", parts),
     ("pack", pack),
     ("block", block),
     ("local", pack_locally),

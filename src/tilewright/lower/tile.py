@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.design.design import Design
+from tilewright.design.design import Choice, Design
 from tilewright.language import ir
 from tilewright.language.structure import rewrite
+
+# How the threads come to their tiles, as notes of a parallel loop.
+_DEALT: dict[Choice | None, dict[str, ir.Note]] = {None: {}, "turns": {"dealt": "turns"}, "drawn": {"drawn": True}}
 
 
 def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
@@ -33,7 +36,7 @@ def tile(kernel: ir.Kernel, design: Design) -> ir.Kernel:
                 return stmt
 
     body = rewrite(kernel.body, change)
-    dealt: dict[str, ir.Note] = {"dealt": str(how)} if (how := design.get("dealt")) is not None else {}
+    dealt = _DEALT[design.get("dealt")]
     top = tuple(
         replace(s, notes=ir.with_notes(s.notes, bind="thread", **dealt)) if isinstance(s, ir.Loop) and s.parallel else s
         for s in body

@@ -143,3 +143,15 @@ def test_kept_values_that_the_first_level_loses_are_stored_one_line_at_a_time():
 
     assert seconds(2, 1024) < 1.1 * seconds(1, 1024)
     assert seconds(2, 4096) > 1.2 * seconds(1, 4096)
+
+
+def test_parts_of_a_sum_give_every_thread_something_to_do():
+    """One tile is one thread's work; halves of its sum take half the time, and many parts cost their joins."""
+    known = replace(facts(MATMUL, "zen5", M=1, N=1, K=1 << 22), threads=2)
+    rows = Design.of({"tile.m": 1, "tile.n": 1, "tile.k": 64, "lanes": ("k",), "split.k": 4})
+    whole, halves, many = (estimate(MATMUL, rows.with_(**more), known) for more in
+                           ({}, {"part__k": 1 << 21}, {"part__k": 64}))  # fmt: skip
+    assert halves.value("issue") == pytest.approx(whole.value("issue") / 2, rel=0.01)
+    assert halves.seconds < 0.6 * whole.seconds
+    assert halves.value("phases") == 2
+    assert many.value("issue") > 1.5 * halves.value("issue")

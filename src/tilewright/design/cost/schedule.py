@@ -91,7 +91,22 @@ class Schedule:
 
     def _phases(self) -> tuple[Phase, ...]:
         copies = [Phase(self._copy_loop(x), True) for x in self.panels if x not in self.local]
-        return (*copies, *(Phase(self._nest(n), n.loop.parallel) for n in self.program.nests))
+        return (*copies, *(phase for n in self.program.nests for phase in self._phases_of(n)))
+
+    def _phases_of(self, nest: structure.Nest) -> tuple[Phase, ...]:
+        """One phase; two where a loop is dealt out in parts: the parts, then the tiles that join them."""
+        dealt = next((s for s in nest.serial if self.t.number(f"part.{s.axes[0].name}")), None)
+        if dealt is None or not nest.loop.parallel:
+            return (Phase(self._nest(nest), nest.loop.parallel),)
+        axis, at = dealt.axes[0].name, nest.loop.body.index(dealt)
+        part = Level(axis, self.t.number(f"part.{axis}"))
+        meet = Work((), self._carried(dealt), spills=True)
+        outer = self._nest(nest).levels
+        first = (*self._body(nest.loop.body[: at + 1]), meet)
+        join = Loop((part,), (meet,), serial=True)
+        rest = (join, *self._body(nest.loop.body[at + 1 :]))
+        loops = (Loop((*outer, part), first, source=nest.loop), Loop(outer, rest, source=nest.loop))
+        return tuple(Phase(loop, True) for loop in loops)
 
     # ------------------------------------------------------------------------------------------- nests
     def _nest(self, nest: structure.Nest) -> Loop:
@@ -179,7 +194,11 @@ class Schedule:
     def _waiting(self, nest: structure.Nest) -> tuple[Access, ...]:
         """The unfinished tiles of a block, kept between slabs."""
         assert nest.main is not None
-        names = dict.fromkeys(s.name for s in ir.walk(nest.main.body) if isinstance(s, ir.Assign))
+        return self._carried(nest.main)
+
+    def _carried(self, loop: ir.Loop) -> tuple[Access, ...]:
+        """What a loop carries, as it lies in memory."""
+        names = dict.fromkeys(s.name for s in ir.walk(loop.body) if isinstance(s, ir.Assign))
         found = []
         for name in names:
             type_ = self.program.values[name].type

@@ -110,7 +110,10 @@ class Straight:
 
     @property
     def stages(self) -> int:
-        """Steps of a warp that are on their way at once; 0: the one at hand, straight to registers."""
+        """Steps of a warp that are on their way at once; 0: the one at hand, straight to registers.
+
+        1: straight to registers too, where chunks of the next step take the place of those that are multiplied.
+        """
         return self.design.number("stages", 0)
 
     @property
@@ -133,7 +136,8 @@ class Straight:
         _, columns, chunks = self.fragments
         _, width, lanes = self.unit
         rows = columns * width * self.weights
-        return self.stages * self.warps * rows * slot_pitch(chunks * lanes * CHUNK, lanes < 32)
+        slots = self.stages if self.stages > 1 else 0
+        return slots * self.warps * rows * slot_pitch(chunks * lanes * CHUNK, lanes < 32)
 
 
 def slot_pitch(row_bytes: int, quads: bool) -> int:
@@ -261,8 +265,8 @@ def _registers(s: Straight) -> Iterator[str]:
 def _ring(s: Straight) -> Iterator[str]:
     if not s.stages:
         return
-    if s.stages < 2:
-        yield f"stages={s.stages}: one step on its way is the one at hand; take 2, or drop it"
+    if s.stages == 1 and s.atom != "mma":
+        yield "stages=1: registers are filled again behind products of mma; take 2, or drop it"
     resident, room = s.design.number("resident", 1), int(s.facts.machine.limit("shared_bytes_per_block"))
     # Of each block the system takes 1 KB.
     each = min(room, (room + 1024) // resident - 1024)

@@ -65,6 +65,8 @@ class Through(Named):
 class Ahead(Named):
     """Weights are on their way so many steps ahead, through shared memory of each warp; 0: straight to registers.
 
+    1: straight to registers, each chunk of which is asked for anew as soon as it has been multiplied.
+
     before:  for k in ks step 128 { b0 = load b[n, k]; a0 = load a[m, k] ... }
     after:   for k in ks step 128 { a0 = load a[m, k]; b0 = load b[n, k] @prefetch=4 ... }
     """
@@ -93,7 +95,7 @@ def suggested_straight(p: Product, design: Design, facts: Facts) -> Iterator[Mut
     for tensor in dict.fromkeys(o.tensor for o in p.operands if o.axis == p.n.name):
         yield from (Cache(tensor, policy) for policy in (None, "cs"))
     yield from (Resident(n) for n in (1, 2, 3, 4, 6, 8))
-    yield from (Ahead(n) for n in (0, 2, 3, 4, 6, 8))
+    yield from (Ahead(n) for n in (0, 1, 2, 3, 4, 6, 8))
     yield Through(default_product(p, facts).decisions)
     other = "mma" if s.atom == "fma" else "fma"
     yield from (Through(straight(p, facts, c, 8, 1, 4, other).decisions) for c in (1, 2))

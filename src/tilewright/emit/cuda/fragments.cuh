@@ -68,6 +68,66 @@ __device__ Chunked<T, R, K> fragments(const T* from, const Along<R, EDGE, S>& ro
   return y;
 }
 
+// Where an operand is read, chunk by chunk.
+template <Cache C, class T, class R, class K> struct Flow {
+  const T* base;
+  i64 stride;
+  bool there[K::N / K::RUN][R::N];
+  // The chunk of one row becomes what lies there, 0 past the edges.
+  __device__ void read(uint4& chunk, int c, int r) const {
+    chunk = make_uint4(0, 0, 0, 0);
+    if (there[c][r]) chunk = read_chunk<C>(base + ((i64)R::at(r) * stride + K::at(c * K::RUN)));
+  }
+};
+template <Cache C, class T, class R, int EDGE, class S, class K, int DEPTH>
+__device__ Flow<C, T, R, K> flow(const T* from, const Along<R, EDGE, S>& rows, const Along<K, DEPTH, Unit>& sum) {
+  static_assert(DEPTH % K::RUN == 0, "an edge cuts 16 bytes in two");
+  Flow<C, T, R, K> y{from + (rows.base() + sum.base()), (i64)rows.stride, {}};
+#pragma unroll
+  for (int c = 0; c < K::N / K::RUN; ++c) {
+#pragma unroll
+    for (int r = 0; r < R::N; ++r) y.there[c][r] = rows.part.in(r) && sum.part.in(c * K::RUN);
+  }
+  return y;
+}
+// All of it.
+template <Cache C, class T, class R, class K> __device__ Chunked<T, R, K> fragments(const Flow<C, T, R, K>& flow) {
+  Chunked<T, R, K> y;
+#pragma unroll
+  for (int c = 0; c < K::N / K::RUN; ++c) {
+#pragma unroll
+    for (int r = 0; r < R::N; ++r) flow.read(y.chunk[c][r], c, r);
+  }
+  return y;
+}
+
+// acc += a b: rows of `a` by rows of `b`, fragments of 16 by 8 results. `used` is told of each chunk of b behind its products.
+template <class D, class R, class C, class T, class B, class K, class USED>
+__device__ void multiply_fragments(Tile<D, R, C>& acc, const Chunked<T, R, K>& a, Chunked<T, B, K>& b, const USED& used) {
+#pragma unroll
+  for (int c = 0; c < K::N / K::RUN; ++c) {
+#pragma unroll
+    for (int n = 0; n < B::N; ++n) {
+      uint4& z = b.chunk[c][n];
+#pragma unroll
+      for (int m = 0; m < R::N / 2; ++m) {
+        const uint4 x = a.chunk[c][2 * m], y = a.chunk[c][2 * m + 1];
+        const u32 first[4] = {x.x, y.x, x.y, y.y}, second[4] = {x.z, y.z, x.w, y.w};
+        D(&d)[4] = reinterpret_cast<D(&)[4]>(acc.v[(m * B::N + n) * 4]);
+        mma<T, D>(d, first, z.x, z.y);
+        mma<T, D>(d, second, z.z, z.w);
+      }
+      used(z, c, n);
+    }
+  }
+}
+// The same; the weights of a step give way, chunk by chunk, to those of the next one, if there are `more`.
+template <class D, class R, class C, class T, class B, class K, Cache L>
+__device__ void multiply_flowing(Tile<D, R, C>& acc, const Chunked<T, R, K>& a, Chunked<T, B, K>& b, bool more, const Flow<L, T, B, K>& next) {
+  multiply_fragments(acc, a, b, [&](uint4& chunk, int c, int n) {
+    if (more) next.read(chunk, c, n);
+  });
+}
 // acc += a b: rows of `a` by rows of `b`, fragments of 16 by 8 results.
 template <class D, class R, class C, class T, class B, class K>
 __device__ void multiply_fragments(Tile<D, R, C>& acc, const Chunked<T, R, K>& a, const Chunked<T, B, K>& b) {
