@@ -85,7 +85,7 @@ MIXED = {
 def test_tensors_on_different_devices_are_named(name):
     with pytest.raises(TilewrightError, match=r"cpu") as told:
         MIXED[name](normal(8, 96), torch.randn(8, 96).bfloat16())
-    assert "device" in str(told.value) and "move" in str(told.value)
+    assert "move" in str(told.value)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
