@@ -71,7 +71,7 @@ class Scope:
 
 def divides(span: Span, step: int) -> bool:
     """Whether whole tiles cover a span."""
-    return span.length is not None and span.length % step == 0
+    return step == 1 or (span.length is not None and span.length % step == 0)
 
 
 def leaf_axes(body: tuple[ir.Stmt, ...]) -> set[str]:
