@@ -193,6 +193,7 @@ def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[st
         "generic_mb": cold["peak_mb"],
         "device_mb": learning["device_mb"],
         "rows": learning["rows"],
+        "generic_times": max(learning["generic_times"], default=1.0),
         "frozen_compiles": max(s["counts"]["compiles"] for s in frozen),
         "frozen_searches": max((s["status"] or {}).get("searches", 0) for s in frozen),
     }

@@ -134,9 +134,16 @@ def serve(task: Task) -> dict[str, Any]:
         "rows": len(TABLE.rows()),
         "evictions": TABLE.evictions,
         "saved_s": sum(row.saved_seconds for row in TABLE.rows()),
+        "generic_times": _generic_times(),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device_mb": _device_mb(task.device),
     }
+
+
+def _generic_times() -> list[float]:
+    """How many times as long as the special kernel of a slot the generic one takes, of those that have one."""
+    rows = [r for r in TABLE.rows() if r.generic_seconds is not None and r.seconds]
+    return [round((r.generic_seconds or 0.0) / (r.seconds or 1.0), 3) for r in rows]
 
 
 def _device_mb(device: str) -> float:
