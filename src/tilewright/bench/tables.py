@@ -148,6 +148,14 @@ _ATTENTION: tuple[Column, ...] = (
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to cuDNN", _ratio),
 )
+_PACKED: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("torch, packed", _number("packed_us", 1)),
+    ("cuDNN, padded", _number("padded_us", 1)),
+    ("TFLOP/s", _number("tflops")),
+    ("GB/s", _number("gbs")),
+    ("ratio to the better", _ratio),
+)
 _DECODES: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("torch", _number("peer_us", 1)),
@@ -155,6 +163,11 @@ _DECODES: tuple[Column, ...] = (
     ("of reading", _percent("bandwidth")),
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to torch", _ratio),
+)
+_PAGES: tuple[Column, ...] = (
+    *_DECODES[:-1],
+    ("rows over pages", lambda m: f"{m['of_rows']:.2f}x" if "of_rows" in m else ""),
+    _DECODES[-1],
 )
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
@@ -204,6 +217,8 @@ TABLES = (
             ("best of its first 16", _percent("of_best_16")),
             ("rank correlation", _number("spearman", 2)),
             ("corrected", _number("spearman_corrected", 2)),
+            ("two measurements of one another", _maybe("repeat", 2)),
+            ("so that the truth has", _maybe("ceiling", 2)),
             ("median error", _percent("error")),
             ("corrected", _percent("error_corrected")),
         ),
@@ -217,7 +232,8 @@ TABLES = (
             ("seeds", _number("seeds")),
             ("search, us", _number("us", 1)),
             ("random, us", _number("random_us", 1)),
-            ("faster by", lambda m: f"{m['over_random']:.2f}x"),
+            ("faster by", lambda m: f"{m['over_random']:.3f}x"),
+            ("after 16 trials", lambda m: f"{m['over_random_early']:.3f}x" if "over_random_early" in m else ""),
             ("trials until within 2%, of both", _until_near),
             ("best after, s", _number("seconds_to_best", 1)),
         ),
@@ -340,6 +356,13 @@ TABLES = (
     Table(
         "Ragged prompts, and few queries, against cuDNN", ("attention_prompts",), _ATTENTION, geomean=True, kind="gemm"
     ),
+    Table(
+        "Packed sequences, against FlashAttention in torch by cumulative lengths and cuDNN on a padded batch",
+        ("attention_packed",),
+        _PACKED,
+        geomean=True,
+        kind="gemm",
+    ),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
         "Host time of a call from Python",
@@ -357,7 +380,7 @@ TABLES = (
     Table(
         "The same out of pages, against torch's on rows one after the other",
         ("attention_paged",),
-        _DECODES,
+        _PAGES,
         geomean=True,
         kind="decode",
     ),
