@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_loops import Carry, branch
-from tilewright.emit.llvm_memory import Address
+from tilewright.emit.llvm_places import Address
 from tilewright.emit.llvm_values import Context, Key, Tile, vector_type
 from tilewright.language.ir import TileType
 
