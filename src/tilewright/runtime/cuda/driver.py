@@ -45,31 +45,11 @@ def use(device: int) -> None:
 @contextmanager
 def inside(device: int) -> Iterator[None]:
     """The device's primary context current for this thread inside the `with` block, and afterwards what was before."""
-    push, pop, handle = _switches(device)
-    _well(push(handle), f"switching to GPU {device}")
+    checked(driver().cuCtxPushCurrent(context(device)), f"switching to GPU {device}")
     try:
         yield
     finally:
-        _well(pop(ctypes.byref(ctypes.c_void_p())), f"switching back from GPU {device}")
-
-
-@cache
-def _switches(device: int) -> tuple[Any, Any, Any]:
-    """What puts a context on this thread's stack and takes it off, and the context, called with the interpreter held.
-
-    They take less than a microsecond; who lets others have the interpreter for that waits to get it back.
-    """
-    handle = ctypes.c_void_p(int(context(device)))
-    library = ctypes.PyDLL("libcuda.so.1")
-    push, pop = library.cuCtxPushCurrent_v2, library.cuCtxPopCurrent_v2
-    for function in (push, pop):
-        function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
-    return push, pop, handle
-
-
-def _well(status: int, doing: str) -> None:
-    if status:
-        checked((driver().CUresult(status),), doing)
+        checked(driver().cuCtxPopCurrent(), f"switching back from GPU {device}")
 
 
 @dataclass(frozen=True)
