@@ -135,6 +135,8 @@ _GPU_FEW_ROWS: tuple[Column, ...] = (
     ("torch.compile", _number("peer_us", 2)),
     ("eager", _number("eager_us", 2)),
     ("empty kernel", _number("empty_us", 2)),
+    ("on the GPU", _maybe("kernel_us", 2)),
+    ("torch.compile's", _maybe("kernel_peer_us", 2)),
     ("a lone call", _number("alone_us", 1)),
     ("torch.compile's", _number("alone_peer_us", 1)),
     ("empty kernel's", _number("empty_alone_us", 1)),
@@ -301,7 +303,7 @@ TABLES = (
     Table("Row operators, bf16", ("gpu_rows",), _GPU_ROWS, geomean=True, kind="rows"),
     Table("Gradients of row operators, bf16", ("gpu_rows_backward",), _GPU_ROWS, geomean=True, kind="rows"),
     Table(
-        "One token, or sixteen: what a call adds to a CUDA graph, and a call alone between two events",
+        "One token, or sixteen: what a call adds to a CUDA graph, its time on the GPU, a lone call between two events",
         ("gpu_rows_few",),
         _GPU_FEW_ROWS,
         geomean=True,

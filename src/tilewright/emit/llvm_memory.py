@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.emit.llvm_places import LINE, Address, Panel, Place, axis_dims, grouped, neighbouring
+from tilewright.emit.llvm_places import LINE, Address, Place, axis_dims, neighbouring
 from tilewright.emit.llvm_shuffle import concat
 from tilewright.emit.llvm_values import Context, Key, Tile, lane_type, read, scalar_type, splat, vector_type
 from tilewright.language.dtypes import DType
@@ -238,17 +238,4 @@ def _store_part(
     b.do(f"call void {name}({ty} {part}, ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask})")
 
 
-__all__ = [
-    "Address",
-    "Panel",
-    "Place",
-    "axis_dims",
-    "grouped",
-    "lane_type",
-    "load",
-    "masked_load",
-    "neighbouring",
-    "prefetch",
-    "store",
-    "vector_type",
-]
+__all__ = ["lane_type", "load", "masked_load", "prefetch", "store", "vector_type"]

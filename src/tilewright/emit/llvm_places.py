@@ -154,3 +154,6 @@ def axis_dims(cx: Context, ref: Ref) -> dict[str, int]:
 def neighbouring(cx: Context, place: Place, dims: dict[str, int], axes: tuple[str, ...]) -> list[str]:
     """Axes along which the points of a tile are neighbours in memory."""
     return [a for a in axes if a in dims and dims[a] in place.unit_dims and cx.axes[a].apart == 1]
+
+
+__all__ = ["LINE", "Address", "Panel", "Place", "axis_dims", "grouped", "neighbouring"]
