@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tilewright.design.default import Facts, default_design
 from tilewright.errors import MachineError
 from tilewright.machines import Machine, machine_names
+from tilewright.operators import matmul
 
 SHIPPED = [
     "a100", "arm-neon", "b200", "h100", "h200", "l40s", "plasticine", "rtx4090", "sapphire-rapids", "sn40l", "tpu_v1",
@@ -33,7 +35,13 @@ def test_fingerprints_tell_machines_apart() -> None:
 
 def test_fingerprint_holds_what_a_design_depends_on_and_nothing_else() -> None:
     m = Machine.named("zen5")
-    same = [replace(m, name="x"), replace(m, clock_hz=1.0), replace(m, notes=()), m.with_memory_rates(1e9, 2e9, 3e9)]
+    same = [
+        replace(m, name="x"),
+        replace(m, clock_hz=1.0),
+        replace(m, notes=()),
+        replace(m, habits=(("x", 1.0),)),
+        m.with_memory_rates(1e9, 2e9, 3e9),
+    ]
     assert {s.fingerprint for s in same} == {m.fingerprint}
     smaller_l2 = tuple(replace(x, bytes=2**19) if x.name == "l2" else x for x in m.levels)
     other = [
@@ -44,6 +52,21 @@ def test_fingerprint_holds_what_a_design_depends_on_and_nothing_else() -> None:
         replace(m, architecture="amd-25-17"),
     ]
     assert m.fingerprint not in {o.fingerprint for o in other}
+
+
+def test_designs_go_by_habits_that_a_description_states_and_not_by_its_name() -> None:
+    """Long streams of weights where prefetchers go on across pages; words to L2 where its policy was measured."""
+    follows = Machine.named("zen5")
+    assert follows.habit("prefetches_across_pages") and Machine.from_json(follows.to_json()).habits == follows.habits
+    unknown = replace(follows, habits=())
+    assert unknown.habit("prefetches_across_pages") is None and "habits" not in unknown.to_dict()
+    product = matmul.kernel.trace("f32", options={"activation": None})
+    tiles = {}
+    for machine in (follows, unknown):
+        unit = {p.name: (1,) for p in product.params}
+        facts = Facts({"M": 1, "N": 4096, "K": 4096}, unit, machine)
+        tiles[machine] = default_design(product, facts).number("tile.n", 1)
+    assert tiles[follows] > tiles[unknown] == 1
 
 
 def test_fingerprint_does_not_change_between_releases() -> None:

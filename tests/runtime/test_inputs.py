@@ -8,9 +8,10 @@ import pytest
 from tilewright import Scalar, Tensor, i64, kernel, operators, parallel, size
 from tilewright.errors import ArgumentError
 from tilewright.language import each
+from tilewright.language.dtypes import f32
 from tilewright.runtime.compiled import dtypes_of
 from tilewright.runtime.index_limits import limits
-from tilewright.runtime.inputs import draw
+from tilewright.runtime.inputs import Drawn, draw
 
 
 def traced(operator, element="f32", present=()):
@@ -98,3 +99,17 @@ def test_a_dimension_that_is_not_the_last_may_have_stride_one():
 def test_nothing_to_index_is_refused():
     with pytest.raises(ArgumentError, match="ids has elements but nothing to index"):
         draw(traced(operators.embedding), {"N": 3, "V": 0, "D": 4}, seed=0)
+
+
+def test_weights_are_drawn_once_for_all_numbers_of_rows():
+    """What one operand holds does not depend on the sizes of others; kept ones are bounded by their bytes."""
+    program, kept = traced(operators.matmul, "f32"), Drawn(limit=3 * 4 * 5 * 4)
+    first = draw(program, {"M": 3, "N": 4, "K": 5}, seed=1, kept=kept).tensors
+    more = draw(program, {"M": 7, "N": 4, "K": 5}, seed=1).tensors
+    assert first["b"].tobytes() == more["b"].tobytes() != first["a"].tobytes()
+    assert sum(x.nbytes for x in kept._kept.values()) <= 3 * 4 * 5 * 4
+    again = kept.floats((1, 1), (4, 5), f32, "random")
+    assert again is kept.floats((1, 1), (4, 5), f32, "random")
+    first["b"][:] = 0  # operands are copies
+    assert again.tobytes() == more["b"].tobytes()
+    assert not Drawn(0)._kept

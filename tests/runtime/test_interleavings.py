@@ -141,11 +141,11 @@ def without_gpu(monkeypatch):
 class OneByOne(Pass):
     """A pass that holds what it was put together from, as a graph holds the kernels that were captured."""
 
-    def _put_together(self):
-        self.held = [x._now[1] for x in self.launches]
+    def _put_together(self, launches):
+        return list(launches)
 
-    def _queue(self):
-        for run in self.held:
+    def _queue(self, ready):
+        for run in ready.runs:
             run()
 
 

@@ -252,3 +252,86 @@ def test_an_answer_that_is_illegal_here_is_given_up(table, background):
     assert (row.state, row.design) == ("given up", None)
     assert "illegal" in row.reason
     product()
+
+
+# ---------------------------------------------------------------------------------------- first looks
+@pytest.fixture
+def beside(monkeypatch):
+    """As on a GPU: jobs name a generic design, which is not the default one of a slot's sizes."""
+    told = dispatch.Origin.job
+
+    def job(self, sizes):
+        return {**told(self, sizes), "beside": self.generic_design(sizes).to_json()}
+
+    monkeypatch.setattr(dispatch.Origin, "job", job)
+
+
+def designs_asked(background):
+    return [(job["trials"], job["look"], job["deeper"]) for job in background.jobs if job["job"] == "design"]
+
+
+def test_a_first_look_swaps_and_a_long_search_follows_once(table, background, beside):
+    unrolls = iter([3, 5])
+    background.found = lambda job: faster(job, unroll__k=next(unrolls))
+    product, learning = Product(), learner(table, background, trials=9)
+    product(3)
+    assert learning.step()
+    (row,) = table.rows()
+    assert (row.state, row.swaps, learning.status().queued) == ("specialised", 1, 1)
+    assert learning.step()
+    product()
+    assert table.rows()[0].swaps == 2
+    while learning.step():
+        pass
+    assert designs_asked(background) == [(1, True, False), (9, False, True)]
+    status = learning.status()
+    assert (status.searches, status.looks, status.promoted) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"status": "same", "seconds": 0.1}, {"error": "no design works", "seconds": 0.1}], ids=["same", "error"]
+)
+def test_a_look_that_shows_nothing_is_followed_by_a_search(table, background, beside, answer):
+    background.found = lambda job: answer if job["look"] else faster(job)
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    assert table.rows()[0].state == "kept generic"
+    learning.step()
+    assert table.rows()[0].state == "specialised"
+    product()
+
+
+@pytest.mark.parametrize("later", [faster, same_as_generic_of], ids=["the same", "the generic one"])
+def test_a_long_search_that_finds_nothing_better_leaves_the_kernel_of_the_look(table, background, beside, later):
+    background.found = lambda job: faster(job) if job["look"] else later(job)
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    learning.step()
+    product()
+    (row,) = table.rows()
+    assert (row.state, row.swaps, row.hits) == ("specialised", 1, 1)
+    assert learning.status().kept == 1
+
+
+def test_all_slots_are_looked_at_before_one_is_searched_at_length(table, background, beside):
+    learning = learner(table, background)
+    for rows in (3, 24, 200):
+        Product(rows=rows)(3)
+    for _ in range(4):
+        learning.step()
+    assert [look for _, look, _ in designs_asked(background)] == [True, True, True, False]
+
+
+def test_a_search_begun_while_a_kernel_is_in_use_that_dies_leaves_it(table, background, beside):
+    background.found = faster
+    product, learning = Product(), learner(table, background)
+    product(3)
+    learning.step()
+    background.found = ChildDied("crash", "SIGSEGV: it wrote at 0")
+    assert learning.step()
+    assert learning.step()
+    product()
+    (row,) = table.rows()
+    assert (row.swaps, row.hits, row.state) == (1, 1, "specialised")

@@ -29,7 +29,7 @@ def test_ten_thousand_shapes_leave_tables_and_queues_bounded(table, tmp_path):
                 y[0, :columns], weight[:columns, :depth].astype(np.float64) @ x[0, :depth], atol=1e-3
             )
             learning._collect()
-            longest = max(longest, len(learning._queue))
+            longest = max(longest, len(learning._agenda))
     assert len(table) <= table.capacity
     assert table.evictions >= SHAPES - table.capacity
     assert 0 < longest <= table.capacity

@@ -1,4 +1,7 @@
-"""What a call from Python costs beside the bare entry of its kernel: bound before, or known by its form."""
+"""What a call from Python costs beside the bare entry of its kernel: bound before, or known by its form.
+
+A call that gives a new result is put beside the bare entry after the library has made such a result: somebody has to.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,20 +24,26 @@ NAMES = (TORCH, NUMPY)
 ROUNDS, CALLS = 41, 4000
 """Rounds in which each way of calling takes a turn of so many calls."""
 
+ADDED = {
+    "bound_ns": ("bound", "bare"),
+    "known_ns": ("known", "bare"),
+    "new_ns": ("new", "making"),
+    "making_ns": ("making", "bare"),
+}
+"""What is told: what one way of calling adds to another."""
+
 Call = Callable[[], object]
 
 
 def dispatch_results(names: Sequence[str], quick: bool) -> Iterator[Result]:
     """For each of `names`, nanoseconds that each way adds to the bare entry: medians of differences within rounds."""
-    for name in names:
-        ways = _ways(_tensors(name))
+    for case in names:
+        ways = _ways(_tensors(case))
         samples = _timed(ways, ROUNDS // 5 if quick else ROUNDS)
-        bare = samples["bare"]
-        values = {"bare_ns": statistics.median(bare)}
-        for way in ways:
-            if way != "bare":
-                values[f"{way}_ns"] = statistics.median(a - b for a, b in zip(samples[way], bare, strict=True))
-        yield Result(FAMILY, name, 1, rounded(values), {"samples_ns": samples, "calls": CALLS})
+        values = {"bare_ns": statistics.median(samples["bare"])}
+        for name, (way, beside) in ADDED.items():
+            values[name] = statistics.median(a - b for a, b in zip(samples[way], samples[beside], strict=True))
+        yield Result(FAMILY, case, 1, rounded(values), {"samples_ns": samples, "calls": CALLS})
 
 
 def _tensors(name: str) -> tuple[Any, Any, Any]:
@@ -49,12 +59,14 @@ def _tensors(name: str) -> tuple[Any, Any, Any]:
 
 
 def _ways(tensors: tuple[Any, Any, Any]) -> dict[str, Call]:
-    """The bare entry; a bound launch; `linear` into the same objects, and with a new result each time."""
+    """The bare entry, alone and after a result was made; a bound launch; `linear` into the same objects, and anew."""
     (x, w, y), linear = tensors, ops.linear
     launch: Any = linear.bind(x, w, out=y)
     entry, address = launch.kernel.entry, launch.words.__array_interface__["data"][0]
+    make, shape, dtype = import_module(type(y).__module__.partition(".")[0]).empty, tuple(y.shape), y.dtype
     found: dict[str, Call] = {
         "bare": lambda: entry(address),
+        "making": lambda: (make(shape, dtype=dtype), entry(address)),
         "bound": launch,
         "known": lambda: linear(x, w, out=y),
         "new": lambda: linear(x, w),

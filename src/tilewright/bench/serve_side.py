@@ -5,6 +5,7 @@ Mode, numerics, threads and the cache folder come from the environment, as for a
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import resource
@@ -95,6 +96,8 @@ def serve(task: Task) -> dict[str, Any]:
         modes.learning_begins()  # before anything is bound
     server = Server(task)
     server.decoder.prefill(server.cache, 0, server.prompts[0])  # compiles what is the same for all lengths
+    gc.collect()
+    gc.freeze()  # as servers do once they are ready: what stays for good is not looked through again and again
     loaded = time.perf_counter() - begun
     began = time.time()
     learning = _learned(server, task) if modes.may_learn() and task.limit else []

@@ -69,6 +69,12 @@ def _ladder_share(m: Metrics) -> str:
     return f"{100 * m['ratio']:.1f}% [{100 * m['ratio_low']:.1f}, {100 * m['ratio_high']:.1f}]"
 
 
+def _made_anew(m: Metrics) -> str:
+    """Beside the bare entry after a result was made; results before that was told have it beside the bare entry."""
+    beside = f" beside {m['making_ns']:,.0f} ns for `empty`" if "making_ns" in m else ""
+    return f"{m['new_ns']:+,.0f} ns{beside}"
+
+
 def _added(key: str) -> Callable[[Metrics], str]:
     return lambda m: f"+{m[key]:,.0f} ns"
 
@@ -315,7 +321,7 @@ TABLES = (
             ("bare entry, ns", _number("bare_ns")),
             ("bound launch", _added("bound_ns")),
             ("`ops.linear(out=)`", _added("known_ns")),
-            ("`ops.linear`, a new result", _added("new_ns")),
+            ("`ops.linear`, a new result", _made_anew),
         ),
         kind="serve",
     ),

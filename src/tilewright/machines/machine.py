@@ -70,7 +70,8 @@ class Machine:
     thread block, stage or thread: CPU cores that this process may use, SMs, PCUs. `levels` go from
     the nearest to the farthest. `limits` are numbers that bound a design, `peaks` flop/s by dtype as
     the vendor states them, `ceilings` what was measured beyond that (names and units: the cost model
-    that reads them), `notes` say where facts come from. `simulated` marks a description that stands for the machine:
+    that reads them), `habits` what was found out of how it goes about its work (names and units: the default designs
+    that go by them), `notes` say where facts come from. `simulated` marks a description that stands for the machine:
     nothing is measured on it, so that its rates decide which designs are best.
     """
 
@@ -86,6 +87,7 @@ class Machine:
     peaks: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     ceilings: tuple[tuple[str, float], ...] = ()
+    habits: tuple[tuple[str, float], ...] = ()
     simulated: bool = False
 
     def __post_init__(self) -> None:
@@ -130,7 +132,7 @@ class Machine:
             fields["atoms"] = tuple(Atom(**{**a, "shape": tuple(a["shape"])}) for a in fields.get("atoms", ()))
             if (vector := fields.get("vector")) is not None:
                 fields["vector"] = VectorISA(**{**vector, "features": tuple(vector.get("features", ()))})
-            for key in ("limits", "peaks", "ceilings"):
+            for key in ("limits", "peaks", "ceilings", "habits"):
                 fields[key] = tuple(sorted(dict(fields.get(key, {})).items()))
             fields["notes"] = tuple(fields.get("notes", ()))
             return cls(**fields)
@@ -152,8 +154,9 @@ class Machine:
         data = asdict(self)
         data["levels"] = [_without_none(level) for level in data["levels"]]
         data["atoms"] = [_without_none(atom) for atom in data["atoms"]]
-        data["limits"], data["peaks"], data["ceilings"] = dict(self.limits), dict(self.peaks), dict(self.ceilings)
-        return data if self.simulated else {name: value for name, value in data.items() if name != "simulated"}
+        for key in ("limits", "peaks", "ceilings", "habits"):
+            data[key] = dict(getattr(self, key))
+        return {name: value for name, value in data.items() if value or name not in ("simulated", "habits")}
 
     def to_json(self) -> str:
         """The description as JSON text; `Machine.from_json` reads it back as an equal machine."""
@@ -164,8 +167,8 @@ class Machine:
         """16 hex digits, equal on machines for which the same designs are right and equally good.
 
         Hashes what bounds a design and nothing that varies from run to run or from host to host:
-        measured rates and ceilings, clock, names and notes stay out. Of a simulated machine all rates are in it, so
-        that what was designed by a model is never taken for what was measured.
+        measured rates, ceilings and habits, clock, names and notes stay out. Of a simulated machine all rates are in
+        it, so that what was designed by a model is never taken for what was measured.
         """
         vector = None if self.vector is None else asdict(self.vector)
         facts = [
@@ -231,6 +234,10 @@ class Machine:
         if name not in found:
             raise MachineError(f"machine {self.name!r} has no limit {name!r}; it has {', '.join(found) or 'none'}")
         return found[name]
+
+    def habit(self, name: str) -> float | None:
+        """What was found out of the habit called `name`; None where nobody looked."""
+        return dict(self.habits).get(name)
 
     def atom(self, name: str) -> Atom:
         """The compute instruction called `name`; MachineError lists those there are."""

@@ -27,6 +27,11 @@ def request_amx() -> bool:
     return trial.request_amx()
 
 
+HABITS = {"amd": (("prefetches_across_pages", 1.0),)}
+"""What was found out of processors, by their maker: that prefetchers go on where a page of memory ends, while those of
+Intel begin anew with each page."""
+
+
 def detect(available_cores: int) -> Machine:
     """The host as a Machine with `available_cores`; features are those that executed."""
     record = isa_record()
@@ -42,6 +47,7 @@ def detect(available_cores: int) -> Machine:
         atoms=atoms(features, record["per_cycle"]),
         clock_hz=record["clock_hz"],
         vector=vector_isa(features),
+        habits=HABITS.get(cpu["vendor"], ()),
     )
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.build.kernel_cache import build
+from tilewright.design.default import default_design
 from tilewright.design.design import Design
+from tilewright.design.pinned import differs
 from tilewright.design.trial import Budget, Progress
 from tilewright.emit.abi import TensorLayout
 from tilewright.errors import MachineError
@@ -75,6 +77,8 @@ class Worker:
 
     def _design(self, job: dict[str, Any]) -> dict[str, Any]:
         subject, pace, begun = subject_of(job), Pace(self._share), time.monotonic()
+        if job.get("look") and _nothing_to_see(subject, job):
+            return {"status": "same", "seconds": time.monotonic() - begun}
         room = Budget(trials=job["trials"], seconds=job["seconds"] / self._share)
 
         def between(_: Progress) -> None:
@@ -85,6 +89,7 @@ class Worker:
         found = designer.search_for(
             subject, budget=room, numerics=job["numerics"], seed=job["seed"], progress=between,
             final_seconds=_FINAL_SECONDS, beside=_beside(job), crew=self._crew_for(subject),
+            deeper=bool(job.get("deeper")),
         )  # fmt: skip
         pace.rest()
         paused = found.result is not None and found.result.stopped == "interrupted"
@@ -120,6 +125,14 @@ def _has_gpu() -> bool:
 def _beside(job: dict[str, Any]) -> Design | None:
     """The design of the generic kernel, where a job names it."""
     return Design.from_json(job["beside"]) if "beside" in job else None
+
+
+def _nothing_to_see(subject: Subject, job: dict[str, Any]) -> bool:
+    """Whether the default design of a subject is the generic kernel's, or may not take its place."""
+    default, generic = default_design(subject.kernel, subject.facts), _beside(job)
+    if generic is None:
+        return False
+    return default == generic or (job["numerics"] == "pinned" and bool(differs(subject.kernel, default, generic)))
 
 
 def _build(subject: Subject, design: Design) -> None:

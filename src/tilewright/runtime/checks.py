@@ -18,7 +18,7 @@ from tilewright.language.dtypes import dtype
 from tilewright.language.rounding import run_bounded
 from tilewright.operators import Exact
 from tilewright.runtime import tolerance
-from tilewright.runtime.inputs import Array, Kind, Operands, draw
+from tilewright.runtime.inputs import Array, Drawn, Kind, Operands, draw
 from tilewright.runtime.subject import Subject
 
 ODD, ONE_MORE = 67, 131
@@ -60,16 +60,16 @@ class Check:
         return tolerance.compare(name, actual, self.values[name], self.limits[name])
 
 
-def checks_for(subject: Subject, seed: int) -> list[Check]:
+def checks_for(subject: Subject, seed: int, kept: Drawn | None = None) -> list[Check]:
     """The checks of a subject: random and hard operands at its own sizes, then smaller odd ones.
 
     A kernel takes any sizes but those that are a part of it; the smaller checks change all others. Sizes that the
-    program does not allow together are left out there.
+    program does not allow together are left out there. Operands may be found among `kept` ones.
     """
-    found = [_check(subject, "random", subject.sizes, seed, "random")]
+    found = [_check(subject, "random", subject.sizes, seed, "random", kept=kept)]
     ranged = subject.constant is not None  # then the smaller ones are of the same kernel, and hard ones among them
     if not ranged:
-        found.append(_check(subject, "hard", subject.sizes, seed, "hard"))
+        found.append(_check(subject, "hard", subject.sizes, seed, "hard", kept=kept))
     rows = {p.dims[subject.unit[p.name]] for p in subject.kernel.params if p.dims}
     small = {
         "odd": ({d: _near(n, -1, ODD) for d, n in subject.sizes.items()}, True),
@@ -80,7 +80,7 @@ def checks_for(subject: Subject, seed: int) -> list[Check]:
     for named, (sizes, high) in small.items():
         if {**sizes, **whole} not in [c.operands.sizes for c in found]:
             kind: Kind = "hard" if ranged and named == "odd" else "mixed"
-            found.append(_check(subject, named, {**sizes, **whole}, seed, kind, high))
+            found.append(_check(subject, named, {**sizes, **whole}, seed, kind, high, kept))
     return found
 
 
@@ -89,10 +89,12 @@ def _near(n: int, by: int, most: int) -> int:
     return max(1, min(n + by, most))
 
 
-def _check(subject: Subject, named: str, sizes: dict[str, int], seed: int, kind: Kind, high: bool = True) -> Check:
-    drawn = draw(
-        subject.kernel, sizes, seed=seed + sum(map(ord, named)), kind=kind, updates=subject.updates, unit=subject.unit
-    )
+def _check(
+    subject: Subject, named: str, sizes: dict[str, int], seed: int, kind: Kind, high: bool = True,
+    kept: Drawn | None = None,
+) -> Check:  # fmt: skip
+    own = seed + sum(map(ord, named))
+    drawn = draw(subject.kernel, sizes, seed=own, kind=kind, updates=subject.updates, unit=subject.unit, kept=kept)
     values, limits = {}, {}
     for name, exact in expected(subject, drawn).items():
         values[name] = np.asarray(exact.value)

@@ -16,6 +16,7 @@ from tilewright.design.cost.usage import Usage
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.informed import Informed
+from tilewright.design.legality import legal
 from tilewright.design.pinned import differs
 from tilewright.design.strategies import check_strategy
 from tilewright.design.trial import Budget, Objective, Outcome, Progress, Result, Standing, Trial
@@ -154,16 +155,18 @@ def search_for(
     final_seconds: float = FINAL_SECONDS,
     beside: Design | None = None,
     crew: Crew | None = None,
+    deeper: bool = False,
 ) -> Designed:
     """As `search`, of a subject that was put together already: the design of least latency.
 
     `final_seconds`: how long each finalist is timed before it is decided; in less time more designs tie. Where a
     program has a generic kernel of another design than the default one, that stands `beside` what was found: the
-    record that is given, not the one of the book, tells what it takes as its `default_seconds`.
+    record that is given, not the one of the book, tells what it takes as its `default_seconds`. A `deeper` search goes
+    on from what the book knows: the trials of an earlier, shorter one.
     """
     goal = parse_objective("latency", None)
     task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, final_seconds, beside, crew)
-    known = task.book.get(task.key)
+    known = None if deeper else task.book.get(task.key)
     if known is None:
         return task.run(budget, "evolve", progress, False)
     return Designed(known if beside is None else task.judged(known), subject.options, "book")
@@ -209,16 +212,16 @@ class _Task:
     def judged(self, record: Record) -> Record:
         """A record of the book beside the generic design."""
         with self._runner() as runner:
-            return self._beside(record, runner)
+            return self._beside(record, runner, [record.design])
 
     def _runner(self) -> TrialRunner:
         return TrialRunner(self.subject, seed=self.seed, final_seconds=self.final_seconds, crew=self.crew)
 
-    def _beside(self, record: Record, runner: TrialRunner) -> Record:
+    def _beside(self, record: Record, runner: TrialRunner, untried: Sequence[Design] = ()) -> Record:
         """The record with the seconds of the generic design, where there is one that works."""
         if self.beside is None or self.beside == record.design:
             return record
-        outcomes = runner.evaluate([self.beside, record.design])
+        outcomes = runner.evaluate([self.beside, *untried])
         if any(outcome.seconds is None for outcome in outcomes):
             return record
         generic, found = runner.compare([self.beside, record.design])
@@ -278,7 +281,9 @@ class _Task:
         """Under the key, and for operands that do not start at cache lines too where the design allows them."""
         self.book.put(record)
         loose = self.key.unaligned
+        facts = replace(self.subject.facts, aligned=frozenset())
         relies = any(name.startswith("nontemporal.") for name, _ in record.design.decisions)
+        relies = relies or bool(legal(self.subject.kernel, record.design, facts))
         if loose != self.key and not relies and self.book.get(loose) is None:
             self.book.put(replace(record, key=loose))
         dispatch.forget_chosen()

@@ -122,10 +122,6 @@ class Origin:
         """The sizes that a search for a slot is made at: those whose calls took the most time."""
         return slot.common
 
-    def hope(self, _sizes: dict[str, int]) -> float | None:
-        """The share of a generic call that a search may save; None where nothing is known of it beforehand."""
-        return None
-
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""
         pinned, threads = settings.numerics, pool.available_threads()

@@ -7,6 +7,7 @@ the program does with them.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,25 @@ LARGE = {"f16": 8.0, "f8e4m3": 8.0}
 _LARGE = 256.0
 _FREE = 8  # integers that nothing bounds
 _CHUNK = 1 << 18
+
+
+class Drawn:
+    """Tensors of floats that were drawn, kept up to `limit` bytes: the weights of one layer are drawn once for many
+    searches. Nobody may write to them."""
+
+    def __init__(self, limit: int = 1 << 29) -> None:
+        self._limit, self._kept = limit, OrderedDict[Any, Array]()
+
+    def floats(self, seed: tuple[int, int], shape: tuple[int, ...], dtype: DType, kind: Kind) -> Array:
+        """As `_floats` draws them."""
+        key = seed, shape, dtype.name, kind
+        found = self._kept.pop(key, None)
+        if found is None:
+            found = _floats(np.random.default_rng(seed), shape, dtype, kind)
+        self._kept[key] = found
+        while sum(x.nbytes for x in self._kept.values()) > self._limit:
+            self._kept.popitem(last=False)
+        return found
 
 
 @dataclass
@@ -61,17 +81,21 @@ def draw(
     kind: Kind = "random",
     updates: Collection[str] = (),
     unit: Mapping[str, int] | None = None,
+    kept: Drawn | None = None,
 ) -> Operands:
     """Operands of `kernel` at `sizes`, the same for the same seed.
 
+    Each has a generator of its own: it is the same whatever sizes others have, and may be found among `kept` ones.
     What the program writes is poisoned, but for `updates`, whose contents count as input. `unit` names the dimension
     with stride one of tensors where it is not the last. Raises ArgumentError where the integers that the program
     needs do not exist (nothing to index, or no two different places to write to).
     """
-    random, known = np.random.default_rng(seed), limits(kernel, sizes)
+    known, kept = limits(kernel, sizes), kept or Drawn(0)
     outputs = set(written(kernel)) - set(updates)
     operands = Operands(dict(sizes))
-    for p in kernel.params:
+    for number, p in enumerate(kernel.params):
+        own = seed, number
+        random = np.random.default_rng(own)
         if p.dims is None:
             operands.scalars[p.name] = _scalar(random, p, known)
             continue
@@ -80,7 +104,7 @@ def draw(
         if p.name in outputs:
             array.fill(poison_of(p.dtype))
         elif p.dtype.kind == "float":
-            array[...] = _floats(random, shape, p.dtype, kind)
+            array[...] = kept.floats(own, shape, p.dtype, kind)
         elif p.dtype.kind == "int":
             array[...] = _integers(random, shape, p, known[p.name], kind)
         else:
@@ -155,4 +179,4 @@ def _scalar(random: np.random.Generator, p: ir.Param, known: Mapping[str, Limit]
     return int(random.integers(0, (_FREE if most is None else max(most, 0)) + 1))
 
 
-__all__ = ["Kind", "Operands", "draw", "poison_of", "written"]
+__all__ = ["Drawn", "Kind", "Operands", "draw", "poison_of", "written"]

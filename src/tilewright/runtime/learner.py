@@ -1,7 +1,8 @@
 """The learner: a thread that watches the table, has kernels designed in the background, and swaps them in.
 
 It is beside the program and never on its path: it counts nothing, holds no lock that a call takes, compiles and
-searches in another process, and only loads what is finished. `step` is one round of it; tests call that themselves.
+searches in another process, and only loads what is finished; while it runs Python here it lets others have the
+interpreter back at once (`polite`). `step` is one round of it; tests call that themselves.
 """
 
 from __future__ import annotations
@@ -10,35 +11,36 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tilewright.design.book.record import Record
 from tilewright.errors import TilewrightError
 from tilewright.runtime import dispatch, modes, promotion
+from tilewright.runtime.agenda import Agenda
 from tilewright.runtime.background import Background, BackgroundProcess, Budget, Spent
-from tilewright.runtime.bounded import Bounded
 from tilewright.runtime.child import ChildDied, ChildError
 from tilewright.runtime.events import tell
+from tilewright.runtime.polite import breathe, polite
 from tilewright.runtime.shadow import Shadow
 from tilewright.runtime.table import Slot, Table
-from tilewright.runtime.trigger import MOST_FIRED, Clock, Evidence, Trigger, Watch
+from tilewright.runtime.trigger import Clock, Evidence, Trigger, Watch
 
 POLL_SECONDS = 0.1
-MOST_DEATHS = 2
-"""Deaths of the background process by one shape, after which that shape is given up."""
+SHARE = 0.05
+"""Of this process's time that looking at the table may take: where it is long, it is looked at less often."""
 
-SAVING = 0.25
-"""The share of a generic call that a search is expected to save, where nothing better is known."""
-
-DOUBT = 0.25
-"""What is left of that for an operator each time that a search of it found nothing."""
+FIRST_LOOK = 1
+"""Trials of a first look: the default design for the sizes of a slot."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a learner is doing and did: `seconds` are those that its background process was at work."""
+    """What a learner is doing and did: `seconds` are those that its background process was at work.
+
+    Of the `searches` so many were first `looks`; `queued` are slots that wait for one or the other.
+    """
 
     state: str
     queued: int
@@ -48,6 +50,7 @@ class Status:
     crashes: int
     compiles: int
     seconds: float
+    looks: int = 0
 
 
 class Learner:
@@ -68,13 +71,12 @@ class Learner:
         self.table, self.budget = table, budget
         self._watch, self._spent, self._shadow = Watch(trigger, clock), Spent(clock), Shadow()
         self._background = background(budget) if self.active else None
-        self._queue: list[Slot] = []
-        self._deaths: Bounded[Hashable, int] = Bounded(MOST_FIRED)
+        self._agenda = Agenda()
         self._wake, self._ended, self._busy = threading.Event(), False, False
-        self._searches = self._promoted = self._kept = self._crashes = self._compiles = 0
+        self._look_again = 0.0
+        self._searches = self._looks = self._promoted = self._kept = self._crashes = self._compiles = 0
         self._seconds = 0.0
         self._pressed = False
-        self._trust: dict[str, float] = {}  # by operator: how much of what was expected its searches saved
         self._thread: threading.Thread | None = None
 
     # ----------------------------------------------------------------------------------------- for programs
@@ -94,14 +96,14 @@ class Learner:
     def status(self) -> Status:
         """What it is doing and did."""
         return Status(
-            self._state(), len(self._queue), self._searches, self._promoted, self._kept, self._crashes, self._compiles,
-            self._seconds,
+            self._state(), len(self._agenda), self._searches, self._promoted, self._kept, self._crashes,
+            self._compiles, self._seconds, self._looks,
         )  # fmt: skip
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing is queued or searched, `seconds` at most; whether that came about."""
         until = time.monotonic() + seconds
-        while self._collect() or self._queue or self._busy:
+        while self._collect() or len(self._agenda) or self._busy:
             if time.monotonic() > until or self._ended:
                 return False
             time.sleep(POLL_SECONDS / 4)
@@ -124,13 +126,15 @@ class Learner:
             self._thread.join(timeout=10.0)
 
     # ----------------------------------------------------------------------------------------------- rounds
-    def step(self) -> bool:
-        """One round: see what triggers, and have one job done; whether there was one."""
-        self._collect()
+    def step(self, collect: bool = True) -> bool:
+        """One round: see what triggers (unless that is for later), and have one job done; whether there was one."""
+        if collect:
+            self._collect()
         if self._background is None or self._state() in ("paused", "over budget", "stopped"):
             return False
-        slot = self._next()
+        slot = self._agenda.next()
         if slot is not None:
+            self._busy = True
             self._design(slot)
             return True
         check = self._shadow.next(self.table.slots())
@@ -142,11 +146,11 @@ class Learner:
     def _run(self) -> None:
         while not self._ended:
             try:
-                worked = self.step()
+                worked = self.step(time.monotonic() >= self._look_again)
             except Exception as error:  # whatever it is, callers go on without a learner
                 worked = False
                 if not self._ended:
-                    tell_all(self._queue, f"{type(error).__name__}: {error}")
+                    give_up_all(self._agenda.pop_all(), f"{type(error).__name__}: {error}")
             if not worked:
                 self._wake.wait(POLL_SECONDS)
                 self._wake.clear()
@@ -155,69 +159,56 @@ class Learner:
         """Queue the slots that trigger now; whether any did."""
         if not self.active or self._ended:
             return False
-        over, found = self._watch.tick(), False
-        self._queue = [s for s in self._queue if self.table.get(s.key) is s]  # the others were evicted
-        for slot in self.table.slots():
-            if slot.state != "generic":
-                continue
-            calls = slot.calls
-            seconds = slot.seconds / calls if calls else 0.0
-            reason = self._watch.fires(slot.key, Evidence(calls, seconds, self._saving(slot) * seconds), over)
-            if reason is not None:
-                slot.state, slot.reason, found = "queued", reason, True
-                self._queue.append(slot)
-                tell("trigger", slot.shape, reason)
+        over, found, begun = self._watch.tick(), False, time.thread_time()
+        with polite():
+            self._agenda.drop_evicted(self.table)
+            for slot in self.table.slots():
+                if slot.state != "generic":
+                    continue
+                breathe()
+                calls, spent = slot.spent
+                seconds = spent / calls if calls else 0.0
+                saving = self._agenda.saving(slot) * seconds
+                reason = self._watch.fires(slot.key, Evidence(calls, seconds, saving), over)
+                if reason is not None:
+                    slot.state, slot.reason, found = "queued", reason, True
+                    self._agenda.add(slot)
+                    tell("trigger", slot.shape, reason)
+        self._look_again = time.monotonic() + (time.thread_time() - begun) / SHARE
         return found
-
-    def _next(self) -> Slot | None:
-        """The queued slot of whose calls most is to be saved, those that failed before last; queues are short."""
-        if not self._queue:
-            return None
-        best = max(self._queue, key=lambda s: (-self._deaths.get(s.key, 0), self._saving(s) * s.seconds, s.calls))
-        self._queue.remove(best)
-        self._busy = True
-        return best
-
-    def _saving(self, slot: Slot) -> float:
-        """The share of its time that a search may save: what is expected, as far as its operator kept to that."""
-        if slot.hope is None and slot.common:
-            known = slot.origin.hope(dict(slot.origin.searched(slot)))
-            slot.hope = SAVING if known is None else known
-        return self._trust.get(slot.shape.operator, 1.0) * (slot.hope or SAVING)
-
-    def _learnt_of(self, slot: Slot, promoted: bool) -> None:
-        """Take in what came of a search."""
-        special, operator = slot.special, slot.shape.operator
-        if promoted and special is not None:
-            saved = 1.0 - special.seconds / special.generic_seconds
-            self._trust[operator] = max(self._trust.get(operator, 1.0), saved / (slot.hope or SAVING))
-        else:
-            self._trust[operator] = DOUBT * self._trust.get(operator, 1.0)
 
     def _design(self, slot: Slot) -> None:
         try:
-            job = job_of(slot)
+            with polite():
+                job = job_of(slot)
             if job is None:
                 self._give_up(slot, "its operands have no dimension of stride one")
                 return
+            look = "beside" in job and not self._agenda.looked(slot)
             slot.state = "searching"
-            tell("search", slot.shape, slot.reason)
-            self._searches += 1
-            limits = {"trials": self.budget.trials, "seconds": self.budget.job_seconds, "seed": 0}
-            answer = self._asked(slot, {"job": "design", **job, **limits})
+            tell("search", slot.shape, f"{'a first look' if look else 'at length'}: {slot.reason}")
+            self._searches, self._looks = self._searches + 1, self._looks + look
+            limits = {"trials": FIRST_LOOK if look else self.budget.trials, "seconds": self.budget.job_seconds}
+            more = {"look": look, "deeper": self._agenda.looked(slot), "seed": 0}
+            answer = self._asked(slot, {"job": "design", **job, **limits, **more})
             if answer is not None:
-                self._took(slot, answer)
+                with polite():
+                    self._took(slot, answer, look)
         finally:
             self._busy = False
 
-    def _took(self, slot: Slot, answer: dict[str, Any]) -> None:
+    def _took(self, slot: Slot, answer: dict[str, Any], look: bool) -> None:
         self._account(answer)
         self._compiles += int(answer.get("compiles", 0))
         if answer.get("status") == "paused":
             slot.state = "queued"
-            self._queue.append(slot)
-            if not self._pressed:  # its own time was over, and not the program's
+            if self._pressed:
+                self._agenda.add(slot)
+            else:  # its own time was over, and not the program's
                 self._died(slot, "a search took longer than it may")
+        elif look and answer.get("status") != "found":
+            promotion.keep(slot, str(answer.get("error", "the default design for its sizes is no better")))
+            self._agenda.look_over(slot)
         elif answer.get("status") == "found":
             try:
                 promoted = promotion.promote(slot, Record.from_dict(answer["record"]))
@@ -225,7 +216,9 @@ class Learner:
                 self._give_up(slot, str(error))
                 return
             self._promoted, self._kept = self._promoted + promoted, self._kept + (not promoted)
-            self._learnt_of(slot, promoted)
+            self._agenda.learnt(slot, promoted, look)
+            if look:
+                self._agenda.look_over(slot)
         else:
             self._give_up(slot, str(answer.get("error", "the background process gave no answer")))
 
@@ -252,20 +245,18 @@ class Learner:
             if not self._ended:
                 self._crashes += 1
                 if slot is not None:
-                    self._queue.append(slot)
                     self._died(slot, str(error))
             return None
 
     def _died(self, slot: Slot, reason: str) -> None:
         """Count a death; a shape that the background process died of twice is not tried again."""
-        deaths = self._deaths[slot.key] = self._deaths.get(slot.key, 0) + 1
         slot.state, slot.reason = "queued", reason
-        if deaths >= MOST_DEATHS:
-            self._queue.remove(slot)
+        if self._agenda.died(slot):
             self._give_up(slot, reason)
 
-    def _give_up(self, slot: Slot, reason: str) -> None:
-        slot.state, slot.reason = "given up", reason
+    @staticmethod
+    def _give_up(slot: Slot, reason: str) -> None:
+        slot.state, slot.reason = "given up" if slot.special is None else "specialised", reason
         tell("give up", slot.shape, reason)
 
     # --------------------------------------------------------------------------------------------- what it knows
@@ -291,10 +282,9 @@ def job_of(slot: Slot) -> dict[str, Any] | None:
     return None if told is None else {**told, "sizes": [list(pair) for pair in at]}
 
 
-def tell_all(slots: list[Slot], reason: str) -> None:
+def give_up_all(slots: list[Slot], reason: str) -> None:
     """Give up what was queued when the learner itself failed."""
-    while slots:
-        slot = slots.pop()
+    for slot in slots:
         slot.state, slot.reason = "given up", reason
         tell("give up", slot.shape, reason)
 

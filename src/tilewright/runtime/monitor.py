@@ -40,7 +40,10 @@ class Counter:
         if not self._others and not self._folded:
             return own
         with _folding:
-            return own + self._folded + sum(other.value * times for other, times in self._others)
+            total = own + self._folded
+            for other, times in self._others:
+                total += other.value * times
+            return total
 
     def follow(self, other: Counter, times: int) -> None:
         """Count `times` calls with each call that `other` counts: those of a pass that is queued as one."""

@@ -24,9 +24,10 @@ def promote(slot: Slot, record: Record) -> bool:
     origin, sizes = slot.origin, dict(record.key.sizes)
     sizes = {d: sizes[d] for d in origin.program.kernel.dims}
     objection = worth(record, origin.generic_design(sizes))
+    if objection is None and slot.special is not None and slot.special.kernel.design == record.design:
+        objection = f"its kernel is the best of a longer search, design {record.design.hash}"
     if objection is not None:
-        slot.state, slot.reason = "kept generic", objection
-        tell("keep", slot.shape, objection)
+        keep(slot, objection)
         return False
     kernel = origin.load(slot.place, sizes, record.design)
     special = Special(kernel, tuple(sizes.items()), record.seconds, record.default_seconds)
@@ -36,6 +37,12 @@ def promote(slot: Slot, record: Record) -> bool:
         rebind.forget()
     tell("promote", slot.shape, told)
     return True
+
+
+def keep(slot: Slot, reason: str) -> None:
+    """Leave a slot with the kernel that it has: the generic one, or what an earlier search put there."""
+    slot.state, slot.reason = "kept generic" if slot.special is None else "specialised", reason
+    tell("keep", slot.shape, reason)
 
 
 def roll_back(slot: Slot, reason: str) -> None:
@@ -49,4 +56,4 @@ def roll_back(slot: Slot, reason: str) -> None:
     tell("rollback", slot.shape, reason)
 
 
-__all__ = ["promote", "roll_back", "worth"]
+__all__ = ["keep", "promote", "roll_back", "worth"]

@@ -71,8 +71,6 @@ class Slot:
     swaps: int = 0
     version: ctypes.c_int64 = field(default_factory=ctypes.c_int64)
     """Another number after each swap, for compiled code to look at."""
-    hope: float | None = None
-    """The share of a generic call that a search is expected to save, once somebody has asked."""
     fixed: bool = False
     """Whether the book, and no search of this process, chose its kernel."""
     _sizes: dict[Exact, Tally] = field(default_factory=dict)
@@ -89,7 +87,20 @@ class Slot:
     @property
     def calls(self) -> int:
         """Calls so far."""
-        return sum(c.value for c in [*self._sizes.values()]) + self._others.value
+        return self.spent[0]
+
+    @property
+    def spent(self) -> tuple[int, float]:
+        """Calls so far, and the seconds of all of them by the sizes whose calls were timed; 0 before any was."""
+        calls = known = 0
+        seconds = 0.0
+        for tally in [*self._sizes.values(), self._others]:
+            count = tally.value
+            calls += count
+            if tally.seconds:
+                known += count
+                seconds += count * tally.seconds
+        return calls, seconds * calls / known if known else 0.0
 
     @property
     def hits(self) -> int:
@@ -109,10 +120,8 @@ class Slot:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all calls so far, by the sizes whose calls were timed; 0 before any was."""
-        known = [t for t in [*self._sizes.values(), self._others] if t.seconds]
-        calls = sum(t.value for t in known)
-        return sum(t.total for t in known) * self.calls / calls if calls else 0.0
+        """Seconds of all calls so far, as far as is known."""
+        return self.spent[1]
 
     @property
     def common(self) -> Exact:

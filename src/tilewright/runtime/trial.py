@@ -33,6 +33,7 @@ from tilewright.runtime.checks import checks_for
 from tilewright.runtime.child import Child, ChildDied
 from tilewright.runtime.fault import Fault
 from tilewright.runtime.guard import PAGE
+from tilewright.runtime.inputs import Drawn
 from tilewright.runtime.subject import Subject
 
 MEMORY_LIMIT = 2 << 30
@@ -71,12 +72,14 @@ class Crew(dict[int, Child]):
     """Processes that try designs on a GPU, by their numbers, kept from one search to the next; to be closed.
 
     The threads that ask them are kept too: Linux takes the end of the thread that started a process for its parent's.
+    And so are operands that were drawn: slots of one layer differ in how many rows they have, not in their weights.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.threads = _threads()
         self.folder = Path(tempfile.mkdtemp(prefix="tilewright-crew-"))
+        self.drawn = Drawn()
 
     def close(self) -> None:
         """End them and remove their files."""
@@ -318,7 +321,7 @@ class TrialRunner:
     def _start(self, seed: int, memory_limit: int) -> None:
         """Describe the processes; each starts with its first job."""
         subject = self.subject
-        checks = checks_for(subject, seed)
+        checks = checks_for(subject, seed, None if self._crew is None else self._crew.drawn)
         operands = sum(x.nbytes for x in checks[0].operands.tensors.values())
         if subject.machine.is_cpu:
             self._places = max(1, min(PLACES, measure.last_level_cache_bytes() // max(1, operands)))

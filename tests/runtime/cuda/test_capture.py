@@ -8,7 +8,7 @@ import pytest
 from capturing_driver import GLOBAL, CapturingDriver, Result
 
 from tilewright.errors import LaunchError
-from tilewright.runtime.cuda import capture, driver, memory
+from tilewright.runtime.cuda import capture, driver, memory, streams
 from tilewright.runtime.cuda.stopwatch import Stopwatch
 from tilewright.runtime.monitor import Tally
 
@@ -24,7 +24,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(driver, "inside", lambda _: nullcontext())
     monkeypatch.setattr(driver, "use", lambda _: None)
     monkeypatch.setattr(memory, "_of_graphs", [])
-    monkeypatch.setattr(memory, "stream_of", lambda _: CAPTURED)
+    monkeypatch.setattr(streams, "stream_of", lambda _: CAPTURED)
     monkeypatch.setitem(memory.sys.modules, "torch", None)
     return made
 

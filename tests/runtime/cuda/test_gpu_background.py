@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,16 @@ import worker_trials
 import tilewright as tw
 from tilewright.design.book.record import Record
 from tilewright.design.default import default_design
+from tilewright.design.pinned import differs
+from tilewright.design.space import random_step
 from tilewright.knobs import knobs
 from tilewright.language.dtypes import bf16
 from tilewright.machines import nvidia
 from tilewright.runtime import dispatch, modes, trial
 from tilewright.runtime.background import Gate
-from tilewright.runtime.background_worker import Worker
+from tilewright.runtime.background_worker import Worker, subject_of
 from tilewright.runtime.buffer import Buffer
+from tilewright.runtime.chosen import open_book
 from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.cuda.kernel import layout_on_gpu
 from tilewright.runtime.cuda.origin import GpuOrigin
@@ -90,3 +94,48 @@ def test_the_background_designs_for_a_range_and_says_what_the_generic_kernel_tak
     expected = {d: 1e-6 * (1 + int(d.hash[:4], 16)) for d in (generic, record.design)}
     assert record.default_seconds == pytest.approx(expected[generic])
     assert record.seconds == pytest.approx(expected[record.design])
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A job about a slot of a program in which a learner is at work, and what answers it."""
+    monkeypatch.setattr(gpu, "machine", lambda _device: H200)
+    monkeypatch.setattr(modes, "_learned", True)
+    monkeypatch.setattr(dispatch, "TABLE", Table())
+    worker = Worker()
+    worker._gate = Gate(Path("/nonexistent/gate"))
+    job = {"job": "design", **job_of(slot(20)), "trials": 1, "seconds": 60.0, "seed": 0}
+    yield json.loads(json.dumps(job)), worker
+    worker._crew.close()
+
+
+def test_a_first_look_tries_the_default_design_and_a_deeper_search_goes_on_from_it(asked):
+    job, worker = asked
+    subject = subject_of(job)
+    default = default_design(subject.kernel, subject.facts)
+    steps = (random_step(subject.kernel, default, subject.facts, random.Random(n)) for n in range(99))
+    other = next(step[1] for step in steps if step is not None and step[1] != default)
+    look = worker.answer({**job, "look": True, "beside": other.to_json()})
+    assert (look["status"], look["trials"]) == ("found", 2)  # the generic one is tried too
+    record = Record.from_dict(look["record"])
+    assert record.design == default
+    assert record.default_seconds == pytest.approx(1e-6 * (1 + int(other.hash[:4], 16)))
+    answer = worker.answer({**job, "deeper": True, "trials": 3, "beside": other.to_json()})
+    assert answer["status"] == "found"
+    found = open_book().measurements(subject.key())
+    tried = [m.trial.design for m in found]
+    assert tried[0] == default
+    assert len({m.run for m in found}) == 1
+    assert len(tried) == len(set(tried)) == 3
+
+
+def test_where_the_default_design_is_the_generic_one_there_is_nothing_to_see(asked):
+    job, worker = asked
+    subject = subject_of(job)
+    default = default_design(subject.kernel, subject.facts)
+    assert worker.answer({**job, "look": True, "beside": default.to_json()})["status"] == "same"
+    summed = default.with_(**{"warps.k": 2})  # what is the default one may not take its place
+    assert differs(subject.kernel, default, summed)
+    answer = worker.answer({**job, "look": True, "numerics": "pinned", "beside": summed.to_json()})
+    assert answer["status"] == "same"
+    assert not worker._crew

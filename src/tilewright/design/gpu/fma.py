@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.design.default import unit_axes
+from tilewright.design.default_rows import unit_axes
 from tilewright.design.design import Choice
 from tilewright.design.gpu.shape import Shape, power
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tilewright.design.default import unit_axes
+from tilewright.design.default_rows import unit_axes
 from tilewright.design.design import Choice, Design
 from tilewright.design.early import early_loads
 from tilewright.design.gpu.row_rules import Rows, held

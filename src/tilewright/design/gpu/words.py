@@ -2,7 +2,8 @@
 
 Results wait in L2 until a read or a write wants their place, and go to memory then, in no good order. Where what is
 read leaves last, results are on their way early; where what is written leaves last, too, in longer runs. That is worth
-1 to 4% from some times the bytes of L2 on, and nothing below (notes 0017).
+1 to 4% from some times the bytes of L2 on, and nothing below (notes 0017). From how many times on is a habit that the
+description of a GPU states where it was measured; of the policies of others' L2 nothing is known.
 """
 
 from __future__ import annotations
@@ -14,21 +15,17 @@ from tilewright.design.design import Choice
 from tilewright.design.gpu.shape import Shape
 from tilewright.language import ir, structure
 
-_MEASURED = "sm_90"
-"""The GPUs on which all this was measured; of the policies of others' L2 nothing is known."""
-_READ, _WRITTEN = 4, 2
-"""Times the bytes of L2 from which on what is read, and what is written, leaves it last."""
-
 
 def streamed(s: Shape, decisions: Mapping[str, Choice]) -> dict[str, Choice]:
     """A word for each tensor of rows that blocks read or write once, alone; none where L2 has room."""
-    if not s.facts.machine.architecture.startswith(_MEASURED):
+    reading, writing = (s.facts.machine.habit(f"{what}_stay_below_l2") for what in ("reads", "writes"))
+    if reading is None or writing is None:
         return {}
     grid = {a.name for a in s.nest.loop.axes}
     stores = (x.ref for x in ir.walk(s.kernel.body) if isinstance(x, ir.Store))
     read = _aligned(s, _alone(s, decisions))
     written = _aligned(s, {ref.buffer for ref in stores if grid <= set(ref.index)})
-    late, out = _bytes(s, read) > _READ * _l2(s), _bytes(s, written) > _WRITTEN * _l2(s)
+    late, out = _bytes(s, read) > reading * _l2(s), _bytes(s, written) > writing * _l2(s)
     reads: dict[str, Choice] = {f"cache.{p.name}": "evict_last" if late else "cg" for p in read if late or out}
     return reads | {f"cache.{p.name}": "evict_last" for p in written if out}
 

@@ -25,6 +25,7 @@ from tilewright.runtime.chosen import sizes_of
 from tilewright.runtime.cuda import debug, driver
 from tilewright.runtime.cuda.kernel import GpuKernel, layout_on_gpu
 from tilewright.runtime.dispatch import MOST_KERNELS, Layouts, Program, slot_of
+from tilewright.runtime.polite import breathe
 
 if TYPE_CHECKING:
     from tilewright.runtime.cuda.follow import Following
@@ -158,7 +159,9 @@ def loaded(request: Request, device: int) -> GpuKernel:
     found = _by_request.get((request, device))
     if found is None:
         known = machine(device)
+        breathe()  # a learner loads what it swaps in
         binary = build_cuda(request, known)
+        breathe()
         modes.count(binary.seconds)
         found = _by_request[request, device] = _loaded(request, binary, known, device)
     return found

@@ -108,6 +108,11 @@ class Following(Counted):
         return main.kernel
 
     @property
+    def bound(self) -> tuple[Special | None, Inner]:
+        """What the slot said when it was bound last, and the launch by that kernel."""
+        return self._now
+
+    @property
     def stale(self) -> bool:
         """Whether another kernel has been put in its slot since its last call."""
         return self._now[0] is not self.slot.special

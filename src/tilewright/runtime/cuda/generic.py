@@ -19,6 +19,7 @@ from tilewright.design.legality import legal
 from tilewright.language import ir
 from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.dispatch import Layouts, Program
+from tilewright.runtime.polite import breathe
 
 ANY = 1
 """What stands for a length that is not told."""
@@ -62,13 +63,18 @@ def lengths_of(program: Program) -> frozenset[str]:
 
 
 def _least(kernel: ir.Kernel, designs: list[Design], facts: list[Facts]) -> Design:
-    seconds: Mapping[Design, list[float]] = {d: [estimate(kernel, d, f).seconds for f in facts] for d in designs}
+    seconds: Mapping[Design, list[float]] = {d: [_estimated(kernel, d, f) for f in facts] for d in designs}
     best = [min(times) for times in zip(*seconds.values(), strict=True)]
 
     def worse(design: Design) -> float:
         return sum(math.log(t / b) for t, b in zip(seconds[design], best, strict=True))
 
     return min(designs, key=lambda d: (worse(d), d.hash))
+
+
+def _estimated(kernel: ir.Kernel, design: Design, facts: Facts) -> float:
+    breathe()  # a learner asks too
+    return estimate(kernel, design, facts).seconds
 
 
 __all__ = ["ANY", "CLASSES", "LENGTHS", "any_length", "lengths_of"]

@@ -6,8 +6,7 @@ import sys
 from typing import Any
 
 from tilewright.errors import OutOfDeviceMemory
-from tilewright.runtime.cuda import capture, driver
-from tilewright.runtime.cuda.streams import stream_of
+from tilewright.runtime.cuda import capture, driver, streams
 
 
 class Allocation:
@@ -70,10 +69,11 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
     """At least `size` bytes on a device, as something with a `data_ptr()`; OutOfDeviceMemory where there is none left.
 
     What torch gives while a graph is captured belongs to that graph, is cleared by it, and lives as long as it does;
-    what the driver gives then lives for good.
+    what the driver gives then lives for good. Torch clears memory on a stream of its own: who has named another stream
+    for its launches gets what the driver has cleared.
     """
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if torch is not None and not streams.is_named() and torch.cuda.is_available():
         make = torch.zeros if zeroed else torch.empty
         try:
             return make(max(size, 1), dtype=torch.uint8, device=f"cuda:{device}")
@@ -83,7 +83,7 @@ def device_memory(size: int, device: int, *, zeroed: bool) -> Any:
     with driver.inside(device), capture.aside():
         if zeroed:
             _clear(made)
-        if capture.capturing(stream_of(device)):
+        if capture.capturing(streams.stream_of(device)):
             _of_graphs.append(made)
     return made
 

@@ -14,8 +14,7 @@ from typing import Any
 from tilewright.build.cuda_kernel import cached
 from tilewright.build.kernel_cache import Request
 from tilewright.design.book.record import Record
-from tilewright.design.cost import estimate
-from tilewright.design.default import Facts, default_design
+from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.knobs import Knobs, knobs
 from tilewright.runtime import modes
@@ -26,9 +25,6 @@ from tilewright.runtime.cuda.generic import ANY, any_length, lengths_of
 from tilewright.runtime.cuda.kernel import GpuKernel
 from tilewright.runtime.dispatch import Layouts, Program, told_of
 from tilewright.runtime.table import Slot
-
-LEAST = 0.05
-"""What a search may save where the model sees nothing to save: it knows the default designs only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +60,6 @@ class GpuOrigin:
             return slot.common
         high = {d: n.high for d, n in slot.place if isinstance(n, Range) and d in lengths_of(self.program)}
         return tuple((d, high.get(d, n)) for d, n in slot.common)
-
-    def hope(self, sizes: dict[str, int]) -> float | None:
-        """The share of a generic call that the default design for these sizes would save, by the cost model."""
-        constant = {d: n for d, n in sizes.items() if d not in self.program.ranged}
-        facts, kernel = self._facts(sizes, constant), self.program.kernel
-        generic, own = self.generic_design(sizes), default_design(kernel, facts)
-        saved = 1.0 - estimate(kernel, own, facts).seconds / estimate(kernel, generic, facts).seconds
-        return max(saved, LEAST)
 
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""

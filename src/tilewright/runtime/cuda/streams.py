@@ -22,6 +22,11 @@ def on(stream: int) -> Iterator[None]:
         _named.stream = before
 
 
+def is_named() -> bool:
+    """Whether this thread has named the stream that its launches go to."""
+    return getattr(_named, "stream", None) is not None
+
+
 def stream_of(device: int) -> int:
     """The handle of the stream in use on a device; the default stream's, 0, where torch was never imported."""
     named: int | None = getattr(_named, "stream", None)
@@ -30,4 +35,4 @@ def stream_of(device: int) -> int:
     return current_stream()(device) if "torch" in sys.modules else 0
 
 
-__all__ = ["on", "stream_of"]
+__all__ = ["is_named", "on", "stream_of"]
