@@ -195,14 +195,17 @@ def bench_llm(
 def bench_attention(
     only: Annotated[
         str | None,
-        typer.Option(help="Cases or families that contain this, or fit it (*, ?). The families: attention_prefill."),
+        typer.Option(
+            help="Cases or families that contain this, or fit it (*, ?). The families: attention_prefill, "
+            "attention_prompts, attention_packed."
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each search; 1: the default design alone.")] = 16,
     device: Annotated[str, typer.Option(help="Where it runs: cuda.")] = "cuda",
     save: Save = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search for attention on this host's GPU and time it against cuDNN; exit with 1 if a floor is missed."""
+    """Search for attention on this host's GPU and time it against torch's; exit with 1 if a floor is missed."""
     from tilewright.bench.attention_jobs import AttentionRequest, attention_jobs
     from tilewright.machines import nvidia
 

@@ -2,10 +2,13 @@
 
 import pytest
 
+from tilewright.bench import worker
 from tilewright.bench.attention_cases import SHAPES, attention_cases
 from tilewright.bench.attention_jobs import FAMILIES, AttentionRequest, attention_jobs
+from tilewright.bench.packed_cases import PackedCase, packed_cases
+from tilewright.bench.packed_problem import PackedProblem
 from tilewright.bench.tables import TABLES
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, VerificationError
 
 
 def test_cases_have_names_of_their_own_and_all_shapes():
@@ -35,8 +38,9 @@ def test_ragged_batches_and_few_queries_count_what_exists():
 
 def test_jobs_hold_every_case_once_and_can_be_chosen():
     jobs = attention_jobs(AttentionRequest())
-    named = [tuple(c) for job in jobs for c in job.options["cases"]]
-    assert named == [(c.family, c.name) for c in attention_cases()]
+    named = [(step.family, step.name) for job in jobs for step in job.steps]
+    assert named == [(c.family, c.name) for c in (*attention_cases(), *packed_cases())]
+    assert {job.kind for job in jobs} <= set(worker.JOBS)
     (job,) = attention_jobs(AttentionRequest("*d256*"))
     assert len(job.steps) == 2
     with pytest.raises(ArgumentError, match="attention_prefill"):
@@ -45,3 +49,26 @@ def test_jobs_hold_every_case_once_and_can_be_chosen():
 
 def test_its_families_have_a_table():
     assert {f for t in TABLES for f in t.families} >= set(FAMILIES)
+
+
+def test_packed_cases_count_pairs_that_are_seen():
+    causal, decode = PackedCase("", (3, 5), 64), PackedCase("", (3, 5), 64, 8, (1, 1))
+    assert causal.pairs == 1 + 2 + 3 + 1 + 2 + 3 + 4 + 5 and causal.flops == 4 * 32 * 64 * causal.pairs
+    assert decode.pairs == 3 + 5 and decode.bytes == 2 * 2 * 64 * (32 * 2 + 8 * 8)
+    (job,) = attention_jobs(AttentionRequest("attention_packed"))
+    assert job.options["names"] == [c.name for c in packed_cases()]
+
+
+@pytest.mark.parametrize("queries", [(), (1, 1, 1), (2, 9, 4)])
+def test_the_judge_of_packed_attention_takes_what_is_right_and_nothing_else(queries):
+    setup = PackedProblem(PackedCase("", (5, 33, 17), 32, 2, queries, heads=4), 3, "cpu")
+    setup.poison()
+    with pytest.raises(VerificationError, match="not written"):
+        setup.check()
+    setup.ours()()
+    setup.check()
+    setup.redraw()
+    setup.check()
+    setup.o.mul_(1.05)
+    with pytest.raises(VerificationError, match="off its bound"):
+        setup.check()

@@ -1,5 +1,6 @@
 """Parts of ranges as CUDA C++, compiled for three generations: what ptxas and the machine code say of them."""
 
+import itertools
 import re
 from functools import cache
 
@@ -10,6 +11,7 @@ from tilewright.build.kernel_cache import Request
 from tilewright.build.nvrtc import missing
 from tilewright.design.default import Facts, default_design
 from tilewright.design.design import Design
+from tilewright.design.gpu.simt_mutations import Bring, suggested_simt
 from tilewright.design.legality import legal
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_layouts import Spread
@@ -104,6 +106,22 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
     assert built.compiled.report.spill_stores == 0
 
 
+@compiled
+@pytest.mark.parametrize("name", ["attention", "paged_attention"])
+def test_the_next_step_comes_into_registers_as_this_one_is_used(name):
+    """Keys are asked for again behind the first dot of a step, values behind the second; nothing is shared or spilt."""
+    keys = ("k", "v") if name == "attention" else ("k_pages", "v_pages")
+    more = (("stages", 1), ("resident", 3), *((f"engine.{t}", "registers") for t in keys))
+    built = stages(name, 64, more=more)
+    code = [i for i in instructions(built) if re.match(r"HMMA|LDG\..*128|LDGSTS|UTMALDG", i)]
+    assert not any(i.startswith(("LDGSTS", "UTMALDG")) for i in code)
+    runs = [(k, len(list(g))) for k, g in itertools.groupby(i[:4] for i in code)]
+    loads = runs[-1][1]  # of values, behind the last products
+    assert [k for k, _ in runs[-4:]] == ["HMMA", "LDG.", "HMMA", "LDG."] and runs[-3][1] == loads >= 4
+    assert built.compiled.report.spill_stores == 0
+    assert built.module.shared_bytes == stages(name, 64).module.shared_bytes
+
+
 @pytest.mark.parametrize(
     ("batch", "head", "element", "wanted"),
     [
@@ -112,6 +130,7 @@ def test_the_copy_engine_brings_what_is_on_its_way(name):
         (64, 128, "bf16", {"stages": None, "engine.k": None, "part.t": 2048}),  # several, which load for themselves
         (64, 64, "bf16", {"stages": None, "cache.k": "strong", "part.t": 2048}),
         (64, 128, "f8e4m3", {"stages": 4, "engine.k": "tma"}),
+        (64, 64, "f8e4m3", {"stages": 1, "engine.k": "registers", "warps": 8}),  # short rows: the next step is held
     ],
 )
 def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, head, element, wanted):
@@ -120,6 +139,12 @@ def test_few_tiles_and_eight_bits_are_read_ahead_and_many_tiles_at_once(batch, h
     assert design.get("turns") is True
     older = stages(head=head, element=element, B=batch, machine="a100").request.design
     assert older.get("stages") is None and older.get("resident") is None
+
+
+def test_short_steps_of_pages_hold_the_next_one():
+    for batch, wanted in ((64, "registers"), (1, "tma")):
+        assert stages("paged_attention", 64, B=batch).request.design.get("engine.k_pages") == wanted
+    assert stages("paged_attention", 128, B=64).request.design.get("engine.k_pages") is None
 
 
 @compiled
@@ -276,3 +301,34 @@ def test_a_column_of_the_result_is_the_same_column_of_the_operand(points):
         r = fragment // half * 2 * half + place * half + fragment % half
         there = (r // result.run << 2) * result.run + r % result.run + lane * result.run
         assert there == position
+
+
+def facts_of(request):
+    unit = {n: (len(x.strides) - 1,) for n, x in request.layouts}
+    return Facts({**SIZES, "D": 64, "E": 64}, unit, Machine.named("h200"), frozenset(unit), frozenset("DE"))
+
+
+@pytest.mark.parametrize(
+    ("decisions", "reason"),
+    [
+        ({"engine.k": "registers", "engine.v": "registers", "stages": 2}, "take stages=1 and atom=mma"),
+        (
+            {"engine.k": "registers", "engine.v": "registers", "stages": 1, "atom.dot0": "fma", "atom.dot1": "fma"},
+            "mma",
+        ),
+        ({"engine.k": "registers", "stages": 1}, "one for all of k, v"),
+        ({"engine.k": "dma", "engine.v": "dma", "stages": 1}, "takes tma, cp_async or registers"),
+    ],
+)
+def test_what_registers_cannot_hold_is_refused_with_what_to_take(decisions, reason):
+    request = stages(head=64).request
+    changed = Design.of({**dict(request.design.decisions), **decisions})
+    assert any(reason in r.message for r in legal(request.kernel, changed, facts_of(request)))
+
+
+def test_registers_are_a_move_of_the_search_and_hold_one_step():
+    request = stages(head=64).request
+    moves = suggested_simt(request.kernel, request.design, facts_of(request))
+    (move,) = {m for m in moves if isinstance(m, Bring) and m.engine == "registers"}
+    moved = move.apply(request.design)
+    assert (moved.get("stages"), moved.get("engine.k"), moved.get("engine.v")) == (1, "registers", "registers")

@@ -57,7 +57,9 @@ WAYS = [
     {"warps": 1, "part": 1}, {"warps": 4, "part": 2}, {"warps": 8, "part": 1, "stages": 1},
     {"warps": 4, "part": 1, "stages": 2}, {"warps": 2, "part": 2, "stages": 3}, {"warps": 4, "part": 2, "turns": True},
     {"warps": 4, "part": 2, "stages": 2, "engine": "tma"}, {"warps": 4, "part": 2, "stages": 3, "engine": "tma"},
-    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True},
+    {"warps": 2, "part": 4, "stages": 2, "engine": "tma", "turns": True}, {"warps": 2, "part": 2, "cache": "strong"},
+    {"warps": 4, "part": 1, "stages": 1, "engine": "registers"},
+    {"warps": 2, "part": 4, "stages": 1, "engine": "registers", "turns": True},
 ]  # fmt: skip
 
 
@@ -74,6 +76,8 @@ def test_every_way_of_dealing_a_range_gives_the_same_attention(name, axis, eleme
             changes["stages"] = way["stages"]
             if "engine" in way and element != "f32":
                 changes |= {f"engine.{t}": way["engine"] for t in call.inputs if t[0] in "kv"}
+        if "cache" in way and element != "f32":
+            changes |= {f"cache.{t}": way["cache"] for t in call.inputs if t[0] in "kv"}
         if "turns" in way:
             changes["turns"] = True
         first, second = launched(call, changes)

@@ -102,7 +102,7 @@ def test_prompt_in_chunks(model, operators):
 
 
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["llama-rope3", "qwen3"])
+@pytest.mark.parametrize("name", ["llama-rope3", "mistral-window", "qwen2", "qwen3"])
 def test_half_precision_no_further_than_twice_transformers(name, half, operators, tmp_path):
     theirs = make_model(name, tmp_path, half)
     rough = reference_logits(theirs, PROMPT)

@@ -1,13 +1,14 @@
 """`tilewright bench decode`: designed attention of one query a request, beside torch's on one GPU.
 
 For each case designs are searched with a budget of trials; the winner and the default design are timed against cuDNN
-and FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios are to the better of the two.
+and FlashAttention in paired rounds, each as the replay of a CUDA graph. Ratios are to the better of the two. What reads
+pages is timed beside the default design for the same requests in rows, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.bench.cases import matches, none_fits
@@ -19,12 +20,12 @@ from tilewright.bench.result import Result, rounded
 from tilewright.design.default import default_design
 from tilewright.machines.machine import Machine
 from tilewright.runtime.cuda.dispatch import machine
-from tilewright.runtime.cuda.evaluator import GpuEvaluator
+from tilewright.runtime.cuda.evaluator import GpuEvaluator, Problem
 from tilewright.runtime.cuda.measure import captured, compare
 
 FAMILIES = ("attention_decode", "attention_paged", "attention_ragged", "attention_fp8")
 TRIALS = 16
-_OURS, _DEFAULT = "tilewright", "default"
+_OURS, _DEFAULT, _ROWS = "tilewright", "default", "rows"
 _CASES = 8
 """Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""
 _START, _TRIAL = 10.0, 0.3  # seconds: a process, a trial
@@ -68,10 +69,12 @@ def _measured(case: DecodeCase, effort: Effort, known: Machine) -> Result:
     winner, trials = (found.winner, trials_of(found)) if found else (default, [])
     calls: dict[str, Callable[[], object]] = {_OURS: evaluator.launch(winner), _DEFAULT: evaluator.launch(default)}
     peers = setup.peers()
+    beside, rows = _in_rows(case, effort, known) if case.page else (None, {})
     timed = compare(
-        {n: captured(call) for n, call in {**calls, **peers}.items()}, rounds=effort.rounds, poison=setup.poison
+        {n: captured(call) for n, call in {**calls, **rows, **peers}.items()}, rounds=effort.rounds, poison=setup.poison
     )
     checked(setup, calls[_OURS])
+    del beside  # its operands lived as long as graphs that read them
     peer = min(peers, key=timed.median_ns)
     ratio, of_default = timed.ratio(peer, _OURS), timed.ratio(peer, _DEFAULT)
     seconds = timed.median_ns(_OURS) * 1e-9
@@ -81,9 +84,18 @@ def _measured(case: DecodeCase, effort: Effort, known: Machine) -> Result:
         "bandwidth": case.bytes / seconds / read if read else 0.0, "ratio": ratio.median, "ratio_low": ratio.low,
         "ratio_high": ratio.high, "default_ratio": of_default.median, "noise": timed.noise, "trials": len(trials),
     }  # fmt: skip
+    if rows:
+        metrics["of_rows"] = timed.ratio(_ROWS, _OURS).median
     raw: dict[str, Any] = {**timed.to_json(), "design": dict(winner.decisions), "default": dict(default.decisions)}
     raw |= {"peer": peer, "trials": trials}
     return Result(case.family, case.name, 1, rounded(metrics), raw)
+
+
+def _in_rows(case: DecodeCase, effort: Effort, known: Machine) -> tuple[Problem, dict[str, Callable[[], object]]]:
+    """The same requests with keys and values one after the other, and the default design for them."""
+    problem = DecodeProblem(replace(case, page=0), effort.seed).problem()
+    default = default_design(problem.program.kernel, facts_of(problem, known))
+    return problem, {_ROWS: GpuEvaluator(problem).launch(default)}
 
 
 __all__ = ["FAMILIES", "TRIALS", "DecodeRequest", "decode_jobs", "measure_decode"]

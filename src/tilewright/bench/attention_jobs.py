@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tilewright.bench.attention_cases import AttentionCase, attention_cases
 from tilewright.bench.cases import matches, none_fits
+from tilewright.bench.packed_cases import FAMILY, PackedCase, packed_cases
 from tilewright.bench.plan import Job, Step
 
-FAMILIES = ("attention_prefill", "attention_prompts")
+FAMILIES = ("attention_prefill", "attention_prompts", FAMILY)
 TRIALS = 16
 _CASES = 24
 """Cases of one process: one whose kernel takes the context with it fails the rest of its process only."""
@@ -26,10 +27,15 @@ class AttentionRequest:
 
 def attention_jobs(request: AttentionRequest) -> list[Job]:
     """The jobs that `request` asks for; ArgumentError where nothing fits it."""
-    cases = [c for c in attention_cases() if request.only is None or matches(request.only, c.name, c.family)]
-    if not cases:
+
+    def wanted(case: AttentionCase | PackedCase) -> bool:
+        return request.only is None or matches(request.only, case.name, case.family)
+
+    cases, packed = list(filter(wanted, attention_cases())), list(filter(wanted, packed_cases()))
+    if not cases and not packed:
         raise none_fits(request.only, FAMILIES)
-    return [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
+    jobs = [_job(cases[at : at + _CASES], request.trials) for at in range(0, len(cases), _CASES)]
+    return [*jobs, _packed(packed)] if packed else jobs
 
 
 def _job(cases: Sequence[AttentionCase], trials: int) -> Job:
@@ -37,6 +43,12 @@ def _job(cases: Sequence[AttentionCase], trials: int) -> Job:
     steps = [Step(c.family, c.name, 1, s) for c, s in zip(cases, seconds, strict=True)]
     wanted = [[c.family, c.name] for c in cases]
     return Job("attention", 1, tuple(steps), {"cases": wanted, "trials": trials})
+
+
+def _packed(cases: Sequence[PackedCase]) -> Job:
+    """Those call what a user calls: nothing is searched."""
+    steps = [Step(c.family, c.name, 1, _START if n == 0 else 1.0) for n, c in enumerate(cases)]
+    return Job("attention_packed", 1, tuple(steps), {"names": [c.name for c in cases]})
 
 
 __all__ = ["FAMILIES", "TRIALS", "AttentionRequest", "attention_jobs"]

@@ -148,6 +148,14 @@ _ATTENTION: tuple[Column, ...] = (
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to cuDNN", _ratio),
 )
+_PACKED: tuple[Column, ...] = (
+    ("us", _number("us", 1)),
+    ("torch, packed", _number("packed_us", 1)),
+    ("cuDNN, padded", _number("padded_us", 1)),
+    ("TFLOP/s", _number("tflops")),
+    ("GB/s", _number("gbs")),
+    ("ratio to the better", _ratio),
+)
 _DECODES: tuple[Column, ...] = (
     ("us", _number("us", 1)),
     ("torch", _number("peer_us", 1)),
@@ -155,6 +163,11 @@ _DECODES: tuple[Column, ...] = (
     ("of reading", _percent("bandwidth")),
     ("default design", lambda m: f"{m['default_ratio']:.2f}x"),
     ("ratio to torch", _ratio),
+)
+_PAGES: tuple[Column, ...] = (
+    *_DECODES[:-1],
+    ("rows over pages", lambda m: f"{m['of_rows']:.2f}x" if "of_rows" in m else ""),
+    _DECODES[-1],
 )
 TABLES = (
     Table("Matrix products, f32", ("matmul_f32",), _RATES, geomean=True),
@@ -340,6 +353,13 @@ TABLES = (
     Table(
         "Ragged prompts, and few queries, against cuDNN", ("attention_prompts",), _ATTENTION, geomean=True, kind="gemm"
     ),
+    Table(
+        "Packed sequences, against FlashAttention in torch by cumulative lengths and cuDNN on a padded batch",
+        ("attention_packed",),
+        _PACKED,
+        geomean=True,
+        kind="gemm",
+    ),
     Table("Products of odd sizes, rows unaligned", ("gemm_odd",), _GPU_RATES, geomean=True, kind="gemm"),
     Table(
         "Host time of a call from Python",
@@ -357,7 +377,7 @@ TABLES = (
     Table(
         "The same out of pages, against torch's on rows one after the other",
         ("attention_paged",),
-        _DECODES,
+        _PAGES,
         geomean=True,
         kind="decode",
     ),

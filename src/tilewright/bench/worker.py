@@ -140,6 +140,15 @@ def attention(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iter
     yield from measure_attention([c for c in attention_cases() if (c.family, c.name) in wanted], Effort(trials, 24))
 
 
+def attention_packed(threads: int, names: Sequence[str]) -> Iterator[Result]:
+    """Packed attention on the GPU, timed beside torch's."""
+    from tilewright.bench.attention_packed import measure_packed
+    from tilewright.bench.gpu_case import Effort
+    from tilewright.bench.packed_cases import packed_cases
+
+    yield from measure_packed([c for c in packed_cases() if c.name in names], Effort(rounds=24))
+
+
 def attention_decode(threads: int, cases: Sequence[Sequence[str]], trials: int) -> Iterator[Result]:
     """Attention of one query a request on the GPU, searched and timed beside torch's; `cases` are [family, name]."""
     from tilewright.bench.attention_decode import measure_decode
@@ -230,6 +239,7 @@ JOBS: dict[str, Callable[..., Iterator[Result]]] = {
     "attention": attention,
     "gemm": gemm,
     "gemm_search": gemm_search,
+    "attention_packed": attention_packed,
     "attention_decode": attention_decode,
     "gemm_launch": gemm_launch,
     "gemm_ladder": gemm_ladder,

@@ -2,7 +2,8 @@
 
 Either each thread copies what it will hold itself, and reads it back when its step comes (`tw/ahead.cuh`), or one lane
 hands boxes to the copy engine (`@engine=tma`, `tw/boxed.cuh`). The steps may lie in two loops, one inside the other: a
-cursor runs through them ahead of the loops themselves.
+cursor runs through them ahead of the loops themselves. Where registers hold the next step there is no ring: see
+`cuda_held`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Ring:
 
 def ring_of(body: tuple[ir.Stmt, ...], layouts: Layouts, found: WarpDots) -> Ring | None:
     """The ring that the loads of a warp's loops want, if any: those of the innermost loop."""
-    loops = _chain(body)
+    loops = steps_of(body)
     noted = [s for s in (loops[-1].body if loops else ()) if isinstance(s, ir.Let) and ir.note(s.notes, "prefetch")]
     if not noted:
         return None
@@ -61,10 +62,10 @@ def ring_of(body: tuple[ir.Stmt, ...], layouts: Layouts, found: WarpDots) -> Rin
     return Ring(tuple(loops), loads, ir.number(noted[0].notes, "prefetch", 1), at, boxed)
 
 
-def _chain(body: tuple[ir.Stmt, ...]) -> list[ir.Loop]:
+def steps_of(body: tuple[ir.Stmt, ...]) -> list[ir.Loop]:
     """The serial loops around the innermost statements, one inside the other, where nothing follows them."""
     loops = [s for s in body if isinstance(s, ir.Loop)]
-    return [loops[0], *_chain(loops[0].body)] if len(loops) == 1 else []
+    return [loops[0], *steps_of(loops[0].body)] if len(loops) == 1 else []
 
 
 @dataclass
@@ -137,6 +138,9 @@ class Ahead:
             values.out.line("__syncwarp();")
         values.out.line("ahead(slot.index);")
         values.out.line("slot.next();")
+
+    def used(self, values: Values, names: tuple[str, ...]) -> None:
+        """Slots are free behind their step, not sooner."""
 
     def _cursors(self, values: Values) -> tuple[str, str]:
         """A variable for the place of each loop; the bounds of the outermost one."""
@@ -238,4 +242,4 @@ class Ahead:
         return f"tw::boxed<{tile}, {rows}, {zero}>({place}, {cname(row)}, {cname(column)})"
 
 
-__all__ = ["Ahead", "Ring", "ring_of"]
+__all__ = ["Ahead", "Ring", "ring_of", "steps_of"]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from tilewright.emit.abi import Extent, Reserve, TensorLayout
 from tilewright.emit.cuda_abi import Scratch
-from tilewright.emit.cuda_ahead import Ahead, ring_of
+from tilewright.emit.cuda_ahead import Ahead, ring_of, steps_of
+from tilewright.emit.cuda_held import Held, held_of
 from tilewright.emit.cuda_layouts import Layouts
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_places import Place
@@ -99,8 +100,9 @@ class Parts:
         assert blocks is not None and warps is not None
         self.blocks, self.warps = blocks, warps
         self.buffers = {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Alloc)}
-        ring = ring_of(halves(warps).part, layouts, found)
-        self.ahead = Ahead(ring, self._offsets()[""], self.threads // 32) if ring else None
+        self.ahead: Ahead | Held | None = held_of(tuple(steps_of(halves(warps).part)))
+        if self.ahead is None and (ring := ring_of(halves(warps).part, layouts, found)):
+            self.ahead = Ahead(ring, self._offsets()[""], self.threads // 32)
 
     # ------------------------------------------------------------------------------------------ what a launch needs
     @property
@@ -129,14 +131,16 @@ class Parts:
     def headers(self) -> tuple[str, ...]:
         """Of the tile library, beside those of every program."""
         found = [*(("warp",) if self.dots.calls else ()), "ask", "cluster"]
-        if self.ahead:
+        if isinstance(self.ahead, Held):
+            found.append("held")
+        if isinstance(self.ahead, Ahead):
             found += ["ahead", "mbarrier", *(("boxed",) if self.ahead.ring.boxed else ())]
         return tuple(found)
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory for the states of warps, and for what they have on its way."""
-        return self.ahead.end if self.ahead else self._offsets()[""]
+        return self.ahead.end if isinstance(self.ahead, Ahead) else self._offsets()[""]
 
     def _offsets(self) -> dict[str, int]:
         at, offsets = 0, {}

@@ -25,6 +25,7 @@ from tilewright.language.dtypes import DType
 
 if TYPE_CHECKING:
     from tilewright.emit.cuda_ahead import Ahead
+    from tilewright.emit.cuda_held import Held
 
 APPROXIMATED = ("erf", "exp", "exp2", "sigmoid", "tanh")
 """Operators of the library's `approx.cuh`."""
@@ -54,7 +55,7 @@ class Values:
     staged: dict[str, Staged] = field(default_factory=dict)  # operands of dots that lie in shared memory
     parts: Callable[[Values, ir.Loop], None] | None = None  # writes loops that are dealt to blocks and warps
     matrix: WarpDots = field(default_factory=WarpDots)  # dots on registers of a warp by the matrix unit
-    ahead: Ahead | None = None  # loads that are made some steps ahead
+    ahead: Ahead | Held | None = None  # loads that are made some steps ahead
     space: str = "axis"  # the C++ namespace of the axes' distributions
     blocks: int = 1  # of a cluster, which share the loops that are bound to it
     short: bool = False  # whether all results are rounded to 16 bits
@@ -158,6 +159,8 @@ class Values:
         if not let.type.axes:
             word = ctype(let.type.dtype) if let.name in self._mutable else f"const {ctype(let.type.dtype)}"
         self.out.line(f"{word} {cname(let.name)} = {text};")
+        if self.ahead is not None and isinstance(let.expr, ir.Map):
+            self.ahead.used(self, let.expr.args)
         if isinstance(let.expr, ir.Dot):
             self.products(let, cname(let.name))
             if self._spread(let):
@@ -232,6 +235,8 @@ class Values:
         along = f"tw::unmasked({cname(dot.axis)})" if zeros else cname(dot.axis)
         call = self.matrix.calls.get(let.name, "tw::dot")
         self.out.line(f"{call}({into}, {self.name(dot.a)}, {self.name(dot.b)}, {along});")
+        if self.ahead is not None:
+            self.ahead.used(self, (dot.a, dot.b))
 
     def _panels(self, dot: ir.Dot, into: str) -> None:
         """Products of panels: the operand along the rows of the result comes first."""
@@ -299,6 +304,14 @@ class Values:
         at = self.addresses.of(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
         given = ", ".join([slot, self.team, at.point, *at.terms])
         self.out.line(f"tw::send<{self.tile(let.type)}, {at.most}>({given});")
+
+    def hold(self, let: ir.Let, there: str, whole: str) -> str:
+        """C++ of the words of a load that is made ahead of its step, where it is asked for; of a whole tile or not."""
+        let = self.matrix.along_twins(let)
+        assert isinstance(let.expr, ir.Load)
+        place = self.places[let.expr.ref.buffer]
+        at = self.addresses.of(place, let.expr.ref, let.type.axes, self.matrix.held(let, self.scope.axes))
+        return f"tw::hold<{self.tile(let.type)}, {at.most}>({', '.join([there, whole, at.point, *at.terms])})"
 
     def _registers(self, ref: ir.Ref, type_: ir.TileType) -> str:
         for axis, (parent, number) in self.pieces.items():

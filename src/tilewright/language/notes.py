@@ -122,7 +122,9 @@ _TABLE = (
     NoteKey("prefetch", ("Load",), ("int>0",), "iterations of the enclosing loop that it is fetched ahead"),
     NoteKey("ahead", ("Load",), ("int>0",), "tiles of the serial loop around it that it is fetched ahead, into L2"),
     NoteKey("nontemporal", ("Store",), ("bool",), "written around the caches"),
-    NoteKey("engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "tma", "dma"), "what moves the data"),
+    NoteKey(
+        "engine", ("Load", "Copy", "Store"), ("plain", "cp_async", "tma", "dma", "registers"), "what moves the data"
+    ),
     NoteKey("box", ("Copy",), ("int>0",), "rows that one instruction of the copy engine moves; else as many as it can"),
     NoteKey("multicast", ("Copy",), ("int>0",), "blocks of the cluster that receive it from one read"),
     NoteKey(

@@ -126,7 +126,7 @@ class FetchAhead(Named):
 
 @dataclass(frozen=True)
 class Bring(Named):
-    """What is on its way ahead is brought by the copy engine, or by the threads themselves.
+    """What is on its way ahead is brought by the copy engine, by the threads, or straight to the registers of its use.
 
     before:  k = load k[b, t, D] @prefetch=2
     after:   k = load k[b, t, D] @engine=tma @prefetch=2
@@ -136,8 +136,9 @@ class Bring(Named):
     engine: str | None
 
     def apply(self, design: Design) -> Design | Illegal:
-        """The design with `engine.TENSOR` of all these tensors, or without."""
-        return changed(design, {f"engine.{t}": self.engine for t in self.tensors})
+        """The design with `engine.TENSOR` of all these tensors, or without; registers hold one step."""
+        one: dict[str, Choice | None] = {"stages": 1} if self.engine == "registers" else {}
+        return changed(design, {**one, **{f"engine.{t}": self.engine for t in self.tensors}})
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _parts(kernel: ir.Kernel, design: Design, parts: dict[str, Choice]) -> Itera
     yield from (FetchAhead(steps) for steps in (0, 2, 3, 4))
     yield TakeTurns(not design.get("turns"))
     tensors = tuple(sorted({ahead.ref.buffer for ahead in loads_ahead(kernel)}))
-    yield from (Bring(tensors, engine) for engine in (None, "tma"))
+    yield from (Bring(tensors, engine) for engine in (None, "tma", "registers"))
 
 
 def _threads(kernel: ir.Kernel, design: Design) -> Iterator[Mutation]:

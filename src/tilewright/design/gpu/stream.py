@@ -92,7 +92,7 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
 
     Where tiles are few, a block on each SM has to have enough under way alone, and so has one that reads 8 bits, which
     are widened first; warps that take short steps are twice as many. Else several blocks of an SM have enough, and
-    short rows want all loads of a step asked for at once.
+    short rows want all loads of a step asked for at once; of short steps the next one is held in registers.
     """
     loads = _ahead(s.kernel, s.nest)
     mma = "mma" in decisions.values() and _has_copy_engine(s.facts)  # measured on Hopper, and nowhere else
@@ -100,6 +100,8 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
     few = 2 * _tiles(s, decisions) <= s.facts.machine.cores
     warps = _WARPS
     wide = sum(s.facts.sizes.get(d, 1) for d in s.whole)
+    if mma and wide <= _SHORT and not few and (held := _held(s, axis, unit, decisions, tensors)):
+        return held
     if mma and wide <= _WIDE and (few or _bytes(s) == 1):
         step = sum(_step_bytes(let, Design.of(decisions), s.facts) for let in loads)
         if few and step <= _SHORT_STEP:
@@ -116,6 +118,20 @@ def _under_way(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice])
     if mma and wide <= _SHORT:
         return {"resident": 3, **{f"cache.{t}": "strong" for t in tensors}}
     return {"resident": _RESIDENT} if mma and wide <= _WIDE else {}
+
+
+def _held(s: Shape, axis: ir.Axis, unit: int, decisions: dict[str, Choice], tensors: list[str]) -> dict[str, Choice]:
+    """The next step in registers, where steps are short: pages, or rows of 8 bits; nothing else, as not measured."""
+    narrow = _bytes(s) == 1
+    if narrow == axis.each:
+        return {}
+    held: dict[str, Choice] = {"stages": 1, "resident": _RESIDENT, **{f"engine.{t}": "registers" for t in tensors}}
+    if narrow:
+        part = max(2 * unit, int(str(decisions[f"part.{axis.name}"])))
+        held |= {"warps": 2 * _WARPS, "resident": _RESIDENT // 2, f"part.{axis.name}": part}
+    design = Design.of(decisions | held)
+    broken = any(True for rule in (_engines, _rings) for _ in rule(s.kernel, s.nest, design, s.facts))
+    return {} if broken else held
 
 
 def _has_copy_engine(facts: Facts) -> bool:
@@ -274,10 +290,12 @@ def _engines(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Fac
         yield f"engine: one for all of {', '.join(sorted(loads))}, or for none"
         return
     engine = next(iter(engines.values()))
-    if engine not in ("tma", "cp_async"):
-        yield f"engine={engine}: takes tma or cp_async"
+    if engine not in ("tma", "cp_async", "registers"):
+        yield f"engine={engine}: takes tma, cp_async or registers"
     if design.get("stages") is None:
         yield f"engine={engine}: brings what is on its way; add stages, or drop the decision"
+    if engine == "registers" and (design.get("stages") != 1 or "mma" not in dict(design.prefixed("atom")).values()):
+        yield "engine=registers: hold the next step of what mma reads; take stages=1 and atom=mma, or another engine"
     if engine != "tma":
         return
     if not _has_copy_engine(facts):
@@ -304,6 +322,8 @@ def _rings(kernel: ir.Kernel, nest: structure.Nest, design: Design, facts: Facts
         tensor = let.expr.ref.buffer
         if tensor not in facts.aligned or design.number(f"vec.{tensor}", 1) * let.type.dtype.bytes < VECTOR:
             yield f"stages: {tensor} is not read {VECTOR} bytes at once from rows that start so; drop the decision"
+    if "registers" in dict(design.prefixed("engine")).values():
+        return
     states = [let for let in nest.loop.body if isinstance(let, ir.Let) and let.name in _carried(nest)]
     each = stages * sum(_step_bytes(let, design, facts) for let in loads)
     bytes_ = design.number("warps", 4) * (each + sum(_step_bytes(let, design, facts) for let in states))

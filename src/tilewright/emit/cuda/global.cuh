@@ -35,7 +35,7 @@ template <class A, int EDGE, class S> struct Held {
   __device__ i64 base() const { return 0; }
   template <class TILE> __device__ i64 offset(int f) const {
     const int at = part.at(along<TILE, A>(f));
-    return (i64)(EDGE == 0 || at < part.stop ? at : part.stop - 1) * stride;
+    return (i64)(u32)(EDGE == 0 || at < part.stop ? at : part.stop - 1) * stride;  // a tile that is there has no place below 0
   }
   template <class TILE> __device__ bool in(int) const { return true; }
 };
