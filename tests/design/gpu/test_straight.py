@@ -18,6 +18,7 @@ from tilewright.design.gpu import straight_mutations
 from tilewright.design.gpu.default import default_product
 from tilewright.design.gpu.product import product
 from tilewright.design.gpu.straight import Straight, is_straight, straight
+from tilewright.design.gpu.straight_default import default_straight
 from tilewright.design.gpu.straight_mutations import Through, straightened, suggested_straight
 from tilewright.design.legality import legal
 from tilewright.design.mutations import Illegal, neighbours
@@ -190,6 +191,34 @@ def test_few_rows_go_straight_to_registers_by_default(name, machine):
             assert legal(kernel, design, known) == []
             assert is_straight(design)
             assert {a for _, a in design.prefixed("atom")} == {"fma" if m <= 2 else "mma"}
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "deal"),
+    [
+        (2048, 2048, (16, 8, 64, 2, 1)), (3072, 2048, (8, 8, 128, 3, 1)), (16384, 2048, (16, 8, 128, 2, 0)),
+        (4096, 4096, (8, 16, 128, 2, 1)), (6144, 4096, (8, 16, 128, 3, 1)), (28672, 4096, (8, 8, 64, 3, 0)),
+        (2048, 8192, (32, 16, 64, 1, 0)), (57344, 8192, (16, 8, 64, 2, 1)), (8192, 28672, (8, 8, 128, 4, 1)),
+    ],
+)  # fmt: skip
+def test_four_rows_by_mma_are_dealt_by_columns_and_length_of_the_sum(n, k, deal):
+    """Warps, columns, depth of a step, blocks on an SM, and whether weights flow."""
+    kernel = traced("matmul")
+    known = facts(kernel, machine="h200", M=4, N=n, K=k)
+    design = default_straight(kernel, product(kernel), known)
+    numbers = [design.number(x) for x in ("warps", "tile.n", "tile.k", "resident")]
+    assert (*numbers, design.number("stages", 0)) == deal
+    blocks = -(-n // design.number("tile.n"))
+    assert design.number("stages", 0) == 0 or blocks <= 132 * deal[3] or k > 4096
+
+
+@pytest.mark.parametrize("k", [200, 1000, 1336, 3000, 5120, 11008])
+def test_sums_of_any_length_have_a_legal_default(k):
+    kernel = traced("matmul")
+    for m, n in ((3, 520), (8, 4096), (4, 5120), (5, 40000)):
+        known = facts(kernel, machine="h200", M=m, N=n, K=k)
+        design = default_straight(kernel, product(kernel), known)
+        assert design is None or legal(kernel, design, known) == []
 
 
 def test_sums_of_unknown_length_pass_through_shared_memory_by_default():

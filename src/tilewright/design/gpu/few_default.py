@@ -27,7 +27,9 @@ _STEP = 2e-8  # seconds of a block's step: its barriers
 _WIDE, _WIDER = 112, 2e-7  # columns of tiles along the rows of x from which on those along the weights are quicker
 _MEET, _TICKET, _SPREAD = 0.1e-6, 0.7e-6, 1.2e-6  # seconds: parts in a cluster, in memory; clusters of more than two
 _GIVEN, _LEFT = 1.5e-10, 7e-11  # seconds a byte of parts that are given to other blocks, and left in memory
+_FREE = 2048  # bytes that are given while the last products end, if they are no more
 _STEPS = 4  # of a block at least, where steps are long
+_MANY_STEPS = 16  # of a block: then long ones may overlap
 _BOX = 8  # rows of a box of high tiles
 _HALF, _WIDTHS = 128, (128, 160, 192, 224, 256)  # columns of tiles, where SMs have several
 _SHARED, _FILLED = 112, 0.93  # columns of small tiles of few rows, and how full their last round has to be
@@ -106,13 +108,15 @@ class _Few:
         line = (self.columns * weights + self.rows) * ROW_BYTES
         room = int(self.facts.machine.limit("shared_bytes_per_block")) // (2 if self._several else 1)
         room -= self._part if self.parts > 1 and self.how == "cluster" else 0
-        if self.wide or self.shared:
+        if self.wide and self.groups > 1 and room // (2 * line) >= 3:
+            return 2
+        if self.wide or self.shared or (self.down > 1 and self.columns == ATOM_ROWS):  # these want a deep ring
             return 1
         if not self.swap and (self.groups > 1 or (self._stored and self.columns >= _WIDE)):
             return 1
         deep = 5 if self.down > 1 else 3 if self._boxed else 4
-        choices = (*(((4, 5),) if self.swap and not self._stored else ()), (2, deep))
         long = self.depth // (_STEPS * ROW_BYTES)  # a short sum falls in several steps all the same
+        choices = (*(((4, 5),) if self.swap and not self._stored and long >= 8 else ()), (2, deep))
         return next((n for n, deep in choices if n <= long and room // (n * line) >= deep), 1)
 
     @property
@@ -144,7 +148,8 @@ class _Few:
         if self.parts == 1:
             return 0.0
         if self.how == "cluster":
-            return _MEET + _GIVEN * self._part * (self.parts - 1) / self.parts
+            given = self._part * (self.parts - 1) / self.parts
+            return _MEET + _GIVEN * given if given > _FREE else 0.0
         return _TICKET + _LEFT * self._part * (self.parts - 1)
 
     @property
@@ -180,6 +185,9 @@ class _Few:
             decisions |= {f"box.{o.tensor}": _BOX for o in p.operands if o.axis == p.n.name}
         overlaps = self.down > 1 or self.shared or (self.swap and self._stored) or (self.groups > 1 and self.parts > 1)
         overlaps |= self.lines == 2 and not self._boxed and (self.swap or self.groups == 1)
+        overlaps |= self.lines == 4 and self.depth >= _MANY_STEPS * self.lines * ROW_BYTES
+        high = self._stored and not self.swap and self.columns >= _WIDE
+        overlaps |= high and self.lines == 1 and (self.groups == 1 or self.columns < _WIDTHS[-1])
         decisions["inflight"] = 1 if overlaps else 0
         return Design.of({**decisions, "stages": self._stages(Design.of(decisions))})
 

@@ -20,6 +20,9 @@ _WARPS, _THREADS = 8, 1024
 _MANY, _EMPTY = 16, 1.3
 """Warps of a block by mma, all of one sum; rounds of such blocks over what they fill of them, at most."""
 
+_AT_ONCE = 4
+"""Blocks of eight warps that an SM holds: where all of a product's are there at once, none waits for another's end."""
+
 _CHUNKS = 4
 """Chunks of all rows of the weights that a lane asks for at once."""
 
@@ -52,6 +55,8 @@ def _by_fma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
 
 def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
     """As many warps as have equal parts of the sum: 16 of one where blocks fill the last round, else up to eight."""
+    if weights == 1:
+        yield from _of_one(p, facts, k)
     lanes, chunks = UNITS["mma"][2] * 16 // p.itemsize, max(1, _CHUNKS // weights)
     steps, blocks = -(-k // (lanes * chunks)), -(-p.size(p.n, facts) // UNITS["mma"][1])
     rounds = blocks / (facts.machine.cores * _THREADS // (32 * _MANY))
@@ -61,6 +66,41 @@ def _by_mma(p: Product, facts: Facts, k: int, weights: int) -> Iterator[Design]:
     along = next(w for w in range(min(_WARPS, steps), 0, -1) if steps % w == 0)
     found = straight(p, facts, 1, along, max(1, _WARPS // along), chunks)
     yield Design.of({**dict(found.decisions), "resident": _THREADS // (32 * found.number("warps"))})
+
+
+def _of_one(p: Product, facts: Facts, k: int) -> Iterator[Design]:
+    """Of one product, as sweeps on an H200 had them (note 0019), where the sum falls in equal parts.
+
+    All blocks are there at once, if so few have so many columns: two fragments of them where eight warps then have four
+    steps each. Many blocks follow one another: the longer the sum, the more of it is in flight in each of them.
+    """
+    sms, step = facts.machine.cores, UNITS["mma"][2] * 16 // p.itemsize
+    each = math.prod(facts.sizes.get(a.over, 1) for a in p.each)
+    rounds = [-(-each * -(-p.size(p.n, facts) // (UNITS["mma"][1] * c)) // sms) for c in (1, 2)]
+    parts = k / (_WARPS * _CHUNKS * step)  # steps of each of eight warps
+
+    def deal(columns: int, warps: int, chunks: int, resident: int, flows: bool, across: int = 1) -> Iterator[Design]:
+        steps = -(-k // (step * chunks))
+        if steps % warps == 0 and k % (step * chunks) == 0:
+            found = dict(straight(p, facts, columns, warps, across, chunks).decisions)
+            yield Design.of({**found, "resident": resident, **({"stages": 1} if flows and steps > warps else {})})
+
+    if 1 < rounds[1] < _AT_ONCE and 4 <= parts < 8:
+        yield from deal(2, _WARPS, _CHUNKS, rounds[1], True)
+    elif rounds[0] <= 2 and parts >= 8:
+        yield from deal(1, _MANY, _CHUNKS // 2, 1, False, across=2)
+    elif rounds[0] <= 2:
+        yield from deal(1, _MANY, _CHUNKS // 2, 2, True)
+    elif rounds[0] <= _AT_ONCE:
+        yield from deal(1, _WARPS, _CHUNKS, rounds[0], True)
+    elif parts <= 2:
+        yield from deal(1, _MANY, _CHUNKS, 2, False)
+    elif parts <= 4:
+        yield from deal(1, _WARPS, _CHUNKS // 2, 3, False)
+    elif parts <= 8:
+        yield from deal(1, _MANY, _CHUNKS // 2, 2, True)
+    else:
+        yield from deal(1, _WARPS, _CHUNKS, _AT_ONCE, True)
 
 
 __all__ = ["default_straight"]
