@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from tilewright.build.cuda_kernel import CudaStages
-from tilewright.build.kernel_cache import target_of
+from tilewright.build.kernel_cache import target_for
 from tilewright.build.stages import Stages
 from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
@@ -214,7 +214,7 @@ def _stages(
     layouts = row_major(program.kernel)
     if known.is_cpu:
         request = dispatch.requested(program, layouts, sizes, known, design)
-        return Stages(request, known, target_of(known))
+        return Stages(request, known, target_for(request, known))
     if known.kind != "nvidia":
         raise MachineError(
             f"{known.name} is of kind {known.kind}, which no kernel can be compiled for; it can be simulated"
