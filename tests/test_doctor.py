@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,84 @@ def test_a_gpu_without_its_driver_or_compiler_is_a_problem_with_a_fix(monkeypatc
     problems.clear()
     doctor.cuda_state(["NVIDIA H200"], problems)
     assert any("nvidia-cuda-nvrtc<13" in p["fix"] for p in problems)
+
+
+# ------------------------------------------------------------------------------------------------ a host with a GPU
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A host with one H200 whose driver takes everything; what a test changes of it."""
+    from tilewright.machines import nvidia
+    from tilewright.runtime.cuda import driver
+
+    host: dict[str, Any] = {"machine": Machine.named("h200"), "loaded": []}
+    monkeypatch.setattr(nvidia, "driver_version", lambda: "13.0")
+    monkeypatch.setattr(nvidia, "devices", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr(nvidia, "detect", lambda n: host["machine"])
+    monkeypatch.setattr(driver, "load", lambda cubin, entry, *_: host["loaded"].append((entry, cubin[:4])))
+    return host
+
+
+def gpu_problems() -> tuple[dict[str, Any], str]:
+    found: list[dict[str, str]] = []
+    state = doctor.cuda_state(["NVIDIA H200"], found)
+    return state, "\n".join(f"{p['problem']} -> {p['fix']}" for p in found)
+
+
+def test_a_gpu_is_well_where_the_whole_tile_library_compiles_for_it_and_loads(gpu: dict[str, Any]) -> None:
+    state, said = gpu_problems()
+    assert said == ""
+    assert [(d["architecture"], d["state"]) for d in state["devices"]] == [("sm_90a", "ok")]
+    assert gpu["loaded"] == [("doctor", b"\x7fELF")]
+
+
+def test_a_gpu_of_a_capability_that_no_kernel_is_made_for(gpu: dict[str, Any]) -> None:
+    limits = {**dict(gpu["machine"].limits), "compute_capability": 75}
+    gpu["machine"] = replace(gpu["machine"], name="Tesla T4", limits=tuple(sorted(limits.items())))
+    state, said = gpu_problems()
+    assert "Tesla T4 has compute capability 7.5, and 8.0 (Ampere) is the least -> take device cpu" in said
+    assert "7.5" in state["devices"][0]["state"] and not gpu["loaded"]
+
+
+def test_a_gpu_that_the_compiler_is_too_old_for(gpu: dict[str, Any]) -> None:
+    gpu["machine"] = replace(gpu["machine"], architecture="sm_199a")
+    _, said = gpu_problems()
+    assert "does not compile for sm_199a" in said and "-> install a newer nvidia-cuda-nvrtc" in said
+
+
+def test_a_compiler_that_is_missing(gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilewright.build import nvrtc
+    from tilewright.errors import MachineError
+
+    def missing() -> str:
+        raise MachineError('the package cuda-bindings is not installed; pip install "tilewright[cuda]"')
+
+    monkeypatch.setattr(nvrtc, "nvrtc_version", missing)
+    state, said = gpu_problems()
+    assert said == 'the package cuda-bindings is not installed -> pip install "tilewright[cuda]"'
+    assert state["devices"][0]["state"] == "not tried"
+
+
+def test_headers_that_do_not_match_the_rest_of_the_package(
+    gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilewright.build import nvrtc
+
+    real = nvrtc.header
+    monkeypatch.setattr(nvrtc, "header", lambda n: real(n).replace("struct Tile2", "struct Tile3"))
+    _, said = gpu_problems()
+    assert "the tile library does not compile for sm_90a" in said and "Tile2" in said
+    assert "--force-reinstall" in said
+
+
+def test_a_driver_that_refuses_what_was_compiled(gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tilewright.errors import LaunchError
+    from tilewright.runtime.cuda import driver
+
+    def refused(*_: object) -> None:
+        raise LaunchError("loading doctor failed with CUDA_ERROR_SYSTEM_NOT_READY; see `nvidia-smi`")
+
+    monkeypatch.setattr(driver, "load", refused)
+    state, said = gpu_problems()
+    assert said == "GPU 0: loading doctor failed with CUDA_ERROR_SYSTEM_NOT_READY -> see `nvidia-smi`"
+    report = diagnose()
+    assert "cuda:0" in render(report | {"cuda": state, "gpus": ["NVIDIA H200"]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tilewright.design.design import Design
@@ -53,6 +55,18 @@ def test_the_machine_decides():
     wide = stage_text("scale_add", (4, 64), "f32", "thread", AVX512)
     narrow = stage_text("scale_add", (4, 64), "f32", "thread", Machine.named("x86-avx2"))
     assert "vec=16" in wide and "vec=8" in narrow
+
+
+def test_a_gpu_is_shown_its_own_types_the_sizes_that_were_asked_for_and_the_design():
+    """What the sizes decide stands in the text: none is left to be known at the call. The design is told."""
+    asked = {"operator": "matmul", "sizes": (16, 4096, 4096), "machine": Machine.named("h200")}
+    text = stage_text(stage="cu", **asked)
+    assert "bf16" in text and "const int K =" not in text and "4096" in text
+    head = "".join(line.removeprefix("//") for line in text.splitlines() if line.startswith("//"))
+    assert " sizes: M=16 K=4096 N=4096 " in head
+    table = stage_text(stage="design", **asked)
+    assert "tile.k" in table and all(f"{name}=" in head for name in re.findall(r"[a-z]+\.[a-z0-9]+", table))
+    assert len(text.splitlines()) <= 110
 
 
 def test_all_stages_as_files(tmp_path):

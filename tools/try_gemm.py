@@ -9,11 +9,10 @@ A child process does the work, so that a kernel that traps or hangs costs its ow
 from __future__ import annotations
 
 import json
-import os
-import select
-import subprocess
 import sys
 from typing import Any
+
+from watched import watched
 
 BASE: dict[str, Any] = {
     "tile.m": 128, "tile.n": 256, "tile.k": 64, "atom.dot0": "wgmma", "warpgroups": 2, "stages": 4,
@@ -160,21 +159,12 @@ def _jobs(words: list[str]) -> list[Job]:
     return LISTS[words[0] if words else "first"]
 
 
-def _supervised(jobs: list[Job], at: int, patience: float = 60.0) -> int:
+def _supervised(jobs: list[Job], at: int) -> int:
     """The number of the first job that is still to be done when this child has ended."""
-    command = [sys.executable, __file__, "--child", json.dumps(jobs[at:])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as child:
-        assert child.stdout is not None
-        while True:
-            ready, _, _ = select.select([child.stdout], [], [], patience)
-            line = child.stdout.readline().decode() if ready else ""
-            if not line.startswith("#"):
-                break
-            print(line[1:].rstrip(), flush=True)
-            at += 1
-        child.kill()
+    ended = watched([sys.executable, __file__, "--child", json.dumps(jobs[at:])])
+    at += ended.told
     if at < len(jobs):
-        print(f"{_shown(jobs[at])}: {'HANGS' if not ready else 'CRASHES'}", flush=True)
+        print(f"{_shown(jobs[at])}: {'HANGS' if ended.hung else 'CRASHES'}", flush=True)
     return at + 1
 
 

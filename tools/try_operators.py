@@ -8,12 +8,12 @@ A child process does the work, so that a kernel that traps or hangs costs its ow
 from __future__ import annotations
 
 import os
-import select
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from watched import watched
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "gpu"), str(Path(__file__).parents[1] / "src")]
 
@@ -39,19 +39,10 @@ def _types(kind: str, seed: int) -> tuple[str, ...]:
     return ("bf16",) if kind == "large" else (("bf16", "f32", "f16")[seed % 3],)
 
 
-def _supervised(jobs: list[str], at: int, patience: float = 60.0) -> int:
-    command = [sys.executable, __file__, "--child", *jobs[at:]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ) as child:
-        assert child.stdout is not None
-        while True:
-            ready, _, _ = select.select([child.stdout], [], [], patience)
-            line = child.stdout.readline().decode() if ready else ""
-            if not line.startswith("#"):
-                break
-            print(line[1:].rstrip(), flush=True)
-            at += 1
-        child.kill()
-    if at < len(jobs) and child.returncode != _REPORTED:
+def _supervised(jobs: list[str], at: int) -> int:
+    ended = watched([sys.executable, __file__, "--child", *jobs[at:]])
+    at += ended.told
+    if at < len(jobs) and ended.status != _REPORTED:
         print(f"{jobs[at]}: DIED", flush=True)
         at += 1
     return at

@@ -53,7 +53,8 @@ def design(
     sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
     *,
     dtype: Annotated[
-        str | None, typer.Option(help="Element type of the tensors. Default: f32; of a simulated machine its own.")
+        str | None,
+        typer.Option(help="Element type of the tensors. Default: f32; bf16 of a GPU; of a simulated machine its own."),
     ] = None,
     machine: Annotated[
         str | None, typer.Option(help="Design for a simulated one: tpu-v1, sn40l, h100 by model. Default: this one.")
@@ -82,7 +83,7 @@ def design(
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
     use_threads(threads)
-    dtype = dtype or "f32"
+    dtype = dtype or (how.machine.usual_dtype if how.machine else "f32")
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return

@@ -100,7 +100,9 @@ def top(
 def why(
     operator: Annotated[str, typer.Argument(help="Name of an operator.")],
     sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
-    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 on a GPU, else f32.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the tensors lie: cpu, cuda, or cuda:1 and so on.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:

@@ -29,7 +29,9 @@ class Stage(StrEnum):
 def show(
     operator: Annotated[str, typer.Argument(help="Name of an operator, such as matmul, or file.py:name of your own.")],
     sizes: Annotated[str, typer.Option(help="1,4096,4096 (dims of the result first) or M=1,N=4096,K=4096.")],
-    dtype: Annotated[str, typer.Option(help="Element type of the tensors: f32, bf16 or f16.")] = "f32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 for a GPU, else f32.")
+    ] = None,
     stage: Annotated[Stage, typer.Option(help="Which stage of the way to machine code.")] = Stage.SCHED,
     machine: Annotated[
         str | None, typer.Option(help="Another machine to design for, such as h200. Default: this one.")
@@ -41,8 +43,9 @@ def show(
     from tilewright.runtime.subject import named as find
     from tilewright.show import dims_of, stage_text
 
-    named = parse_sizes(sizes, dims_of(find(operator), dtype), operator)
     known = Machine.detect() if machine is None else Machine.named(machine)
+    dtype = dtype or known.usual_dtype
+    named = parse_sizes(sizes, dims_of(find(operator), dtype), operator)
     text = stage_text(operator, named, dtype, stage.value, known)
     if as_json:
         text = json.dumps({"operator": operator, "sizes": named, "dtype": dtype, "stage": stage.value, "text": text})

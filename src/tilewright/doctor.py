@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tilewright
+from tilewright.doctor_gpu import cuda_state, nvidia_gpus
 from tilewright.errors import KnobError, MachineError
 from tilewright.knobs import Knobs, knobs
 from tilewright.machines import Machine, cores, trial, x86
@@ -176,59 +177,6 @@ def _why_not_writable(folder: Path) -> str:
     return ""
 
 
-def nvidia_gpus(proc: Path = Path("/proc/driver/nvidia/gpus"), devices: Path = Path("/dev")) -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows to this process; empty where there is none."""
-    names = []
-    for information in sorted(proc.glob("*/information")):
-        try:
-            lines = information.read_text().splitlines()
-        except OSError:
-            continue
-        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return names or ["NVIDIA GPU"] * len(list(devices.glob("nvidia[0-9]*")))
-
-
-def cuda_state(gpus: list[str], problems: list[dict[str, str]]) -> dict[str, Any]:
-    """What is there for kernels on GPUs: nvrtc (version or None), driver (version or None), devices.
-
-    Whatever is missing is a problem only on a host that has a GPU: all others compile for one at most.
-    """
-    from tilewright.build import nvrtc
-    from tilewright.machines import nvidia
-
-    state: dict[str, Any] = {"nvrtc": None, "driver": None, "devices": []}
-    words: list[str] = []
-    for key, ask in (("nvrtc", nvrtc.nvrtc_version), ("driver", nvidia.driver_version), ("devices", _cuda_devices)):
-        try:
-            state[key] = ask()
-        except MachineError as error:
-            words.append(str(error))
-    if gpus:
-        for word in dict.fromkeys(words):
-            problem, _, fix = word.rpartition("; ")
-            _problem(problems, problem or word, fix)
-        _old_driver(state, problems)
-    return state
-
-
-def _cuda_devices() -> list[dict[str, Any]]:
-    from tilewright.machines import nvidia
-
-    found = [nvidia.detect(n) for n in range(len(nvidia.devices()))]
-    return [{"name": m.name, "architecture": m.architecture, "sms": m.cores} for m in found]
-
-
-def _old_driver(state: dict[str, Any], problems: list[dict[str, str]]) -> None:
-    """A driver older than the compiler loads none of its code."""
-    compiler = str(state["nvrtc"] or "").removeprefix("nvrtc ").partition(".")[0]
-    driver = str(state["driver"] or "").partition(".")[0]
-    if compiler and driver and int(driver) < int(compiler):
-        problem = (
-            f"the NVIDIA driver speaks CUDA {state['driver']}, NVRTC is {state['nvrtc']}: its kernels cannot be loaded"
-        )
-        _problem(problems, problem, f"update the driver, or pip install 'nvidia-cuda-nvrtc<{int(driver) + 1}'")
-
-
 # ---------------------------------------------------------------------------------------------- text
 def render(report: Report, *, color: bool = False, width: int = 100) -> str:
     """The report as text for people, problems last."""
@@ -278,6 +226,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     rows.append(("gpus", ", ".join(report["gpus"]) or "none"))
     cuda = report["cuda"]
     rows.append(("cuda", f"{cuda['nvrtc'] or 'no nvrtc'}, driver for CUDA {cuda['driver'] or 'none'}"))
+    rows += [(f"cuda:{n}", f"{d['architecture']}, {d['sms']} SMs, {d['state']}") for n, d in enumerate(cuda["devices"])]
     return rows
 
 

@@ -25,7 +25,7 @@ STAGES = tuple(dict.fromkeys(CPU_STAGES + GPU_STAGES))
 def stage_text(
     operator: str,
     sizes: Mapping[str, int] | Sequence[int],
-    dtype: str = "f32",
+    dtype: str | None = None,
     stage: str = "sched",
     machine: Machine | None = None,
     *,
@@ -33,7 +33,8 @@ def stage_text(
 ) -> str:
     """A stage of an operator, or of `file.py:name`, at these sizes: by name, or in the order of `dims_of`.
 
-    `stage` is one of STAGES; the design is the default one unless given, the machine the one this process runs on.
+    `stage` is one of STAGES; the design is the default one unless given, the machine the one this process runs on,
+    `dtype` what is usual there (`Machine.usual_dtype`). On a GPU the sizes are constants of the kernel.
     Raises ArgumentError for an operator, size or stage that is unknown.
     """
     kernel = compiled(operator, sizes, dtype, machine, design)
@@ -44,7 +45,7 @@ def save_stages(
     folder: str | os.PathLike[str],
     operator: str,
     sizes: Mapping[str, int] | Sequence[int],
-    dtype: str = "f32",
+    dtype: str | None = None,
     *,
     machine: Machine | None = None,
     design: Design | None = None,
@@ -54,10 +55,12 @@ def save_stages(
 
 
 def compiled(
-    operator: str, sizes: Mapping[str, int] | Sequence[int], dtype: str, machine: Machine | None, design: Design | None
-) -> CompiledKernel:
+    operator: str, sizes: Mapping[str, int] | Sequence[int], dtype: str | None, machine: Machine | None,
+    design: Design | None,
+) -> CompiledKernel:  # fmt: skip
     """The operator's kernel; every stage of it is made when asked for."""
-    found = named(operator)
+    found, machine = named(operator), machine or Machine.detect()
+    dtype = dtype or machine.usual_dtype
     given = dict(sizes) if isinstance(sizes, Mapping) else _in_order(found, dtype, sizes)
     return compile_at(found, given, design, dtype=dtype, machine=machine)
 

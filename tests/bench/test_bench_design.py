@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
@@ -15,7 +16,7 @@ from tilewright.bench.worker import JOBS
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.design.space import enumerate_space
-from tilewright.design.trial import Outcome, Standing
+from tilewright.design.trial import Outcome, Standing, Trial
 from tilewright.errors import ArgumentError
 from tilewright.machines.machine import Machine
 from tilewright.runtime.subject import Subject
@@ -125,8 +126,28 @@ def test_a_race_measures_each_design_once(monkeypatch):
     result = design_race.race_result(case("design_race", "matmul", "f32", M=32, N=32, K=32), 1, trials=12, seeds=3)
     assert result.error is None
     assert result.metrics["over_random"] == pytest.approx(result.metrics["random_us"] / result.metrics["us"], rel=1e-4)
+    early = [statistics.median(result.raw[f"{who}_seconds_early"]) for who in ("random", "search")]
+    assert result.metrics["over_random_early"] == pytest.approx(early[0] / early[1], rel=1e-4)
     assert [len(c) for c in result.raw["curves"]["search"]] == [12] * 3
     assert [len(c) for c in result.raw["curves"]["random"]] == [12] * 3
+
+
+def test_the_best_of_a_run_is_chosen_by_paired_rounds_and_not_by_its_luckiest_trial():
+    """Trials that are off by their luck: the fastest by its trial is not the fastest."""
+    designs = [Design.of({"tile.m": n}) for n in range(1, 9)]
+    truth = {d: 1.0 + n / 10 for n, d in enumerate(designs)}
+    luck = {d: 2.0 - n / 100 for n, d in enumerate(designs)}
+
+    class Judge(Fake):
+        def compare(self, designs):
+            return [Standing(d, truth[d], truth[d] / truth[designs[0]], 1.0, 1.0) for d in designs]
+
+    def run(some):
+        return [Trial(d, 1.0, Outcome("ok", luck[d], (luck[d],), 0.01), None, None, 0.0) for d in some]
+
+    assert design_race.chosen(Judge(), [run(designs[:4]), run(designs[4:])]) == [designs[0], designs[4]]
+    beyond = design_race.chosen(Judge(), [run(designs)])  # of eight only those in front meet
+    assert beyond == [designs[8 - design_race.FINALISTS]]
 
 
 def test_remembered_outcomes_are_not_measured_again():
@@ -145,6 +166,42 @@ def test_corrections_are_judged_on_what_they_were_not_taught():
     judged = design_model.corrected(rows)
     assert len(judged) == 80
     assert abs(design_model.spearman(judged)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("repeat", "passes", "highest"), [(1.0, 2, 1.0), (0.5, 1, 0.7071), (0.5, 2, 0.8165), (0.0, 2, 0)]
+)
+def test_no_prediction_is_better_than_two_measurements_allow(repeat, passes, highest):
+    assert design_model.ceiling(repeat, passes) == pytest.approx(highest, abs=1e-4)
+
+
+def test_the_ceiling_is_what_the_truth_itself_reaches():
+    """Many true times, each measured twice with noise: their mean's correlation with the truth is the ceiling's."""
+    rng = random.Random(0)
+    truth = [rng.gauss(0.0, 1.0) for _ in range(4000)]
+    one, two = ([t + rng.gauss(0.0, 1.0) for t in truth] for _ in range(2))
+    repeat = design_model.spearman(list(zip(one, two, strict=True)))
+    reached = design_model.spearman([(t, a + b) for t, a, b in zip(truth, one, two, strict=True)])
+    assert design_model.ceiling(repeat, 2) == pytest.approx(reached, abs=0.02)
+
+
+def test_drift_between_groups_is_taken_off_by_their_anchor():
+    """A machine that is slower from group to group: told by the anchor, every design keeps its time."""
+    designs = [Design.of({"tile.m": n}) for n in range(1, 30)]
+
+    class Drifting(Fake):
+        slower = 1.0
+
+        def compare(self, designs):
+            self.slower *= 1.5
+            times = [self.slower * self.seconds(d) for d in designs]
+            return [Standing(d, t, t / times[0], 1.0, 1.0) for d, t in zip(designs, times, strict=True)]
+
+    runner = Drifting()
+    told = design_model.paired(runner, designs, seed=0)
+    assert set(told) == set(designs)
+    ratios = {d: told[d][0] / runner.seconds(d) for d in designs}
+    assert max(ratios.values()) == pytest.approx(min(ratios.values()))
 
 
 def test_the_model_is_judged_by_the_exhaustive_best(monkeypatch):

@@ -106,7 +106,7 @@ def side_of(us, swaps=0):
     return {
         "tokens": [10] * 80, "passes": [one, one], "learning": [one], "shaken": [], "designs": 0,
         "events": [{"kind": "promote"}] * swaps, "counts": {"compiles": 7}, "status": None, "rows": 3,
-        "peak_mb": 1.0, "device_mb": 0.0,
+        "peak_mb": 1.0, "device_mb": 0.0, "generic_times": [1.5, 2.5],
     }  # fmt: skip
 
 
@@ -125,6 +125,7 @@ def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monk
     found = result.metrics
     assert (found["us"], found["peer_us"], found["ratio"]) == (20.0, 30.0, 1.5)
     assert (found["pinned_hashes"], found["swaps"], found["frozen_writes"]) == (1, 4, 0)
+    assert found["generic_times"] == 2.5
     on_gpu = setting.device == "cuda"
     assert ((setting.device, "free", "learn", "classes") in asked) == on_gpu
     assert ("of_classes" in found) == on_gpu

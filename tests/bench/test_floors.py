@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tilewright.bench import attention_decode, attention_jobs, design_cases, gemm_jobs, llm_cases, rows_cases
+from tilewright.bench import attention_decode, attention_jobs, design_cases, gemm_jobs, llm_cases, rows_cases, serve
 from tilewright.bench.cases import FAMILIES
 from tilewright.bench.floors import Floor, missed, read_floors
 from tilewright.bench.result import Result
@@ -60,7 +60,7 @@ def test_a_missing_metric_and_a_failed_case_are_misses():
 
 def test_committed_floors_are_those_of_families_that_exist():
     floors = read_floors(COMMITTED)
-    others = (design_cases, gemm_jobs, rows_cases, llm_cases, attention_decode, attention_jobs)
+    others = (design_cases, gemm_jobs, rows_cases, llm_cases, attention_decode, attention_jobs, serve)
     known = (FAMILIES, *(m.FAMILIES for m in others))
     assert {f.family for f in floors} <= {name for families in known for name in families}
     assert {f.family for f in floors} >= set(design_cases.FAMILIES)
@@ -69,6 +69,7 @@ def test_committed_floors_are_those_of_families_that_exist():
     assert bounds["attention_prefill", "ratio", "geomean", "d64"] == 1.05
     assert bounds["attention_prefill", "tflops", "each", "d128 B2 S8192 full"] == 640
     assert bounds["decoder", "bandwidth", "each", "decode"] == 0.85
+    assert bounds["serve_learn", "ratio", "each", "a model of 2 layers"] == 1.25
     assert bounds["compile", "cpu_ms", "each", ""] == bounds["compile", "wall_ms", "each", ""] == 50
     assert bounds["memory", "peak_over_need", "each", ""] == 1.10
     assert bounds["design_f32", "ratio", "geomean", ""] == 1.05 and bounds["design_f32", "ratio", "each", ""] == 0.95

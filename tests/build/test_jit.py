@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -148,3 +149,53 @@ print("well")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "well"), done.stderr[-300:]
+
+
+POLYNOMIAL = """
+declare <4 x float> @llvm.fma.v4f32(<4 x float>, <4 x float>, <4 x float>)
+define void @polynomial(ptr %x, i64 %n) {
+entry:
+  br label %round
+round:
+  %i = phi i64 [0, %entry], [%next, %round]
+  %p = getelementptr <4 x float>, ptr %x, i64 %i
+  %v = load <4 x float>, ptr %p, align 4
+  %a = call <4 x float> @llvm.fma.v4f32(<4 x float> %v, <4 x float> splat (float 1.25), <4 x float> splat (float 0.625))
+  %b = fmul <4 x float> %a, splat (float 0.3125)
+  store <4 x float> %b, ptr %p, align 4
+  %next = add i64 %i, 1
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %round, label %done
+done:
+  ret void
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 assembly")
+def test_numbers_that_a_loop_needs_are_loaded_before_it() -> None:
+    lines = assemble(POLYNOMIAL, HOST).splitlines()
+    end = next(n for n, line in enumerate(lines) if line.startswith("\tj"))
+    label = lines[end].split()[-1] + ":"
+    begin = next(n for n, line in enumerate(lines) if line.startswith(label))
+    assert any("LCPI" in line for line in lines[:begin])
+    assert not any("LCPI" in line or "movabs" in line for line in lines[begin:end])
+    x = np.arange(12, dtype=np.float32)
+    library = load(compile_ir(POLYNOMIAL, HOST))
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(library.address("polynomial"))(x.ctypes.data, 3)
+    assert np.array_equal(x, (np.arange(12) * np.float32(1.25) + np.float32(0.625)) * np.float32(0.3125))
+
+
+def test_code_that_calls_what_its_text_does_not_name_is_linked_from_afar() -> None:
+    """An intrinsic of unknown length becomes a call, which an object of short addresses could not make."""
+    text = """
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+define void @clear(ptr %to, i64 %bytes) {
+  call void @llvm.memset.p0.i64(ptr %to, i8 0, i64 %bytes, i1 false)
+  ret void
+}
+"""
+    data = np.ones(1000, np.uint8)
+    library = load(compile_ir(text, HOST))
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(library.address("clear"))(data.ctypes.data, 999)
+    assert data.sum() == 1

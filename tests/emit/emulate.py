@@ -65,7 +65,7 @@ _REPLACED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('asm volatile("st.shared.v4', ': "memory");', "memcpy(p, &w, 16);"),
     ),
     "layout": (('asm volatile("bar.sync', ': "memory");', 'emulated::fail("a block meets");'),),
-    "tile": (), "reduce": (), "grid": (),
+    "tile": (), "reduce": (), "grid": (), "roles": (),
 }  # fmt: skip
 
 

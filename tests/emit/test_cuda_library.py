@@ -1,8 +1,14 @@
 """The tile library, as far as constants tell: NVRTC evaluates the assertions, no GPU is needed."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from tilewright.build.nvrtc import compile_cuda, missing
+import tilewright.emit
+from tilewright.build.nvrtc import compile_cuda, header, library, missing
+from tilewright.language.ir import MAPS
+from tilewright.language.notes import NOTE_KEYS
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason="NVRTC is not installed")
 
@@ -171,3 +177,36 @@ def test_a_panel_keeps_every_chunk_once(panel):
         """,
         "copy",
     )
+
+
+# ------------------------------------------------------------------------------------------------ what is there
+FUNCTION = re.compile(r"^(?:template <[^\n]*>\n)?__device__ [^;{}()\n]*?\b(\w+)\(", re.MULTILINE)
+STRUCT = re.compile(r"^struct (?:alignas\(\d+\) )?(\w+)", re.MULTILINE)
+
+
+def put_together():
+    """Names that the emitter makes out of words of the IR."""
+    words = {op.capitalize() for op in MAPS}
+    words |= {f"Approx{word}" for word in words} | {f"{word}By" for word in words}
+    orders = NOTE_KEYS["order"].values
+    boxes = {f"{verb}_boxes{whom}" for verb in ("load", "store") for whom in ("", "_to_all")}
+    return words | boxes | {f"{order}_order" for order in orders} | {"multiply_rows", "multiply_fragments"}
+
+
+def test_every_primitive_is_used():
+    """By the emitter, or by another primitive: nothing is kept for a time that may come."""
+    texts = {name: header(f"tw/{name}.cuh") for name in library()}
+    emitter = "\n".join(p.read_text("utf-8") for p in Path(tilewright.emit.__file__).parent.glob("cuda*.py"))
+    defined = {n for text in texts.values() for n in (*FUNCTION.findall(text), *STRUCT.findall(text))}
+    assert len(defined) > 100
+    code = "\n".join(re.sub(r"//[^\n]*", "", text) for text in texts.values())
+    times = {n: len(re.findall(rf"\b{n}\b", code)) for n in defined}
+    called = {n for n in defined if re.search(rf"\b{n}\b", emitter)} | put_together()
+    overloads = {n: len(re.findall(rf"^__device__ [^;{{}}()\n]*?\b{n}\(", code, re.MULTILINE)) for n in defined}
+    assert {n for n in defined - called if times[n] <= max(1, overloads[n])} == set()
+
+
+def test_every_header_says_what_it_is_for():
+    for name in library():
+        first = header(f"tw/{name}.cuh").splitlines()[0]
+        assert first.startswith("// ") and len(first.split()) > 5, name

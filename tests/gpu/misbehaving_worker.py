@@ -34,12 +34,20 @@ def bad(how: str) -> driver.Call:
     return driver.Call("bad", function, argument, 1, 32, 0, 1, False)
 
 
+class Endless:
+    """More bytes than any GPU has: its scratch memory is asked for by the allocator of all other operands."""
+
+    nbytes = 1 << 44
+
+
 class Misbehaving(CudaGpu):
     """A real device; the kernels of some designs are replaced."""
 
     def bind(self, request: Any, held: Any, scalars: Any, sizes: Any) -> Call:
         right = super().bind(request, held, scalars, sizes)
         how = json.loads(os.environ["MISBEHAVING"]).get(request.design.hash)
+        if how == "large":
+            self.hold(Endless())
         return right if how is None else lambda: bad(how)(stream_of(0))
 
 

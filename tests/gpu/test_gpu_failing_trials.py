@@ -21,9 +21,10 @@ def worker(monkeypatch, tmp_path):
 
 def test_each_failure_ends_in_its_outcome_and_the_others_are_timed(worker):
     # Each design is compiled by a process of its own, which starts for it: as few as show what is asked.
-    subject, tried = softmax_designs(nvidia.detect(), SIZES, 5)
-    found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "stray"), 10.0)
-    assert [o.status for o in found] == ["ok", "crash", "hang", "crash", "ok"]
+    subject, tried = softmax_designs(nvidia.detect(), SIZES, 6)
+    found, restarts, standings = outcomes(worker, subject, tried, ("trap", "hang", "stray", "large"), 10.0)
+    assert [o.status for o in found] == ["ok", "crash", "hang", "crash", "memory", "ok"]
+    assert "GPU 0 ran out of memory" in found[4].reason and "end other programs" in found[4].reason
     assert "the kernel trapped" in found[1].reason and "the kernel trapped" in found[3].reason
     assert restarts == 3
     assert all(0 < s.seconds < 1e-3 for s in standings)

@@ -26,7 +26,7 @@ def outline(decisions):
 
 
 def test_stages_in_order():
-    assert [name for name, _ in STAGES] == ["tile", "keep", "pack", "block", "local"]
+    assert [name for name, _ in STAGES] == ["tile", "keep", "parts", "pack", "block", "local"]
 
 
 def test_golden_blocks_of_tiles():

@@ -6,6 +6,7 @@ import pytest
 
 from tilewright.errors import MachineError
 from tilewright.machines import Machine, nvidia
+from tilewright.machines.nvidia_driver import driver
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,23 @@ def test_remembered_bandwidths_are_those_of_the_machine(monkeypatch):
         assert nvidia.with_rates(h200) == h200
 
 
-def test_an_absent_driver_is_a_machine_error_with_a_fix():
-    try:
-        nvidia.devices()
-    except MachineError as error:
-        assert "install" in str(error) or "nvidia-smi" in str(error)
+@pytest.mark.parametrize("answer", ["absent", "CUDA_ERROR_NO_DEVICE"])
+def test_a_driver_that_is_absent_or_does_not_start_is_a_machine_error_with_a_fix(monkeypatch, answer):
+    cuda = pytest.importorskip("cuda.bindings.driver")
+
+    def init(flags):
+        if answer == "absent":
+            raise RuntimeError("libcuda.so.1: cannot open shared object file")
+        return (getattr(cuda.CUresult, answer),)
+
+    monkeypatch.setattr(cuda, "cuInit", init)
+    says = "libcuda.so.1.*; install one, or run on the cpu" if answer == "absent" else f"{answer}.*; check it with"
+    with pytest.raises(MachineError, match=says):
+        driver.__wrapped__()
+
+
+@pytest.mark.parametrize(("capability", "made"), [(70, False), (75, False), (80, True), (86, True), (90, True)])
+def test_kernels_are_made_for_ampere_and_later(capability, made):
+    said = nvidia.unsupported("a card", capability)
+    assert (said == "") == made
+    assert made or f"a card has compute capability {capability / 10}, and 8.0 (Ampere) is the least; take " in said

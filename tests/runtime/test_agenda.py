@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_table import slot
 
-from tilewright.runtime.agenda import DEEPER, LOOK_DOUBT, SAVING, Agenda
+from tilewright.runtime.agenda import LOOK_DOUBT, MORE, SAVING, SLOWER, Agenda
 from tilewright.runtime.table import Table
 
 
@@ -33,8 +33,8 @@ def test_many_slots_are_looked_at_before_one_is_searched_at_length():
     agenda, large = Agenda(), met(1, 1.0)
     agenda.look_over(large)
     agenda.add(met(2, 0.9))
-    agenda.add(met(3, 2.0 * DEEPER))
-    agenda.add(met(4, 0.5 * DEEPER))  # so little is to be had there that the long search comes first
+    agenda.add(met(3, 2.0 * MORE * SLOWER))
+    agenda.add(met(4, 0.5 * MORE * SLOWER))  # so little is to be had there that the long search comes first
     assert agenda.looked(large)
     assert taken(agenda) == [2, 3, 1, 4]
 

@@ -10,7 +10,11 @@ import pytest
 
 import tilewright as tw
 from tilewright import Scalar, Tensor, f32
+from tilewright.build.cuda_kernel import CudaStages
+from tilewright.design.book.store import Book
+from tilewright.design.default import default_design
 from tilewright.errors import ArgumentError, DTypeError, MachineError
+from tilewright.runtime.subject import Subject
 from tilewright.runtime.work import Work
 
 
@@ -235,3 +239,38 @@ def test_a_kernel_for_another_machine_is_only_looked_at():
     x = np.ones((2, 8), np.float32)
     with pytest.raises(MachineError, match="looked at, not run"):
         kernel.run(x, x, x.copy(), alpha=1.0)
+
+
+# ------------------------------------------------------------------------------------------------ for a GPU
+H200 = tw.Machine.named("h200")
+ON_A_GPU = {
+    "many rows": ("matmul", {"M": 2048, "N": 4096, "K": 4096}),
+    "few rows": ("matmul", {"M": 16, "N": 4096, "K": 4096}),
+    "one row": ("matmul", {"M": 1, "N": 4096, "K": 4096}),
+    "rows at any address": ("matmul", {"M": 1000, "N": 777, "K": 333}),
+    "softmax": ("softmax", {"M": 4096, "D": 4096}),
+    "long row": ("rmsnorm", {"M": 1, "D": 4096}),
+    "decode": ("attention", {"B": 4, "H": 8, "G": 4, "S": 1, "D": 128, "T": 4096, "E": 128}),
+}
+
+
+@pytest.mark.parametrize("case", ON_A_GPU)
+def test_a_design_that_a_search_found_for_a_gpu_is_compiled_as_it_was_measured(case):
+    """Sizes, and how rows are aligned, are those of the search's own kernel: `compile(matmul, search(matmul, ...))`."""
+    name, sizes = ON_A_GPU[case]
+    operator = tw.operators.OPERATORS[name]
+    subject = Subject.of(operator, sizes, "bf16", machine=H200)
+    found = SimpleNamespace(
+        design=default_design(subject.kernel, subject.facts), sizes=sizes, dtype="bf16", machine=H200
+    )
+    kernel = tw.compile(operator, found)
+    assert kernel.machine == H200 and kernel.fixed == sizes
+    measured = CudaStages(subject.request(found.design), H200)
+    assert kernel.source == measured.source
+    assert tw.compile(operator, dtype="bf16", machine=H200, **sizes).design == found.design
+
+
+def test_what_a_search_gives_names_its_machine():
+    book, sizes = Book.in_memory(), {"M": 3, "D": 8}
+    machines = [tw.search(tw.operators.silu, budget="1 trials", book=book, **sizes).machine for _ in range(2)]
+    assert machines == [tw.Machine.detect()] * 2  # searched, and then known

@@ -39,6 +39,17 @@ def test_levels(level, monkeypatch, capfd):
     assert (printed.err == "") == (level == 0)
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+def test_rates_of_what_ends_by_data_are_no_more_than_bounds(ragged, monkeypatch, capfd):
+    monkeypatch.setenv("DEBUG", "2")
+    q, k, v = (np.ones((1, 2, n, 16), np.float32) for n in (4, 8, 8))
+    tw.ops.attention(q, k, v, lengths=np.array([3], np.int64) if ragged else None)
+    line = next(
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("attention ") and " us " in line
+    )
+    assert line.endswith("GB/s at most" if ragged else "GB/s")
+
+
 def test_a_design_as_a_table():
     design = tw.Design.of({"tile.m": 14, "lanes": ("k", "n"), "unpack.a": True})
     assert debug.design_table(design).splitlines()[1:] == ["  lanes     k n", "  tile.m    14", "  unpack.a  True"]

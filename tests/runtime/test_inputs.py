@@ -101,6 +101,14 @@ def test_nothing_to_index_is_refused():
         draw(traced(operators.embedding), {"N": 3, "V": 0, "D": 4}, seed=0)
 
 
+def test_long_tensors_repeat_their_numbers_and_no_row_is_like_another():
+    """A kernel that reads another row is seen, although not every element is drawn anew."""
+    table = draw(traced(operators.embedding, "bf16"), {"N": 2, "V": 5000, "D": 2048}, seed=0).tensors["table"]
+    assert len({row.tobytes() for row in table[:, :8]}) == 5000
+    assert len({column.tobytes() for column in table[:64].T}) == 2048
+    assert abs(table[-500:].astype(np.float32).std() - 1.0) < 0.01
+
+
 def test_weights_are_drawn_once_for_all_numbers_of_rows():
     """What one operand holds does not depend on the sizes of others; kept ones are bounded by their bytes."""
     program, kept = traced(operators.matmul, "f32"), Drawn(limit=3 * 4 * 5 * 4)

@@ -10,11 +10,13 @@ import pytest
 from fake_background import Clock, FakeBackground, faster, learner, unverified
 
 from tilewright import ops
+from tilewright.design.book.record import Record
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
-from tilewright.runtime import dispatch, events
+from tilewright.runtime import dispatch, events, promotion
 from tilewright.runtime.background_worker import subject_of
 from tilewright.runtime.child import ChildDied
+from tilewright.runtime.learner import job_of
 from tilewright.runtime.trigger import Trigger
 
 pytestmark = pytest.mark.usefixtures("table")
@@ -264,6 +266,7 @@ def beside(monkeypatch):
         return {**told(self, sizes), "beside": self.generic_design(sizes).to_json()}
 
     monkeypatch.setattr(dispatch.Origin, "job", job)
+    monkeypatch.setattr(dispatch.Origin, "looks", True)
 
 
 def designs_asked(background):
@@ -335,3 +338,25 @@ def test_a_search_begun_while_a_kernel_is_in_use_that_dies_leaves_it(table, back
     product()
     (row,) = table.rows()
     assert (row.swaps, row.hits, row.state) == (1, 1, "specialised")
+
+
+@pytest.mark.parametrize("answer", ["searched", "better"])
+def test_what_the_book_brought_is_searched_at_length_where_it_pays(table, background, beside, answer):
+    """It may be the design of a first look of an earlier process; a longer search is not made twice."""
+    better = lambda job: faster(job, unroll__k=3)  # noqa: E731
+    background.found = (lambda _: {"status": "searched", "seconds": 0.1}) if answer == "searched" else better
+    product, learning = Product(), learner(table, background)
+    (slot,) = table.slots()
+    special = Record.from_dict(faster({**job_of(slot), "numerics": "free"})["record"])
+    promotion.promote(slot, special)
+    slot.fixed = True
+    before = slot.special
+    product(3)
+    learning.step()
+    product()
+    assert designs_asked(background) == [(learning.budget.trials, False, True)]
+    assert table.rows()[0].state == "specialised"
+    assert (slot.special is before) == (answer == "searched")
+    while learning.step():
+        pass
+    assert len(designs_asked(background)) == 1

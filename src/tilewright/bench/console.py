@@ -36,6 +36,7 @@ _FIGURES = {
     "of_best_16": "{:.0%} within 16 trials",
     "spearman": "rank correlation {:.2f}",
     "spearman_corrected": "{:.2f} corrected",
+    "ceiling": "{:.2f} the truth",
     "over_random": "{:.2f}x random",
     "seconds_to_best": "best after {:.0f} s",
     "same": "{:.0%} the same",

@@ -9,7 +9,7 @@ from tilewright.bench.cases import matches, none_fits
 from tilewright.bench.design_cases import FAMILIES, KEYS, RACES, DesignCase, grids, speed_cases
 from tilewright.bench.plan import Job, Step
 
-BUDGET, QUICK_BUDGET = 20, 4
+BUDGET, QUICK_BUDGET = 10, 4
 """Seconds of each search whose winner is timed beside torch."""
 
 TRIALS, QUICK_TRIALS, SEEDS, QUICK_SEEDS = 48, 24, 5, 3

@@ -110,7 +110,12 @@ def grids(quick: bool) -> list[Grid]:
         ),
         Grid(
             case("design_model", "softmax", "f32", M=1024, D=1024),
-            {"tile.m": (1, 2, 4), **{f"tile.{d}": (16, 64, 128)[: 4 - few] for d in ("d", "d1", "d2")}},
+            {
+                "tile.m": (1, 2, 4)[::few],
+                **{f"tile.{d}": (16, 64) for d in ("d", "d1", "d2")},
+                "keep.exp1": (None, True),
+                "nontemporal.y": (None, True)[: 3 - few],
+            },
             {"lanes": ("d2", "d1", "d")},
         ),
         Grid(

@@ -1,7 +1,12 @@
-"""The cost model beside every design of a grid: its first choice, its first sixteen, and the order it gives."""
+"""The cost model beside every design of a grid: its first choice, its first sixteen, and the order it gives.
+
+Each design that its trial found right is timed in paired rounds with others and with one anchor, twice, in groups and
+orders of their own: what the two times do not tell alike no model can foretell (`repeat`, `ceiling`).
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +24,18 @@ from tilewright.runtime.trial import TrialRunner
 
 FIRST = 16
 BATCH = 8
+PASSES, GROUP, GROUP_SECONDS = 2, 12, 0.15
+"""Times that every design is timed, how many are timed beside one anchor, and seconds of each."""
+
+FOLDS = 4
+"""Parts of a grid, each of which is judged by a correction that saw the others."""
 
 Row = tuple[tuple[float, ...], float, float]
 """Features, predicted seconds, measured seconds."""
 
 
 def model_results(grids: Sequence[Grid], threads: int) -> Iterator[Result]:
-    """A result for each grid; its learned correction comes from measurements of the half that it does not judge."""
+    """A result for each grid; its learned correction comes from measurements of the parts that it does not judge."""
     for grid in grids:
         try:
             yield model_result(grid, threads)
@@ -37,11 +47,15 @@ def model_result(grid: Grid, threads: int) -> Result:
     """Measure every design of a grid and judge the model by them. VerificationError where none works."""
     subject = Subject.of(grid.case.operator, dict(grid.case.sizes), grid.case.dtype, threads=threads)
     designs = enumerate_space(subject.kernel, subject.facts, grid.choices, Design.of(grid.base))
-    with TrialRunner(subject) as runner:
+    with TrialRunner(subject, final_seconds=GROUP_SECONDS) as runner:
         outcomes = measured(runner, designs)
-        seconds = {d: o.seconds for d, o in outcomes.items() if o.seconds is not None}
-        if not seconds:
+        right = [d for d in designs if outcomes[d].seconds is not None]
+        if not right:
             raise VerificationError(f"no design of the grid of {grid.case.name} works")
+        passes = [paired(runner, right, seed) for seed in range(PASSES)]
+        seconds = {
+            d: statistics.geometric_mean([p[d][0] for p in passes]) for d in right if all(d in p for p in passes)
+        }
         predicted = {d: estimate(subject.kernel, d, subject.facts).seconds for d in seconds}
         best = ranked(seconds)[0]
         order = ranked(predicted)
@@ -51,8 +65,9 @@ def model_result(grid: Grid, threads: int) -> Result:
             "designs": len(seconds),
             "of_best": standing[best] / standing[first],
             "of_best_16": standing[best] / standing[sixteen],
-            "noise": statistics.median(o.noise for o in outcomes.values()),
+            "noise": statistics.median(noise for p in passes for _, noise in p.values()),
         }
+    repeat = spearman([(passes[0][d][0], passes[-1][d][0]) for d in seconds])
     plain = [(predicted[d], seconds[d]) for d in seconds]
     rows = {d: (features(subject.kernel, d, subject.facts), predicted[d], seconds[d]) for d in seconds}
     learned = corrected(rows)
@@ -61,8 +76,11 @@ def model_result(grid: Grid, threads: int) -> Result:
         "spearman_corrected": spearman(learned),
         "error": median_error(plain),
         "error_corrected": median_error(learned),
+        "repeat": repeat,
+        "ceiling": ceiling(repeat, PASSES),
     }
-    raw = {"designs": [_plain(d, predicted[d], outcomes[d]) for d in seconds], "best": best.to_json()}
+    told = [_plain(d, predicted[d], outcomes[d], [p[d][0] for p in passes]) for d in seconds]
+    raw = {"designs": told, "best": best.to_json()}
     return Result(grid.case.family, grid.case.name, threads, rounded(values), raw)
 
 
@@ -76,16 +94,36 @@ def measured(runner: TrialRunner, designs: Sequence[Design]) -> dict[Design, Out
     return outcomes
 
 
+def paired(runner: TrialRunner, designs: Sequence[Design], seed: int) -> dict[Design, tuple[float, float]]:
+    """(seconds, noise) of each design that works: in groups, beside one anchor, told by its seconds overall."""
+    anchor, *others = designs
+    shuffled = random.Random(seed).sample(others, len(others))
+    groups = [runner.compare([anchor, *shuffled[n : n + GROUP]]) for n in range(0, max(1, len(shuffled)), GROUP)]
+    unit = statistics.median(group[0].seconds for group in groups)
+    found = {s.design: (s.ratio * unit, s.noise) for group in groups for s in group}
+    return {d: told for d, told in found.items() if math.isfinite(told[0])}
+
+
+def ceiling(repeat: float, passes: int) -> float:
+    """The rank correlation that even the truth has with a mean of so many measurements, where two agree by `repeat`.
+
+    Spearman 1904 and 1910: the reliability of a mean of n is n r / (1 + (n - 1) r), and noise takes its root off.
+    """
+    if math.isnan(repeat):
+        return math.nan
+    return math.sqrt(max(0.0, passes * repeat / (1.0 + (passes - 1) * repeat)))
+
+
 def corrected(rows: Mapping[Design, Row]) -> list[tuple[float, float]]:
-    """(corrected prediction, measurement) of each design, by a correction that was fitted on the others' half."""
+    """(corrected prediction, measurement) of each design, by a correction fitted to the three quarters it is not of."""
     designs = random.Random(1).sample(list(rows), len(rows))
-    halves = designs[::2], designs[1::2]
     found = []
-    for judged, taught in (halves, halves[::-1]):
-        correction = Correction.fit([rows[d] for d in taught])
-        found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in judged]
+    for fold in range(FOLDS):
+        correction = Correction.fit([rows[d] for n, d in enumerate(designs) if n % FOLDS != fold])
+        found += [(correction.predict(rows[d][0], rows[d][1]), rows[d][2]) for d in designs[fold::FOLDS]]
     return found
 
 
-def _plain(design: Design, predicted: float, outcome: Outcome) -> dict[str, object]:
-    return {"design": design.to_json(), "predicted": predicted, "samples": list(outcome.samples)}
+def _plain(design: Design, predicted: float, outcome: Outcome, passes: Sequence[float]) -> dict[str, object]:
+    told = {"trial": list(outcome.samples), "passes": list(passes)}
+    return {"design": design.to_json(), "predicted": predicted, **told}

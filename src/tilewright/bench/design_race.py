@@ -1,4 +1,8 @@
-"""Search against random designs at equal trials, by several seeds; designs that both try are measured once."""
+"""Search against random designs at equal trials, by several seeds; designs that both try are measured once.
+
+The best of a run is chosen as a search chooses it, by paired rounds of those that its trials had in front: a single
+trial of many that tie tells luck. The rounds of all runs are the same ones, and what is chosen is timed once more.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,12 @@ from tilewright.runtime.trial import TrialRunner
 
 NEAR = 0.02
 """So close to the best of all trials counts as there."""
+
+FINALISTS = 4
+"""Designs of each run that meet in paired rounds."""
+
+EARLY = 16
+"""Trials after which both are compared too: where the best is soon found by either, all of them tell little."""
 
 
 class Remembering:
@@ -57,16 +67,19 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         run = _runner(subject, evaluator, trials)
         searched = [run("evolve", seed) for seed in range(seeds)]
         drawn = [run("random", seed) for seed in range(seeds)]
-        firsts = [_best(t).design for t in (*searched, *drawn)]
-        standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(firsts)))}
-    ours = [standing[d] for d in firsts[:seeds]]
-    theirs = [standing[d] for d in firsts[seeds:]]
+        whole = [*searched, *drawn]
+        picked = chosen(runner, [*whole, *(run[:EARLY] for run in whole)])
+        standing = {s.design: s.seconds for s in runner.compare(list(dict.fromkeys(picked)))}
+    ours, theirs, ours_early, theirs_early = (
+        [standing[d] for d in picked[n * seeds : (n + 1) * seeds]] for n in range(4)
+    )
     values = {
         "trials": trials,
         "seeds": seeds,
         "us": statistics.median(ours) * 1e6,
         "random_us": statistics.median(theirs) * 1e6,
         "over_random": statistics.median(theirs) / statistics.median(ours),
+        "over_random_early": statistics.median(theirs_early) / statistics.median(ours_early),
         "seconds_to_best": _best(searched[0]).at,  # the first had nothing to remember
         **_ways(searched, drawn),
     }
@@ -74,8 +87,21 @@ def race_result(case: DesignCase, threads: int, trials: int, seeds: int) -> Resu
         name: [[t.outcome.seconds for t in run] for run in runs]
         for name, runs in (("search", searched), ("random", drawn))
     }
-    raw = {"curves": curves, "search_seconds": ours, "random_seconds": theirs}
+    raw = {
+        "curves": curves,
+        "search_seconds": ours,
+        "random_seconds": theirs,
+        "search_seconds_early": ours_early,
+        "random_seconds_early": theirs_early,
+    }
     return Result(case.family, case.name, threads, rounded(values), raw)
+
+
+def chosen(runner: Evaluator, runs: Sequence[Sequence[Trial]]) -> list[Design]:
+    """The best design of each run: the fastest in paired rounds of those that its trials had in front."""
+    front = [[t.design for t in sorted(measured(run), key=_seconds)[:FINALISTS]] for run in runs]
+    met = {s.design: s.ratio for s in runner.compare(list(dict.fromkeys(d for designs in front for d in designs)))}
+    return [min(designs, key=met.__getitem__) for designs in front]
 
 
 def _runner(subject: Subject, evaluator: Evaluator, trials: int) -> Callable[[str, int], tuple[Trial, ...]]:
@@ -107,4 +133,8 @@ def _ways(searched: Sequence[Sequence[Trial]], drawn: Sequence[Sequence[Trial]])
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
-    return min(measured(trials), key=lambda t: t.outcome.seconds or math.inf)
+    return min(measured(trials), key=_seconds)
+
+
+def _seconds(trial: Trial) -> float:
+    return trial.outcome.seconds or math.inf

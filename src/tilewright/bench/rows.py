@@ -2,7 +2,8 @@
 
 For each case designs are searched with a budget of trials, the winner and the default design are verified, and all are
 timed in paired rounds from a cold L2 cache. Every call waits behind a pause of the GPU until the host has queued it.
-Where rows are few the times are those of links of a chain (`rows_chain`), and those of single calls stand beside them.
+Where rows are few the times are those of links of a chain (`rows_chain`), and those of single calls stand beside them,
+between two events and as CUPTI counts them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tilewright.design.design import Design
 from tilewright.machines.machine import Machine
 from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.evaluator import GpuEvaluator
-from tilewright.runtime.cuda.measure import compare, empty_ns, median_ns
+from tilewright.runtime.cuda.measure import compare, empty_ns, kernels_us, median_ns
 from tilewright.runtime.measure import Comparison
 
 _OURS, _DEFAULT, _COMPILED, _EAGER = "tilewright", "default", "torch.compile", "torch"
@@ -64,6 +65,8 @@ def _measured(case: RowCase, effort: Effort, known: Machine, copied: float) -> R
     if case.links:
         alone, timed, empty = timed, *_in_a_chain(case, effort, {_OURS: winner, _DEFAULT: default})
         more = {**empty, "alone_us": alone.median_ns(_OURS) * 1e-3, "alone_peer_us": alone.median_ns(_COMPILED) * 1e-3}
+        more["kernel_us"] = kernels_us(calls[_OURS], setup.poison)
+        more["kernel_peer_us"] = kernels_us(calls[_COMPILED], setup.poison)
     seconds, ratio = timed.median_ns(_OURS) * 1e-9, timed.ratio(_COMPILED, _OURS)
     rate = case.bytes / seconds
     metrics = {

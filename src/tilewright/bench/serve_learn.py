@@ -50,11 +50,11 @@ class Setting:
 CPU = Setting(
     "cpu", "2,000 requests, a model of 2 layers of 256, bf16",
     Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096),
-    learn_seconds=95.0, pinned_seconds=15.0, trials=9, cost=0.25, shake_seconds=10.0,
+    learn_seconds=75.0, pinned_seconds=12.0, trials=9, cost=0.25, turns=1, shake_seconds=8.0,
 )  # fmt: skip
 GPU = Setting(
     "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
-    learn_seconds=60.0, pinned_seconds=4.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+    learn_seconds=75.0, pinned_seconds=4.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
     classes=True,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
@@ -193,6 +193,7 @@ def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[st
         "generic_mb": cold["peak_mb"],
         "device_mb": learning["device_mb"],
         "rows": learning["rows"],
+        "generic_times": max(learning["generic_times"], default=1.0),
         "frozen_compiles": max(s["counts"]["compiles"] for s in frozen),
         "frozen_searches": max((s["status"] or {}).get("searches", 0) for s in frozen),
     }

@@ -89,6 +89,16 @@ class Server:
         return logits
 
 
+def swept(server: Server) -> dict[str, Any]:
+    """A pass over the trace, garbage collected before and not while it is served, as servers do when nobody waits."""
+    gc.collect()
+    gc.disable()
+    try:
+        return server.serve()
+    finally:
+        gc.enable()
+
+
 def serve(task: Task) -> dict[str, Any]:
     """All passes, the passes while something was learned, and what was counted."""
     begun = time.perf_counter()
@@ -103,7 +113,7 @@ def serve(task: Task) -> dict[str, Any]:
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
     shaking, designs = shaken(task.shake, server.serve) if task.shake else ([], 0)
     done = len(events())
-    passes = [server.serve() for _ in range(task.passes)]
+    passes = [swept(server) for _ in range(task.passes)]
     assert len(events()) == done, "something was swapped while nothing was to be learned"
     return {
         "load_s": loaded,
@@ -119,9 +129,16 @@ def serve(task: Task) -> dict[str, Any]:
         "rows": len(TABLE.rows()),
         "evictions": TABLE.evictions,
         "saved_s": sum(row.saved_seconds for row in TABLE.rows()),
+        "generic_times": _generic_times(),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device_mb": _device_mb(task.device),
     }
+
+
+def _generic_times() -> list[float]:
+    """How many times as long as the special kernel of a slot the generic one takes, of those that have one."""
+    rows = [r for r in TABLE.rows() if r.generic_seconds is not None and r.seconds]
+    return [round((r.generic_seconds or 0.0) / (r.seconds or 1.0), 3) for r in rows]
 
 
 def _device_mb(device: str) -> float:
@@ -141,7 +158,7 @@ def _learned(server: Server, task: Task) -> list[dict[str, Any]]:
     budget = Budget(trials=task.trials, share=1.0, job_seconds=task.search_seconds)
     at_work, until, found = learner.start(trigger=trigger, budget=budget), time.monotonic() + task.limit, []
     while time.monotonic() < until:
-        found.append(server.serve())
+        found.append(swept(server))
     at_work.stop()
     return found
 

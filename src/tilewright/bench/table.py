@@ -101,7 +101,8 @@ def _unique(texts: Iterable[str]) -> list[str]:
 def _shortfall(results: Sequence[Result], floors: Sequence[Floor]) -> str:
     """Every floor that the results miss, and the families with a floor that were not measured."""
     lines = missed(results, floors)
-    absent = _unique(f.family for f in floors if not any(f.holds_for(r) for r in results))
+    measured = {r.family for r in results}
+    absent = _unique(f.family for f in floors if f.family not in measured)
     parts = [_folded(f"Missed floors: {len(lines)}", "\n".join(f"- {line}" for line in lines))] if lines else []
     if not lines:
         parts.append("Missed floors: none.")

@@ -73,10 +73,13 @@ class CudaStages:
 
     @cached_property
     def module(self) -> CudaModule:
-        """The CUDA C++, and what a launch has to know."""
+        """The CUDA C++ with its design in the head, and what a launch has to know."""
         from tilewright.emit.cuda import emit_cuda
+        from tilewright.emit.cuda_tidy import titled
 
-        return emit_cuda(self.sched, packed_layouts(self.request), dict(self.request.sizes), self.machine)
+        request = self.request
+        made = emit_cuda(self.sched, packed_layouts(request), dict(request.sizes), self.machine)
+        return replace(made, source=titled(made.source, request.sizes, request.design.decisions))
 
     @cached_property
     def compiled(self) -> nvrtc.Compiled:

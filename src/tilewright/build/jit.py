@@ -16,19 +16,24 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from tilewright.errors import CompileError
 
-# Addresses are 64-bit words that the loader fills in: an object may lie any distance from what it calls, and a process
-# that has mapped 100 GB of weights has no two gigabytes to spare near libc.
-_CODE_MODEL = "large"
-_RELOCATION = "static"
+# (code model, relocation) of code that calls something outside of it: addresses are 64-bit words that the loader fills
+# in, since a process that has mapped 100 GB of weights has no two gigabytes to spare near libc.
+_FAR = ("large", "static")
+# Of code that calls nothing, as most kernels: what it reads lies beside it, and LLVM then loads numbers that a loop
+# needs before the loop. Where each has a 64-bit address it loads them in every round: ten for an exponential.
+_NEAR = ("small", "pic") if platform.machine() == "x86_64" else _FAR
 # Options of LLVM for all of the process: the only way to name a pass of the code generator.
 _OPTIONS = ("-disable-lsr",)
+
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Target:
 def compiler_version() -> str:
     """Versions of LLVM and its binding, and how they are used: a part of every cache key."""
     numbers = ".".join(map(str, llvm.llvm_version_info))
-    return f"llvm {numbers} llvmlite {llvmlite.__version__} {_CODE_MODEL} {_RELOCATION} {' '.join(_OPTIONS)}"
+    return f"llvm {numbers} llvmlite {llvmlite.__version__} {' '.join((*_NEAR, *_FAR, *_OPTIONS))}"
 
 
 def compile_ir(ir: str, target: Target, *, optimise: bool = False) -> bytes:
@@ -72,7 +77,13 @@ def compile_ir(ir: str, target: Target, *, optimise: bool = False) -> bytes:
     Raises CompileError with LLVM's message if the text is not a valid module, or if `target` is not one.
     Safe to call from many threads (LLVM is entered by one at a time; the interpreter lock is released).
     """
-    return bytes(_generate(ir, target, optimise, lambda machine, module: machine.emit_object(module)))
+
+    def emit(machine: Any, module: Any) -> bytes:
+        return bytes(machine.emit_object(module))
+
+    code = _generate(ir, target, optimise, emit)
+    # The code generator may call what the text did not: memset for a loop that clears.
+    return code if not _symbols(code)[1] - _MADE_BY_LINKER else _generate(ir, target, optimise, emit, near=False)
 
 
 def assemble(ir: str, target: Target, *, optimise: bool = False) -> str:
@@ -135,12 +146,16 @@ class Library:
 
 
 # ------------------------------------------------------------------------------------------ code generation
-def _generate(ir: str, target: Target, optimise: bool, emit: Callable[[Any, Any], Any]) -> Any:
+def _generate(
+    ir: str, target: Target, optimise: bool, emit: Callable[[Any, Any], _Made], near: bool | None = None
+) -> _Made:
+    """What `emit` makes of a module; `near` where it reaches nothing outside of it, else as its declarations say."""
     _initialise()
     # A context of its own: LLVM's global context may not be used by two threads, and never forgets a type.
     context = llvm.create_context()
     module = _parse(ir, context)
-    machine = _new_machine(target)
+    alone = not _reaches_out(module) if near is None else near
+    machine = _new_machine(target, *(_NEAR if alone else _FAR))
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     if optimise:
@@ -157,11 +172,17 @@ def _parse(ir: str, context: Any) -> Any:
     return module
 
 
-def _new_machine(target: Target) -> Any:
+def _reaches_out(module: Any) -> bool:
+    """Whether a module names functions or data of others."""
+    named = (*module.functions, *module.global_variables)
+    return any(v.is_declaration and not v.name.startswith("llvm.") for v in named)
+
+
+def _new_machine(target: Target, model: str, relocation: str) -> Any:
     """A TargetMachine for one use: an engine takes possession of its machine, and two users of one crash."""
     try:
         return _llvm_target().create_target_machine(
-            cpu=target.cpu, features=target.features, opt=target.opt, reloc=_RELOCATION, codemodel=_CODE_MODEL, jit=True
+            cpu=target.cpu, features=target.features, opt=target.opt, reloc=relocation, codemodel=model, jit=True
         )
     except RuntimeError as error:
         raise CompileError(f"LLVM has no target {target}: {error}") from None
@@ -177,7 +198,7 @@ def _new_engine() -> Any:
     _initialise()
     module = llvm.parse_assembly("", _engines())
     # llvmlite's memory manager keeps all sections of an object in one reservation, in reach of each other.
-    return llvm.create_mcjit_compiler(module, _new_machine(Target("", "")), use_lmm=True)
+    return llvm.create_mcjit_compiler(module, _new_machine(Target("", ""), *_FAR), use_lmm=True)
 
 
 @cache

@@ -73,7 +73,7 @@ def build(request: Request, machine: Machine, observe: Observer | None = None) -
     # Imported here: a program that finds all its kernels on disk need not wait for what compiles them.
     from tilewright.build.stages import Stages, overrides_in
 
-    stages = Stages(request, machine, target_of(machine), overrides_in(store, key))
+    stages = Stages(request, machine, target_for(request, machine), overrides_in(store, key))
     if binary is None:
         binary = _compiled(store, key, stages)
     if observe is not None:
@@ -84,7 +84,7 @@ def build(request: Request, machine: Machine, observe: Observer | None = None) -
 def key_of(request: Request, machine: Machine) -> str:
     """Where the cache keeps what becomes of a request."""
     text = f"{_sources()}\n{machine.vector_bits}\n{request.text()}"
-    return cache_key(text, target_of(machine).fingerprint, compiler_version())
+    return cache_key(text, target_for(request, machine).fingerprint, compiler_version())
 
 
 def _compiled(store: Cache, key: str, stages: Stages) -> Binary:
@@ -118,10 +118,18 @@ def _reserves(data: list[list[object]]) -> tuple[abi.Reserve, ...]:
     )
 
 
-@lru_cache(maxsize=8)
-def target_of(machine: Machine) -> Target:
-    """What LLVM compiles for on `machine`."""
-    return Target(machine.llvm_cpu, machine.llvm_features)
+@lru_cache(maxsize=16)
+def target_of(machine: Machine, effort: int = 3) -> Target:
+    """What LLVM compiles for on `machine`, and with how much effort."""
+    return Target(machine.llvm_cpu, machine.llvm_features, effort)
+
+
+def target_for(request: Request, machine: Machine) -> Target:
+    """What LLVM compiles a request for. Packed products take the least effort: copies are most of their code, and their
+    inner loops are in order as they are written (docs/notes/0001-x86-speed.md); others may run at half speed by it.
+    """
+    packs = next(request.design.prefixed("pack"), None) is not None
+    return target_of(machine, 1 if packs else 3)
 
 
 @cache
@@ -135,4 +143,4 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-__all__ = ["Binary", "Observer", "Request", "build", "disk_cache", "key_of", "target_of"]
+__all__ = ["Binary", "Observer", "Request", "build", "disk_cache", "key_of", "target_for", "target_of"]

@@ -89,6 +89,12 @@ def headers_of(source: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def library() -> list[str]:
+    """Names of all headers of the tile library, without `tw/` and `.cuh`."""
+    folder = resources.files("tilewright.emit") / "cuda"
+    return sorted(p.name.removesuffix(".cuh") for p in folder.iterdir() if p.name.endswith(".cuh"))
+
+
 @cache
 def header(name: str) -> str:
     """The text of `tw/NAME.cuh`; CompileError if the library has none of that name."""
@@ -144,9 +150,8 @@ def _check_architecture(nvrtc: Any, architecture: str) -> None:
     if match is None or int(match.group(1)) not in known:
         names = ", ".join(f"sm_{n}" for n in known)
         raise MachineError(
-            f"{nvrtc_version()} does not compile for {architecture}; it knows {names}. Install a newer "
-            "nvidia-cuda-nvrtc, "
-            "or use a GPU that it knows"
+            f"{nvrtc_version()} does not compile for {architecture}, but for {names}; install a newer "
+            "nvidia-cuda-nvrtc, or use a GPU that it knows"
         )
 
 
@@ -167,4 +172,4 @@ def _text(nvrtc: Any, program: Any, size: Any, get: Any) -> str:
     return _bytes(nvrtc, program, size, get).rstrip(b"\0").decode(errors="replace").strip()
 
 
-__all__ = ["Compiled", "compile_cuda", "compile_ptx", "header", "headers_of", "missing", "nvrtc_version"]
+__all__ = ["Compiled", "compile_cuda", "compile_ptx", "header", "headers_of", "library", "missing", "nvrtc_version"]

@@ -22,8 +22,9 @@ _STYLES = ("atom", "pack", "local", "unpack", "lanes")
 
 @dataclass
 class Belief:
-    """Residuals of the trials so far."""
+    """Residuals of the trials so far; corrections come in whole steps of `step`, of their logarithm, if it is given."""
 
+    step: float = 0.0
     _seen: list[tuple[frozenset[tuple[str, Choice]], float]] = field(default_factory=list)
 
     def learn(self, trials: Iterable[Trial]) -> None:
@@ -43,7 +44,8 @@ class Belief:
         for other, residual in self._seen:
             likeness = math.exp(-_distance(decisions, other) / _FAR)
             weight, total = weight + likeness, total + likeness * residual
-        return predicted * math.exp(total / weight)
+        found = total / weight
+        return predicted * math.exp(round(found / self.step) * self.step if self.step else found)
 
 
 def _distance(one: frozenset[tuple[str, Choice]], other: frozenset[tuple[str, Choice]]) -> float:

@@ -205,5 +205,15 @@ def _tile_operands(v: View, label: str, wanted: str, let: ir.Let, dot: ir.Dot) -
         layout = WORDS[bits] if lane in value.type.axes else "tile"
         if value.type.dtype.name != wanted:
             yield f"{label}: {operand} is {value.type.dtype}, not {wanted}; take fma"
-        if tensor is None or v.design.get(f"pack.{tensor}") != layout:
-            yield f"{label}: tile registers are loaded from packed memory; add pack.{tensor or operand}={layout}"
+        packed = v.design.get(f"pack.{tensor}") if tensor is not None else None
+        if packed == layout or (
+            tensor is not None and packed is None and layout == "tile" and _in_rows(v, tensor, dot)
+        ):
+            continue
+        yield f"{label}: tile registers are loaded from packed memory; add pack.{tensor or operand}={layout}"
+
+
+def _in_rows(v: View, tensor: str, dot: ir.Dot) -> bool:
+    """Whether tile registers can be loaded where a tensor lies: neighbours along the sum, rows at one distance."""
+    places = [ref.index for _, ref in v.loads_of(tensor)]
+    return v.runs_along(tensor, dot.axis) and all(isinstance(i, int) or i in v.axes for index in places for i in index)

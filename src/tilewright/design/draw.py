@@ -232,7 +232,8 @@ def _packs(p: _Plan, style: str, lane: str, blocked: bool, pick: Pick) -> Decisi
     chosen: Decisions = {}
     where = ("all", "block") if blocked else ("all",)
     for tensor, axes in p.operands.items():
-        place = pick(f"pack.{tensor}", where if style in ("tiles", "pairs") else (*where, "none"))
+        in_place = style not in ("tiles", "pairs") or (style == "tiles" and lane not in axes)
+        place = pick(f"pack.{tensor}", (*where, "none") if in_place else where)
         if place == "none":
             continue
         layout = "panel" if style == "outer" else "tile" if style == "tiles" and lane not in axes else WORDS[p.bits]

@@ -19,6 +19,7 @@ class Early:
     later: str
 
 
+@structure.asked_once
 def early_loads(kernel: ir.Kernel) -> dict[str, Early]:
     """Every load that could come early, by its name: of a tensor that nobody writes, at places known from the start."""
     written = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}

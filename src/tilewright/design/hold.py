@@ -33,6 +33,7 @@ class Held:
         return self.walks[0][1]
 
 
+@structure.asked_once
 def held_rows(kernel: ir.Kernel) -> dict[str, Held]:
     """Every tensor whose rows could be held, by its name: nobody writes to it, and each round reads the same places."""
     written = {s.ref.buffer for s in ir.walk(kernel.body) if isinstance(s, ir.Store)}

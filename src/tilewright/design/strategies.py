@@ -25,6 +25,7 @@ _KIND = ("atom", "swap", "how", "cluster", "warpgroups", "pack")
 _PARTS = 3  # of a sum: one, two, or more
 _HOPE = 1.35  # times the best that the model knows: no trial of a kind that it gives more
 _CROWDED = 0.05  # a design that is like one chosen already must be better by this share
+_SURE = 0.15  # step of a correction's logarithm: less than that is noise, by which two searches would part
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,13 @@ class Evolve:
     way whatever their seeds and their noise: what a generation tries hangs on the champion, hardly on single times.
     On a GPU the model errs by kind of kernel more than within one, by as much as its best hundred designs differ: so
     the best of each kind comes first, and the rest of the pool in the order that these trials give it.
-    It is the champion's neighbours, and the neighbours of the most promising of those, as the model ranks them; one
-    more of the pool, corrected by what was measured nearby; and a stray.
+    On a CPU the default's best neighbours come first, for it is seldom far off, and then what of the pool differs.
+    A generation is the champion's neighbours, and the neighbours of the most promising of those, as the model ranks
+    them, on a CPU corrected by what was measured nearby; one more of the pool, likewise; and a stray.
     """
 
     _POOL, _SHARED, _KINDS = 384, 24, 10
+    _NEAR = 6  # of those that all searches share, so many are the default's best neighbours
     _PROMISING = 3  # children whose own neighbours are candidates too
     _GENERATION = 24  # trials by one champion: each choice of a champion is one more at which two searches may part
 
@@ -158,13 +161,21 @@ class Evolve:
         self._task = task
         self._neighbours = _Neighbours(task)
         self._champion: Design | None = None
+        self._belief = Belief()
         self._until = 0
         self._pool = [
             task.candidate(d) for d in pool(task.kernel, task.facts, task.predicted, self._POOL, task.settled)
         ]
         candidates = task.fresh(self._pool, set())
         self._kinds = first_of_kinds(candidates, self._KINDS) if task.facts.machine.kind == "nvidia" else []
-        self._shared = self._kinds or _varied(candidates, self._SHARED)
+        self._shared = self._kinds or self._first(candidates)
+
+    def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """What every search of the key tries: the default's best neighbours, and of the pool what differs."""
+        near = _ranked(self._task.fresh(self._neighbours.of(self._task.start().design), set()), self._belief)
+        shared = {c.design: replace(c, parent=None, mutation=None) for c in near[: self._NEAR]}
+        rest = [c for c in candidates if c.design not in shared]
+        return [*shared.values(), *_varied(rest, self._SHARED - len(shared))]
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """What the shared pool still holds; after it a generation."""
@@ -175,12 +186,14 @@ class Evolve:
             return ahead
         if self._champion is None or len(trials) >= self._until:
             self._champion, self._until = champion(), len(trials) + self._GENERATION
+            self._belief = Belief(step=_SURE)
+            self._belief.learn(() if self._kinds else trials)
         best = self._champion
         children = self._task.fresh(self._descendants(best), tried)
-        chosen = _ranked(children, Belief())[: max(1, count - count // 4)]
+        chosen = _ranked(children, self._belief)[: max(1, count - count // 4)]
         chosen += self._strays(best, tried | {c.design for c in chosen}, count // 8)
         known = tried | {c.design for c in chosen}
-        spare = [replace(c, mutation="Pool") for c in self._task.fresh(self._pool, known)]
+        spare = [replace(c, mutation="Pool") for c in _ranked(self._task.fresh(self._pool, known), self._belief)]
         return [*chosen, *spare[: count - len(chosen)]]
 
     def _believed(self, trials: Sequence[Trial], count: int) -> list[Candidate]:
@@ -194,7 +207,7 @@ class Evolve:
     def _descendants(self, champion: Design) -> list[Candidate]:
         """Designs one mutation away, and two by way of those that the model thinks most of."""
         children = self._neighbours.of(champion)
-        promising = _ranked(children, Belief())[: self._PROMISING]
+        promising = _ranked(children, self._belief)[: self._PROMISING]
         return children + [c for p in promising for c in self._neighbours.beyond(champion, p.design)]
 
     def _strays(self, champion: Design, taken: set[Design], count: int) -> list[Candidate]:

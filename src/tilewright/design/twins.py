@@ -23,6 +23,7 @@ class Twin:
         return isinstance(self.later.expr, ir.Map)
 
 
+@structure.asked_once
 def twins(kernel: ir.Kernel) -> dict[str, Twin]:
     """Every twin of a program, by the name of its later value; the earliest loop that has it counts."""
     found: dict[str, Twin] = {}

@@ -16,22 +16,6 @@ from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
 
-_CHAIN_HEADERS = ("reduce", "chain")
-_HEADERS = (
-    "types",
-    "follow",
-    "tile",
-    "map",
-    "global",
-    "mbarrier",
-    "tma",
-    "wgmma",
-    "approx",
-    "shared",
-    "cluster",
-    "grid",
-)
-
 
 def emit_cuda(
     scheduled: ir.Kernel, layouts: Mapping[str, TensorLayout], sizes: Mapping[str, int], machine: Machine
@@ -77,8 +61,8 @@ class _Module:
         """Comment, headers, and the parameter."""
         line = self.text.line
         line(f"// {self.kernel.name} for {self.machine.name}, design {ir.note(self.kernel.notes, 'design')}")
-        more = ("wgmma_along",) if self.plan.along_only else ()
-        for name in (*_HEADERS, *more, *(_CHAIN_HEADERS if self.chained else ())):
+        more = {"wgmma_along": self.plan.along_only, "chain": self.chained}
+        for name in ("roles", *(name for name, wanted in more.items() if wanted)):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
         line("")
@@ -94,7 +78,7 @@ class _Module:
     def prologue(self) -> None:
         """Sizes, tensors, buffers and barriers by name; who am I."""
         plan, line = self.plan, self.text.line
-        line("let_next_start();")
+        line("let_next_start();  // the next kernel may begin, and waits where it has to")
         line("extern __shared__ __align__(1024) unsigned char shared[];")
         for dim in self.kernel.dims:
             if dim not in plan.sizes:
@@ -125,7 +109,7 @@ class _Module:
     def tensors(self) -> None:
         """From here on what earlier kernels wrote can be read."""
         plan, line = self.plan, self.text.line
-        line("wait_for_last();")
+        line("wait_for_last();  // what earlier kernels wrote is there from here on")
         direct = {r.buffer for s in plan.statements for r in _direct(s)}
         for p in self.kernel.params:
             if p.dims is not None and p.name in direct:
@@ -138,12 +122,12 @@ class _Module:
         producer = next(t for t in plan.teams.values() if t.name == "producer")
         spread = self.meets_cluster
         with self.text.block(f"if (warp >= {producer.first})"):
+            line(f"// The producer: a thread of warp {producer.first} sends for tiles as soon as slots are free.")
             if producer.registers:
                 line(f"fewer_registers<{producer.registers}>();")
             with self.text.block(f"if (warp == {producer.first})"):
                 with self.text.block("if (elected())"):
-                    for n in range(len(plan.maps)):
-                        line(f"prefetch(args.maps[{n}]);")
+                    line(" ".join(f"prefetch(args.maps[{n}]);" for n in range(len(plan.maps))))
                     initialise(plan, self.text)
                 line("__syncwarp();")
             self.start(spread)
@@ -155,7 +139,9 @@ class _Module:
         others = [t for t in plan.teams.values() if t.name != "producer"]
         for n, team in enumerate(others):
             last = n == len(others) - 1
+            who = "a warpgroup multiplies" if team.warps == 4 else f"{team.warps // 4} warpgroups multiply"
             with self.text.block("else" if last else f"else if (warp < {team.first + team.warps})"):
+                line(f"// Consumers: {who} what has arrived; then come the results.")
                 if team.registers:
                     line(f"more_registers<{team.registers}>();")
                 line("const int group = warp / 4;")

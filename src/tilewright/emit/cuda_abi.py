@@ -152,8 +152,8 @@ def overlaps(machine: Machine) -> bool:
 
 def args_struct(maps: int, words: int) -> str:
     """C++ of the kernel's only parameter; `CUtensorMap` is declared in the tile library."""
-    first = f"  CUtensorMap maps[{maps}];\n" if maps else ""
-    return f"struct Args {{\n{first}  long long words[{max(words, 1)}];\n}};"
+    first = f"CUtensorMap maps[{maps}]; " if maps else ""
+    return f"struct Args {{ {first}long long words[{max(words, 1)}]; }};"
 
 
 def argument_bytes(maps: int, words: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.emit.cuda_plan import Plan, number
+from tilewright.emit.cuda_plan import Plan, Ring, number
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 
@@ -20,13 +20,13 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot"
     place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}" if ring.slots > 1 else cname(ring.alloc.name)
     first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
     for row in range(0, share, height):
-        for panel in range(ring.panels):
-            shift = f" + {panel * ring.rows * ring.pitch + row * ring.pitch}" if panel or row else ""
-            if blocks > 1:
-                shift += f" + {multicast_rank(plan, copy)} * {share * ring.pitch}"
-            at = _coordinates(plan, far, near, panel * ring.wide, f"{first}{f' + {row}' if row else ''}")
-            call = f"load_box_to_all({multicast_mask(plan, copy)}, " if blocks > 1 else "load_box("
-            text.line(f"{call}{place}{shift}, {map_}, {full}[{slot}.index], {hint}, {at});")
+        shift = f" + {row * ring.pitch}" if row else ""
+        if blocks > 1:
+            shift += f" + {multicast_rank(plan, copy)} * {share * ring.pitch}"
+        at = _coordinates(plan, far, near, f"{first}{f' + {row}' if row else ''}")
+        to_all = f"{multicast_mask(plan, copy)}, " if blocks > 1 else ""
+        call = _boxes("load", ring, "_to_all" if to_all else "")
+        text.line(f"{call}({to_all}{place}{shift}, {map_}, {full}[{slot}.index], {hint}, {at});")
 
 
 def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
@@ -35,18 +35,22 @@ def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
     map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
     text.line("meet(2 + group, 128);")
     with text.block("if (threadIdx.x % 128 == 0)"):
-        for panel in range(ring.panels):
-            shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
-            at = _coordinates(plan, far, near, panel * ring.wide, "")
-            text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
+        at = _coordinates(plan, far, near, "")
+        text.line(f"{_boxes('store', ring)}({map_}, {cname(ring.alloc.name)}_now, {at});")
         text.line("commit_stores();")
 
 
-def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, inner: int, row: str) -> str:
+def _boxes(verb: str, ring: Ring, whom: str = "") -> str:
+    """The primitive that moves a box, or several side by side: how many, elements of a row of each, bytes of each."""
+    if ring.panels == 1:
+        return f"{verb}_box{whom}"
+    return f"{verb}_boxes{whom}<{ring.panels}, {ring.wide}, {ring.rows * ring.pitch}>"
+
+
+def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, row: str) -> str:
     """Where a box begins, innermost dimension first."""
     dims = plan.dims_of(far, near)
     starts = [_start(plan, far.index[d]) for d in dims]
-    starts[0] += f" + {inner}" if inner else ""
     if len(near.index) > 1:
         starts[1] += row
     return ", ".join(starts)

@@ -20,8 +20,7 @@ def grid_of(plan: Plan, loop: ir.Loop) -> Grid:
 
 def tile_counts(plan: Plan, text: Text, loop: ir.Loop) -> None:
     """How many tiles each axis has: written once, before the roles part."""
-    for a in loop.axes:
-        text.line(f"const int {_count(a)} = {_tiles(plan, a)};")
+    text.line(f"const int {', '.join(f'{_count(a)} = {_tiles(plan, a)}' for a in loop.axes)};")
 
 
 def _count(axis: ir.Axis) -> str:
@@ -40,16 +39,22 @@ def _grid_splits(plan: Plan) -> int:
 
 
 def items(plan: Plan, text: Text, loop: ir.Loop) -> str:
-    """C++ of the loop over this block's items; one item, unless blocks stay."""
+    """C++ of the loop over this block's items; nothing where it has just one, which is then declared."""
     total = " * ".join(_count(a) for a in loop.axes) + (f" * {_grid_splits(plan)}" if _grid_splits(plan) > 1 else "")
     block = f"blockIdx.x / {plan.cluster}" if plan.cluster > 1 else "blockIdx.x"
+    item = item_name(plan, loop)
     if ir.note(loop.notes, "drawn"):
-        return f"for (int item = {block}; item < {total};)"
+        return f"for (int {item} = {block}; {item} < {total};)"
     if not ir.note(loop.notes, "persistent"):
-        text.line(f"const int item = {block};")
+        text.line(f"const int {item} = {block};")
         return ""
     stride = f"gridDim.x / {plan.cluster}" if plan.cluster > 1 else "gridDim.x"
-    return f"for (int item = {block}; item < {total}; item += {stride})"
+    return f"for (int {item} = {block}; {item} < {total}; {item} += {stride})"
+
+
+def item_name(plan: Plan, loop: ir.Loop) -> str:
+    """An item is a part of a tile's sum, or a tile, or what is drawn."""
+    return "item" if _grid_splits(plan) > 1 or ir.note(loop.notes, "drawn") else "tile"
 
 
 def item_count(loop: ir.Loop) -> str:
@@ -64,7 +69,7 @@ def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
         text.line("const int part = rank;")
     elif splits > 1:
         text.line(f"const int part = item % {splits};")
-    text.line(f"const int tile = item / {splits};" if splits > 1 else "const int tile = item;")
+        text.line(f"const int tile = item / {splits};")
     tiled = [a for a in loop.axes if not a.each]
     each = [a for a in loop.axes if a.each]
     inside = "tile"
@@ -87,21 +92,24 @@ def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
 def _row_order(plan: Plan, text: Text, axes: list[ir.Axis], inside: str) -> None:
     inner = ""
     for n, a in reversed(list(enumerate(axes))):
-        place = f"({inside}){inner}" + (f" % {_count(a)}" if n else "")
-        text.line(f"const int {cname(a.name)} = {place} * {plan.extent(a.name)};")
+        place = (f"({inside})" if " " in inside else inside) + inner + (f" % {_count(a)}" if n else "")
+        step = plan.extent(a.name)
+        text.line(
+            f"const int {cname(a.name)} = {place};" if step == 1 else f"const int {cname(a.name)} = {place} * {step};"
+        )
         inner += f" / {_count(a)}"
 
 
 def chain_positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
     """The item of a chain: single positions are heads, each with its tiles of rows; heads may walk together."""
-    row, each = loop.axes[-1], loop.axes[:-1]
+    row, each, item = loop.axes[-1], loop.axes[:-1], item_name(plan, loop)
     tiles, order = _count(row), str(ir.note(loop.notes, "order", "row"))
     if order == "grouped" and each:
         heads = " * ".join(_count(a) for a in each)
-        text.line(f"const Tile2 at = grouped_order<{number(loop, 'group', 8)}>(item, {heads}, {tiles});")
+        text.line(f"const Tile2 at = grouped_order<{number(loop, 'group', 8)}>({item}, {heads}, {tiles});")
         head, nth = "at.i", "at.j"
     else:
-        head, nth = f"item / {tiles}", f"item % {tiles}"
+        head, nth = f"{item} / {tiles}", f"{item} % {tiles}"
     if ir.note(loop.notes, "descending"):
         nth = f"({tiles} - 1 - {nth})"
     text.line(f"const int {cname(row.name)} = ({nth}) * {plan.extent(row.name)};")

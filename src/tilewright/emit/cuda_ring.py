@@ -79,6 +79,7 @@ class Rings:
         values.scope.enter(axis, at, low, high)
         for copy in copies:
             self._source(values, copy, at, axis.name)
+        out.line(f"// The first {ahead} steps are sent for at once; each step of the loop sends for a later one.")
         out.line("#pragma unroll")
         with out.block(f"for (int slot = 0; slot < {ahead}; ++slot)"):
             self._send(values, copies, "slot", f"slot * {step}")

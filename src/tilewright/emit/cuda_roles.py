@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from tilewright.emit.cuda_copies import copy_in, copy_out
-from tilewright.emit.cuda_dots import is_rows, multiply
+from tilewright.emit.cuda_dots import ATOM_ROWS, is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
 from tilewright.emit.cuda_sync import arrive, expect, step_ahead, turn, wait
@@ -25,9 +27,15 @@ class RoleText:
         self.first: dict[str, str] = {}  # axis -> where its loop begins
 
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
-        """Statements in order."""
+        """Statements in order; what is done in the first step, and what in all others, are sides of one condition."""
+        before: ir.Stmt | None = None
         for stmt in body:
-            self.stmt(stmt)
+            if isinstance(stmt, ir.When) and _opposite(before, stmt):
+                with self.text.block("else"):
+                    self.block(stmt.body)
+            else:
+                self.stmt(stmt)
+            before = stmt
 
     def stmt(self, stmt: ir.Stmt) -> None:
         """One statement."""
@@ -63,7 +71,8 @@ class RoleText:
         """A loop by what its iterations are dealt to."""
         bind = ir.note(loop.notes, "bind")
         if bind == "grid" and loop.parallel:
-            with self.text.block(items(self.plan, self.text, loop)):
+            opening = items(self.plan, self.text, loop)
+            with self.text.block(opening) if opening else nullcontext():
                 self.grid_body(loop)
         elif bind == "cluster" and loop.parallel:
             self.cluster(loop)
@@ -142,13 +151,13 @@ class RoleText:
                 self.block(tuple(own[at + 1 :]))
             self.tiles.joining = False
             return
-        with (
-            self.text.block(f"if ({self.joins(own[at])})"),
-            self.text.block(
-                f"for (int {s} = 0; {s} < {self.plan.size(axis.over)}; {s} += {self.plan.extent(axis.name)})"
-            ),
-        ):
-            self.block(tuple(own[at + 1 :]))
+        parts = f"for (int {s} = 0; {s} < {self.plan.size(axis.over)}; {s} += {self.plan.extent(axis.name)})"
+        with self.text.block(f"if ({self.joins(own[at])})"):
+            barrier = own[at]
+            if isinstance(barrier, ir.Sync) and ir.note(barrier.notes, "scope") != "grid":
+                self.text.line(f"{cname(barrier.name)}->wait(0);  // the parts of others are here")
+            with self.text.block(parts):
+                self.block(tuple(own[at + 1 :]))
 
     def joins(self, sync: ir.Stmt) -> str:
         """C++ of whether this block is the one that joins the parts of its tile."""
@@ -157,7 +166,6 @@ class RoleText:
         if ir.note(sync.notes, "scope") == "grid":
             tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
             return f"last_to_come({tickets} + {self.tiles.block_number()}, {self.plan.splits}, flag, 1, {threads})"
-        self.text.line(f"if (rank < {self.plan.shares}) {cname(sync.name)}->wait(0);")
         return f"rank < {self.plan.shares}"
 
     def turns(self, loop: ir.Loop) -> None:
@@ -235,7 +243,7 @@ class RoleText:
         dots = [s for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)]
         if dots:
             self.text.line("wgmma_fence();")
-        with self.tiles.each_row(loop):
+        with self.tiles.each_row(loop, named=not dots or self.plan.extent(loop.axes[0].over) > ATOM_ROWS):
             if dots:
                 for dot in dots:
                     multiply(self.plan, self.text, self.tiles, loop, dot, self.first)
@@ -267,6 +275,11 @@ class RoleText:
                 arrive(self.plan, self.text, sync, "slot.index")
             case "fence":
                 self.text.line("fence_shared();")
+
+
+def _opposite(before: ir.Stmt | None, stmt: ir.When) -> bool:
+    """Whether the statement before it is done just where this one is not."""
+    return isinstance(before, ir.When) and before.axis == stmt.axis and f"not_{before.cond}" == stmt.cond
 
 
 def _announces(stmt: ir.Stmt) -> bool:

@@ -24,7 +24,7 @@ from tilewright.language.printer import head
 from tilewright.machines.machine import Machine
 
 _ARGS = "// the argument"
-_HEADERS = ("follow", "layout", "tile", "map", "global", "reduce")
+_HEADERS = ("follow", "global", "reduce")
 
 
 def emit_simt(

@@ -83,8 +83,11 @@ def arrive(plan: Plan, text: Text, sync: ir.Sync, slot: str) -> None:
 
 def declare(plan: Plan, text: Text) -> None:
     """Pointers to the barriers in shared memory."""
+    filled = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "expect"}
     for b in plan.barriers.values():
-        text.line(f"Barrier* const {cname(b.name)} = (Barrier*)(shared + {b.offset});")
+        what = "parts of other blocks have come" if b.bytes else f"each of {b.slots} slots is "
+        what += "" if b.bytes else "full" if b.name in filled else "free again"
+        text.line(f"Barrier* const {cname(b.name)} = (Barrier*)(shared + {b.offset});  // {what}")
 
 
 def initialise(plan: Plan, text: Text) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tilewright.emit.cuda_tidy import tidied
 from tilewright.emit.lines import Lines
 
 _WORDS = """
@@ -28,8 +29,16 @@ class Text(Lines):
 
     @contextmanager
     def block(self, opening: str) -> Iterator[None]:
-        """`opening {`, what is written inside the `with`, and `}`."""
+        """`opening {`, what is written inside the `with`, and `}`; an `else` stands behind the brace before it."""
+        if opening.startswith("else") and self.lines[-1].strip() == "}":
+            opening = f"}} {opening}"
+            self.lines.pop()
         self.line(f"{opening} {{" if opening else "{")
         with self.deeper():
             yield
         self.line("}")
+
+    def text(self) -> str:
+        """All lines, tidied."""
+        self.lines = tidied(self.lines)
+        return super().text()

@@ -95,14 +95,17 @@ class Tiles:
         self.live.clear()
 
     @contextmanager
-    def each_row(self, loop: ir.Loop) -> Iterator[None]:
-        """The row tiles of this warpgroup, one after the other, written out."""
+    def each_row(self, loop: ir.Loop, named: bool = True) -> Iterator[None]:
+        """The row tiles of this warpgroup, one after the other, written out; a lone one needs no name."""
         axis = loop.axes[0]
         m, over = cname(axis.name), cname(axis.over)
         dealt = ir.note(loop.notes, "bind") == "warpgroup"
         groups = self.groups if dealt else 1
         trips = self.plan.trips(axis) // groups
         mine = " + 64 * group" if groups > 1 else ""
+        if trips == 1 and not named:
+            yield
+            return
         if trips == 1:
             with self.text.block(""):
                 self.text.line(f"const int {m} = {over}{mine};")
@@ -136,7 +139,7 @@ class Tiles:
         name, type_ = cname(stmt.name), self.tile_type(stmt.type.dtype.name, stmt.type.axes)
         match stmt.expr:
             case ir.Load(ref) if ref.buffer in self.held:
-                self.text.line(f"const {type_} {name} = {self.piece(ref, type_)};")
+                self.text.line(f"const auto {name} = {self.piece(ref, type_)};")
             case ir.Load(ref) if ref.buffer in self.plan.parts and self.plan.atomic and not self.joining:
                 self.sums[stmt.name] = ""
             case ir.Map("add", (x, y)) if x in self.sums:
@@ -146,13 +149,13 @@ class Tiles:
                 self.text.line(f"{type_} {name};")
                 self.text.line(f"{call}({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);")
             case ir.Load(ref):
-                self.text.line(f"const {type_} {name} = {self.load(ref, type_, stmt)};")
+                self.text.line(f"const auto {name} = {self.load(ref, type_, stmt)};")
             case ir.Full(value):
                 self.text.line(f"const {type_} {name} = {self.full(value, type_)};")
             case ir.Map(op, args):
                 function = f"Cast<{c_type(stmt.type.dtype.name)}>" if op == "cast" else self.function(op)
                 if stmt.type.axes:
-                    self.text.line(f"const {type_} {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
+                    self.text.line(f"const auto {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
                 else:
                     self.text.line(f"const {type_} {name} = {function}()({', '.join(map(cname, args))});")
             case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.emit import abi
-from tilewright.emit.llvm_memory import Panel, Place, grouped
+from tilewright.emit.llvm_places import Panel, Place, grouped
 from tilewright.language import ir, structure
 
 

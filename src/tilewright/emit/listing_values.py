@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tilewright.emit.listing_page import Names, Page, element, several, shifted
-from tilewright.emit.llvm_memory import Place, axis_dims, neighbouring
+from tilewright.emit.llvm_places import Place, axis_dims, neighbouring
 from tilewright.emit.llvm_values import Context, Key, Tile
 from tilewright.language import ir
 

@@ -14,8 +14,9 @@ from tilewright.emit import abi
 from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_parts import phases
 from tilewright.emit.llvm_phase import Phase
+from tilewright.emit.llvm_places import LINE
 from tilewright.emit.llvm_values import Context
-from tilewright.emit.llvm_workspace import LINE, Workspace
+from tilewright.emit.llvm_workspace import Workspace
 from tilewright.language import ir
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_builder import Builder
-from tilewright.emit.llvm_memory import Address
+from tilewright.emit.llvm_loops import Carry, branch
+from tilewright.emit.llvm_places import Address
 from tilewright.emit.llvm_values import Context, Key, Tile, vector_type
 from tilewright.language.ir import TileType
 
@@ -57,6 +58,7 @@ def configure(b: Builder) -> None:
     """All eight tile registers as 16 rows of 64 bytes, for the rest of the function; and room to spill them."""
     b.do("%tile_config = alloca [64 x i8], align 64")
     b.do(f"%tile_scratch = alloca [{SCRATCH_FLOATS} x float], align 64")
+    b.do(f"%tile_edge = alloca [{ROWS * ROW_BYTES} x i8], align 64")
     palette = [1] + [0] * 15 + [64 if n % 2 == 0 else 0 for n in range(16)] + [0] * 16 + [16] * 8 + [0] * 8
     values = ", ".join(f"i8 {v}" for v in palette)
     b.do(f"store <64 x i8> <{values}>, ptr %tile_config, align 64")
@@ -108,7 +110,7 @@ def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile, atom: str) 
     for k in range(0, cx.axes[axis].extent, step):
         held = (cx.b.block, id(rows.source), k)
         for r in range(g.rows if cx.b.held != held else 0):  # the dot before may have left them there
-            _load(cx, first_row + r, rows, {g.row_axis: ROWS * r, axis: k}, _row_stride(cx, rows))
+            _load_rows(cx, first_row + r, rows, (g.row_axis, ROWS * r), (axis, k))
         cx.b.held = held if cx.axes[axis].extent <= step else None
         for c in range(g.columns):
             register = first_column + c % (REGISTERS - first_column)
@@ -160,14 +162,61 @@ def _load(cx: Context, register: int, tile: Tile, point: dict[str, int], stride:
     _call(cx.b, "tileloadd64", f"i8 {register}, ptr {pointer}, i64 {stride}")
 
 
-def _row_stride(cx: Context, tile: Tile) -> str:
-    """Bytes from one row of the row operand to the next."""
-    address = tile.source
-    assert isinstance(address, Address)
+def _load_rows(cx: Context, register: int, tile: Tile, row: tuple[str, int], term: tuple[str, int]) -> None:
+    """Sixteen rows of the row operand: from a panel, which is padded, or where they lie, if all of them are there."""
+    address, point = tile.source, dict((row, term))
+    assert isinstance(address, Address), "AMX reads its operands from memory"
     if address.place.panel is not None:
-        return str(tile.dtype.bytes * address.place.panel.pair)
-    row = next(d for d, s in enumerate(address.place.strides) if s != "1")
-    return ll.mul(cx.b, address.place.strides[row], str(tile.dtype.bytes))
+        _load(cx, register, tile, point, str(tile.dtype.bytes * address.place.panel.pair))
+        return
+    rows, terms = (cx.axes[axis].count for axis, _ in (row, term))
+    stride = ll.mul(cx.b, address.place.strides[address.ref.index.index(row[0])], str(tile.dtype.bytes))
+
+    def whole() -> None:
+        _load(cx, register, tile, point, stride)
+
+    def edge() -> None:
+        _load_edge(cx, register, tile, row, term)
+
+    if terms is not None:
+        edge()
+    elif rows is None:
+        whole()
+    else:
+        branch(cx, ll.compare(cx.b, "sge", rows, str(row[1] + ROWS)), whole, Carry(cx, []), edge)
+
+
+def _load_edge(cx: Context, register: int, tile: Tile, row: tuple[str, int], term: tuple[str, int]) -> None:
+    """Rows of a tile that reaches over an end, by way of memory: zeros after the last term, the last row again."""
+    address, (axis, first), (along, k) = tile.source, row, term
+    assert isinstance(address, Address)
+    mask = _bytes_there(cx, along, k, tile.dtype.bytes)
+    for r in range(ROWS):
+        at = {**dict.fromkeys(tile.axes, 0), axis: first + r, along: k}
+        pointer, place = address.pointer(at, lane=along), f"getelementptr i8, ptr %tile_edge, i64 {ROW_BYTES * r}"
+        if mask is None:
+            value = cx.b.emit(f"load <{ROW_BYTES} x i8>, ptr {pointer}, align 1")
+        else:
+            name, bits = f"@llvm.masked.load.v{ROW_BYTES}i8.p0", f"<{ROW_BYTES} x i1>"
+            cx.b.declare(f"declare <{ROW_BYTES} x i8> {name}(ptr, i32, {bits}, <{ROW_BYTES} x i8>)")
+            taken = f"ptr {pointer}, i32 1, {bits} {mask}, <{ROW_BYTES} x i8> zeroinitializer"
+            value = cx.b.emit(f"call <{ROW_BYTES} x i8> {name}({taken})")
+        cx.b.do(f"store <{ROW_BYTES} x i8> {value}, ptr {cx.b.emit(place)}, align 64")
+    _call(cx.b, "tileloadd64", f"i8 {register}, ptr %tile_edge, i64 {ROW_BYTES}")
+
+
+def _bytes_there(cx: Context, axis: str, first: int, size: int) -> str | None:
+    """Which of the next bytes of a row lie before the end of `axis`; None for all of them."""
+    count = cx.axes[axis].count
+    if count is None:
+        return None
+    left = ll.mul(cx.b, ll.sub(cx.b, count, str(first)), str(size))
+    word = cx.b.emit(f"trunc i64 {left} to i16") if not ll.is_const(left) else left
+    one = cx.b.emit(f"insertelement <{ROW_BYTES} x i16> poison, i16 {word}, i64 0")
+    all_ = f"<{ROW_BYTES} x i32> zeroinitializer"
+    ends = cx.b.emit(f"shufflevector <{ROW_BYTES} x i16> {one}, <{ROW_BYTES} x i16> poison, {all_}")
+    places = ", ".join(f"i16 {n}" for n in range(ROW_BYTES))
+    return cx.b.emit(f"icmp slt <{ROW_BYTES} x i16> <{places}>, {ends}")
 
 
 def _word_stride(tile: Tile) -> str:

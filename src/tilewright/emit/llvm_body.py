@@ -11,8 +11,9 @@ from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
 from tilewright.emit.llvm_dot import emit_dot
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
-from tilewright.emit.llvm_memory import SECOND_CACHE, Place, load, prefetch, store
+from tilewright.emit.llvm_memory import SECOND_CACHE, load, prefetch, store
 from tilewright.emit.llvm_pack import copy_panel
+from tilewright.emit.llvm_places import Place
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
 from tilewright.language import ir

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
-from tilewright.emit.llvm_memory import Address, masked_load, suffix
+from tilewright.emit.llvm_memory import masked_load, suffix
+from tilewright.emit.llvm_places import Address
 from tilewright.emit.llvm_shuffle import concat, pieces
 from tilewright.emit.llvm_values import (
     Context,

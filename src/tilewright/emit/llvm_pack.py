@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.emit.llvm_compute import cast
-from tilewright.emit.llvm_memory import Address, Place, axis_dims, load, masked_load, store
+from tilewright.emit.llvm_memory import load, masked_load, store
+from tilewright.emit.llvm_places import Address, Place, axis_dims
 from tilewright.emit.llvm_shuffle import transposed
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type
 from tilewright.language import ir

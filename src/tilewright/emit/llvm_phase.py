@@ -9,11 +9,11 @@ from tilewright.emit import abi, llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_body import Body, amortises_masks, uses_amx
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, drawn
-from tilewright.emit.llvm_memory import Place
 from tilewright.emit.llvm_parts import slot_bytes
+from tilewright.emit.llvm_places import LINE, Place
 from tilewright.emit.llvm_scope import divides, leaf_axes
 from tilewright.emit.llvm_values import AxisState, Context, scalar_type, uniform
-from tilewright.emit.llvm_workspace import DRAWN, LINE, Workspace
+from tilewright.emit.llvm_workspace import DRAWN, Workspace
 from tilewright.language import ir
 
 _DRAWS = 16  # runs that each thread draws, where all are equally fast: what is left at the end is short

@@ -5,12 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from tilewright.emit import abi
-from tilewright.emit.llvm_memory import Panel, grouped
 from tilewright.emit.llvm_parts import Parted, in_parts, phases
+from tilewright.emit.llvm_places import LINE, Panel, grouped
 from tilewright.language import ir
-
-LINE = 64
-"""Bytes of a cache line."""
 
 DRAWN = "tiles drawn"
 """What counts the tiles that threads have drawn, for each phase in a cache line of its own; no buffer is called so."""

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import TypeVar
 
 from tilewright.language import ir
+
+T = TypeVar("T")
+
+
+def asked_once(question: Callable[[ir.Kernel], T]) -> Callable[[ir.Kernel], T]:
+    """A question about a program, whose answer is kept with the program, which never changes.
+
+    A search asks each of thousands of designs what its program looks like. Whoever asks gets a shallow copy.
+    """
+    name = f"{question.__module__}.{question.__name__}"
+
+    @wraps(question)
+    def answer(kernel: ir.Kernel) -> T:
+        known = kernel.__dict__
+        if name not in known:
+            known[name] = question(kernel)
+        found: T = known[name]
+        return copy(found)
+
+    return answer
 
 
 @dataclass(frozen=True)
@@ -25,6 +48,7 @@ class Nest:
         return self.serial[0] if axis.start is None and axis.stop is None and not axis.each else None
 
 
+@asked_once
 def nests(kernel: ir.Kernel) -> list[Nest]:
     """The top-level loops of a program."""
     result = []
@@ -36,11 +60,13 @@ def nests(kernel: ir.Kernel) -> list[Nest]:
     return result
 
 
+@asked_once
 def axes(kernel: ir.Kernel) -> dict[str, ir.Axis]:
     """Every loop axis of a program by name."""
     return {a.name: a for s in ir.walk(kernel.body) if isinstance(s, ir.Loop) for a in s.axes}
 
 
+@asked_once
 def lets(kernel: ir.Kernel) -> dict[str, ir.Let]:
     """Every value of a program by name."""
     return {s.name: s for s in ir.walk(kernel.body) if isinstance(s, ir.Let)}
@@ -54,11 +80,13 @@ def source(values: Mapping[str, ir.Let], name: str) -> ir.Let:
     return let
 
 
+@asked_once
 def loads(kernel: ir.Kernel) -> list[tuple[ir.Let, ir.Ref]]:
     """Every load with its ref."""
     return [(s, s.expr.ref) for s in lets(kernel).values() if isinstance(s.expr, ir.Load)]
 
 
+@asked_once
 def summed_in_loops(kernel: ir.Kernel) -> list[str]:
     """Last axes of loops in order that a dot or a reduction in them runs along, as the program names them."""
     found: dict[str, None] = {}

@@ -192,6 +192,11 @@ class Machine:
         return self.kind in CPU_KINDS
 
     @property
+    def usual_dtype(self) -> str:
+        """The element type that is meant where none is named: bf16 on a GPU, whose matrix units want it; else f32."""
+        return "bf16" if self.kind == "nvidia" else "f32"
+
+    @property
     def vector_bits(self) -> int:
         """Width of a vector register in bits: 512, 256 or 128. MachineError unless a CPU."""
         return self._vector.bits

@@ -29,6 +29,18 @@ _LIMITS = {
 }
 
 
+LEAST = 80
+"""The least compute capability that kernels are made for: bf16 on matrix units, copies that run by themselves."""
+
+
+def unsupported(name: str, capability: int) -> str:
+    """Why no kernels are made for a GPU of such a capability (80 for 8.0), with what to do; empty if they are."""
+    if capability >= LEAST:
+        return ""
+    least, own = (f"{n // 10}.{n % 10}" for n in (LEAST, capability))
+    return f"{name} has compute capability {own}, and {least} (Ampere) is the least; take device cpu, or a newer GPU"
+
+
 def devices() -> list[str]:
     """Names of the GPUs, by device number; MachineError where there is no driver."""
     cu = driver()
@@ -120,4 +132,4 @@ def _attribute(cu: Any, handle: Any, attribute: Any) -> int:
     return int(asked(cu.cuDeviceGetAttribute(attribute, handle), f"asking a GPU for {attribute.name}"))
 
 
-__all__ = ["detect", "devices", "driver_version", "model_of", "record_name", "with_rates"]
+__all__ = ["LEAST", "detect", "devices", "driver_version", "model_of", "record_name", "unsupported", "with_rates"]

@@ -59,7 +59,8 @@ def _whole() -> list[tuple[str, str, int]]:
     if at_work is not None:
         status = at_work.status()
         found += [
-            ("searches", "Searches begun.", status.searches),
+            ("searches", "Searches begun, first looks included.", status.searches),
+            ("first_looks", "First looks: the default design for a shape beside the generic kernel.", status.looks),
             ("promotions", "Searches that gave a faster kernel.", status.promoted),
             ("background_crashes", "Deaths of the background process.", status.crashes),
         ]

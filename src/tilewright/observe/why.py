@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.knobs import knobs
+from tilewright.machines.machine import Machine
 from tilewright.observe.place import place
 from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
@@ -49,17 +50,20 @@ class Answer:
 def why(
     operator: str,
     sizes: Mapping[str, int],
-    dtype: str,
+    dtype: str | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Answer:
     """Bind, and do not run, such a call on `device` (cpu, cuda, cuda:1) by this environment's mode and book.
 
+    `dtype` is that of the tensors: bf16 on a GPU, f32 on a CPU where none is given.
+
     A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
     device, MachineError for a GPU that is not there.
     """
     there = place(device)
-    subject = Subject.of(operator, sizes, dtype, options=options, machine=there.machine)
+    element = dtype or (there.machine or Machine.detect()).usual_dtype
+    subject = Subject.of(operator, sizes, element, options=options, machine=there.machine)
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
     buffers = there.buffers(operands.tensors)
     launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))

@@ -36,7 +36,7 @@ from tilewright.language import (
     whole,
     zeros,
 )
-from tilewright.language.dtypes import dtype
+from tilewright.language.dtypes import DType, dtype
 from tilewright.operators.operator import Array64, Exact, inside, operator, roundoff, smallest, wide
 from tilewright.operators.softmax import LOWEST, softened
 
@@ -71,8 +71,9 @@ def reference_attention(
         length = k.shape[2] if lengths is None else int(lengths[b])
         keys, values = (_scaled(x[b, :, :length], by) for x, by in ((k, k_scale), (v, v_scale)))
         mask = _visible(q.shape[3], keys.shape[1], causal, window)
-        value[b], magnitude[b], narrowing[b] = _reference_sequence(q[b], keys, values, scale, mask)
-        sums[b], sizes[b] = _reference_sums(q[b], keys, scale, mask)
+        scores, sizes[b] = _scored(q[b], keys, scale, mask)
+        value[b], magnitude[b], narrowing[b] = _reference_sequence(scores, sizes[b], values, mask, dtype(q.dtype))
+        sums[b] = _reference_sums(scores)
     return {
         "o": Exact(value, magnitude, q.shape[-1] + k.shape[2], narrowing),
         "lse": Exact(sums, sizes + 1.0, q.shape[-1] + k.shape[2]),
@@ -82,21 +83,26 @@ def reference_attention(
 def reference_rows(q: Any, k: Any, v: Any, scale: float, mask: Array64) -> dict[str, Exact]:
     """As reference_attention, of one sequence q[H, G, S, D], k[H, T, D], v[H, T, E]; mask[S, T] is 0 or -inf."""
     keys, values = wide(k), wide(v)
-    value, magnitude, narrowing = _reference_sequence(q, keys, values, scale, mask)
-    sums, sizes = _reference_sums(q, keys, scale, mask)
+    scores, sizes = _scored(q, keys, scale, mask)
+    value, magnitude, narrowing = _reference_sequence(scores, sizes, values, mask, dtype(q.dtype))
+    sums = _reference_sums(scores)
     terms = q.shape[-1] + k.shape[1]
     return {"o": Exact(value, magnitude, terms, narrowing), "lse": Exact(sums, sizes + 1.0, terms)}
 
 
-def _reference_sums(q: Any, k: Array64, scale: float, mask: Array64) -> tuple[Array64, Array64]:
-    """Logarithm of the sum of the powers of each query's scores, and the largest size of a score: [H, G, S]."""
-    q, k = wide(q), k[:, None]
-    scores = q @ k.swapaxes(-1, -2) * scale + mask
+def _scored(q: Any, k: Array64, scale: float, mask: Array64) -> tuple[Array64, Array64]:
+    """Scores [H, G, S, T] of q[H, G, S, D] and k[H, T, D], and the largest size of a score of each query [H, G, S]."""
+    q, k = wide(q), k[:, None].swapaxes(-1, -2)
+    sizes = np.max(np.abs(q) @ np.abs(k), axis=-1, initial=0.0) * abs(scale)
+    return q @ k * scale + mask, sizes
+
+
+def _reference_sums(scores: Array64) -> Array64:
+    """Logarithm of the sum of the powers of each query's scores: [H, G, S]."""
     top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
     with np.errstate(divide="ignore"):
-        sums = np.log(np.sum(np.exp(scores - np.where(np.isfinite(top), top, 0.0)), axis=-1)) + top[..., 0]
-    sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
-    return sums, np.max(sizes, axis=-1, initial=0.0)
+        found: Array64 = np.log(np.sum(np.exp(scores - np.where(np.isfinite(top), top, 0.0)), axis=-1)) + top[..., 0]
+    return found
 
 
 def _scaled(x: Any, by: Any) -> Array64:
@@ -105,18 +111,16 @@ def _scaled(x: Any, by: Any) -> Array64:
 
 
 def _reference_sequence(
-    q: Any, k: Array64, v: Array64, scale: float, mask: Array64
+    scores: Array64, sizes: Array64, v: Array64, mask: Array64, stored: DType
 ) -> tuple[Array64, Array64, Array64]:
-    """Output, magnitude and narrowing for one sequence: q[H, G, S, D], k[H, T, D], v[H, T, E].
+    """Output, magnitude and narrowing for one sequence by what `_scored` gave and v[H, T, E].
 
     The error of a score becomes a relative error of its probability, hence the factor on the magnitude.
     """
-    stored = dtype(q.dtype)
-    q, k, v = wide(q), k[:, None], v[:, None]
+    v = v[:, None]
     seen = np.isfinite(mask).any(axis=-1, keepdims=True)
-    probability = np.where(seen, softened(q @ k.swapaxes(-1, -2) * scale + mask), 0.0)
-    sizes = np.abs(q) @ np.abs(k).swapaxes(-1, -2) * abs(scale)
-    gain = 2.0 + 2.0 * np.max(sizes, axis=-1, keepdims=True, initial=0.0)
+    probability = np.where(seen, softened(scores), 0.0)
+    gain = 2.0 + 2.0 * sizes[..., None]
     value, terms = probability @ v, probability @ np.abs(v)
     # A probability below the smallest f32 normal may be flushed to zero, whatever it meets then.
     lost = float(np.finfo(np.float32).tiny)

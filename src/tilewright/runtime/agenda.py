@@ -19,8 +19,9 @@ MOST_DEATHS = 2
 SAVING = 0.25
 """The share of a generic call that a search is expected to save, where nothing better is known."""
 
-DEEPER = 0.02
-"""What a long search is expected to save for a second of it, beside a first look at another slot."""
+MORE, SLOWER = 0.1, 0.2
+"""A long search is expected to save so much of that beyond a first look, or beyond what the book holds; and what it
+saves, it saves so many times as slowly."""
 
 DOUBT, LOOK_DOUBT = 0.25, 0.5
 """What is left of that for an operator each time that a search, or a first look, found nothing."""
@@ -61,10 +62,11 @@ class Agenda:
 
     def saving(self, slot: Slot) -> float:
         """The share of its time that a search may save: what is expected, as far as its operator kept to that."""
-        return SAVING * self._trust.get(slot.shape.operator, 1.0)
+        left = MORE if slot.fixed or self.looked(slot) else 1.0
+        return left * SAVING * self._trust.get(slot.shape.operator, 1.0)
 
     def _worth(self, slot: Slot) -> float:
-        return (DEEPER if self.looked(slot) else 1.0) * self.saving(slot) * self._queue[slot][1]
+        return (SLOWER if self.looked(slot) else 1.0) * self.saving(slot) * self._queue[slot][1]
 
     def looked(self, slot: Slot) -> bool:
         """Whether a slot has had its first look."""
@@ -93,4 +95,4 @@ class Agenda:
         return deaths >= MOST_DEATHS
 
 
-__all__ = ["DEEPER", "DOUBT", "LOOK_DOUBT", "MOST_DEATHS", "SAVING", "Agenda"]
+__all__ = ["DOUBT", "LOOK_DOUBT", "MORE", "MOST_DEATHS", "SAVING", "SLOWER", "Agenda"]

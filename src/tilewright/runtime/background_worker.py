@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.build.kernel_cache import build
+from tilewright.design.book.record import versions
 from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.design.pinned import differs
@@ -79,6 +80,8 @@ class Worker:
         subject, pace, begun = subject_of(job), Pace(self._share), time.monotonic()
         if job.get("look") and _nothing_to_see(subject, job):
             return {"status": "same", "seconds": time.monotonic() - begun}
+        if job.get("deeper") and _searched(subject, job):
+            return {"status": "searched", "seconds": time.monotonic() - begun}
         room = Budget(trials=job["trials"], seconds=job["seconds"] / self._share)
 
         def between(_: Progress) -> None:
@@ -133,6 +136,13 @@ def _nothing_to_see(subject: Subject, job: dict[str, Any]) -> bool:
     if generic is None:
         return False
     return default == generic or (job["numerics"] == "pinned" and bool(differs(subject.kernel, default, generic)))
+
+
+def _searched(subject: Subject, job: dict[str, Any]) -> bool:
+    """Whether the book holds what was found by as many trials as are asked for."""
+    key, book = subject.key(numerics=job["numerics"]), open_book()
+    known = [m for m in book.measurements(key) if m.versions == versions() and m.seed == job["seed"]]
+    return book.get(key) is not None and sum(m.run == known[-1].run for m in known) >= job["trials"]
 
 
 def _build(subject: Subject, design: Design) -> None:

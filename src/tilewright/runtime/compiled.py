@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from tilewright.build.cuda_kernel import CudaStages
-from tilewright.build.kernel_cache import target_of
+from tilewright.build.kernel_cache import target_for
 from tilewright.build.stages import Stages
 from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
@@ -101,8 +102,8 @@ class CompiledKernel:
     def run(self, *arrays: Any, **scalars: float | int) -> None:
         """Compute on arrays given in the order of the program's tensors; outputs among them are written in place.
 
-        The kernel takes any sizes, but those that it was compiled for as fixed (see `fixed`). Raises ArgumentError
-        or DTypeError naming the operand that does not fit.
+        The kernel takes any sizes, but those that it was compiled for as fixed (see `fixed`; on a GPU all of them).
+        Raises ArgumentError or DTypeError naming the operand that does not fit.
         """
         tensors = [p.name for p in self.program.params if p.dims is not None]
         if len(arrays) != len(tensors):
@@ -127,7 +128,7 @@ class CompiledKernel:
 
     @property
     def fixed(self) -> dict[str, int]:
-        """The sizes that are a part of the machine code: dims that values lie along as a whole."""
+        """The sizes that are a part of the machine code: dims that values lie along as a whole; on a GPU all."""
         return dict(self.stages.request.sizes)
 
     def _on_gpu(self, buffers: Mapping[str, Buffer], values: Mapping[str, float | int], sizes: dict[str, int]) -> None:
@@ -170,11 +171,11 @@ def compile(
 ) -> CompiledKernel:
     """The kernel of an operator (or of a `@kernel` program) for these sizes: `compile(matmul, M=1, N=64, K=64)`.
 
-    Without a design the default one is taken; a record brings its design, sizes and dtype. `dtype` is that of all
-    tensors (default f32; positions and ids are i32), or a mapping of those that differ; `options` are the program's
-    static ones, `present` names the optional tensors that it gets. Tensors are row-major until `run` says otherwise.
-    On another machine than this one the kernel can be looked at but not run. Raises ArgumentError for sizes that are
-    missing or unknown.
+    Without a design the default one is taken; a record brings its design, sizes and dtype, and what `search` gave its
+    machine too. `dtype` is that of all tensors (default f32; positions and ids are i32), or a mapping of those that
+    differ; `options` are the program's static ones, `present` names the optional tensors that it gets. Tensors are
+    row-major until `run` says otherwise. On another machine than this one the kernel can be looked at but not run; one
+    for a GPU runs on CUDA tensors. Raises ArgumentError for sizes that are missing or unknown.
     """
     design = record_or_design if isinstance(record_or_design, Design) else None
     if record_or_design is not None and design is None:
@@ -182,6 +183,7 @@ def compile(
         assert not isinstance(record, Design)
         design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
         options = dict(getattr(record, "options", ())) if options is None else options
+        machine = machine or getattr(record, "machine", None)
     return compile_at(operator, sizes, design, dtype=dtype, options=options, present=present, machine=machine)
 
 
@@ -208,19 +210,27 @@ def compile_at(
 def _stages(
     program: dispatch.Program, sizes: dict[str, int], known: Machine, design: Design | None
 ) -> Stages | CudaStages:
-    """What the program becomes for a CPU, or for an NVIDIA GPU with rows that start at whole cache lines."""
+    """What the program becomes for a CPU; or for an NVIDIA GPU, where the sizes are part of it, as in a search."""
     layouts = row_major(program.kernel)
     if known.is_cpu:
         request = dispatch.requested(program, layouts, sizes, known, design)
-        return Stages(request, known, target_of(known))
+        return Stages(request, known, target_for(request, known))
     if known.kind != "nvidia":
         raise MachineError(
             f"{known.name} is of kind {known.kind}, which no kernel can be compiled for; it can be simulated"
         )
     from tilewright.runtime.cuda import dispatch as gpu
 
-    aligned = tuple((n, abi.TensorLayout(x.strides, 128)) for n, x in layouts)
-    return CudaStages(gpu.requested(program, aligned, sizes, known, design), known)
+    aligned = tuple((n, abi.TensorLayout(x.strides, _align(program.kernel.param(n), sizes))) for n, x in layouts)
+    return CudaStages(gpu.requested(program, aligned, sizes, known, design, tuple(sizes)), known)
+
+
+def _align(tensor: ir.Param, sizes: Mapping[str, int]) -> int:
+    """What divides the places of a contiguous tensor's rows, the first of which starts at a cache line."""
+    assert tensor.dims is not None
+    shape = [d if isinstance(d, int) else sizes[d] for d in tensor.dims]
+    several = any(n > 1 for n in shape[:-1])
+    return math.gcd(shape[-1] * tensor.dtype.bytes if several else 0, 128)
 
 
 # Operands that hold positions, ids and lengths, by the names that the operators give them.

@@ -87,8 +87,7 @@ class Timed:
         begun = time.perf_counter()
         self.launch()
         seconds = time.perf_counter() - begun
-        rates = f"{self._work.flops / seconds / 1e9:8.1f} GFLOP/s {self._work.bytes / seconds / 1e9:7.1f} GB/s"
-        say(f"{self._title}: {seconds * 1e6:9.1f} us {rates}")
+        say(f"{self._title}: {seconds * 1e6:9.1f} us {self._work.rates(seconds)}")
 
 
 def timed(launch: _Launch, buffers: Mapping[str, Buffer], sizes: Mapping[str, int]) -> Timed:

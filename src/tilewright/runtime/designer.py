@@ -45,7 +45,8 @@ class Designed:
     """What `search` gives: the record of the book, and how it came about.
 
     `found` is `book`, `hint` (an imported or shipped design, now verified here) or `search`; `trials` and `compiles`
-    count what it took, `seconds_taken` how long. `result` holds the whole search where there was one.
+    count what it took, `seconds_taken` how long. `result` holds the whole search where there was one. `machine` is the
+    one that it is for.
     """
 
     record: Record
@@ -59,6 +60,7 @@ class Designed:
     cache: str = ""
     kept: bool = True
     """Whether the book outlives this process, so that the answer is known next time."""
+    machine: Machine | None = field(default=None, repr=False)
 
     @property
     def design(self) -> Design:
@@ -140,7 +142,7 @@ def search(
     task = _Task(subject, subject.key(goal, numerics), book or open_book(), goal, seed, crew=crew)
     known = None if again else task.book.get(task.key)
     if known is not None:
-        return Designed(known, subject.options, "book")
+        return Designed(known, subject.options, "book", machine=subject.machine)
     return task.run(room, strategy, progress, again)
 
 
@@ -169,7 +171,8 @@ def search_for(
     known = None if deeper else task.book.get(task.key)
     if known is None:
         return task.run(budget, "evolve", progress, False)
-    return Designed(known if beside is None else task.judged(known), subject.options, "book")
+    judged = known if beside is None else task.judged(known)
+    return Designed(judged, subject.options, "book", machine=subject.machine)
 
 
 def retrust(key: Key, book: Book, subject: Subject, runner: TrialRunner, seed: int = 0) -> Record | None:
@@ -274,7 +277,7 @@ class _Task:
         taken = time.monotonic() - begun
         return Designed(
             record, self.subject.options, found, runner.tried, runner.compiled, taken, result, runner.noise_class,
-            runner.cache, not self.book.database.in_memory,
+            runner.cache, not self.book.database.in_memory, self.subject.machine,
         )  # fmt: skip
 
     def _keep(self, record: Record) -> None:

@@ -122,6 +122,9 @@ class Origin:
         """The sizes that a search for a slot is made at: those whose calls took the most time."""
         return slot.common
 
+    looks = False
+    """Whether first looks are taken at its slots: not where the generic design is the default one."""
+
     def key(self, place: Place, settings: Knobs) -> Hashable:
         """What tells its slots apart."""
         pinned, threads = settings.numerics, pool.available_threads()

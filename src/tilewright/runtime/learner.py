@@ -163,7 +163,8 @@ class Learner:
         with polite():
             self._agenda.drop_evicted(self.table)
             for slot in self.table.slots():
-                if slot.state != "generic":
+                known = slot.fixed and slot.origin.looks and slot.state in ("specialised", "kept generic")
+                if slot.state != "generic" and not known:
                     continue
                 breathe()
                 calls, spent = slot.spent
@@ -172,7 +173,10 @@ class Learner:
                 reason = self._watch.fires(slot.key, Evidence(calls, seconds, saving), over)
                 if reason is not None:
                     slot.state, slot.reason, found = "queued", reason, True
-                    self._agenda.add(slot)
+                    if known:  # what the book brought may be the design of a first look
+                        self._agenda.look_over(slot)
+                    else:
+                        self._agenda.add(slot)
                     tell("trigger", slot.shape, reason)
         self._look_again = time.monotonic() + (time.thread_time() - begun) / SHARE
         return found
@@ -206,6 +210,8 @@ class Learner:
                 self._agenda.add(slot)
             else:  # its own time was over, and not the program's
                 self._died(slot, "a search took longer than it may")
+        elif answer.get("status") == "searched":
+            promotion.keep(slot, "the book holds the best of a longer search")
         elif look and answer.get("status") != "found":
             promotion.keep(slot, str(answer.get("error", "the default design for its sizes is no better")))
             self._agenda.look_over(slot)

@@ -15,6 +15,7 @@ from typing import Any
 from tilewright.runtime.buckets import Exact, Place, Range, Shape
 from tilewright.runtime.events import tell
 from tilewright.runtime.monitor import Tally
+from tilewright.runtime.polite import breathe
 
 CAPACITY = 1024
 """Slots of a table; each is a few hundred bytes and at most one kernel of its own."""
@@ -95,6 +96,7 @@ class Slot:
         calls = known = 0
         seconds = 0.0
         for tally in [*self._sizes.values(), self._others]:
+            breathe()
             count = tally.value
             calls += count
             if tally.seconds:

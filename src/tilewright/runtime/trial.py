@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -21,19 +19,19 @@ from typing import Any
 from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
-from tilewright.design.trial import Outcome, Standing, Status
+from tilewright.design.trial import Outcome, Standing
 from tilewright.language.dtypes import DType
 from tilewright.language.printer import show
 from tilewright.language.program import TileProgram
-from tilewright.machines.cores import affinity
 from tilewright.machines.machine import Machine
 from tilewright.operators import Operator
-from tilewright.runtime import measure
+from tilewright.runtime import answers, measure
 from tilewright.runtime.checks import checks_for
 from tilewright.runtime.child import Child, ChildDied
+from tilewright.runtime.crew import Crew
+from tilewright.runtime.crew import threads as crew_threads
 from tilewright.runtime.fault import Fault
 from tilewright.runtime.guard import PAGE
-from tilewright.runtime.inputs import Drawn
 from tilewright.runtime.subject import Subject
 
 MEMORY_LIMIT = 2 << 30
@@ -41,7 +39,6 @@ MEMORY_LIMIT = 2 << 30
 
 COMPILE_SECONDS = 20.0
 HANG_SECONDS, HANG_TIMES = 3.0, 20.0
-MOST_BUILDERS = 8
 WORKERS = {"nvidia": "tilewright.runtime.cuda.trial_worker"}
 """The module whose process tries designs, by the kind of machine; CPUs share one."""
 
@@ -49,8 +46,8 @@ _AS_FIRST = "the same machine code as "
 
 _MODULE = "tilewright.runtime.trial_worker"
 
-TRIAL_SECONDS, KEPT = 0.02, 32
-"""Seconds in which a candidate that passed the first look is timed beside the best, and samples of it that are kept."""
+TRIAL_SECONDS = 0.02
+"""Seconds in which a candidate that passed the first look is timed beside the best."""
 
 LOOK_ROUNDS, SLOW = 3, 1.15
 """The first look at a candidate: these rounds, and it is dropped if all are slower than the best by this factor."""
@@ -66,32 +63,6 @@ PLACES = 4
 
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
-
-
-class Crew(dict[int, Child]):
-    """Processes that try designs on a GPU, by their numbers, kept from one search to the next; to be closed.
-
-    The threads that ask them are kept too: Linux takes the end of the thread that started a process for its parent's.
-    And so are operands that were drawn: slots of one layer differ in how many rows they have, not in their weights.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads = _threads()
-        self.folder = Path(tempfile.mkdtemp(prefix="tilewright-crew-"))
-        self.drawn = Drawn()
-
-    def close(self) -> None:
-        """End them and remove their files."""
-        for child in self.values():
-            child.stop()
-        self.clear()
-        self.threads.shutdown(wait=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(MOST_BUILDERS, len(affinity())))
 
 
 class TrialRunner:
@@ -140,7 +111,7 @@ class TrialRunner:
         self._mark: tuple[Design, float] | None = None  # what all are timed beside, and its seconds
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
-        self._threads = _threads() if crew is None else crew.threads
+        self._threads = crew_threads() if crew is None else crew.threads
         self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
         self._crew = crew
         try:
@@ -178,8 +149,8 @@ class TrialRunner:
             seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
-            return [_by_itself(d, alone[d], alone[designs[0]]) for d in designs]
-        return [self._standing(d, seen, texts[0]) for d in designs]
+            return [answers.by_itself(d, alone[d], alone[designs[0]]) for d in designs]
+        return [answers.standing(d, seen, texts[0]) for d in designs]
 
     # ----------------------------------------------------------------------------------- one code, one kernel
     def _first_of_code(self, designs: Sequence[Design]) -> list[Design]:
@@ -219,7 +190,7 @@ class TrialRunner:
             self._codes[design] = answer["code"]
         if "usage" in answer:
             self._usages[design] = Usage(**answer["usage"])
-        return _failure(answer)
+        return answers.failure(answer)
 
     def _verified(self, design: Design) -> Outcome | None:
         begun = time.monotonic()
@@ -227,7 +198,7 @@ class TrialRunner:
             answer = self._worker.ask({"job": "verify", "design": design.to_json()}, self._limit)
         except ChildDied as died:
             return Outcome(died.status, reason=died.reason)
-        failure = _failure(answer)
+        failure = answers.failure(answer)
         if failure is None:  # from the first that is right on it is known what to expect
             self._limit = min(self._limit, max(HANG_SECONDS, HANG_TIMES * (time.monotonic() - begun)))
         return failure or self._far_slower(answer["once"])
@@ -252,7 +223,7 @@ class TrialRunner:
                 return {designs[0]: Outcome(died.status, reason=f"while it was timed: {died.reason}")}
             return {d: found for each in designs for d, found in self._timed([each]).items()}
         unit = self._mark[1] if self._mark else sorted(seen["samples"][texts[0]])[measure.MIN_ROUNDS // 4]
-        found = {d: _outcome(d.to_json(), seen, unit) for d in designs}
+        found = {d: answers.outcome(d.to_json(), seen, unit) for d in designs}
         self._mark = self._mark or (mark, unit)
         return self._moved(found)
 
@@ -270,7 +241,7 @@ class TrialRunner:
         texts = [mark.to_json(), best.to_json()]
         try:
             seen = self._measure(texts, seconds=4 * TRIAL_SECONDS, rounds=2 * measure.MIN_ROUNDS)
-            again = _outcome(texts[1], seen, unit)
+            again = answers.outcome(texts[1], seen, unit)
         except ChildDied as died:
             again = Outcome(died.status, reason=f"while it was timed: {died.reason}")
         if again.seconds is not None and again.seconds < BETTER * unit:
@@ -283,15 +254,6 @@ class TrialRunner:
             raise ChildDied("crash", str(seen["error"]))
         self.noise_class, self.cache = seen["noise_class"], seen["cache"]
         return seen
-
-    @staticmethod
-    def _standing(design: Design, seen: Mapping[str, Any], first: str) -> Standing:
-        text = design.to_json()
-        if text in seen["wrong"]:
-            return Standing(design, math.inf, math.inf, math.inf, math.inf, seen["noise"])
-        unit = statistics.median(seen["samples"][first])
-        median, low, high = seen["ratios"][text]
-        return Standing(design, unit * median, median, low, high, seen["noise"])
 
     # -------------------------------------------------------------------------------------------- processes
     def __enter__(self) -> TrialRunner:
@@ -374,29 +336,4 @@ class TrialRunner:
         return f"address {found.address:#x}"
 
 
-def _by_itself(design: Design, outcome: Outcome, first: Outcome) -> Standing:
-    """The standing of a design that was not measured beside the others; infinitely slow if it failed."""
-    if outcome.seconds is None:
-        return Standing(design, math.inf, math.inf, math.inf, math.inf, 0.0)
-    ratio = outcome.seconds / first.seconds if first.seconds else 1.0
-    return Standing(design, outcome.seconds, ratio, ratio, ratio, outcome.noise)
-
-
-def _failure(answer: Mapping[str, Any]) -> Outcome | None:
-    """The outcome that a worker's answer is; None for one that is well."""
-    if "error" in answer:
-        return Outcome("crash", reason=str(answer["error"]))
-    status: Status = answer["status"]
-    return None if status == "ok" else Outcome(status, reason=answer["reason"])
-
-
-def _outcome(text: str, seen: Mapping[str, Any], unit: float) -> Outcome:
-    """What was measured of a design, in seconds of a first one that takes `unit`."""
-    if text in seen["wrong"]:
-        return Outcome("wrong", reason=seen["wrong"][text])
-    dropped = "slower than the best so far at first sight" if text in seen["dropped"] else ""
-    seconds = unit * seen["undisturbed"][text]
-    return Outcome("ok", seconds, tuple(seen["samples"][text][:KEPT]), seen["noise"], dropped)
-
-
-__all__ = ["MEMORY_LIMIT", "TrialRunner"]
+__all__ = ["MEMORY_LIMIT", "Crew", "TrialRunner"]

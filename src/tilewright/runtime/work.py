@@ -13,15 +13,24 @@ from tilewright.machines.machine import Machine
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations, and bytes of operands read and written, each once."""
+    """Floating-point operations, and bytes of operands read and written, each once.
+
+    Not `exact` where loops begin or end by data (lengths, a causal mask): then it is the most that may be.
+    """
 
     flops: float
     bytes: int
+    exact: bool = True
 
     @property
     def intensity(self) -> float:
         """Operations a byte."""
         return self.flops / self.bytes if self.bytes else 0.0
+
+    def rates(self, seconds: float) -> str:
+        """What was done in so many seconds, for people."""
+        said = f"{self.flops / seconds / 1e9:8.1f} GFLOP/s {self.bytes / seconds / 1e9:7.1f} GB/s"
+        return said if self.exact else f"{said} at most"
 
     def bound(self, machine: Machine, dtype: str = "f32") -> tuple[float | None, str]:
         """(least seconds, what bounds them) by the roofline of `machine`; (None, "unknown") where it has no rates.
@@ -41,7 +50,9 @@ class Work:
 
 def work_of(program: ir.Kernel, sizes: Mapping[str, int]) -> Work:
     """The work of an authored program at these sizes, counted as in `design.cost.work`."""
-    return Work(flops_of(program, sizes), bytes_of(program, sizes))
+    loops = (s for s in ir.walk(program.body) if isinstance(s, ir.Loop))
+    exact = all(a.start is None and a.stop is None for loop in loops for a in loop.axes)
+    return Work(flops_of(program, sizes), bytes_of(program, sizes), exact)
 
 
 __all__ = ["Work", "work_of"]

@@ -56,7 +56,7 @@ def search_simulated(
     subject = judge.subject
     key = subject.key(goal)
     if not again and (held := known.get(key)) is not None:
-        return Designed(held, subject.options, "book")
+        return Designed(held, subject.options, "book", machine=subject.machine)
     begun, run = time.monotonic(), uuid.uuid4().hex[:12]
 
     def keep(seen: Progress) -> None:
@@ -76,7 +76,8 @@ def search_simulated(
         record = replace(record, default_seconds=record.seconds)
     if result.stopped != "interrupted":
         known.put(record, replace=again)
-    return Designed(record, subject.options, "search", len(result.trials), 0, time.monotonic() - begun, result)
+    taken = time.monotonic() - begun
+    return Designed(record, subject.options, "search", len(result.trials), 0, taken, result, machine=subject.machine)
 
 
 def judge_on(machine: Machine, program: str, sizes: Mapping[str, int], dtype: str | None, seed: int = 0) -> Judge:

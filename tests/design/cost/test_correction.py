@@ -9,10 +9,12 @@ import statistics
 
 import numpy as np
 import pytest
+from programs import facts, traced
 
-from tilewright.design.cost import correction
+from tilewright.design.cost import correction, features
 from tilewright.design.cost.accuracy import accuracy, cross_validated, spearman
 from tilewright.design.cost.correction import Correction
+from tilewright.design.design import Design
 
 
 def rows(count: int, seed: int = 0):
@@ -114,3 +116,17 @@ def test_a_kind_of_which_few_groups_were_seen_keeps_its_prediction():
         plain, judged = cross_validated(data, groups), cross_validated(data, groups, kinds=kinds)
         assert judged[2 * count :] == plain[2 * count :]
         assert judged[: 2 * count] == (plain[: 2 * count] if used else [1e-3] * 2 * count)
+
+
+def test_the_tile_of_each_axis_is_a_feature_of_its_own():
+    """Two designs with the same tiles on other axes: what a correction is told of them differs."""
+    kernel = traced("softmax")
+    known = facts(kernel, "zen5", M=1024, D=1024)
+    tiles = {"tile.m": 1, "tile.d": 16, "tile.d1": 64, "tile.d2": 64, "lanes": ("d2", "d1", "d")}
+    one, other = (
+        features(kernel, Design.of({**tiles, **swapped}), known) for swapped in ({}, {"tile.d": 64, "tile.d1": 16})
+    )
+    assert len(one) == len(other)
+    places = len(one) - 12  # the last: tile and unrolling of each of six axes
+    assert one[places:] != other[places:]
+    assert one[places : places + 8] == (0.0, 0.0, 4.0, 0.0, 6.0, 0.0, 6.0, 0.0)

@@ -70,19 +70,6 @@ def test_what_the_caches_hold_comes_from_no_memory():
     assert estimate(MATMUL, tiled(), facts(MATMUL, "zen5", M=64, N=64, K=64)).value("memory bytes") == 0
 
 
-def test_stores_around_the_caches_are_bytes_of_memory():
-    kernel = traced("scale_add")
-    name = next(p.name for p in kernel.params if p.dims and p.name not in ("a", "b"))
-    known = facts(kernel, "zen5")
-    plain = estimate(kernel, default_design(kernel, known), known)
-    streamed = estimate(kernel, default_design(kernel, known).with_(**{f"nontemporal__{name}": True}), known)
-    assert plain.value("bytes around caches") == 0
-    size = 1
-    for dim in kernel.param(name).dims or ():
-        size *= known.sizes[str(dim)]
-    assert streamed.value("bytes around caches") * streamed.value("threads") == size * 4
-
-
 def test_imbalance_and_threads():
     known = facts(MATMUL, "zen5", M=24, N=32, K=64)
     two = estimate(MATMUL, tiled().with_(threads=2), known)
@@ -143,6 +130,81 @@ def test_kept_values_that_the_first_level_loses_are_stored_one_line_at_a_time():
 
     assert seconds(2, 1024) < 1.1 * seconds(1, 1024)
     assert seconds(2, 4096) > 1.2 * seconds(1, 4096)
+
+
+ROWS = {"tile.d": 64, "tile.d1": 64, "lanes": ("d1", "d"), "threads": 1}
+SOFT = {**dict.fromkeys(("tile.d", "tile.d1", "tile.d2"), 64), "lanes": ("d2", "d1", "d"), "threads": 1}
+
+
+def test_several_streams_wait_at_each_page_that_a_row_comes_to():
+    """1024 rows of two pages: where prefetchers follow one stream alone, rows side by side wait once in each row."""
+    kernel, design = traced("rmsnorm"), Design.of(ROWS)
+    known = facts(kernel, "zen5", M=1024, D=2048)
+    alone, beside = (estimate(kernel, design.with_(tile__m=m), known) for m in (1, 2))
+    assert alone.value("pages") == 0.0
+    assert beside.value("pages") == pytest.approx(1024 * 80e-9)
+    short = facts(kernel, "zen5", M=2048, D=1024)  # rows of one page end where it does
+    assert estimate(kernel, design.with_(tile__m=2), short).value("pages") == 0.0
+
+
+def test_a_stream_that_pauses_begins_anew_with_each_page():
+    """Where prefetchers follow nothing: two pages a row, while another turn runs; of two rows both wait at once."""
+    kernel, design = traced("rmsnorm"), Design.of(ROWS)
+    known = facts(kernel, "sapphire-rapids", M=1024, D=2048)
+    alone, beside = (estimate(kernel, design.with_(tile__m=m), known) for m in (1, 2))
+    assert alone.value("pages") == pytest.approx((2048 + 2) * 95e-9)  # of rows, and of the weights
+    assert beside.value("pages") == pytest.approx((1024 + 2) * 95e-9)
+    product = Design.of({"tile.m": 1, "tile.n": 4, "tile.k": 64, "lanes": ("k",), "threads": 1})  # one turn: no pause
+    assert estimate(MATMUL, product, facts(MATMUL, "sapphire-rapids", M=1, N=4096, K=4096)).value("pages") == 0.0
+
+
+def test_what_a_later_turn_fetches_ahead_comes_beside_its_arithmetic():
+    kernel = traced("softmax")
+    known = facts(kernel, "sapphire-rapids", M=1024, D=2048)
+    plain = estimate(kernel, Design.of(SOFT), known)
+    ahead = estimate(kernel, Design.of({**SOFT, "prefetch.x1": 1}), known)
+    assert ahead.value("pages") == plain.value("pages") == pytest.approx(2048 * 95e-9)
+    assert ahead.value("L3 bytes") == plain.value("L3 bytes")
+    assert ahead.seconds < plain.seconds - plain.value("pages")
+
+
+def test_what_is_fetched_in_the_turn_that_reads_it_is_only_asked_for_twice():
+    kernel = traced("rmsnorm")
+    known = facts(kernel, "zen5", M=1024, D=2048)
+    plain, ahead = (estimate(kernel, Design.of({**ROWS, **more}), known) for more in ({}, {"prefetch.x0": 1}))
+    assert ahead.value("L2 bytes") == pytest.approx(plain.value("L2 bytes") + 4 * 1024 * 2048)
+    assert ahead.seconds > plain.seconds
+
+
+def test_stores_around_the_caches_go_no_further_than_the_level_that_holds_their_lines():
+    kernel = traced("rmsnorm")
+    design = Design.of({**ROWS, "nontemporal.y": True})
+    near = estimate(kernel, design, facts(kernel, "zen5", M=256, D=1024))
+    plain = estimate(kernel, Design.of(ROWS), facts(kernel, "zen5", M=65536, D=1024))
+    far = estimate(kernel, design, facts(kernel, "zen5", M=65536, D=1024))
+    assert near.value("bytes around caches") == plain.value("bytes around caches") == 0.0
+    assert far.value("bytes around caches") == 4 * 65536 * 1024
+
+
+def test_the_counter_of_a_loop_takes_slots_and_no_time_of_its_own():
+    """Unrolled or not, a loop that multiplies all the time takes as long; three instructions of a counter are fewer."""
+    known = facts(MATMUL, "zen5", M=64, N=64, K=100)
+    once, four = (estimate(MATMUL, tiled(unroll__k=n), known) for n in (1, 4))
+    loops = 8 * 2 * 100
+    assert once.value("instructions") - four.value("instructions") == pytest.approx(loops * 3 * 3 / 4)
+    assert once.value("loops") == four.value("loops")
+
+
+def test_tile_registers_that_are_loaded_where_rows_lie_wait_for_lines_from_beyond_the_second_cache():
+    """The rows of a come once, 65,536 lines of 4 MB that L2 does not hold; a copy into panels reads them in streams."""
+    kernel = traced("matmul", "bf16", activation=None)
+    known = facts(kernel, "sapphire-rapids", M=512, N=32, K=4096)
+    tiles = {"tile.m": 32, "tile.n": 32, "tile.k": 32, "lanes": ("n",), "threads": 1, "atom.dot0": "amx_bf16"}
+    packed = estimate(kernel, Design.of({**tiles, "pack.a": "tile", "pack.b": "pair"}), known)
+    there = estimate(kernel, Design.of({**tiles, "pack.b": "pair"}), known)
+    assert packed.value("pages") == 0.0
+    assert there.value("pages") == pytest.approx(512 * 4096 * 2 / 64 * 4.6e-9)
+    assert there.value("copies") < packed.value("copies")
 
 
 def test_parts_of_a_sum_give_every_thread_something_to_do():

@@ -106,3 +106,28 @@ def test_tile_products_take_sixteen_cycles():
 @pytest.mark.parametrize(("rows", "columns", "exchanges"), [(16, 16, 64), (8, 8, 24), (1, 1, 0), (16, 8, 2 * 24 + 8)])
 def test_transposes(rows, columns, exchanges):
     assert block_shuffles(rows, columns) == exchanges
+
+
+def test_a_sum_in_several_accumulators_takes_the_registers_of_all():
+    """Twelve sums, each a vector along what is summed; in two accumulators each, and in four, which are too many."""
+    inner = {"tile.m": 4, "tile.n": 3, "tile.k": 64, "lanes": ("k",)}
+    excess = []
+    for split in (1, 2, 4):
+        made = model(MATMUL, Design.of({**inner, **({"split.k": split} if split > 1 else {})}))
+        body(made, "k")
+        excess.append(made.issue.excess("k").load)
+    assert excess[0] == excess[1] == 0.0  # 12 and 24 sums, 3 vectors held, one that streams by
+    assert excess[2] == SPILLED * (48 + 3 + 1 - 32) * 4
+
+
+def test_a_whole_product_of_a_step_waits_in_registers_beside_the_sums():
+    """Attention: 16 sums of the result, and the scores of 4 rows by 64 keys, 16 vectors, before any of them is read."""
+    attention = traced("attention")
+    lanes = {"lanes": ("D", "E", "t"), "tile.g": 1, "tile.s": 4}
+    excess = []
+    for keys in (16, 64):
+        made = model(attention, Design.of({**lanes, "tile.t": keys}))
+        body(made, "t")
+        excess.append(made.issue.excess("t").load)
+    assert excess[0] == 0.0
+    assert excess[1] > 0.0

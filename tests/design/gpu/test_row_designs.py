@@ -265,3 +265,36 @@ def test_shared_loops_and_early_loads_stand_in_the_scheduled_program():
     assert len(re.findall(r"for d1? in D step 1024 @bind=cluster @how=cluster @split=4", text)) == 2
     assert len(re.findall(r"alloc \w+: bf16\[(m, )?D\] @place=register", text)) == 2
     assert not any(isinstance(s, ir.Sync) for s in ir.walk(parse(text).body))
+
+
+# ------------------------------------------------------------------------------------- operands that lie oddly
+TURNED = [*ROWS, *COLUMNS, "silu", "swiglu", "scale_add", "swiglu_backward"]
+
+
+def lying(kernel, facts, turned):
+    """Facts where tensors of rows lie along their rows, along their columns, or along neither, drawn by tensor."""
+    dice = random.Random(turned)
+    tensors = [p.name for p in kernel.params if p.dims is not None and len(p.dims) == 2]
+    return replace(facts, unit={**facts.unit, **{t: dice.choice(((1,), (0,), ())) for t in tensors}})
+
+
+@pytest.mark.parametrize("turned", range(6))
+@pytest.mark.parametrize("name", TURNED)
+def test_a_default_is_legal_and_right_however_operands_lie(name, turned):
+    call = draw(name, turned, "f32")
+    kernel, facts, tensors = met(call)
+    facts = lying(kernel, facts, turned)
+    design = default_simt(kernel, facts)
+    assert legal(kernel, design, facts) == []
+    run(lower_simt(kernel, design, facts), tensors, call.scalars)
+    for output, exact in call.expected().items():
+        tolerance.check(output, tensors[output], exact)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(20, 96), (65536, 128), (4096, 4096), (3, 40000)])
+@pytest.mark.parametrize("name", TURNED)
+def test_defaults_are_legal_at_sizes_of_models_however_operands_lie(name, rows, length):
+    kernel, facts = of_sizes(name, M=rows, D=length, options={"k": 5} if name == "topk" else None)
+    for turned in range(8):
+        there = lying(kernel, facts, turned)
+        assert legal(kernel, default_simt(kernel, there), there) == []

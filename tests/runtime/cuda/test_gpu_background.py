@@ -127,6 +127,9 @@ def test_a_first_look_tries_the_default_design_and_a_deeper_search_goes_on_from_
     assert tried[0] == default
     assert len({m.run for m in found}) == 1
     assert len(tried) == len(set(tried)) == 3
+    again = {**job, "deeper": True, "trials": 3, "beside": other.to_json()}
+    assert worker.answer(again)["status"] == "searched"
+    assert worker.answer({**again, "trials": 4})["status"] == "found"
 
 
 def test_where_the_default_design_is_the_generic_one_there_is_nothing_to_see(asked):

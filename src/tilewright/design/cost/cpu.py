@@ -16,10 +16,11 @@ from collections import defaultdict
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
+from tilewright.design.atoms import TILED
 from tilewright.design.cost.issue import Issue
 from tilewright.design.cost.nodes import Leaf, Node, Share, share
 from tilewright.design.cost.program import Program, program_of
-from tilewright.design.cost.rates import LINE, Rates, rates_of
+from tilewright.design.cost.rates import LINE, PAGE, Rates, rates_of
 from tilewright.design.cost.schedule import Schedule
 from tilewright.design.cost.slots import Slots
 from tilewright.design.cost.term import Estimate, Term, largest
@@ -38,11 +39,11 @@ TRIP, ENTRY, TILE = 1.0, 12.0, 30.0
 WINDOW, COUNTER = 320.0, 3.0
 """Instructions that a core has under way (Zen 4: 320; Golden Cove: 512), and those of a loop's counter."""
 
-L2_LATENCY, READS_AHEAD = 14.0, 6.0
-"""Cycles of a line from L2, and how many reads of one are under way at once."""
+L2_LATENCY, READS_AHEAD, SCRATCH_AHEAD = 14.0, 6.0, 3.0
+"""Cycles of a line from L2, and how many reads of one, and stores to a row of scratch, are under way at once."""
 
-AROUND_KEPT = 2.0
-"""What a store around the caches costs over one that memory waits for, where the caches hold its line."""
+SCATTERED = 4.6e-9
+"""Seconds that a line costs more which comes from beyond L2 without prefetchers: a third of the rate (notes 0001)."""
 
 OVERLAP = 3.0
 """Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
@@ -62,13 +63,13 @@ class Cost:
     l3_bytes: float = 0.0
     memory_bytes: float = 0.0
     around_bytes: float = 0.0
-    kept_bytes: float = 0.0  # bytes that going around the caches costs more
     misses: float = 0.0  # cycles
+    pages: float = 0.0  # s
     excess: float = 1.0
 
     def times(self, rates: Rates, threads: int) -> dict[str, float]:
         """Seconds by what they are spent on."""
-        memory = self.memory_bytes / rates.memory + (self.around_bytes + self.kept_bytes) / rates.stream
+        memory = self.memory_bytes / rates.memory + self.around_bytes / rates.stream
         return {
             "issue": self.issue,
             "chain": self.chain,
@@ -77,6 +78,7 @@ class Cost:
             "copies": self.copies,
             "L2": max(self.l2_bytes / rates.l2_rate, self.misses) / rates.clock,
             "L3": self.l3_bytes / (rates.l3_rate * rates.clock),
+            "pages": self.pages,
             "memory": threads * memory,
         }
 
@@ -109,18 +111,64 @@ class Model:
 
     def _move(self, root: Node, held: float, costs: Mapping[int, Cost]) -> None:
         """Bytes that enter each level of memory, and those that go around the caches."""
-        rates = self.rates
+        rates, fetched = self.rates, self._fetched(root)
         for capacity, name in ((rates.l1, "l2_bytes"), (rates.l2, "l3_bytes"), (rates.l3, "memory_bytes")):
             warm = kept(held, capacity)
             moved = entering(root, capacity) if warm < 1.0 else {}
-            for (_, turn), count in moved.items():
-                setattr(costs[turn], name, getattr(costs[turn], name) + (1.0 - warm) * count)
+            for (buffer, turn), count in moved.items():
+                cost = costs[max(turn, fetched.get(buffer, turn))]
+                asked = 2.0 if fetched.get(buffer) == turn and name == "l2_bytes" else 1.0
+                setattr(cost, name, getattr(cost, name) + (1.0 - warm) * count * asked)
             if name == "l2_bytes":
                 self._misses(root, moved, costs)
+            elif name == "l3_bytes":
+                self._pages(root, moved, costs, (1.0 - warm) * self.rates.page)
         for access, p in ((a, p) for a, p in root.patches.items() if a.around):
             cost, around = costs[root.turns[access.buffer]], p.rows * p.run
-            cost.around_bytes += around
-            cost.kept_bytes += around * kept(held + around, rates.l3) * (AROUND_KEPT - 1.0)
+            found = kept(held + around, rates.l3)
+            cost.around_bytes += around * (1.0 - found)
+            cost.l3_bytes += around * found
+
+    def _fetched(self, root: Node) -> dict[str, int]:
+        """The turn in which the next tile's part of a buffer is fetched: it then comes beside that turn's arithmetic.
+
+        In the turn that reads it there is nothing to come beside, and its lines are asked for twice.
+        """
+        return {
+            stmt.expr.ref.buffer: leaf.turn
+            for leaf in root.walk()
+            if isinstance(leaf, Leaf)
+            for stmt in leaf.work.stmts
+            if isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Load)
+            if self.tiling.number(f"prefetch.{stmt.name}")
+        }
+
+    def _pages(self, root: Node, moved: Bytes, costs: Mapping[int, Cost], each: float) -> None:
+        """Seconds of pages that reads from beyond L2 come to: prefetchers begin anew, for each stream by itself.
+
+        A lone stream some follow from page to page. For what a tile fetches ahead, the turn that does so waits.
+        """
+        streams, fetched, scattered = _streams(root), self._fetched(root), self._scattered()
+        for (buffer, turn), count in moved.items():
+            rows, run = streams.get(buffer, (0.0, 0.0))
+            if buffer in scattered:
+                costs[turn].pages += count / LINE * SCATTERED * (each / self.rates.page)
+            if not rows:
+                continue
+            later = fetched.get(buffer, turn) > turn
+            if self.rates.follows:
+                anew = count / PAGE * (1.0 - PAGE / run) if rows > 1 and run > PAGE else 0.0
+            else:  # a stream that pauses, while other turns of its tile run, begins anew
+                alike = 1.0 if later else rows  # streams of one step wait at the same time
+                anew = count / max(1.0, min(run, PAGE)) / alike if len(set(root.turns.values())) > 1 else 0.0
+            costs[max(turn, fetched.get(buffer, turn))].pages += anew * each
+
+    def _scattered(self) -> set[str]:
+        """Operands that tile registers are loaded from where they lie: sixteen lines of as many rows at a time."""
+        names = (n for n, atom in self.tiling.decisions.items() if n.startswith("atom.") and atom in TILED)
+        dots = [self.program.values[n.removeprefix("atom.")].expr for n in names]
+        operands = [self.program.values[n].expr for d in dots if isinstance(d, ir.Dot) for n in (d.a, d.b)]
+        return {e.ref.buffer for e in operands if isinstance(e, ir.Load)} - set(self.schedule.panels)
 
     def _misses(self, root: Node, moved: Bytes, costs: Mapping[int, Cost]) -> None:
         """Cycles of lines that L1 had and lost, where tiles touch many rows: stores wait for one at a time."""
@@ -137,7 +185,8 @@ class Model:
         trips = node.trips * times
         leaves = all(isinstance(c, Leaf) for c in node.children)
         unroll = node.loop.unroll if node.loop is not None else 1
-        cost.loops += (ENTRY * times + TRIP * trips / unroll) / clock if leaves or node.trips > 1 else 0.0
+        if leaves or node.trips > 1:
+            cost.loops += (ENTRY * times + (0.0 if leaves else TRIP * trips / unroll)) / clock
         for child in node.children:
             if isinstance(child, Leaf):
                 self._leaf(child, node, trips, costs[child.turn])
@@ -147,6 +196,7 @@ class Model:
 
     def _leaf(self, leaf: Leaf, node: Node, trips: float, cost: Cost) -> None:
         slots = self.issue.work(leaf.work)
+        slots.instructions += COUNTER / (node.loop.unroll if node.loop is not None else 1)
         serial = node.loop is not None and node.loop.serial
         cycles = slots.cycles(self.rates)
         clock = self.rates.clock
@@ -155,8 +205,7 @@ class Model:
         else:
             free = Slots(**{**vars(slots), "chain": 0.0}).cycles(self.rates)
             cost.issue += trips * free / clock
-            step = slots.instructions + COUNTER / (node.loop.unroll if node.loop is not None else 1)
-            waits = max(0.0, slots.chain / chains(node.trips, step) - free) if serial else 0.0
+            waits = max(0.0, slots.chain / chains(node.trips, slots.instructions) - free) if serial else 0.0
             cost.chain += trips * waits / clock
         cost.slots.add(slots, trips)
         if serial:
@@ -179,13 +228,24 @@ def chains(steps: float, instructions: float) -> float:
     return 1.0 + WINDOW / max(1.0, steps * instructions)
 
 
+def _streams(root: Node) -> dict[str, tuple[float, float]]:
+    """(rows that a step reads side by side, bytes of a row) of each buffer that is read where it lies."""
+    found: dict[str, tuple[float, float]] = {}
+    for leaf in (n for n in root.walk() if isinstance(n, Leaf)):
+        for access, p in leaf.patches.items():
+            if access.unit is not None and not access.write:
+                run = float(access.dims[access.unit] * access.itemsize)
+                found[access.buffer] = min(found.get(access.buffer, (p.rows, run)), (p.rows, run))
+    return found
+
+
 def _ahead(root: Node, scratch: Container[str]) -> dict[str, float]:
     """Lines under way at once for each buffer that lies in rows, or is a tile's own: one where it is stored."""
     found: dict[str, float] = {}
     for leaf in (n for n in root.walk() if isinstance(n, Leaf)):
         for access, p in leaf.patches.items():
             if access.buffer in scratch and access.write:
-                found[access.buffer] = 1.0
+                found[access.buffer] = SCRATCH_AHEAD
             elif access.unit is not None and not access.around:
                 several = 1.0 if access.write and p.rows > 1 else READS_AHEAD
                 found[access.buffer] = min(found.get(access.buffer, READS_AHEAD), several)
@@ -195,11 +255,11 @@ def _ahead(root: Node, scratch: Container[str]) -> dict[str, float]:
 def _combined(phases: list[list[Cost]], rates: Rates, threads: int) -> Estimate:
     """Phases one after the other, and in each its turns; a turn's arithmetic and its memory overlap."""
     seconds = HAND_OVER * len(phases)
-    terms = dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory"), 0.0)
+    terms = dict.fromkeys(("issue", "chain", "spills", "loops", "copies", "L2", "L3", "pages", "memory"), 0.0)
     for cost in (c for phase in phases for c in phase):
         parts = cost.times(rates, threads)
         core = sum(parts[n] for n in ("issue", "chain", "spills", "loops", "copies"))
-        seconds += overlap(core, parts["L2"], parts["L3"], parts["memory"])
+        seconds += overlap(core, parts["L2"], parts["L3"] + parts["pages"], parts["memory"])
         for name, value in parts.items():
             terms[name] += value
     listed = tuple(Term(n, v, "s") for n, v in terms.items())

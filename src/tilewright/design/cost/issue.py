@@ -80,13 +80,23 @@ class Issue:
             held = max(held, self._held(let))
             if isinstance(let.expr, ir.Dot):
                 steps = max(steps, self._steps(let, let.expr))
-        slots = Slots()
-        beyond = SPILLED * (live + held + 1 - self.rates.registers)
-        if beyond > 0:
-            size = self.rates.vector_bytes
-            slots.loads(self.rates, size, beyond * steps)
-            slots.stores(self.rates, size, beyond * steps)
+        beyond = live + held + 1 - self.rates.registers
+        whole = self._products(axis)  # stored and loaded once a step, sums at each product
+        spilled = SPILLED * (max(0.0, beyond) * steps + min(whole, max(0.0, beyond + whole)))
+        slots, size = Slots(), self.rates.vector_bytes
+        if spilled > 0:
+            slots.loads(self.rates, size, spilled)
+            slots.stores(self.rates, size, spilled)
         return slots
+
+    def _products(self, axis: str) -> float:
+        """Registers of whole dots of a step in the loop over `axis`: all of one is there before any of it is read."""
+        found = 0.0
+        for name, let in self.program.values.items():
+            inside = self.program.loop_of.get(name) == axis and name not in self.program.accumulates
+            if inside and isinstance(let.expr, ir.Dot) and name in self.forms:
+                found = max(found, float(self.t.parts(let.type.axes, self.t.lane_of(let.type.axes))))
+        return found
 
     def _steps(self, let: ir.Let, dot: ir.Dot) -> float:
         """Products that follow one another into each sum of a dot's tile."""
@@ -99,7 +109,10 @@ class Issue:
         if self.t.decisions.get(f"atom.{let.name}") in TILED:
             return 0.0
         form = self.forms[let.name]
-        return float(self.t.parts(let.type.axes, None if form.spread else form.lane))
+        if not form.spread:
+            return float(self.t.parts(let.type.axes, form.lane))
+        several = max(1, self.t.number(f"split.{self.program.loop_of.get(let.name)}", 1))
+        return float(several * self.t.parts(let.type.axes, None))
 
     def _held(self, let: ir.Let) -> float:
         """Registers of the operand of a dot that stays while the other streams by."""

@@ -11,9 +11,9 @@ from tilewright.design.cost.usage import Usage
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.errors import MachineError
-from tilewright.language import ir
+from tilewright.language import ir, structure
 
-_TIMES = ("issue", "chain", "spills", "loops", "copies", "L2", "L3", "memory")
+_TIMES = ("issue", "chain", "spills", "loops", "copies", "L2", "L3", "pages", "memory")
 _COUNTS = (
     "L2 bytes", "L3 bytes", "memory bytes", "bytes around caches", "multiply", "compute", "shuffle", "load", "store",
     "instructions", "imbalance", "phases",
@@ -25,7 +25,8 @@ _GPU_TIMES = (
 _GPU_COUNTS = ("memory bytes", "L2 bytes", "blocks", "waves", "blocks per SM", "cluster", "intensity")
 _GPU_KINDS = ("tile", "cluster", "split", "pack")
 _GPU_PLAIN = ("stages", "warpgroups", "warps", "persistent", "swap", "inflight")
-_KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch")
+_KINDS = ("tile", "block", "unroll", "pack", "local", "atom", "nontemporal", "prefetch", "keep", "split")
+_PLACES = 6  # axes of a program whose tiles and unrolling are features of their own, in its own order
 
 
 def estimate(kernel: ir.Kernel, design: Design, facts: Facts, usage: Usage | None = None) -> Estimate:
@@ -51,7 +52,12 @@ def features(kernel: ir.Kernel, design: Design, facts: Facts, known: Estimate | 
     terms = {t.name: t.value for t in found.terms}
     times = [terms.get(n, 0.0) / found.seconds if found.seconds else 0.0 for n in (_GPU_TIMES if gpu else _TIMES)]
     counts = [math.log2(1.0 + terms.get(n, 0.0)) for n in (_GPU_COUNTS if gpu else _COUNTS)]
-    return (math.log2(found.seconds), *times, *counts, *(_gpu_outline(design) if gpu else _outline(design, _KINDS)))
+    return (
+        math.log2(found.seconds),
+        *times,
+        *counts,
+        *(_gpu_outline(design) if gpu else [*_outline(design, _KINDS), *_by_axis(kernel, design)]),
+    )
 
 
 def _outline(design: Design, kinds: tuple[str, ...]) -> list[float]:
@@ -62,6 +68,13 @@ def _outline(design: Design, kinds: tuple[str, ...]) -> list[float]:
         numbers = [math.log2(v) for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0]
         outline += [float(len(values)), max(numbers, default=0.0), sum(numbers)]
     return outline
+
+
+def _by_axis(kernel: ir.Kernel, design: Design) -> list[float]:
+    """Tile and unrolling (log2) of each axis of the program, in its order: the first _PLACES of them."""
+    names = [*structure.axes(kernel)][:_PLACES]
+    numbers = [math.log2(max(1, design.number(f"{kind}.{n}", 1))) for n in names for kind in ("tile", "unroll")]
+    return numbers + [0.0] * (2 * _PLACES - len(numbers))
 
 
 def _gpu_outline(design: Design) -> list[float]:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from tilewright.machines import bandwidth
 from tilewright.machines.machine import Machine
 
-LINE = 64
-"""Bytes of a cache line."""
+LINE, PAGE = 64, 4096
+"""Bytes of a cache line, and of the pages at whose ends prefetchers stop."""
 
 WAYS = 8
 """Ways of the first two levels of cache: rows that start in one set share this many lines. Common; not probed."""
@@ -20,6 +20,8 @@ _DRAM_MORE = 1.8  # what several cores read together, over one
 _STREAM = 0.9  # of that, for reads in step with stores around the caches
 _L2_BYTES = 32.0  # bytes a cycle that one core draws from its second level
 _L3_BYTES, _L3_SHARED = 24.0, 12.0  # from its third, alone and beside others (Zen 4: 85 GB/s; two together 96)
+_L3_MESH = 10.0  # from a third level that all cores share by a mesh (Sapphire Rapids: 26 GB/s)
+_PAGE_FOLLOWED, _PAGE_ANEW = 80e-9, 95e-9  # s: Zen 4 with several streams, Sapphire Rapids (notes 0002)
 _FMA_LATENCY = 4.0
 _PAIR_LATENCY = 6.0
 _TILE_PRODUCT = 16.0  # cycles of a tile product (Intel 248966, chapter 20)
@@ -48,6 +50,8 @@ class Rates:
     l3: int
     l2_rate: float
     l3_rate: float
+    page: float  # s until reads go on where a stream of them comes to another page, and prefetchers begin anew
+    follows: bool  # whether prefetchers follow a lone stream to its next page
     memory: float  # bytes/s of all threads together, reads
     stream: float  # bytes/s of stores around the caches, reads in step with them
 
@@ -81,6 +85,7 @@ def rates_of(machine: Machine, threads: int) -> Rates:
     default = _DRAM * (1 if threads == 1 else _DRAM_MORE)
     read = known.read if known else memory.read or memory.bandwidth or default
     stream = known.copy_nontemporal if known else memory.copy_nontemporal or _STREAM * read
+    follows = bool(machine.habit("prefetches_across_pages"))
     fma = (flops.get("fma") or 4.0 * lanes) / (2.0 * lanes)
     return Rates(
         clock=machine.clock_hz or _CLOCK,
@@ -96,7 +101,9 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         l2=machine.l2_bytes or 512 << 10,
         l3=machine.l3_bytes // max(1, threads),
         l2_rate=_L2_BYTES,
-        l3_rate=_L3_BYTES if threads == 1 else _L3_SHARED,
+        page=_PAGE_FOLLOWED if follows else _PAGE_ANEW,
+        follows=follows,
+        l3_rate=_L3_MESH if not follows else _L3_BYTES if threads == 1 else _L3_SHARED,
         memory=read,
         stream=stream,
     )

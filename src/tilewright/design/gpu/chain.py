@@ -107,6 +107,7 @@ def without_axes(body: tuple[ir.Stmt, ...], names: frozenset[str]) -> tuple[ir.S
     return structure.rewrite(body, change) if names else body
 
 
+@structure.asked_once
 def chain(kernel: ir.Kernel) -> Chain | str:
     """The chain that a program is; or why the matrix unit cannot take it as one."""
     if len(kernel.body) != 1 or not isinstance(kernel.body[0], ir.Loop) or not kernel.body[0].parallel:

@@ -57,6 +57,7 @@ class Product:
         return operand.ref.index.index(self.k.name) in facts.unit.get(operand.tensor, ())
 
 
+@structure.asked_once
 def product(kernel: ir.Kernel) -> Product | str:
     """The product that a program is; or why the matrix unit cannot take it as one."""
     nests = structure.nests(kernel)

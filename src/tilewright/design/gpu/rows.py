@@ -66,12 +66,14 @@ def _first(what: str, options: Sequence[T], /) -> T:
 def _described(s: Shape, pick: Pick) -> tuple[list[ir.Axis], Decisions]:
     """The axes that rows lie along, and all decisions but the widths of accesses."""
     unit = unit_axes(s.kernel, s.facts)
-    walked, across = ([a for a in axes if unit.get(a.name)] for axes in (s.serial, s.parallel))
-    if walked and max(unit[a.name] for a in walked) >= max((unit[a.name] for a in across), default=0):
+    across = [a for a in s.parallel if unit.get(a.name)]
+    rows = {a.over for a in s.serial if unit.get(a.name)}
+    walked = [a for a in s.serial if a.over in rows]  # all walks over such a row, also one that reads it by strides
+    if walked and max(unit.get(a.name, 0) for a in walked) >= max((unit[a.name] for a in across), default=0):
         return walked, _Walked(s, walked).described(pick)
     if s.serial and not s.whole:
         return across, _columns(s, across, pick)
-    across = [] if s.whole else across
+    across = [] if s.whole else sorted(across, key=lambda a: -unit[a.name])[:1]  # a thread's tile lies along one axis
     return across, _flat(s, across, pick)
 
 
@@ -110,8 +112,7 @@ class _Walked:
         share = -(-self.length // blocks)
         stays = self.fixed and share <= MOST_THREADS * s.run * 4
         lanes = max(1, min(MOST_THREADS if stays else 256, power(-(-share // (s.run * accesses)))))
-        tiny = self.length <= _SHORT * s.run
-        usual = 128 if self._short == tiny else 64 if self._short else 256
+        usual = 256 if self._tiny else 64 if self._short else 128
         best = (usual, *(n for n in (128, 256, 64, 32) if n != usual))
         threads = max(lanes, pick("threads", best) if lanes < 128 else lanes)
         found: Decisions = {"warps": threads // 32}
@@ -144,7 +145,7 @@ class _Walked:
             return 8 if crowded and self.length > _ROUNDS * self.s.run * blocks else 4
         if self.long:
             return 8 if not self.few else 4 if self.length > MOST_THREADS * self.s.run * blocks else 1
-        return 1 if self.few or self.length <= _SHORT * self.s.run else 2 if self._short else 4
+        return 1 if self.few else 2 if self._short else 1 if self._tiny else 4
 
     def _shared(self, axis: ir.Axis, pick: Pick) -> int:
         """Points of a parallel axis for each thread: many where all of them want the same of a row, few where not."""
@@ -185,12 +186,17 @@ class _Walked:
             found |= hold
             if Design.of(walk).number("warps") <= 8 and pick("resident", (True, False)):
                 found["resident"] = 2  # one block computes while the other one's parts are on their way
-        soon = self.few or self._short or self._odd
+        soon = self.few or (self._short and not self._tiny) or self._odd
         if early and self._fits(walk | found | early) and pick("early", (soon, not soon)):
             found |= early
         if not self.few and pick("persistent", (False, True)):
             found["persistent"] = True
         return found
+
+    @property
+    def _tiny(self) -> bool:
+        """Whether a row is so short that a warp reads several at once."""
+        return self.length <= _SHORT * self.s.run
 
     @property
     def _short(self) -> bool:

@@ -92,13 +92,28 @@ __device__ inline void store_box(const CUtensorMap& map, const void* from, int c
                : "memory");
 }
 
+// Several boxes side by side along the innermost dimension: each WIDE elements further on, and BYTES in shared memory.
+template <int BOXES, int WIDE, int BYTES, class... At>
+__device__ inline void load_boxes(unsigned char* to, const CUtensorMap& map, Barrier& full, unsigned long long hint, int c0, At... at) {
+#pragma unroll
+  for (int n = 0; n < BOXES; ++n) load_box(to + n * BYTES, map, full, hint, c0 + n * WIDE, at...);
+}
+template <int BOXES, int WIDE, int BYTES, class... At>
+__device__ inline void load_boxes_to_all(unsigned short blocks, unsigned char* to, const CUtensorMap& map, Barrier& full, unsigned long long hint, int c0, At... at) {
+#pragma unroll
+  for (int n = 0; n < BOXES; ++n) load_box_to_all(blocks, to + n * BYTES, map, full, hint, c0 + n * WIDE, at...);
+}
+template <int BOXES, int WIDE, int BYTES, class... At>
+__device__ inline void store_boxes(const CUtensorMap& map, const unsigned char* from, int c0, At... at) {
+#pragma unroll
+  for (int n = 0; n < BOXES; ++n) store_box(map, from + n * BYTES, c0 + n * WIDE, at...);
+}
+
 __device__ inline void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // Until all but GROUPS of this thread's stores have read their source.
 template <int GROUPS>
 __device__ inline void wait_stores() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(GROUPS) : "memory");
 }
-// Until all of this thread's stores are done.
-__device__ inline void finish_stores() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace tw

@@ -68,8 +68,7 @@ def _line(launch: Any, seconds: float) -> str:
     kernel, sizes = launch.program.kernel, launch.sizes
     work, dtype = work_of(kernel, sizes), next(iter(launch.buffers.values())).dtype
     shape = " ".join(f"{d}={n}" for d, n in sizes.items())
-    rates = f"{work.flops / seconds / 1e9:8.1f} GFLOP/s {work.bytes / seconds / 1e9:7.1f} GB/s"
-    return f"{kernel.name} {dtype} {shape}: {seconds * 1e6:9.1f} us {rates}"
+    return f"{kernel.name} {dtype} {shape}: {seconds * 1e6:9.1f} us {work.rates(seconds)}"
 
 
 __all__ = ["built", "run_timed", "times_are_wanted"]

@@ -187,9 +187,8 @@ def _loaded(request: Request, binary: CudaBinary, known: Machine, device: int) -
 def machine(device: int) -> Machine:
     """The GPU that kernels on `device` are compiled for. MachineError where Tilewright has no back end for it."""
     found = nvidia.detect(device)
-    capability = int(found.limit("compute_capability"))
-    if capability < 80:
-        raise MachineError(f"{found.name} has compute capability {capability}; 80 (Ampere) is the least")
+    if reason := nvidia.unsupported(found.name, int(found.limit("compute_capability"))):
+        raise MachineError(reason)
     return found
 
 

@@ -7,6 +7,7 @@ order that rotates gives each candidate every place. Ratios and intervals are th
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -70,6 +71,35 @@ def empty_ns(rounds: int = 20) -> float:
     import torch
 
     return compare({"call": lambda: torch.cuda._sleep(0)}, rounds=rounds, control=False, pause=True).median_ns("call")
+
+
+def kernels_us(call: Callable[[], object], before: Callable[[], object], rounds: int = 20) -> float:
+    """Microseconds that the kernels of one call run on the GPU, from the first of its blocks to the last (CUPTI).
+
+    `before` is queued before each call, by kernels of other names, and L2 is read over: nothing that the call needs is
+    in a cache. Not counted: what two events around a call add to it, which is more than a short kernel takes.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    def seen(*queued: Callable[[], object]) -> dict[str, list[float]]:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            for _ in range(rounds):
+                for one in queued:
+                    one()
+            torch.cuda.synchronize()
+        found: dict[str, list[float]] = {}
+        for event in profiled.events():
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                found.setdefault(event.name, []).append(event.device_time)
+        return found
+
+    call()
+    others = seen(before, flush_l2)
+    own = {name: times for name, times in seen(before, flush_l2, call).items() if name not in others}
+    if not own:
+        raise ArgumentError("kernels_us: the call starts no kernel, or only such as are queued before it")
+    return sum(statistics.median(times) * len(times) / rounds for times in own.values())
 
 
 def _round(
@@ -145,4 +175,4 @@ def _flusher(device: int) -> Callable[[], object]:
     return lambda: torch.sum(buffer, 0, out=total)
 
 
-__all__ = ["captured", "compare", "empty_ns", "flush_l2", "host_us", "median_ns"]
+__all__ = ["captured", "compare", "empty_ns", "flush_l2", "host_us", "kernels_us", "median_ns"]

@@ -51,6 +51,9 @@ class GpuOrigin:
     ranges = staticmethod(doubled)
     """Tiles of products have so many rows that a kernel for one length is slow for twice that."""
 
+    looks = True
+    """Whether first looks are taken at its slots: the generic design for any length is rarely the default one."""
+
     def searched(self, slot: Slot) -> Exact:
         """The sizes that a search for a slot is made at: the one that was met, or the longest that it may meet.
 

@@ -57,6 +57,14 @@ template <class... C> void store_box(const CUtensorMap& which, const void* from,
     });
   });
 }
+template <int BOXES, int WIDE, int BYTES, class... C>
+void load_boxes(unsigned char* to, const CUtensorMap& which, Barrier& full, unsigned long long hint, int first, C... at) {
+  for (int n = 0; n < BOXES; ++n) load_box(to + n * BYTES, which, full, hint, first + n * WIDE, at...);
+}
+template <int BOXES, int WIDE, int BYTES, class... C>
+void store_boxes(const CUtensorMap& which, const unsigned char* from, int first, C... at) {
+  for (int n = 0; n < BOXES; ++n) store_box(which, from + n * BYTES, first + n * WIDE, at...);
+}
 inline void commit_stores() {}
 template <int GROUPS> void wait_stores() {
   for (auto& store : leaving[threadIdx.x]) store();

@@ -1,0 +1,78 @@
+"""CUDA C++ tidied for readers: no braces in braces, one statement behind its condition, the design under the title."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import wrap
+
+_WIDTH = 118
+"""Columns of a line that is put together here."""
+
+
+def tidied(lines: list[str]) -> list[str]:
+    """The same program with fewer lines."""
+    return _behind_conditions(_without_double_braces(lines))
+
+
+def titled(source: str, sizes: Iterable[tuple[str, object]], decisions: Iterable[tuple[str, object]]) -> str:
+    """`source` with the sizes that it is for and the decisions of its design as comments behind its first line."""
+    first, rest = source.split("\n", 1)
+    named = [f"{name}={n}" for name, n in sizes]
+    chosen = [f"{name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in decisions]
+    told = [f"{title}: {' '.join(words)}" for title, words in (("sizes", named), ("design", chosen)) if words]
+    comment = [
+        line
+        for text in told
+        for line in wrap(text, _WIDTH, initial_indent="// ", subsequent_indent="//   ", break_on_hyphens=False)
+    ]
+    return "\n".join([first, *comment, rest])
+
+
+def _ends(lines: list[str]) -> dict[int, int]:
+    """The line that closes each block, by the line that opens it."""
+    opened: list[int] = []
+    found: dict[int, int] = {}
+    for n, line in enumerate(lines):
+        if line.lstrip().startswith("}") and opened:
+            found[opened.pop()] = n
+        if line.endswith("{"):
+            opened.append(n)
+    return found
+
+
+def _without_double_braces(lines: list[str]) -> list[str]:
+    """A block without a condition that is all there is in another one has no braces of its own."""
+    lines, ends = list(lines), _ends(lines)
+    gone: set[int] = set()
+    for begin, end in ends.items():
+        bare = lines[begin].strip() == "{" and lines[end].strip() == "}" and begin > 0
+        if bare and ends.get(begin - 1) == end + 1:
+            gone |= {begin, end}
+            lines[begin + 1 : end] = [x.removeprefix("  ") for x in lines[begin + 1 : end]]
+    return [x for n, x in enumerate(lines) if n not in gone]
+
+
+def _behind_conditions(lines: list[str]) -> list[str]:
+    """`if (condition) statement;` on one line, where it fits and there is no other side."""
+    made: list[str] = []
+    n = 0
+    while n < len(lines):
+        joined = _joined(lines[n : n + 3])
+        made.append(joined or lines[n])
+        n += 3 if joined else 1
+    return made
+
+
+def _joined(block: list[str]) -> str:
+    """Three lines as one; nothing where they are no such block."""
+    if len(block) < 3 or block[2].strip() != "}":
+        return ""
+    opening, statement = block[0], block[1].strip()
+    simple = statement.endswith(";") and not statement.startswith(("const ", "//", "for ", "#"))
+    if not opening.lstrip().startswith("if (") or not opening.endswith(") {") or not simple:
+        return ""
+    line = f"{opening.removesuffix('{')}{statement}"
+    return line if len(line) <= _WIDTH else ""
+
+
+__all__ = ["tidied", "titled"]
