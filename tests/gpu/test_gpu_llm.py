@@ -270,4 +270,4 @@ def test_what_each_kernel_takes_is_told(small, monkeypatch, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("attention bf16 ")]
     layers = json.loads((small / "config.json").read_text())["num_hidden_layers"]
     assert len(lines) >= 4 * layers
-    assert all(" us " in line and line.endswith("GB/s") for line in lines)
+    assert all(" us " in line and line.endswith("GB/s at most") for line in lines)  # lengths end its loops
