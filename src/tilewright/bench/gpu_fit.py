@@ -42,7 +42,7 @@ def fitted(rows: Sequence[Measured], machine: Machine) -> Machine:
 
 def held_out(rows: Sequence[Measured], machine: Machine, folds: int = 4) -> dict[str, tuple[int, float]]:
     """By family, and of "all": designs, and the mean error of rates that were fitted to other shapes only."""
-    shapes = list(dict.fromkeys(r.shape for r in rows))
+    shapes = sorted({r.shape for r in rows})  # whatever the order of the results
     fold = {shape: n % folds for n, shape in enumerate(shapes)}
     errors: dict[str, list[float]] = {}
     for n in range(folds):
