@@ -18,16 +18,16 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from tilewright import operators  # noqa: E402
-from tilewright.bench.gemm_cases import GemmCase, gemm_cases  # noqa: E402
-from tilewright.bench.gemm_jobs import SEARCH as SEARCHED  # noqa: E402
-from tilewright.design.book.document import Document, write  # noqa: E402
-from tilewright.design.book.record import Record  # noqa: E402
-from tilewright.design.design import Design  # noqa: E402
-from tilewright.design.legality import legal  # noqa: E402
-from tilewright.language.printer import show  # noqa: E402
-from tilewright.machines.machine import Machine  # noqa: E402
-from tilewright.runtime.subject import Subject  # noqa: E402
+from tilewright import operators
+from tilewright.bench.gemm_cases import GemmCase, gemm_cases
+from tilewright.bench.gemm_jobs import SEARCH as SEARCHED
+from tilewright.design.book.document import Document, write
+from tilewright.design.book.record import Record
+from tilewright.design.design import Design
+from tilewright.design.legality import legal
+from tilewright.language.printer import show
+from tilewright.machines.machine import Machine
+from tilewright.runtime.subject import Subject
 
 _MOST_FLOPS = 3e11
 

@@ -15,13 +15,13 @@ import numpy as np
 _TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(_TESTS / "gpu"), str(_TESTS / "lower" / "gpu")]
 
-from operator_cases import NAMES, TYPES, Call, Draw, draw  # noqa: E402
-from sanitize_ops import OPS  # noqa: E402
+from operator_cases import NAMES, TYPES, Call, Draw, draw
+from sanitize_ops import OPS
 
-from tilewright.design.default import Facts, default_design  # noqa: E402
-from tilewright.design.design import Design  # noqa: E402
-from tilewright.language import ir, structure  # noqa: E402
-from tilewright.operators import OPERATORS  # noqa: E402
+from tilewright.design.default import Facts, default_design
+from tilewright.design.design import Design
+from tilewright.language import ir, structure
+from tilewright.operators import OPERATORS
 
 Chosen = Callable[[ir.Kernel, Facts], Design]
 SEEDS = (0, 1)

@@ -12,6 +12,7 @@ from tilewright.design.design import Design
 from tilewright.design.gpu.product import product
 from tilewright.design.gpu.straight import straight
 from tilewright.design.legality import legal
+from tilewright.errors import MachineError
 from tilewright.operators import OPERATORS
 from tilewright.runtime import tolerance
 from tilewright.runtime.buffer import Buffer
@@ -22,6 +23,14 @@ from tilewright.runtime.dispatch import Program
 
 TYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i8": torch.int8, "i32": torch.int32}
 _NAMES = {t: n for n, t in TYPES.items()}
+
+
+def has_wgmma():
+    """Whether there is a GPU at hand whose matrix unit takes tiles from shared memory."""
+    try:
+        return any(a.name.startswith("wgmma") for a in machine(0).atoms)
+    except MachineError:
+        return False
 
 
 def whole(kind, *shape):

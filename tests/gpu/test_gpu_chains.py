@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "lower" / "gpu")]
 
 from chains import DESIGNS, capped, design, two_layers
+from gpu_products import has_wgmma
 
 from tilewright import ops
 from tilewright.build.cuda_kernel import build_many
 from tilewright.design.default import default_design
 from tilewright.design.legality import legal
-from tilewright.errors import MachineError
 from tilewright.language import ir
 from tilewright.operators import OPERATORS
 from tilewright.runtime.buffer import Buffer
@@ -30,14 +30,7 @@ from tilewright.runtime.dispatch import Program
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 
-def _has_wgmma() -> bool:
-    try:
-        return any(a.name.startswith("wgmma") for a in machine(0).atoms)
-    except MachineError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not _has_wgmma(), reason="this GPU has no wgmma")
+pytestmark = pytest.mark.skipif(not has_wgmma(), reason="this GPU has no wgmma")
 
 
 class Attention:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
-from gpu_products import bound, check_gate_and_up, check_products_that_overlap, dealt, unwritten, whole
-
-from tilewright.errors import MachineError
-from tilewright.runtime.cuda.dispatch import machine
+from gpu_products import bound, check_gate_and_up, check_products_that_overlap, dealt, has_wgmma, unwritten, whole
 
 SHORT = {"tile.k": 64, "warpgroups": 1, "stages": 4, "producer": "warp", "inflight": 0}
 SIZES = [(1, 512, 2048), (4, 200, 1000), (16, 264, 328), (21, 136, 4096), (40, 77, 264)]
@@ -18,14 +15,7 @@ def short(**more):
     return lambda p, facts: {**SHORT, **more, **{f"atom.{d.name}": "wgmma" for d in p.dots}}
 
 
-def _has_wgmma():
-    try:
-        return any(a.name.startswith("wgmma") for a in machine(0).atoms)
-    except MachineError:
-        return False
-
-
-@pytest.mark.skipif(not _has_wgmma(), reason="this GPU has no wgmma")
+@pytest.mark.skipif(not has_wgmma(), reason="this GPU has no wgmma")
 class TestTilesOfFewerRowsThanTheAtom:
     @pytest.mark.parametrize("decisions", [
         {"tile.m": 8, "tile.n": 48}, {"tile.m": 16, "tile.n": 104, "tile.k": 128}, {"tile.m": 40, "tile.n": 256},

@@ -14,12 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "lower" / "gpu")]
 
-from gpu_products import bound, whole
+from gpu_products import bound, has_wgmma, whole
 from products import BASE, DESIGNS, PRODUCTS, design, traced
 
-from tilewright.errors import MachineError
 from tilewright.operators import OPERATORS
-from tilewright.runtime.cuda.dispatch import machine
 from tilewright.runtime.cuda.measure import captured
 
 SIZES = {"whole tiles": (512, 768, 384), "ragged": (333, 1048, 456), "few": (21, 520, 1032)}
@@ -29,14 +27,7 @@ ORDERS = {
 }  # fmt: skip
 
 
-def _has_wgmma() -> bool:
-    try:
-        return any(a.name.startswith("wgmma") for a in machine(0).atoms)
-    except MachineError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not _has_wgmma(), reason="this GPU has no wgmma")
+pytestmark = pytest.mark.skipif(not has_wgmma(), reason="this GPU has no wgmma")
 
 
 def operands(name, m, n, k):

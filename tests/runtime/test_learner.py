@@ -343,7 +343,10 @@ def test_a_search_begun_while_a_kernel_is_in_use_that_dies_leaves_it(table, back
 @pytest.mark.parametrize("answer", ["searched", "better"])
 def test_what_the_book_brought_is_searched_at_length_where_it_pays(table, background, beside, answer):
     """It may be the design of a first look of an earlier process; a longer search is not made twice."""
-    better = lambda job: faster(job, unroll__k=3)  # noqa: E731
+
+    def better(job):
+        return faster(job, unroll__k=3)
+
     background.found = (lambda _: {"status": "searched", "seconds": 0.1}) if answer == "searched" else better
     product, learning = Product(), learner(table, background)
     (slot,) = table.slots()

@@ -7,6 +7,7 @@ while another one measures, for whoever uses the GPU holds a lock.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import time
@@ -59,7 +60,7 @@ class _Gpu:
 
 def measure_search(cases: Sequence[GemmCase], known: Known, effort: Effort) -> Iterator[Result]:
     """A result for each case, in whatever order they come; one that failed says why, and the run goes on."""
-    import torch  # noqa: F401  # once, for all processes
+    importlib.import_module("torch")  # once, for all processes
 
     gpu = _Gpu()
 

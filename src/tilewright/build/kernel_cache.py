@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -111,10 +111,10 @@ def _described(workspace: tuple[abi.Reserve, ...]) -> list[list[object]]:
     return [[r.name, r.itemsize, [[e.dim, e.round_to, e.per] for e in r.extents], r.per_thread] for r in workspace]
 
 
-def _reserves(data: list[list[object]]) -> tuple[abi.Reserve, ...]:
+def _reserves(data: Sequence[tuple[str, int, Sequence[tuple[str, int, int]], bool]]) -> tuple[abi.Reserve, ...]:
     return tuple(
-        abi.Reserve(str(n), int(size), tuple(abi.Extent(d, int(r), int(p)) for d, r, p in extents), bool(per_thread))  # type: ignore[call-overload,attr-defined]
-        for n, size, extents, per_thread in data
+        abi.Reserve(name, size, tuple(abi.Extent(*extent) for extent in extents), per_thread)
+        for name, size, extents, per_thread in data
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tilewright.design.design import Choice
+from tilewright.design.design import Choice, Design
 from tilewright.design.facts import Facts
 from tilewright.design.twins import twins
 from tilewright.language import ir, structure
@@ -74,14 +74,15 @@ def _kept_rows(kernel: ir.Kernel, nest: structure.Nest, facts: Facts, streaming:
     }
 
 
-def _points(kernel: ir.Kernel, decisions: Mapping[str, Choice], lanes: list[str], facts: Facts) -> dict[str, Choice]:
+def _points(kernel: ir.Kernel, decisions: Mapping[str, Choice], lanes: list[str], facts: Facts) -> dict[str, int]:
     """Points of each lane axis, first choice first, that lie in one tile: more than one, or it has no lanes."""
-    sizes = {a: facts.sizes[a] if a in kernel.dims else decisions.get(f"tile.{a}", 1) for a in lanes}
+    design = Design.of(decisions)
+    sizes = {a: facts.sizes[a] if a in kernel.dims else design.number(f"tile.{a}", 1) for a in lanes}
     return {a: n for a, n in sizes.items() if n != 1}
 
 
 def _streaming(
-    kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts, points: Mapping[str, Choice]
+    kernel: ir.Kernel, nest: structure.Nest, parallel: list[ir.Axis], facts: Facts, points: Mapping[str, int]
 ) -> dict[str, Choice]:
     """Tensors larger than the caches: results go around them; the second pass over a row fetches the next row."""
     stores = [s for s in ir.walk(nest.loop.body) if isinstance(s, ir.Store)]
@@ -99,12 +100,12 @@ def _streaming(
     return decisions
 
 
-def _stores_vectors(kernel: ir.Kernel, store: ir.Store, facts: Facts, points: Mapping[str, Choice]) -> bool:
+def _stores_vectors(kernel: ir.Kernel, store: ir.Store, facts: Facts, points: Mapping[str, int]) -> bool:
     """Whether whole vectors are stored, along a stride of one."""
     axes = structure.lets(kernel)[store.value].type.axes
     lane = next((a for a in points if a in axes), None)
     unit = [store.ref.index[d] for d in facts.unit.get(store.ref.buffer, ())]
-    return lane in unit and lane is not None and int(points[lane]) % facts.lanes == 0  # type: ignore[arg-type]
+    return lane is not None and lane in unit and points[lane] % facts.lanes == 0
 
 
 def _bytes(kernel: ir.Kernel, name: str, facts: Facts) -> int:

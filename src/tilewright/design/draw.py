@@ -174,7 +174,7 @@ def _inner_product(p: _Plan, pairs: bool, pick: Pick) -> tuple[Decisions, list[s
     chosen |= _split(k, vectors // 2 if pairs else vectors, pick)
     chosen |= _unrolled(k, pick("unroll", (1, 2, 4)))
     chosen |= _nonempty("order", pick("order", [(), (n, m)]))
-    chosen |= _parted(p, k, int(chosen[f"tile.{k}"]), pick)  # type: ignore[arg-type]
+    chosen |= _parted(p, k, vectors * lanes, pick)
     if pairs:
         paired = next(atom for atom, element in PAIRED.items() if element == p.element)
         chosen |= {f"atom.{d.name}": paired for d in p.nest.dots}

@@ -11,7 +11,8 @@ from tilewright.language.recurrences import carried
 
 def broken_parts(v: View) -> Iterator[str]:
     """What hinders a serial loop from being dealt out in parts whose states are joined."""
-    for axis, points in v.design.prefixed("part"):
+    for axis, _ in v.design.prefixed("part"):
+        points = v.design.number(f"part.{axis}")
         label, nest = f"part.{axis}={points}", nest_of(v, axis)
         if nest is None:
             yield f"{label}: {axis} is no loop in order directly inside a parallel one; drop it"
@@ -20,8 +21,8 @@ def broken_parts(v: View) -> Iterator[str]:
         at = nest.loop.body.index(loop)
         known = {s.name: s for s in nest.loop.body[:at] if isinstance(s, ir.Let)}
         tile = v.extent(axis)
-        if int(points) % tile:  # type: ignore[arg-type]
-            yield f"{label}: not a multiple of tile.{axis}={tile}; take {-(-int(points) // tile) * tile}"  # type: ignore[arg-type]
+        if points % tile:
+            yield f"{label}: not a multiple of tile.{axis}={tile}; take {-(-points // tile) * tile}"
         if isinstance(why := carried(loop, known), str):
             yield f"{label}: its states cannot be joined: {why}; drop it"
         if any(a.start is not None for a in loop.axes) or any(a.over in v.axes for a in (*nest.loop.axes, *loop.axes)):
