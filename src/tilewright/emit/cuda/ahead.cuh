@@ -24,20 +24,9 @@ __device__ void send(unsigned char* slot, TEAM team, const T* from, const TERM&.
 }
 
 template <class TILE, int V, class TEAM, class... TERM>
-__device__ TILE sent(const unsigned char* slot, TEAM team, const TERM&... term) {
-  typedef typename TILE::type T;
-  constexpr int W = width<V, TERM...>(), P = W > 1 ? pitch<TILE, TERM...>() : 1, BYTES = W * (int)sizeof(T);
-  TILE y;
-  int chunk = 0;
-#pragma unroll
-  for (int f = 0; f < TILE::N; ++f) {
-    if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
-    Vector<T, W> x;
-    x.word = *(const Word<BYTES>*)(slot + (chunk++ * 32 + team.lane()) * BYTES);
-#pragma unroll
-    for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
-  }
-  return y;
+__device__ TILE sent(const unsigned char* slot, TEAM team, const TERM&...) {
+  constexpr int BYTES = width<V, TERM...>() * (int)sizeof(typename TILE::type);
+  return of_words<TILE, V, TERM...>([&](int chunk) { return *(const Word<BYTES>*)(slot + (chunk * 32 + team.lane()) * BYTES); });
 }
 
 }  // namespace tw

@@ -296,6 +296,23 @@ __device__ TILE load(const ENDS& ends, const T* from, const TERM&... term) {
   return y;
 }
 
+// A tile of the words that its accesses brought, whose `chunk`th is `word(chunk)`.
+template <class TILE, int V, class... TERM, class WORD> __device__ TILE of_words(const WORD& word) {
+  typedef typename TILE::type T;
+  constexpr int W = width<V, TERM...>(), P = W > 1 ? pitch<TILE, TERM...>() : 1;
+  TILE y;
+  int chunk = 0;
+#pragma unroll
+  for (int f = 0; f < TILE::N; ++f) {
+    if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
+    Vector<T, W> x;
+    x.word = word(chunk++);
+#pragma unroll
+    for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
+  }
+  return y;
+}
+
 // What is stored of a value: a tile's type, or a scalar as a tile without axes.
 template <class X> struct AsTile { typedef Tile<X> type; };
 template <class T, class... A> struct AsTile<Tile<T, A...>> { typedef Tile<T, A...> type; };

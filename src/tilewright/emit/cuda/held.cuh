@@ -52,20 +52,8 @@ __device__ Words<TILE, width<V, TERM...>()> hold(bool there, bool whole, const T
 
 // The tile that was held.
 template <class TILE, int V, class HELD, class... TERM>
-__device__ TILE held(const HELD& words, const TERM&... term) {
-  typedef typename TILE::type T;
-  constexpr int W = width<V, TERM...>(), P = W > 1 ? pitch<TILE, TERM...>() : 1;
-  TILE y;
-  int chunk = 0;
-#pragma unroll
-  for (int f = 0; f < TILE::N; ++f) {
-    if (!(true && ... && begins<TILE, W, TERM>(f))) continue;
-    Vector<T, W> x;
-    x.word = words.v[chunk++];
-#pragma unroll
-    for (int n = 0; n < W; ++n) y.v[f + n * P] = x.element[n];
-  }
-  return y;
+__device__ TILE held(const HELD& words, const TERM&...) {
+  return of_words<TILE, V, TERM...>([&](int chunk) { return words.v[chunk]; });
 }
 
 }  // namespace tw
