@@ -277,7 +277,9 @@ class ChainText:
         how = f"panels<{ring.alloc.dtype.name}, {ring.wide}, {ring.panels}>"
         at = ", ".join(self.place(far.index[d]) for d in self.plan.dims_of(far, near))
         stores = "true" if self.packed is None else "stores"
-        self.text.line(f"{cname(ring.alloc.name)}.{how}(group, 0, {map_}, {self.values.name(value)}, {stores}, {at});")
+        name = cname(ring.alloc.name)
+        place = f"group, {name}.slot(group)"
+        self.text.line(f"{name}.{how}({place}, {map_}, {self.values.name(value)}, {stores}, {at});")
 
     def place(self, index: ir.Index) -> str:
         """C++ of where an index begins."""

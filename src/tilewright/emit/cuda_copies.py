@@ -43,7 +43,10 @@ def copy_out(plan: Plan, text: Text, copy: ir.Copy, how: str, value: str) -> Non
     """`copy tensor <- buffer`: a value leaves by the engine, through a slot of the warpgroup's own."""
     ring, near, far = plan.ring_of(copy)
     map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
-    text.line(f"{cname(ring.alloc.name)}.{how}(group, leaving++, {map_}, {value}, {_coordinates(plan, far, near, '')});")
+    name = cname(ring.alloc.name)
+    text.line(
+        f"{name}.{how}(group, {name}.slot(group, leaving++), {map_}, {value}, {_coordinates(plan, far, near, '')});"
+    )
 
 
 def _boxes(verb: str, ring: Ring, whom: str = "") -> str:

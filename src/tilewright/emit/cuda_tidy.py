@@ -91,7 +91,9 @@ def _joined(block: list[str], end: str) -> str:
 def _without_unread(lines: list[str]) -> list[str]:
     """Who a thread is stands only where somebody asks."""
     text = "\n".join(lines)
-    unread = [opening for name, opening in _ASKED.items() if len(re.findall(rf"\b{name}\b", text)) == text.count(opening)]
+    unread = [
+        opening for name, opening in _ASKED.items() if len(re.findall(rf"\b{name}\b", text)) == text.count(opening)
+    ]
     return [x for x in lines if not x.lstrip().startswith(tuple(unread))] if unread else lines
 
 
