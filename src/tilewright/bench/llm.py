@@ -144,8 +144,9 @@ def _ours(decoder: Decoder, ids: list[int], batch: int) -> tuple[Any, Any]:
     cache = decoder.new_cache(batch, len(ids))
     decoder.reserve(cache, batch, len(ids))
     for row in range(batch):
-        prompt = decoder.prefill(cache, row, ids[:-1]).copy()  # the step below overwrites it
-    return prompt, decoder.decode(cache, ids[-1:] * batch)
+        prompt = decoder.prefill(cache, row, ids[:-1])
+    assert prompt is not None
+    return prompt.copy(), decoder.decode(cache, ids[-1:] * batch)  # which overwrites what came before
 
 
 def _rms(x: Any) -> float:
