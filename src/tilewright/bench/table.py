@@ -11,7 +11,8 @@ from typing import Any
 from tilewright.bench.floors import Floor, missed, read_floors
 from tilewright.bench.record import newest
 from tilewright.bench.result import Result
-from tilewright.bench.tables import TABLES, Table
+from tilewright.bench.table_form import Table
+from tilewright.bench.tables import TABLES
 from tilewright.errors import ArgumentError
 
 KINDS = {
