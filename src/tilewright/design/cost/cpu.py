@@ -43,7 +43,7 @@ L2_LATENCY, READS_AHEAD, SCRATCH_AHEAD = 14.0, 6.0, 3.0
 """Cycles of a line from L2, and how many reads of one, and stores to a row of scratch, are under way at once."""
 
 SCATTERED = 1.2e-9
-"""Seconds that each line costs more which comes from beyond L2 without a prefetcher (notes 0006: a Xeon's third level)."""
+"""Seconds that each line costs more which comes from beyond L2 without a prefetcher (a Xeon, notes 0006)."""
 
 OVERLAP = 3.0
 """Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
