@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tilewright.emit.cuda_chain_body import Body
 from tilewright.emit.cuda_chain_step import Step
-from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
+from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts, joint
 from tilewright.emit.cuda_copies import copy_in
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
 from tilewright.emit.cuda_places import Place
@@ -47,7 +47,6 @@ class ChainText:
             self._places(),
             rings_of=frozenset(plan.rings),
             short=self._short(),
-            alone=self.copies,
         )
         self.values.begin(self.kernel, plan)
         self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more
@@ -114,9 +113,21 @@ class ChainText:
             if self.trims:
                 self.block_bounds(grid)
         for stmt in grid.body:
+            if isinstance(stmt, ir.Let) and stmt.name in wanted:
+                self.values.shared(stmt)
+        if self.copies and joint(self.plan):
+            with self.text.block("if (lane == 0)"):
+                self.path(grid)
+            if ir.note(grid.notes, "drawn"):
+                self.text.line("item = __shfl_sync(0xFFFFFFFF, item, 0);")
+        else:
+            self.path(grid)
+        self.text.line("own.next();")
+
+    def path(self, grid: ir.Loop) -> None:
+        """What the role does for an item, in order."""
+        for stmt in grid.body:
             match stmt:
-                case ir.Let(name) if name in wanted:
-                    self.values.shared(stmt)
                 case ir.Alloc(name, dtype) if not self.copies and ir.note(stmt.notes, "place") == "register":
                     type_ = ir.TileType(dtype, self.values.registers[name])
                     self.text.line(f"{self.values.tile(type_)} {cname(name)};")
@@ -128,7 +139,6 @@ class ChainText:
                         self.fill(stmt)
                     else:
                         Step(self, stmt).loop()
-        self.text.line("own.next();")
 
     @property
     def trims(self) -> bool:
