@@ -74,6 +74,10 @@ PACKED = {
     "64 rows each": ("causal", {"rows": 64, "tile.g": 2, "warpgroups": 2, "own": True, "store": "tma"},
                      {"S": 70, "G": 3}),
     "packed, 16 rows each": ("packed, with sums", {"rows": 16, "tile.g": 4, "warpgroups": 1}, {"N": 70, "G": 3}),
+    "32 rows each, by the engine": ("packed", {"rows": 32, "tile.g": 4, "warpgroups": 2, "store": "tma"},
+                                    {"N": 70, "G": 5}),
+    "16 rows each, by the engine": ("ragged", {"rows": 16, "tile.g": 8, "warpgroups": 2, "store": "tma"},
+                                    {"S": 37, "G": 5}),
     "16 rows of 8": ("window", {"rows": 16, "tile.g": 8, "warpgroups": 2}, {"S": 16, "G": 8}),
 }  # fmt: skip
 
