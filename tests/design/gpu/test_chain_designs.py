@@ -88,7 +88,6 @@ def test_the_designs_of_the_tests_are_legal(name, decisions):
         ({"schedule": "pingpong", "overlap": True, "warpgroups": 1, "rows": 64}, "turns", "nobody to take turns with"),
         ({"tile.g": 16, "rows": 8}, "packed", "take 16, 32 or 64"),
         ({"tile.g": 2}, "atom", "take 64"),
-        ({"tile.g": 4, "rows": 32, "store": "tma"}, "stores", "rows of several g; take direct"),
         ({"own": True, "warpgroups": 1, "rows": 64}, "own", "drop it"),
         ({"drawn": True}, "drawn", "add persistent=True"),
         ({"grid.order": "hilbert"}, "form", "takes one of row, grouped"),
