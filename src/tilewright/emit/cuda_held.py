@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
+from tilewright.emit.cuda_lookups import Lookups
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
@@ -116,10 +117,12 @@ class Held:
         for value in self._kept():
             out.line(f"{ctype(value.type.dtype)} {cname(value.name)}_next{{}};")
         out.line("bool there;")
-        turns = f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0)"
+        looked = Lookups(outer, at, self._stride(outer), low, high)
+        looked.begin(values)
+        turns = f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0{looked.onward})"
         with out.block("const auto find = [&]()"), out.block(turns):
             self._enter(values, axis, at, low, high)
-            values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
+            looked.told(values)
             first, last = self._bounds(values, step)
             out.line(f"{place} = max({place}, {first});")
             out.line(f"if ({place} >= {last}) continue;")
