@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
 from tilewright.emit.cuda_layouts import Layouts
-from tilewright.emit.cuda_lookups import Lookups
 from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
 from tilewright.emit.cuda_values import Values
@@ -115,15 +114,11 @@ class Ahead:
             out.line("__syncwarp();")
         kept, types = dict(values.scope.ranges), dict(values.types)
         bounds = self._cursors(values)
-        outer = ring.loops[0]
-        looked = Lookups(outer, f"{outer.axes[0].name}_next", self._stride(outer), *bounds)
-        if len(ring.loops) > 1:
-            looked.begin(values)
         with out.block("const auto ahead = [&](int slot)"):
             if len(ring.loops) == 1:
                 self._one(values, *bounds)
             else:
-                self._nested(values, bounds, looked)
+                self._nested(values, bounds)
             if not ring.boxed:
                 out.line("tw::commit();")
         out.line(";")
@@ -165,7 +160,7 @@ class Ahead:
             self._send(values)
         values.out.line(f"{at} += {step};")
 
-    def _nested(self, values: Values, bounds: tuple[str, str], looked: Lookups) -> None:
+    def _nested(self, values: Values, bounds: tuple[str, str]) -> None:
         """Two loops: on to the next step of the inner one, or of the one around it."""
         out, (outer, *inner) = values.out, self.ring.loops
         if len(inner) != 1:
@@ -174,7 +169,7 @@ class Ahead:
         at = f"{axis.name}_next"
         with out.block(f"while ({at} < {bounds[1]})"):
             self._enter(values, axis, at, *bounds)
-            looked.told(values)
+            values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
             step = walk.axes[0]
             low, high = self._bounds(values, step)
             place = f"{step.name}_next"
@@ -184,7 +179,7 @@ class Ahead:
                 self._send(values)
                 out.line(f"{place} += {step.step or 1};")
                 out.line("break;")
-            out.line(f"{at} += {self._stride(outer)}, {place} = 0{looked.onward};")
+            out.line(f"{at} += {self._stride(outer)}, {place} = 0;")
 
     def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str) -> None:
         now = values.scope.enter(axis, at, low, high)

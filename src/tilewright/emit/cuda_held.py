@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
-from tilewright.emit.cuda_lookups import Lookups
 from tilewright.emit.cuda_maps import ctype
 from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
@@ -117,12 +116,10 @@ class Held:
         for value in self._kept():
             out.line(f"{ctype(value.type.dtype)} {cname(value.name)}_next{{}};")
         out.line("bool there;")
-        looked = Lookups(outer, at, self._stride(outer), low, high)
-        looked.begin(values)
-        turns = f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0{looked.onward})"
+        turns = f"for (there = false; {at} < {high}; {at} += {self._stride(outer)}, {place} = 0)"
         with out.block("const auto find = [&]()"), out.block(turns):
             self._enter(values, axis, at, low, high)
-            looked.told(values)
+            values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
             first, last = self._bounds(values, step)
             out.line(f"{place} = max({place}, {first});")
             out.line(f"if ({place} >= {last}) continue;")
