@@ -48,8 +48,8 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
 
     Narrow sums want three warpgroups, unless their tiles of 192 rows do not fit the rows or few steps end in a mask;
     they take turns. Two warpgroups part by themselves where rows lie ready ahead, but for sums that are very wide.
-    Tiles are drawn; where they are uneven and long, eight heads walk together. Where rows of unlike ranges share a tile,
-    fewer rows of more heads read less that only others see (notes 0022).
+    Tiles are drawn; where they are uneven and long, eight heads walk together. Where rows of unlike ranges may share a
+    tile, fewer rows of more heads read less that only others see (notes 0022).
     """
     rows = facts.sizes.get(c.row.over, _LONG)
     width = max(facts.sizes.get(c.width(d), 128) for d in c.second)
@@ -75,7 +75,7 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
 
 
 def _packed(c: Chain, facts: Facts, *words: str) -> Iterator[dict[str, Choice]]:
-    """Tiles with a part of the rows each of four heads that share their keys, or of two, where heads come in such numbers."""
+    """Tiles with a part of the rows of four heads that share their keys, or of two, where heads come in such numbers."""
     heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
     many = next((n for n in (4, 2) if heads % n == 0), 1)
     if c.packed is not None and many > 1:
