@@ -84,10 +84,11 @@ def cross_validated(
     fold = _dealt(groups, folds)
     result = [math.nan] * len(rows)
     for held in range(max(fold, default=-1) + 1):
-        seen, judged = ([n for n, f in enumerate(fold) if (f == held) is of] for of in (False, True))
-        learned = Correction.fit([rows[n] for n in seen], seed)
-        good = trusted(*([of[n] for n in seen] for of in (rows, groups, kinds)), seed) if kinds else frozenset()
-        for n in judged:
+        seen = [n for n, f in enumerate(fold) if f != held]
+        taught = [rows[n] for n in seen]
+        learned = Correction.fit(taught, seed)
+        good = trusted(taught, [groups[n] for n in seen], [kinds[n] for n in seen], seed) if kinds else frozenset()
+        for n in (n for n, f in enumerate(fold) if f == held):
             used = not kinds or kinds[n] in good
             result[n] = learned.predict(rows[n][0], rows[n][1]) if used else rows[n][1]
     return result
@@ -106,11 +107,10 @@ def trusted(
     if not many:
         return frozenset()
     gains: dict[Hashable, dict[Hashable, list[float]]] = {kind: {} for kind in many}
-    for row, corrected, group, kind in zip(
-        rows, cross_validated(rows, groups, TRUST_FOLDS, seed), groups, kinds, strict=True
-    ):
+    corrected = cross_validated(rows, groups, TRUST_FOLDS, seed)
+    for (_, predicted, measured), better, group, kind in zip(rows, corrected, groups, kinds, strict=True):
         if kind in many:
-            gain = abs(math.log(row[2] / row[1])) - abs(math.log(row[2] / corrected))
+            gain = abs(math.log(measured / predicted)) - abs(math.log(measured / better))
             gains[kind].setdefault(group, []).append(gain)
     return frozenset(kind for kind in many if _beyond_noise([statistics.fmean(g) for g in gains[kind].values()]))
 
