@@ -75,7 +75,7 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
 
 
 def _packed(c: Chain, facts: Facts, *words: str) -> Iterator[dict[str, Choice]]:
-    """Tiles with a part of the rows of four heads that share their keys, or of two, where heads come in such numbers."""
+    """Tiles with a part of the rows of four heads that share their keys, or of two, if heads come in such numbers."""
     heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
     many = next((n for n in (4, 2) if heads % n == 0), 1)
     if c.packed is not None and many > 1:
