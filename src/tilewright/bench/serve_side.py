@@ -65,8 +65,8 @@ class Server:
         """Passes for all lengths of the trace, as a server records them before it answers: on a GPU each takes ms."""
         lengths = {len(ids) for ids in self.prompts}
         for n in sorted({n % PREFILL_CHUNK or PREFILL_CHUNK for n in lengths}):
-            self.decoder.plan(self.cache, 0, 1, n, Want.LAST)
-        self.decoder.plan(self.cache, 0, 1, PREFILL_CHUNK, Want.CACHE)
+            self.decoder.plan(self.cache, 0, 1, n, Want.LAST).make_ready()
+        self.decoder.plan(self.cache, 0, 1, PREFILL_CHUNK, Want.CACHE).make_ready()
 
     def serve(self) -> dict[str, Any]:
         """One pass over the trace: microseconds of each request, when it began and ended, and a hash of all logits."""

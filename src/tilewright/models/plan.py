@@ -88,21 +88,67 @@ class Choice:
     told: Told | None = None
 
 
+class Inputs:
+    """What a pass over `batch` sequences of `tokens` new tokens each is told: one piece of memory, filled by one copy.
+
+    ids: i32[batch * tokens]. positions: i32[batch, tokens], where each new token stands in its sequence. lengths:
+    i32[batch], tokens of each sequence, the new ones included. Each may be written by itself too.
+    """
+
+    def __init__(self, memory: Memory, batch: int, tokens: int) -> None:
+        self._memory, rows = memory, batch * tokens
+        self._first, self._last = _begin_after(rows), _begin_after(_begin_after(rows) + rows)
+        self._all = memory.zeros((self._last + batch,), np.int32)
+        self.ids = self._all[:rows]
+        self.positions = self._all[self._first : self._first + rows].reshape(batch, tokens)
+        self.lengths = self._all[self._last :]
+
+    def fill(self, ids: npt.ArrayLike, positions: npt.ArrayLike, lengths: npt.ArrayLike) -> None:
+        """Tell all three, `positions` in any shape."""
+        told, rows = np.zeros(self._all.shape, np.int32), len(self.ids)
+        told[:rows] = ids
+        told[self._first : self._first + rows] = np.ravel(positions)
+        told[self._last :] = lengths
+        self._memory.put(self._all, told)
+
+
+def _begin_after(elements: int) -> int:
+    """Where what comes after so many i32 begins: at a multiple of 128 bytes, as kernels ask for no more."""
+    return -(-elements // 32) * 32
+
+
 @dataclass(frozen=True)
 class Plan:
     """A recorded pass over `batch` sequences of `tokens` new tokens each. Fill the inputs, `run`, read `output`."""
 
-    ids: Array  # i32[batch * tokens]
-    positions: Array  # i32[batch, tokens]: where each new token stands in its sequence
-    lengths: Array  # i32[batch]: tokens of each sequence, the new ones included
+    inputs: Inputs
     output: Array | None  # f32[batch, vocab] logits, or [batch * tokens, hidden] hidden states, or nothing
     launches: tuple[Launch, ...]
     memory: Memory = HOST
     choice: Choice | None = None
 
+    @property
+    def ids(self) -> Array:
+        """i32[batch * tokens]."""
+        return self.inputs.ids
+
+    @property
+    def positions(self) -> Array:
+        """i32[batch, tokens]: where each new token stands in its sequence."""
+        return self.inputs.positions
+
+    @property
+    def lengths(self) -> Array:
+        """i32[batch]: tokens of each sequence, the new ones included."""
+        return self.inputs.lengths
+
     def run(self) -> None:
         """Execute every launch in order."""
         self._prepared()
+
+    def make_ready(self) -> None:
+        """Do now what the first run would do before its first launch."""
+        _ = self._prepared
 
     @cached_property
     def _prepared(self) -> Launch:

@@ -93,13 +93,17 @@ class Gpu:
     def read(self, array: DeviceArray) -> npt.NDArray[Any]:
         """The values of a contiguous array, once all that is queued has run."""
         out = np.empty(array.shape, array.dtype)
+        self.fetch(array, out)
+        return out
+
+    def fetch(self, array: DeviceArray, out: npt.NDArray[Any]) -> None:
+        """The same into an array of the host of the same shape and type."""
         _flat(array)
         if out.nbytes:
             copy, pointer = driver.driver().cuMemcpyDtoHAsync, array.tilewright_buffer.pointer
             with driver.inside(self.device):
                 driver.checked(copy(out.ctypes.data, pointer, out.nbytes, self.stream), "copying from a GPU")
         self.wait()
-        return out
 
     def copy(self, target: DeviceArray, source: DeviceArray) -> None:
         """Copy an array to another one of its shape; both are rows of equal length, each contiguous in itself."""
@@ -114,6 +118,10 @@ class Gpu:
         box.WidthInBytes, box.Height = run, rows
         with driver.inside(self.device):
             driver.checked(cu.cuMemcpy2DAsync(box, self.stream), "copying on a GPU")
+
+    def landing(self) -> Landing:
+        """A place on the host for values that are looked at once, such as logits."""
+        return Landing(self)
 
     def mailbox(self, arrays: Sequence[DeviceArray]) -> Mailbox:
         """A way for small arrays to the host that nobody waits for until the values are wanted."""
@@ -141,7 +149,9 @@ class Gpu:
         """The launches as one call, which compiled code queues one by one; Python does from DEBUG=2 on."""
         if debug.times_are_wanted():
             return partial(self.run, tuple(launches))
-        return Batch(self.device, int(self.stream), launches)
+        made = Batch(self.device, int(self.stream), launches)
+        made.follow()
+        return made
 
     def replayed(self, launches: Sequence[Launch]) -> Launch:
         """The launches as one graph: what they cost the host is paid here, once, and again after a swap.
@@ -158,6 +168,27 @@ class Gpu:
         """Return once everything queued has run."""
         with driver.inside(self.device):
             driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
+
+
+class Landing:
+    """Pinned memory of the host where values land, each over the last.
+
+    The GPU writes it itself. Memory that the allocator gives for each read would be copied to once more by the driver,
+    and its pages may come from the system each time: 32 faults for the logits of a vocabulary of 32,768.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu, self._room = gpu, np.empty(0, np.uint8)
+
+    def read(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """The values of a contiguous array, once all that is queued has run; the next read overwrites them."""
+        size = array.nbytes
+        if size > self._room.nbytes:  # what it had before stays, for whoever looks at it: less than all together
+            with driver.inside(self._gpu.device):
+                self._room = _pinned((1 << (size - 1).bit_length(),), np.dtype(np.uint8))
+        out = self._room[:size].view(array.dtype).reshape(array.shape)
+        self._gpu.fetch(array, out)
+        return out
 
 
 class Mailbox:
@@ -235,4 +266,4 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return raw[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-__all__ = ["Gpu", "Letter", "Mailbox"]
+__all__ = ["Gpu", "Landing", "Letter", "Mailbox"]
