@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tilewright.emit.cuda_chain_body import Body
 from tilewright.emit.cuda_chain_step import Step
-from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
+from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts, joint
 from tilewright.emit.cuda_copies import copy_in
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
 from tilewright.emit.cuda_places import Place
@@ -47,7 +47,6 @@ class ChainText:
             self._places(),
             rings_of=frozenset(plan.rings),
             short=self._short(),
-            alone=self.copies,
         )
         self.values.begin(self.kernel, plan)
         self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more
@@ -114,9 +113,21 @@ class ChainText:
             if self.trims:
                 self.block_bounds(grid)
         for stmt in grid.body:
+            if isinstance(stmt, ir.Let) and stmt.name in wanted:
+                self.values.shared(stmt)
+        if self.copies and joint(self.plan):
+            with self.text.block("if (lane == 0)"):
+                self.path(grid)
+            if ir.note(grid.notes, "drawn"):
+                self.text.line("item = __shfl_sync(0xFFFFFFFF, item, 0);")
+        else:
+            self.path(grid)
+        self.text.line("own.next();")
+
+    def path(self, grid: ir.Loop) -> None:
+        """What the role does for an item, in order."""
+        for stmt in grid.body:
             match stmt:
-                case ir.Let(name) if name in wanted:
-                    self.values.shared(stmt)
                 case ir.Alloc(name, dtype) if not self.copies and ir.note(stmt.notes, "place") == "register":
                     type_ = ir.TileType(dtype, self.values.registers[name])
                     self.text.line(f"{self.values.tile(type_)} {cname(name)};")
@@ -128,7 +139,6 @@ class ChainText:
                         self.fill(stmt)
                     else:
                         Step(self, stmt).loop()
-        self.text.line("own.next();")
 
     @property
     def trims(self) -> bool:
@@ -279,7 +289,7 @@ class ChainText:
     def leave_begin(self, alloc: ir.Alloc) -> None:
         """This warpgroup's place, once the engine has read what lay there."""
         ring, name = self.plan.rings[alloc.name], cname(alloc.name)
-        self.text.line(f"unsigned char* const {name}_now = {name} + group * {ring.slot_bytes};")
+        self.text.line(f"unsigned char* const {name}_now = {name} + group * {self.plan.pieces * ring.slot_bytes};")
         self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
         self.text.line("meet(2 + group, 128);")
 
@@ -291,19 +301,33 @@ class ChainText:
         self.text.line(f"store_panels<{element}, {ring.wide}, {ring.panels}>({given});")
 
     def leave_end(self, copy: ir.Copy) -> None:
-        """One thread of the warpgroup hands the panels to the engine."""
-        ring, near, far = self.plan.ring_of(copy)
-        map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
+        """One thread of the warpgroup hands the panels to the engine, each position of a packed axis by itself."""
+        _, near, far = self.plan.ring_of(copy)
+        starts = {i: self.place(i) for i in (far.index[d] for d in self.plan.dims_of(far, near))}
         self.text.line("meet(2 + group, 128);")
-        mine = " && stores" if self.packed is not None else ""
-        with self.text.block(f"if (threadIdx.x % 128 == 0{mine})"):
-            for panel in range(ring.panels):
-                shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
-                starts = [self.place(far.index[d]) for d in self.plan.dims_of(far, near)]
-                starts[0] += f" + {panel * ring.wide}" if panel else ""
-                at = ", ".join(starts)
-                self.text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
+        if self.packed is None or self.plan.pieces == 1:
+            mine = " && stores" if self.packed is not None else ""
+            with self.text.block(f"if (threadIdx.x % 128 == 0{mine})"):
+                self.store_panels(copy, list(starts.values()))
+                self.text.line("commit_stores();")
+            return
+        axis, row, many = self.packed, self.body.rows.axes[-1], self.plan.pieces
+        first, size = f"{cname(axis.over)} + {many} * group", self.plan.size(self.plan.root(axis.name))
+        starts |= {axis.name: f"{first} + piece", row.name: cname(row.over)}
+        with self.text.block("if (threadIdx.x % 128 == 0)"):
+            with self.text.block(f"for (int piece = 0; piece < min({many}, {size} - ({first})); ++piece)"):
+                self.store_panels(copy, list(starts.values()), "piece")
             self.text.line("commit_stores();")
+
+    def store_panels(self, copy: ir.Copy, starts: list[str], piece: str = "") -> None:
+        """The panels of one tile of rows, or of the part of it that `piece` counts, to where `starts` says."""
+        ring, _, _ = self.plan.ring_of(copy)
+        map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
+        part = f" + {piece} * {ring.rows * ring.pitch}" if piece else ""
+        for panel in range(ring.panels):
+            shift = f" + {panel * self.plan.pieces * ring.rows * ring.pitch}" if panel else ""
+            at = ", ".join([starts[0] + (f" + {panel * ring.wide}" if panel else ""), *starts[1:]])
+            self.text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{part}{shift}, {at});")
 
     def place(self, index: ir.Index) -> str:
         """C++ of where an index begins."""

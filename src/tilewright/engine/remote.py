@@ -27,6 +27,9 @@ from tilewright.models.plan import Choice, Plan
 
 Values = npt.NDArray[Any]
 
+HOTTEST = 1e30
+"""Logits over this temperature, and times it, are still f32."""
+
 
 @dataclass
 class _Pass:
@@ -139,14 +142,14 @@ class RemoteSteps:
             for array, column in zip(arrays, np.array(values, kind).T, strict=True):
                 memory.put(array, np.pad(column, (0, batch - len(made))))
 
-        put([choice.temperatures], [[r.params.temperature] for r in made])
+        put([choice.temperatures], [[_heat(r.params.temperature)] for r in made])
         put([choice.seeds], [[r.sampler.key] for r in made], np.int32)
         if (filters := choice.filters) is not None:
             put((filters.cuts, filters.fewest, filters.portions), [r.sampler.limits for r in made])
         if (penalties := choice.penalties) is not None:
-            put(
-                (penalties.repetitions, penalties.frequencies, penalties.presences), [r.sampler.penalties for r in made]
-            )
+            ways = [r.sampler.penalties for r in made]
+            put([penalties.repetitions], [[min(max(way[0], 1 / HOTTEST), HOTTEST)] for way in ways])
+            put([penalties.frequencies, penalties.presences], [way[1:] for way in ways])
             self._mark(requests)
 
     def _mark(self, requests: dict[int, Request]) -> None:
@@ -180,6 +183,11 @@ class RemoteSteps:
 def _outcome(choice: Choice) -> list[Array]:
     """What the host reads of a step."""
     return [choice.tokens, choice.peaks, *(choice.told.arrays if choice.told is not None else ())]
+
+
+def _heat(temperature: float) -> float:
+    """A temperature by which an f32 can be divided: what is colder is greedy, what is hotter no different."""
+    return 0.0 if temperature < 1 / HOTTEST else min(temperature, HOTTEST)
 
 
 def _want(requests: Sequence[Request]) -> Want:
