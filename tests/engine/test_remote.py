@@ -26,6 +26,13 @@ def test_sizes_of_passes():
     assert [bucket(n, 12) for n in (1, 2, 3, 5, 8, 9, 12)] == [1, 2, 4, 8, 8, 12, 12]
 
 
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_temperatures_that_no_f32_holds(llm, more):
+    with np.errstate(all="raise"):
+        assert alone(llm, PROMPTS[0], params(temperature=1e-300, seed=1, **more)) == alone(llm, PROMPTS[0], params())
+        assert len(alone(llm, PROMPTS[0], params(temperature=1e300, seed=1, **more))) == 12
+
+
 def test_a_step_is_queued_while_the_last_one_travels_and_none_is_wasted(llm):
     alone(llm, PROMPTS[0], params())
     assert llm.engine._remote.thrown_away == 0

@@ -25,6 +25,9 @@ from tilewright.models.plan import Plan
 
 Values = npt.NDArray[Any]
 
+HOTTEST = 1e30
+"""Logits over this temperature, and times it, are still f32."""
+
 
 @dataclass
 class _Pass:
@@ -133,7 +136,7 @@ class RemoteSteps:
         assert plan.choice is not None
         temperatures, seeds = np.zeros(batch, np.float32), np.zeros(batch, np.int32)
         for n, request in enumerate(requests):
-            temperatures[n], seeds[n] = request.params.temperature, request.sampler.key
+            temperatures[n], seeds[n] = _heat(request.params.temperature), request.sampler.key
         self._decoder.memory.put(plan.choice.temperatures, temperatures)
         self._decoder.memory.put(plan.choice.seeds, seeds)
         if (filters := plan.choice.filters) is not None:
@@ -163,6 +166,11 @@ class RemoteSteps:
                 raise ModelError(f"the model gave logit {peaks[n]} for token {tokens[n]}; its weights are damaged")
             else:
                 request.accept_token(int(tokens[n]))
+
+
+def _heat(temperature: float) -> float:
+    """A temperature by which an f32 can be divided: what is colder is greedy, what is hotter no different."""
+    return 0.0 if temperature < 1 / HOTTEST else min(temperature, HOTTEST)
 
 
 def _want(requests: Sequence[Request]) -> Want:

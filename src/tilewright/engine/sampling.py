@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,11 @@ class SamplingParams:
         self._integer("logprobs", 0, _MAX_LOGPROBS, optional=True)
         if not isinstance(self.ignore_eos, bool):
             raise SamplingError(f"ignore_eos is {self.ignore_eos!r}; it must be True or False")
-        if any(not isinstance(s, str) or not s for s in self.stops):
+        single = self.stop is None or isinstance(self.stop, str)
+        if not (single or _all_are(str, self.stop)) or self.stop == "" or not all(self.stops):
             raise SamplingError(f"stop is {self.stop!r}; it must be a string or a list of strings, none empty")
-        if any(type(i) is not int or i < 0 for i in self.stop_token_ids or ()):
+        ids = () if self.stop_token_ids is None else self.stop_token_ids
+        if not _all_are(Integral, ids) or any(i < 0 for i in ids):
             raise SamplingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
 
     @property
@@ -83,21 +86,41 @@ class SamplingParams:
 
     def _number(self, name: str, low: float, high: float, open_low: bool = False) -> None:
         value = getattr(self, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < low or value > high or (open_low and value == low):
+        number = _finite(value)
+        if number is None or number < low or number > high or (open_low and number == low):
             if high == math.inf:
                 wanted = f"a number {'above' if open_low else 'of at least'} {low}"
             else:
                 wanted = f"a number in {'(' if open_low else '['}{low}, {high}]"
             raise SamplingError(f"{name} is {value!r}; it must be {wanted}")
+        object.__setattr__(self, name, number)
 
     def _integer(self, name: str, low: int, high: int | None = None, optional: bool = False) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
-        if type(value) is not int or value < low or (high is not None and value > high):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
             wanted = f"an integer of at least {low}" if high is None else f"an integer in [{low}, {high}]"
             raise SamplingError(f"{name} is {value!r}; it must be {wanted}{' or None' if optional else ''}")
+        object.__setattr__(self, name, int(value))
+
+
+def _finite(value: Any) -> float | None:
+    """A number, NumPy's too, as a float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _all_are(kind: type, values: object) -> bool:
+    """Whether `values` is a list, a tuple or an array of this kind."""
+    listed = isinstance(values, Collection) and not isinstance(values, (str, bytes, Mapping))
+    return listed and all(isinstance(x, kind) and not isinstance(x, bool) for x in values)  # type: ignore[attr-defined]
 
 
 class Sampler:
@@ -179,7 +202,10 @@ def _candidates(logits: npt.NDArray[Any], p: SamplingParams) -> tuple[npt.NDArra
     if 0 < p.top_k < len(logits):
         ids = np.flatnonzero(logits >= np.partition(logits, -p.top_k)[-p.top_k])
     x = logits[ids].astype(np.float64)
-    weights = np.exp((x - x.max()) / p.temperature)
+    with np.errstate(
+        over="ignore", under="ignore"
+    ):  # at a temperature near 0 all but the likeliest are infinitely far away
+        weights = np.exp((x - x.max()) / p.temperature)
     if p.min_p > 0:
         keep = weights >= p.min_p  # the likeliest has weight 1
         ids, weights = ids[keep], weights[keep]
