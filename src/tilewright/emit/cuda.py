@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import CudaModule, args_struct, overlaps
 from tilewright.emit.cuda_chain import ChainText, is_chain
-from tilewright.emit.cuda_chain_values import chain_layouts
+from tilewright.emit.cuda_chain_values import chain_layouts, joint
 from tilewright.emit.cuda_copies import leaving
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
@@ -129,7 +129,8 @@ class _Module:
                 line(f"fewer_registers<{producer.registers}>();")
             set_up(plan, self.text, producer.first)
             self.start(spread)
-            with self.text.block(f"if (warp == {producer.first} && elected())"):
+            alone = "" if self.chained and joint(plan) else " && elected()"
+            with self.text.block(f"if (warp == {producer.first}{alone})"):
                 self.path(producer)
             line("__syncwarp();")
             if self.split_cluster:

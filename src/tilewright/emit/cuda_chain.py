@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tilewright.emit.cuda_chain_body import Body
 from tilewright.emit.cuda_chain_step import Step
-from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
+from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts, joint
 from tilewright.emit.cuda_copies import copy_in
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
 from tilewright.emit.cuda_places import Place
@@ -47,7 +47,6 @@ class ChainText:
             self._places(),
             rings_of=frozenset(plan.rings),
             short=self._short(),
-            alone=self.copies,
         )
         self.values.begin(self.kernel, plan)
         self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more
@@ -111,9 +110,21 @@ class ChainText:
             if self.trims:
                 self.block_bounds(grid)
         for stmt in grid.body:
+            if isinstance(stmt, ir.Let) and stmt.name in wanted:
+                self.values.shared(stmt)
+        if self.copies and joint(self.plan):
+            with self.text.block("if (lane == 0)"):
+                self.path(grid)
+            if ir.note(grid.notes, "drawn"):
+                self.text.line("item = __shfl_sync(0xFFFFFFFF, item, 0);")
+        else:
+            self.path(grid)
+        self.text.line("own.next();")
+
+    def path(self, grid: ir.Loop) -> None:
+        """What the role does for an item, in order."""
+        for stmt in grid.body:
             match stmt:
-                case ir.Let(name) if name in wanted:
-                    self.values.shared(stmt)
                 case ir.Alloc(name, dtype) if not self.copies and ir.note(stmt.notes, "place") == "register":
                     type_ = ir.TileType(dtype, self.values.registers[name])
                     self.text.line(f"{self.values.tile(type_)} {cname(name)};")
@@ -125,7 +136,6 @@ class ChainText:
                         self.fill(stmt)
                     else:
                         Step(self, stmt).loop()
-        self.text.line("own.next();")
 
     @property
     def trims(self) -> bool:
@@ -273,13 +283,37 @@ class ChainText:
     def leave(self, copy: ir.Copy, value: str) -> None:
         """Accumulators leave by the engine, panel by panel; those of a warp past the last position stay."""
         ring, near, far = self.plan.ring_of(copy)
-        map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
-        how = f"panels<{ring.alloc.dtype.name}, {ring.wide}, {ring.panels}>"
-        at = ", ".join(self.place(far.index[d]) for d in self.plan.dims_of(far, near))
+        name, element = cname(ring.alloc.name), ring.alloc.dtype.name
+        starts = {i: self.place(i) for i in (far.index[d] for d in self.plan.dims_of(far, near))}
+        if self.packed is not None and self.plan.pieces > 1:
+            self.leave_apart(copy, value, starts)
+            return
+        call = f"{name}.panels<{element}, {ring.wide}, {ring.panels}>(group, {name}.slot(group), {self.map(copy)}"
         stores = "true" if self.packed is None else "stores"
-        name = cname(ring.alloc.name)
-        place = f"group, {name}.slot(group)"
-        self.text.line(f"{name}.{how}({place}, {map_}, {self.values.name(value)}, {stores}, {at});")
+        self.text.line(f"{call}, {self.values.name(value)}, {stores}, {', '.join(starts.values())});")
+
+    def leave_apart(self, copy: ir.Copy, value: str, starts: dict[ir.Index, str]) -> None:
+        """Each position of a packed axis by itself: one thread of the warpgroup hands its panels to the engine."""
+        ring, line = self.plan.ring_of(copy)[0], self.text.line
+        assert self.packed is not None
+        axis, row, many = self.packed, self.body.rows.axes[-1], self.plan.pieces
+        first, size = f"{cname(axis.over)} + {many} * group", self.plan.size(self.plan.root(axis.name))
+        at = list({**starts, axis.name: f"{first} + piece", row.name: cname(row.over)}.values())
+        name, piece = cname(ring.alloc.name), ring.rows * ring.pitch
+        line(f"unsigned char* const {name}_now = {name}.slot(group);")
+        call = f"store_panels<{ring.alloc.dtype.name}, {ring.wide}, {ring.panels}>"
+        line(f"{call}({name}_now, {self.values.name(value)}.v, threadIdx.x % 128);")
+        line("fence_shared();")
+        line("meet(2 + group, 128);")
+        with self.text.block("if (threadIdx.x % 128 == 0)"):
+            with self.text.block(f"for (int piece = 0; piece < min({many}, {size} - ({first})); ++piece)"):
+                boxes = f"store_boxes<{ring.panels}, {ring.wide}, {many * piece}>"
+                line(f"{boxes}({self.map(copy)}, {name}_now + piece * {piece}, {', '.join(at)});")
+            line("commit_stores();")
+
+    def map(self, copy: ir.Copy) -> str:
+        """C++ of the tensor map of a copy."""
+        return f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
 
     def place(self, index: ir.Index) -> str:
         """C++ of where an index begins."""

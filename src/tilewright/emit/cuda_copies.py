@@ -34,8 +34,8 @@ def leaving(plan: Plan, text: Text) -> None:
     for name in sorted(plan.leaving):
         ring = plan.rings[name]
         dims = ", ".join(map(str, ring.alloc.dims))
-        slots = ring.slots // plan.groups  # of every warpgroup, whether they take turns or not
-        type_ = f"Leaving<{slots}, {ring.slot_bytes}>"
+        slots = ring.slots // (plan.groups * plan.pieces)  # of every warpgroup, whether they take turns or not
+        type_ = f"Leaving<{slots}, {ring.slot_bytes * plan.pieces}>"
         text.line(f"const {type_} {cname(name)}{{shared + {ring.offset}}};  // {ring.alloc.dtype}[{dims}]")
 
 

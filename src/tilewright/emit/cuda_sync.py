@@ -73,7 +73,7 @@ def expect(plan: Plan, text: Text, sync: ir.Sync, slot: str = "slot") -> None:
 
 
 def arrive(text: Text, sync: ir.Sync, slot: str, before: bool = False) -> None:
-    """One arrival a warp at the barrier of a slot, or of the one `before` it: of this block, or of all of the cluster."""
+    """One arrival a warp at the barrier of a slot, or of the one `before` it, here or in all blocks of the cluster."""
     everywhere = "_there" if ir.note(sync.notes, "scope") == "cluster" else ""
     text.line(f"{cname(sync.name)}{everywhere}.arrive{'_before' if before else ''}({slot}, lane);")
 

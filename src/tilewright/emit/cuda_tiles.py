@@ -143,9 +143,10 @@ class Tiles:
         self.still |= undisturbed(body, self.registers)
         counts = uses(body)
         for let, store in itertools.pairwise(body):
-            if isinstance(let, ir.Let) and isinstance(store, ir.Store) and store.ref.buffer in self.registers:
-                if store.value == let.name and counts[let.name] == 1:
-                    self.into[let.name] = store.ref.buffer
+            if not isinstance(let, ir.Let) or not isinstance(store, ir.Store) or store.ref.buffer not in self.registers:
+                continue
+            if store.value == let.name and counts[let.name] == 1:
+                self.into[let.name] = store.ref.buffer
 
     def name(self, value: str) -> str:
         """C++ of a value: its name, a number, or registers as they stand."""
@@ -171,6 +172,7 @@ class Tiles:
             case ir.Load(ref) if ref.buffer in self.held:
                 text = self.piece(ref, type_)
                 if let.name in self.still and text == self.register(ref.buffer):
+                    # ptxas deals registers of joined sums otherwise where they are not copied; it takes no instruction.
                     self.texts[let.name] = text = f"{type_}({text})" if self.split else text
                 return text
             case ir.Load(ref) if ref.buffer in self.plan.parts and self.plan.atomic and not self.joining:

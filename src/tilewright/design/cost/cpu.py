@@ -42,8 +42,8 @@ WINDOW, COUNTER = 320.0, 3.0
 L2_LATENCY, READS_AHEAD, SCRATCH_AHEAD = 14.0, 6.0, 3.0
 """Cycles of a line from L2, and how many reads of one, and stores to a row of scratch, are under way at once."""
 
-SCATTERED = 4.6e-9
-"""Seconds that a line costs more which comes from beyond L2 without prefetchers: a third of the rate (notes 0001)."""
+SCATTERED = 1.2e-9
+"""Seconds that each line costs more which comes from beyond L2 without a prefetcher (a Xeon, notes 0006)."""
 
 OVERLAP = 3.0
 """Exponent p of (sum of t^p)^(1/p): memory levels and arithmetic overlap, but not where two take about as long."""
