@@ -66,8 +66,8 @@ class _Module:
         for name in ("roles", *(name for name, wanted in more.items() if wanted)):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
-        line("")
         if self.chained:
+            line("")
             with self.text.block("namespace axis"):
                 for row in chain_layouts(self.plan).declare():
                     line(row)
@@ -123,8 +123,8 @@ class _Module:
         plan, line = self.plan, self.text.line
         producer = next(t for t in plan.teams.values() if t.name == "producer")
         spread = self.meets_cluster
-        with self.text.block(f"if (warp >= {producer.first})"):
-            line(f"// The producer: a thread of warp {producer.first} sends for tiles as soon as slots are free.")
+        told = f"The producer: a thread of warp {producer.first} sends for tiles as soon as slots are free."
+        with self.text.block(f"if (warp >= {producer.first})", told):
             if producer.registers:
                 line(f"fewer_registers<{producer.registers}>();")
             set_up(plan, self.text, producer.first)
@@ -139,8 +139,8 @@ class _Module:
         for n, team in enumerate(others):
             last = n == len(others) - 1
             who = "a warpgroup multiplies" if team.warps == 4 else f"{team.warps // 4} warpgroups multiply"
-            with self.text.block("else" if last else f"else if (warp < {team.first + team.warps})"):
-                line(f"// Consumers: {who} what has arrived; then come the results.")
+            opening = "else" if last else f"else if (warp < {team.first + team.warps})"
+            with self.text.block(opening, f"Consumers: {who} what has arrived; then come the results."):
                 if team.registers:
                     line(f"more_registers<{team.registers}>();")
                 line("const int group = warp / 4;")
@@ -166,10 +166,8 @@ class _Module:
         if spread:
             self.text.line("cluster_meet();")
             return
-        if self.split_cluster:
-            self.text.line("cluster_arrive();")
-        word = "meet" if wait else "pass"
-        self.text.line(f"{word}(0, {self.plan.threads});")
+        apart = "_apart" if self.split_cluster else ""  # blocks of a cluster begin without one another
+        self.text.line(f"{'meet' if wait else 'pass'}{apart}(0, {self.plan.threads});")
 
     def path(self, team: Team) -> None:
         """The statements of a role."""

@@ -67,7 +67,7 @@ def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, row: str) -> str:
 
 def _start(plan: Plan, index: ir.Index) -> str:
     """C++ of the first position of an index: that of the tile of an axis, none of a whole dimension."""
-    return str(index) if isinstance(index, int) else "0" if index in plan.kernel.dims else cname(index)
+    return str(index) if isinstance(index, int) else "0" if index in plan.kernel.dims else plan.start(index)
 
 
 def multicast_rank(plan: Plan, copy: ir.Copy) -> str:

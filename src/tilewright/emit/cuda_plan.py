@@ -74,6 +74,7 @@ class Plan:
         self.axes = structure.axes(kernel)
         self.statements = list(ir.walk(kernel.body))
         self.words = Words(kernel, tuple(s.name for s in self.scratch))
+        self.same: dict[str, str] = {}  # axes whose tiles begin where those of another one do, which has the name
 
     # ------------------------------------------------------------------------------------------ axes
     def extent(self, dim: ir.Dim) -> int:
@@ -359,6 +360,10 @@ class Plan:
         return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions
+    def start(self, axis: str) -> str:
+        """C++ of where the tile of an axis begins."""
+        return cname(self.same.get(axis, axis))
+
     def size(self, dim: str) -> str:
         """C++ of a dimension's size."""
         return str(self.sizes[dim]) if dim in self.sizes else cname(dim)

@@ -38,12 +38,12 @@ class Text(Lines):
             self.line(declaration)
 
     @contextmanager
-    def block(self, opening: str) -> Iterator[None]:
+    def block(self, opening: str, comment: str = "") -> Iterator[None]:
         """`opening {`, what is written inside the `with`, and `}`; an `else` stands behind the brace before it."""
         if opening.startswith("else") and self.lines[-1].strip() == "}":
             opening = f"}} {opening}"
             self.lines.pop()
-        self.line(f"{opening} {{" if opening else "{")
+        self.line((f"{opening} {{" if opening else "{") + (f"  // {comment}" if comment else ""))
         self._said.append(set())
         with self.deeper():
             yield

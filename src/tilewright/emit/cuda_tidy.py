@@ -8,6 +8,8 @@ from textwrap import wrap
 
 _WIDTH = 118
 """Columns of a line that is put together here."""
+_WIDEST = 140
+"""Columns of a statement with its condition before it."""
 _ASKED = {"group": "const int group = warp / 4;", "team": "const Team<128> team{"}
 """Declarations that are written for every role, by the name that they declare."""
 
@@ -22,12 +24,8 @@ def titled(source: str, sizes: Iterable[tuple[str, object]], decisions: Iterable
     first, rest = source.split("\n", 1)
     named = [f"{name}={n}" for name, n in sizes]
     chosen = [f"{name}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in decisions]
-    told = [f"{title}: {' '.join(words)}" for title, words in (("sizes", named), ("design", chosen)) if words]
-    comment = [
-        line
-        for text in told
-        for line in wrap(text, _WIDTH, initial_indent="// ", subsequent_indent="//   ", break_on_hyphens=False)
-    ]
+    told = " ".join(f"{title}: {' '.join(words)}" for title, words in (("sizes", named), ("design", chosen)) if words)
+    comment = wrap(told, _WIDTH, initial_indent="// ", subsequent_indent="//   ", break_on_hyphens=False)
     return "\n".join([first, *comment, rest])
 
 
@@ -36,23 +34,29 @@ def _ends(lines: list[str]) -> dict[int, int]:
     opened: list[int] = []
     found: dict[int, int] = {}
     for n, line in enumerate(lines):
+        code = line.split("  //")[0]
         if line.lstrip().startswith("}") and opened:
             found[opened.pop()] = n
-        if line.endswith("{"):
+        if code.endswith("{"):
             opened.append(n)
     return found
 
 
 def _without_double_braces(lines: list[str]) -> list[str]:
-    """A block without a condition that is all there is in another one has no braces of its own."""
+    """A block without a condition that is all there is in another one, or one statement, has no braces of its own."""
     lines, ends = list(lines), _ends(lines)
     gone: set[int] = set()
     for begin, end in ends.items():
         bare = lines[begin].strip() == "{" and lines[end].strip() == "}" and begin > 0
-        if bare and ends.get(begin - 1) == end + 1:
+        alone = end == begin + 2 and lines[begin + 1].endswith(";") and not _declares(lines[begin + 1])
+        if bare and (alone or ends.get(begin - 1) == end + 1):
             gone |= {begin, end}
             lines[begin + 1 : end] = [x.removeprefix("  ") for x in lines[begin + 1 : end]]
     return [x for n, x in enumerate(lines) if n not in gone]
+
+
+def _declares(line: str) -> bool:
+    return " = " in line or line.lstrip().startswith("const ")
 
 
 def _behind_conditions(lines: list[str]) -> list[str]:
@@ -85,7 +89,7 @@ def _joined(block: list[str], end: str) -> str:
     if not opening.lstrip().startswith("if (") or not opening.endswith(") {") or not simple:
         return ""
     line = f"{opening.removesuffix('{')}{statement}"
-    return line if len(line) <= _WIDTH else ""
+    return line if len(line) <= _WIDEST else ""
 
 
 def _without_unread(lines: list[str]) -> list[str]:

@@ -115,7 +115,10 @@ class Tiles:
         if trips == 1:
             values = any(isinstance(s, ir.Let) for s in loop.body)  # loops of columns have blocks of their own
             with self.text.block("") if values else nullcontext():
-                self.text.once(f"const int {m} = {over}{mine};")
+                if mine:
+                    self.text.once(f"const int {m} = {over}{mine};")
+                else:
+                    self.plan.same[axis.name] = axis.over
                 yield
             return
         self.text.line("#pragma unroll")
@@ -233,12 +236,13 @@ class Tiles:
         size = self.plan.elements(alloc) // (self.plan.shares if self.shared(buffer) == "true" else 1)
         index = "0" if self.plan.atomic else f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
-        row = f"({cname(self.row)} - {cname(str(rows))}) * {size // self.plan.extent(rows)}"
+        begin = self.plan.start(self.row)
+        mine = f" + ({begin} - {cname(str(rows))}) * {size // self.plan.extent(rows)}" if begin != cname(str(rows)) else ""
         if self.shared(buffer) == "true":
-            return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size} + {row}"
+            return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size}{mine}"
         place = f"(float*)args.words[{self.plan.words.scratch_word(buffer)}]"
         block = f"(i64)({self.block_number()}) * {1 if self.plan.atomic else self.plan.splits}"
-        return f"{place} + ({block} + {index}) * {size} + {row}"
+        return f"{place} + ({block} + {index}) * {size}{mine}"
 
     def block_number(self) -> str:
         """C++ of the number of this block's tile of the result."""
@@ -264,7 +268,7 @@ class Tiles:
         if over in self.plan.axes and (whole := self.plan.extent(over)) < self.plan.extent(axis):
             # A tile of fewer rows than the atom: rows past it are another tile's.
             size, edge = f"min({cname(over)} + {whole}, {size})", edge or whole & -whole
-        return f"Part<{distribution}, {edge}>({cname(axis)}, {size}, team)"
+        return f"Part<{distribution}, {edge}>({self.plan.start(axis)}, {size}, team)"
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""

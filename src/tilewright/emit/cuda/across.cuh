@@ -6,6 +6,10 @@
 
 namespace tw {
 
+// Threads of a block meet, or come by; and the cluster is told that this block has begun, for which nobody waits yet.
+__device__ __forceinline__ void meet_apart(int id, int threads) { cluster_arrive(), meet(id, threads); }
+__device__ __forceinline__ void pass_apart(int id, int threads) { cluster_arrive(), pass(id, threads); }
+
 // The barriers of a ring in all BLOCKS of a cluster: each of the first lanes of a warp arrives at those of one block.
 template <int BLOCKS> struct Everywhere {
   unsigned there;
