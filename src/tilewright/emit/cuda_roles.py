@@ -259,8 +259,7 @@ class RoleText:
         with self.tiles.each_row(loop) if turns > 1 else nullcontext():
             for dot in dots:
                 multiply(self.plan, self.text, self.tiles, loop, dot, self.first)
-        self.text.line("wgmma_commit();")
-        self.text.line(f"wgmma_wait<{self.in_flight}>();")
+        self.text.line(f"end_step<{self.in_flight}>();")
 
     # --------------------------------------------------------------------------------------------- syncs
     def sync(self, sync: ir.Sync) -> None:

@@ -32,7 +32,7 @@ class Text(Lines):
         self._said: list[set[str]] = [set()]  # what the blocks that are open have declared
 
     def once(self, declaration: str) -> None:
-        """A declaration, unless it stands already in this block."""
+        """A declaration, unless it stands in this block already."""
         if declaration not in self._said[-1]:
             self._said[-1].add(declaration)
             self.line(declaration)

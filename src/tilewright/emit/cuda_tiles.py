@@ -13,6 +13,8 @@ from tilewright.language import ir
 from tilewright.language.accumulate import undisturbed, uses
 
 _APPROXIMATED = ("erf", "sigmoid", "tanh")
+_SHORT = 64
+"""Columns of a value that stands where it is read."""
 _CACHES = {"cs": "STREAM", "evict_first": "STREAM", "cg": "L2_ONLY"}
 
 
@@ -37,6 +39,9 @@ class Tiles:
         self.joining = False  # whether all parts of a sum are there
         self.texts: dict[str, str] = {}  # values without a line of their own -> what stands for them
         self.still: frozenset[str] = frozenset()  # values that are what registers hold for as long as they are read
+        self.next: set[str] = set()  # those that the statement behind them reads
+        self.shows: set[str] = set()  # values that stand where they are read
+        self.once: set[str] = set()  # values that one elementwise operator reads
         self.into: dict[str, str] = {}  # values that are computed into registers -> those
         self.sums: dict[str, str] = {}  # sums that memory adds up by itself -> what this block adds
 
@@ -113,7 +118,8 @@ class Tiles:
         groups, trips = self.groups if self.dealt(loop) else 1, self.turns(loop)
         mine = " + 64 * group" if groups > 1 else ""
         if trips == 1:
-            values = any(isinstance(s, ir.Let) for s in loop.body)  # loops of columns have blocks of their own
+            # Loops of columns have blocks of their own; what only comes to registers leaves no names behind.
+            values = any(isinstance(s, ir.Store) and s.ref.buffer not in self.registers for s in loop.body)
             with self.text.block("") if values else nullcontext():
                 if mine:
                     self.text.once(f"const int {m} = {over}{mine};")
@@ -145,6 +151,11 @@ class Tiles:
         """What registers hold is read where it stands, and computed where it will stand, if a body allows it."""
         self.still |= undisturbed(body, self.registers)
         counts = uses(body)
+        maps = [s for s in body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Map)]
+        reader = {x: s.name for s in maps for x in ir.operands(s.expr)}
+        self.once |= {x for x in reader if counts[x] == 1}
+        lets = [s.name if isinstance(s, ir.Let) else "" for s in body if not _number(s)]
+        self.next |= {x for x, y in itertools.pairwise(lets) if x and reader.get(x) == y}
         for let, store in itertools.pairwise(body):
             if not isinstance(let, ir.Let) or not isinstance(store, ir.Store) or store.ref.buffer not in self.registers:
                 continue
@@ -162,12 +173,24 @@ class Tiles:
             return
         type_ = self.tile_type(stmt.type.dtype.name, stmt.type.axes)
         text = self.value(stmt, type_)
+        if stmt.name in self.once and self.shown(stmt) and len(text) <= _SHORT:
+            self.texts[stmt.name] = text
+            self.shows.add(stmt.name)
         if not text or (self.texts.get(stmt.name) == text and stmt.name not in self.into):
             return
         if stmt.name in self.into:
             self.text.line(f"{self.register(self.into[stmt.name])} = {text};")
         else:
             self.text.line(f"const {'auto' if stmt.type.axes else type_} {cname(stmt.name)} = {text};")
+
+    def shown(self, let: ir.Let) -> bool:
+        """Whether a value stands where it is read: at once, or as a part of registers that stay as they are."""
+        match let.expr:
+            case ir.Load(ref):
+                return ref.buffer in self.held and let.name in self.still
+            case ir.Map(_, args):
+                return bool(let.type.axes) and let.name in self.next and not any(x in self.shows for x in args)
+        return False
 
     def value(self, let: ir.Let, type_: str) -> str:
         """C++ of a value; nothing for those that memory adds up by itself."""
@@ -237,7 +260,9 @@ class Tiles:
         index = "0" if self.plan.atomic else f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
         begin = self.plan.start(self.row)
-        mine = f" + ({begin} - {cname(str(rows))}) * {size // self.plan.extent(rows)}" if begin != cname(str(rows)) else ""
+        mine = (
+            f" + ({begin} - {cname(str(rows))}) * {size // self.plan.extent(rows)}" if begin != cname(str(rows)) else ""
+        )
         if self.shared(buffer) == "true":
             return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size}{mine}"
         place = f"(float*)args.words[{self.plan.words.scratch_word(buffer)}]"
@@ -303,6 +328,11 @@ class Tiles:
             base, terms = self.terms(store.ref)
             cache = _CACHES.get(str(ir.note(store.notes, "cache")), "PLAIN")
             self.text.line(f"store<{self.plan.vector(buffer)}, {cache}>({base}, {value}, team, {terms});")
+
+
+def _number(stmt: ir.Stmt) -> bool:
+    """Whether a statement only names a number."""
+    return isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Full) and not stmt.type.axes
 
 
 def _over_atoms(loop: ir.Loop) -> bool:

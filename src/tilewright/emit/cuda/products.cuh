@@ -19,6 +19,12 @@ __device__ __forceinline__ void multiply_step(Tile<D, Rows, AccCols<4, 1, COLUMN
   wgmma_wait<IN_FLIGHT>();
 }
 
+// The products issued since the last fence are a step: the same.
+template <int IN_FLIGHT> __device__ __forceinline__ void end_step() {
+  wgmma_commit();
+  wgmma_wait<IN_FLIGHT>();
+}
+
 // All products are done: nothing touches accumulators before this line.
 template <class... ACC> __device__ __forceinline__ void finish(ACC&... acc) {
   wgmma_wait<0>();
