@@ -44,8 +44,8 @@ def _narrow(s: Shape) -> dict[str, Choice]:
 
     By a whole access of each operand a thread would have 16 by 16 results, more than it has registers.
     """
-    tensors = {p.name: p.dtype for p in s.kernel.params if p.dims is not None and p.dtype.bytes == 1}
-    return {f"vec.{name}": min(int(s.widths().get(f"vec.{name}", 1)), _EACH) for name in tensors}
+    narrow = {f"vec.{p.name}" for p in s.kernel.params if p.dims is not None and p.dtype.bytes == 1}
+    return dict.fromkeys(narrow & s.widths().keys(), _EACH)
 
 
 __all__ = ["default_fma"]
