@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tilewright.emit.cuda_abi import TensorMap
-from tilewright.emit.cuda_cursor import Cursor, bounds, enter, stride
 from tilewright.emit.cuda_layouts import Layouts
+from tilewright.emit.cuda_scope import Range
 from tilewright.emit.cuda_text import cname
 from tilewright.emit.cuda_values import Values
 from tilewright.emit.cuda_warp import WarpDots
@@ -113,35 +113,22 @@ class Ahead:
                 out.line("tw::fence_barriers();")
             out.line("__syncwarp();")
         kept, types = dict(values.scope.ranges), dict(values.types)
-        axis = ring.loops[0].axes[0]
-        low, high = bounds(values, axis)
-        out.line(f"int {axis.name}_next = {low};")
-        if self.cursor:
-            self.cursor.begin(values, low, high)
+        bounds = self._cursors(values)
         with out.block("const auto ahead = [&](int slot)"):
-            if self.cursor:
-                self._nested(values, self.cursor, low, high)
+            if len(ring.loops) == 1:
+                self._one(values, *bounds)
             else:
-                self._one(values, low, high)
+                self._nested(values, bounds)
             if not ring.boxed:
                 out.line("tw::commit();")
         out.line(";")
         values.scope.ranges, values.types = kept, types
         out.line("#pragma unroll 1")
-        out.line(f"for (int n = 0; n < {ring.slots}; ++n) {'find(), ' if self.cursor else ''}ahead(n);")
+        out.line(f"for (int n = 0; n < {ring.slots}; ++n) ahead(n);")
         out.line(f"tw::Slot<{ring.slots}> slot;")
 
-    @property
-    def cursor(self) -> Cursor | None:
-        """What runs ahead of two loops; of one loop its place says all."""
-        if len(self.ring.loops) > 2:
-            raise IllegalDesign("stages: steps lie in more than two loops; drop the decision")
-        return Cursor(*self.ring.loops) if len(self.ring.loops) == 2 else None
-
     def before(self, values: Values) -> None:
-        """Which step will come so many later is found while this one is waited for."""
-        if self.cursor:
-            values.out.line("find();")
+        """What every step waits for."""
         plain = f"tw::wait_all_but<{self.ring.slots - 1}>();"
         values.out.line("full[slot.index].wait(slot.phase);" if self.ring.boxed else plain)
 
@@ -155,20 +142,50 @@ class Ahead:
     def used(self, values: Values, names: tuple[str, ...]) -> None:
         """Slots are free behind their step, not sooner."""
 
+    def _cursors(self, values: Values) -> tuple[str, str]:
+        """A variable for the place of each loop; the bounds of the outermost one."""
+        low, high = self._bounds(values, self.ring.loops[0].axes[0])
+        for n, loop in enumerate(self.ring.loops):
+            values.out.line(f"int {loop.axes[0].name}_next = {low if n == 0 else 0};")
+        return low, high
+
+    def _bounds(self, values: Values, axis: ir.Axis) -> tuple[str, str]:
+        return values.scope.bounds(axis, {n: cname(n) for n in values.types})
+
     def _one(self, values: Values, low: str, high: str) -> None:
         axis = self.ring.loops[0].axes[0]
-        at, step = f"{axis.name}_next", stride(self.ring.loops[0])
+        at, step = f"{axis.name}_next", self._stride(self.ring.loops[0])
         with values.out.block(f"if ({at} < {high})"):
-            enter(values, axis, at, low, high, not self.ring.boxed)
+            self._enter(values, axis, at, low, high)
             self._send(values)
         values.out.line(f"{at} += {step};")
 
-    def _nested(self, values: Values, cursor: Cursor, low: str, high: str) -> None:
-        """Two loops: the step at the cursor goes on its way."""
-        with values.out.block("if (there)"):
-            cursor.told(values, low, high, not self.ring.boxed)
-            self._send(values)
-            values.out.line(f"{cursor.onward};")
+    def _nested(self, values: Values, bounds: tuple[str, str]) -> None:
+        """Two loops: on to the next step of the inner one, or of the one around it."""
+        out, (outer, *inner) = values.out, self.ring.loops
+        if len(inner) != 1:
+            raise IllegalDesign("stages: steps lie in more than two loops; drop the decision")
+        axis, (walk,) = outer.axes[0], inner
+        at = f"{axis.name}_next"
+        with out.block(f"while ({at} < {bounds[1]})"):
+            self._enter(values, axis, at, *bounds)
+            values.emit(tuple(s for s in outer.body if isinstance(s, ir.Let)))
+            step = walk.axes[0]
+            low, high = self._bounds(values, step)
+            place = f"{step.name}_next"
+            out.line(f"{place} = max({place}, {low});")
+            with out.block(f"if ({place} < {high})"):
+                self._enter(values, step, place, low, high)
+                self._send(values)
+                out.line(f"{place} += {step.step or 1};")
+                out.line("break;")
+            out.line(f"{at} += {self._stride(outer)}, {place} = 0;")
+
+    def _enter(self, values: Values, axis: ir.Axis, at: str, low: str, high: str) -> None:
+        now = values.scope.enter(axis, at, low, high)
+        values.scope.ranges[axis.name] = Range(at, high, now.size, now.grain, now.align, axis.each, now.step, low, high)
+        if axis.name in values.layouts.of and not self.ring.boxed:
+            values.out.line(values.part(axis.name))
 
     def _send(self, values: Values) -> None:
         lets = [s for s in self.ring.loops[-1].body if isinstance(s, ir.Let) and s.name in self.ring.loads]
@@ -180,6 +197,12 @@ class Ahead:
             values.out.line(f"full[slot].expect({self.ring.slot_bytes});")
             for let in lets:
                 self._boxes(values, let)
+
+    @staticmethod
+    def _stride(loop: ir.Loop) -> int:
+        """From a step of a loop to the next one of the same warp."""
+        axis = loop.axes[0]
+        return (1 if axis.each else axis.step or 1) * ir.number(loop.notes, "turns", 1)
 
     def _boxes(self, values: Values, let: ir.Let) -> None:
         """The boxes of one tile: as many as its rows have panels of 128 bytes."""
