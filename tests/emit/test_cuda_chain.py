@@ -128,8 +128,8 @@ def test_warpgroups_take_the_steps_that_their_own_rows_need():
     assert "t_high = s_mine < S ? " in source
     skipped = re.findall(r"for \(; t_at < t_end; [^{]*\{\n(.*?)\n +\}\n", source, re.S)
     assert len(skipped) == 1 and "multiply" not in skipped[0]
-    for barrier in ("k_full[slot.index].wait", "v_full[slot.index].wait", "k_empty[slot.index].arrive",
-                    "v_empty[slot.index].arrive", "meet(", "pass("):  # fmt: skip
+    for barrier in ("k_full.wait_full(slot)", "v_full.wait_full(slot)", "k_empty.arrive(slot", "v_empty.arrive(slot",
+                    "meet(", "pass("):  # fmt: skip
         assert barrier in skipped[0]
     assert "s_mine" not in module(PROGRAMS["causal"], DESIGNS["turns"]).source
 

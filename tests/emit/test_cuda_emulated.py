@@ -150,7 +150,7 @@ def test_an_arrival_too_few_is_a_block_that_waits_for_ever(tmp_path):
     kernel = PROGRAMS["full"]
     known = facts(kernel)
     module = emitted(kernel, design(kernel, DESIGNS["one warpgroup"]), known)
-    broken = module.source.replace("if (lane == 0) k_empty[slot.index].arrive();", "")
+    broken = module.source.replace("k_empty.arrive(slot, lane);", "")
     assert broken != module.source
     with pytest.raises(AssertionError, match="wait for ever"):
         _run_source(module, broken, kernel, known, tmp_path)

@@ -89,6 +89,18 @@ def test_a_cache_of_8_bits_moves_logits_by_less_than_its_rounding(model):
     assert rms(decoder.decode(cache, PROMPT[-1:]) - found[-1:]) < 2.0**-6 * np.std(wanted)
 
 
+def test_what_lands_on_the_host_is_what_lies_on_the_gpu():
+    """Of any type, larger or smaller than what landed before; each read overwrites the last one's values."""
+    gpu, chance = memory_of("cuda"), np.random.default_rng(0)
+    landing, before = gpu.landing(), None
+    for shape, dtype in (((3, 5), np.float32), ((1, 40_000), np.float32), ((7,), np.int32), ((2, 9), np.float16)):
+        values = (100 * chance.standard_normal(shape)).astype(dtype)
+        found = landing.read(gpu.holding(values))
+        np.testing.assert_array_equal(found, values)
+        before = found if before is None or found.nbytes > before.nbytes else before
+    assert np.shares_memory(before, found)
+
+
 def test_greedy_tokens_equal_transformers(model):
     folder, theirs = model
     with torch.no_grad():

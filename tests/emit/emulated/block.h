@@ -14,6 +14,7 @@
 #include <vector>
 
 #define __device__
+#define __forceinline__ inline
 #define __global__
 #define __shared__ static
 #define __align__(n) alignas(n)
