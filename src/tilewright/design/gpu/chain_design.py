@@ -48,7 +48,8 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
 
     Narrow sums want three warpgroups, unless their tiles of 192 rows do not fit the rows or few steps end in a mask;
     they take turns. Two warpgroups part by themselves where rows lie ready ahead, but for sums that are very wide.
-    Tiles are drawn; where they are uneven and long, eight heads walk together.
+    Tiles are drawn; where they are uneven and long, eight heads walk together. Where rows of unlike ranges may share a
+    tile, fewer rows of more heads read less that only others see (notes 0022).
     """
     rows = facts.sizes.get(c.row.over, _LONG)
     width = max(facts.sizes.get(c.width(d), 128) for d in c.second)
@@ -58,6 +59,9 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
     turns = ("together",) if width <= _WIDE else ()
     three, two = _shape(c, 192, 3, 128, *grouped), _shape(c, 128, 2, 128, *turns, *grouped)
     own = [_shape(c, 192, 3, 128, *grouped, "own"), _shape(c, 192, 3, 128, "own")] if width <= _NARROW else []
+    if c.ranged:
+        yield from _packed(c, facts, *turns, *grouped)
+        yield from own
     if width <= _NARROW:
         fits = -(-rows // 192) * 192 * _WASTE[0] <= rows * _WASTE[1]
         yield from (three, two) if fits and (even or rows >= _LONG // 2) else (two, three)
@@ -68,6 +72,14 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
     yield from (_shape(c, 128, 2, 128, *words) for words in others)
     for tile, groups in ((128, 2), (64, 1)):
         yield from (_shape(c, tile, groups, count, *turns) for count in (128, 112, 96, 80, 64, 32))
+
+
+def _packed(c: Chain, facts: Facts, *words: str) -> Iterator[dict[str, Choice]]:
+    """Tiles with a part of the rows of four heads that share their keys, or of two, if heads come in such numbers."""
+    heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
+    many = next((n for n in (4, 2) if heads % n == 0), 1)
+    if c.packed is not None and many > 1:
+        yield _shape(c, 128, 2, 128, *words) | {f"tile.{c.packed.name}": many, f"tile.{c.row.name}": 128 // many}
 
 
 def _side_by_side(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
