@@ -124,7 +124,10 @@ def fused_dots(body: tuple[ir.Stmt, ...]) -> FusedDots:
 
 
 def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
-    """Accumulations of a loop body, by the name of the reduction that feeds each."""
+    """Accumulations of a loop body, by the name of the reduction that feeds each.
+
+    What is broadcast into its target, or lies in another order, is computed first and added then: it is none.
+    """
     counts = uses(body)
     lets = {s.name: s for s in body if isinstance(s, ir.Let)}
     assigned = Counter(s.name for s in ir.walk(body) if isinstance(s, ir.Assign))
@@ -141,9 +144,9 @@ def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
             continue
         reduction = lets[parts[0]]
         match reduction.expr:
-            case ir.Reduce(kind, _, axis) if kind == op:
+            case ir.Reduce(kind, _, axis) if kind == op and reduction.type.axes == total.type.axes:
                 found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
-            case ir.Dot(_, _, axis) if op == "sum":
+            case ir.Dot(_, _, axis) if op == "sum" and set(reduction.type.axes) == set(total.type.axes):
                 found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
             case _:
                 pass

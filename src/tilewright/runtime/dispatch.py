@@ -26,6 +26,7 @@ from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
 from tilewright.runtime.layouts import Layouts, facts_of, layout_of, layouts_of
 from tilewright.runtime.monitor import MONITOR
+from tilewright.runtime.operands import scalar_of
 from tilewright.runtime.program import Program, described, whole_dims
 from tilewright.runtime.table import TABLE, Slot, Special
 
@@ -45,6 +46,7 @@ def bind(
     Operands on a GPU run there; ArgumentError where they lie on several devices.
     """
     program, sizes = described(operator, buffers, options)
+    scalars = {p.name: scalar_of(program.kernel, p, scalars) for p in program.kernel.params if p.dims is None}
     if any(b.device != "cpu" for b in buffers.values()):
         from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
 
