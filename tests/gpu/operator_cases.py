@@ -132,6 +132,8 @@ def _matmul(d: Draw, large: bool) -> Call:
     if not large and d.size(0, 1):
         inputs |= {"bias": d.normal(n), "residual": d.normal(m, n)}
         options["activation"] = ("gelu", "silu", "gelu_tanh", "relu")[d.size(0, 1, 2, 3)]
+    if not large and d.size(0, 1):
+        inputs |= {"row_scale": _positive(d, m), "column_scale": d.random.standard_normal(n, dtype=np.float32)}
     return _call("matmul", inputs, {"c": ((m, n), d.type)}, options=options)
 
 

@@ -85,6 +85,25 @@ def test_where_ranges_are_data_tiles_hold_fewer_rows_of_more_heads():
     assert default_design(kernel, narrow).get("own")
 
 
+@pytest.mark.parametrize(("rows", "heads", "tile", "groups"), [
+    (16, 4, (4, 16), 1), (17, 8, (2, 32), 1), (32, 4, (2, 32), 1), (64, 4, (2, 64), 2), (65, 4, None, 2),
+    (16, 1, None, 2), (16, 8, (4, 16), 1),
+])  # fmt: skip
+@pytest.mark.parametrize("width", [64, 128])
+def test_few_rows_of_heads_that_share_their_keys_lie_side_by_side(rows, heads, tile, groups, width):
+    """Else each head would read all keys again, by a tile that is empty but for those rows."""
+    for name in ("full", "causal", "ragged"):
+        kernel = PROGRAMS[name]
+        known = facts(kernel, B=8, H=8, G=heads, S=rows, T=4096, D=width, E=width)
+        chosen = default_design(kernel, known)
+        assert legal(kernel, chosen, known) == []
+        if tile is None:
+            assert chosen.get("tile.g") is None
+        else:
+            assert (chosen.get("tile.g"), chosen.get("tile.s")) == tile
+            assert chosen.get("warpgroups") == groups and chosen.get("store.o") == "tma"
+
+
 @pytest.mark.parametrize("decisions", DESIGNS.values(), ids=DESIGNS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_designs_of_the_tests_are_legal(name, decisions):

@@ -59,6 +59,7 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
     turns = ("together",) if width <= _WIDE else ()
     three, two = _shape(c, 192, 3, 128, *grouped), _shape(c, 128, 2, 128, *turns, *grouped)
     own = [_shape(c, 192, 3, 128, *grouped, "own"), _shape(c, 192, 3, 128, "own")] if width <= _NARROW else []
+    yield from _side_by_side(c, facts)
     if c.ranged:
         yield from _packed(c, facts, *turns, *grouped)
         yield from own
@@ -67,7 +68,8 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
         yield from (three, two) if fits and (even or rows >= _LONG // 2) else (two, three)
         yield from own
     yield two
-    yield from _side_by_side(c, facts)
+    if rows <= _FEW:
+        yield _shape(c, 64, 1, 128)
     others: tuple[tuple[str, ...], ...] = (("together",), (), ("grouped",), ("own", *turns), ("leave",))
     yield from (_shape(c, 128, 2, 128, *words) for words in others)
     for tile, groups in ((128, 2), (64, 1)):
@@ -83,22 +85,19 @@ def _packed(c: Chain, facts: Facts, *words: str) -> Iterator[dict[str, Choice]]:
 
 
 def _side_by_side(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
-    """Tiles of few rows, with several heads that share their keys in each; and of one head."""
+    """Tiles of few rows, with several heads in each that share their keys: else each head reads the keys again."""
     rows = facts.sizes.get(c.row.over, _LONG)
     heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
-    height = next((n for n in (16, 32, 64) if rows <= n), 0)
-    if not height:
-        return
-    for groups in (1, 2):
-        packed = 64 * groups // height
-        if c.packed is not None and 1 < packed <= heads:
-            tile: dict[str, Choice] = {f"tile.{c.packed.name}": packed, f"tile.{c.row.name}": height}
+    height = next((n for n in (16, 32, _FEW) if rows <= n), 0)
+    for groups in (1, 2) if height else ():
+        many = 64 * groups // height
+        if c.packed is not None and 1 < many <= heads:
+            tile: dict[str, Choice] = {f"tile.{c.packed.name}": many, f"tile.{c.row.name}": height}
             yield _shape(c, 64 * groups, groups, 128, "together") | tile
-    yield _shape(c, 64, 1, 128)
 
 
-_NARROW, _WIDE, _LONG = 64, 128, 4096
-"""Columns of sums that count as narrow, and as not very wide; columns of scores, and rows, that count as long."""
+_NARROW, _WIDE, _FEW, _LONG = 64, 128, 64, 4096
+"""Columns of sums that count as narrow, and as not very wide; rows that count as few, and as many."""
 _WASTE = (5, 6)
 """Rows that exist, of those of all tiles, at least."""
 
