@@ -287,7 +287,7 @@ def test_bench_saves_and_the_table_follows(run, checkout, tmp_path):
     assert run("bench", "table", "--check")[0] == 1
     assert run("bench", "table")[0] == 0
     assert run("bench", "table", "--check")[0] == 0
-    assert "| softmax f32 4x4 | 1 |" in (tmp_path / "README.md").read_text()
+    assert "| softmax f32 4x4 | 1 |" in (tmp_path / "docs/benchmarks/cpu.md").read_text()
 
 
 def test_a_quick_look_is_not_saved(run, checkout, tmp_path):

@@ -330,14 +330,14 @@ def _judge(results: list[Result], machine: Machine, kind: str, save: bool, as_js
 
 @app.command()
 def table(
-    check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if the README is out of date.")] = False,
+    check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if one is out of date.")] = False,
 ) -> None:
-    """Make the README's tables from the newest committed results of each machine."""
+    """Make the README's tables, and docs/benchmarks, from the newest committed results of each machine."""
     from tilewright.bench.cpu import source_root
     from tilewright.bench.table import regenerate
 
     fresh = regenerate(source_root(Path.cwd()), check)
     if check and not fresh:
-        typer.echo("README.md does not hold the newest results; run `tilewright bench table`", err=True)
+        typer.echo("README.md or docs/benchmarks holds older results; run `tilewright bench table`", err=True)
         raise typer.Exit(1)
-    typer.echo("the README's tables are up to date" if fresh else "wrote the README's tables", err=True)
+    typer.echo("the tables are up to date" if fresh else "wrote the tables of README.md and docs/benchmarks", err=True)

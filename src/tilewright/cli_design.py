@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tilewright import cli_report
 from tilewright.cli_options import AsJson, use_threads
-from tilewright.errors import ArgumentError
+from tilewright.cli_report import How
+from tilewright.errors import ArgumentError, MissingPackage
 
 if TYPE_CHECKING:
     from tilewright.machines.machine import Machine
     from tilewright.models.shapes import Met
-    from tilewright.report.evidence import Evidence
     from tilewright.runtime.designer import Designed
     from tilewright.runtime.trial import Crew
 
 LISTS = ("model",)
 INTERRUPTED = 130
 """Exit code of a search that Ctrl-C ended, as shells expect it."""
-
-
-@dataclass(frozen=True)
-class How:
-    """How to search: the options of `tw.search` that hold for every operator of a command."""
-
-    budget: str = "60s"
-    target: str | None = None
-    objective: str = "latency"
-    numerics: str = "free"
-    strategy: str = "evolve"
-    seed: int = 0
-    threads: int | None = None
-    again: bool = False
-    machine: Machine | None = None
-
-    def options(self) -> dict[str, Any]:
-        """As arguments of `tw.search`."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def design(
@@ -69,7 +49,11 @@ def design(
     device: Annotated[str, typer.Option(help="What to design for: cpu, cuda, or cuda:N for GPU number N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="With --operator-list: sequences that decode together.")] = 1,
     again: Annotated[bool, typer.Option("--again", help="Search although the book knows the answer.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report with pictures to this folder.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the search's HTML report with pictures. Default: one in the cache folder."),
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="No report: it takes about as long again.")] = False,
     operator_list: Annotated[
         str | None, typer.Option(help="model: every shape that the model in the folder PATH will meet.")
     ] = None,
@@ -82,18 +66,42 @@ def design(
         _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
+    from tilewright.report.told import interrupted, summary, told
+
     use_threads(threads)
     dtype = dtype or (how.machine.usual_dtype if how.machine else "f32")
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return
     wanted = {"operator": operator, "dtype": dtype, **parse_pairs(sizes or [], operator, dtype)}
+    drawn = not no_report and how.machine is None
     if report is not None:
-        _need_pictures()
+        if no_report:
+            raise ArgumentError(f"--report {report} and --no-report: leave one of them out")
+        cli_report.need_pictures()
     found = _designed(wanted, how, operator)
-    page = None if report is None or found.result is None else _report(found, wanted, how, report)
-    _print(found, page, as_json, tuple(d for d in wanted if d not in _NO_SIZES))
+    if not as_json:
+        typer.echo(told(found, tuple(d for d in wanted if d not in cli_report.NO_SIZES)))
+    page, said = _page(found, wanted, how, report) if drawn and not interrupted(found) else (None, "")
+    if as_json:
+        typer.echo(json.dumps({**summary(found), "report": None if page is None else str(page)}))
+    elif said:
+        typer.echo(f"  {said}")
     _exit_if_interrupted(found)
+
+
+def _page(found: Designed, wanted: dict[str, Any], how: How, folder: Path | None) -> tuple[Path | None, str]:
+    """The page of the report and where it is, in words; why there is none, where nobody asked for one."""
+    try:
+        page = cli_report.page_of(found, wanted, how, folder)
+    except KeyboardInterrupt:
+        typer.secho("interrupted: no report; the design is kept in the book", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (MissingPackage, ArgumentError) as error:
+        if folder is not None:
+            raise
+        return None, f"no report: {error}"
+    return page, "" if page is None else f"report: {page}"
 
 
 def _gpu(device: str, simulated: str | None, report: Path | None) -> Machine | None:
@@ -142,17 +150,6 @@ def _designed(wanted: dict[str, Any], how: How, title: str, crew: Crew | None = 
     return found
 
 
-def _print(found: Designed, page: Path | None, as_json: bool, order: tuple[str, ...]) -> None:
-    from tilewright.report.told import summary, told
-
-    if as_json:
-        typer.echo(json.dumps({**summary(found), **({} if page is None else {"report": str(page)})}))
-        return
-    typer.echo(told(found, order))
-    if page is not None:
-        typer.echo(f"  report: {page}")
-
-
 def _exit_if_interrupted(found: Designed) -> None:
     from tilewright.report.told import interrupted
 
@@ -192,60 +189,6 @@ def _design_simulated(operator: str, sizes: list[str], name: str, dtype: str | N
     _exit_if_interrupted(found)
 
 
-# ------------------------------------------------------------------------------------------- the report
-def _need_pictures() -> None:
-    """MissingPackage before anything is measured, where reports cannot be drawn."""
-    from tilewright.report.canvas import canvas
-
-    canvas()
-
-
-def _report(found: Designed, wanted: dict[str, Any], how: How, folder: Path) -> Path:
-    """Measure what a report shows beside the search, and write it; the path of its page."""
-    from tilewright.report.report import write_report
-
-    return write_report(_evidence(found, wanted, how), folder)
-
-
-def _evidence(found: Designed, wanted: dict[str, Any], how: How) -> Evidence:
-    from tilewright.bench.designed import beside
-    from tilewright.bench.peers import set_threads
-    from tilewright.bench.vendor import NAME
-    from tilewright.machines.bandwidth import measured_bandwidth
-    from tilewright.report.gather import gather
-    from tilewright.report.progress import search_bar
-    from tilewright.runtime.subject import Subject
-    from tilewright.runtime.trial import TrialRunner
-
-    assert found.result is not None
-    sizes = {d: n for d, n in wanted.items() if d not in _NO_SIZES}
-    options = {name: wanted[name] for name in ("options", "present") if name in wanted}
-    subject = Subject.of(wanted["operator"], sizes, wanted["dtype"], threads=how.threads, **options)
-    measured_bandwidth(subject.machine, subject.threads)  # once on a host: the roof of the roofline
-    set_threads(subject.threads)
-    vendor = beside(subject, found.design, seconds=1.0, as_trials=True)
-    with TrialRunner(subject, seed=how.seed) as runner, search_bar("random designs, the ladder") as progress:
-        return gather(
-            subject, found.result, runner, strategy=how.strategy, seed=how.seed, command=_command(wanted, how),
-            vendor=NAME, vendor_ratio=None if vendor is None else vendor.ratio.median, progress=progress,
-        )  # fmt: skip
-
-
-_NO_SIZES = frozenset({"operator", "dtype", "options", "present"})
-
-
-def _command(wanted: dict[str, Any], how: How) -> str:
-    """The command that searches so again."""
-    sizes = [f"{d}={n}" for d, n in wanted.items() if d not in _NO_SIZES]
-    operator, dtype = wanted["operator"], wanted["dtype"]
-    words = ["tilewright", "design", operator if isinstance(operator, str) else operator.name, *sizes]
-    words += ["--dtype", dtype] if isinstance(dtype, str) else []
-    for name, value in how.options().items():
-        if name not in ("again", "machine") and value not in (None, getattr(How, name)):
-            words += [f"--{name}", str(value)]
-    return shlex.join(words)
-
-
 # ------------------------------------------------------------------------------------- lists of operators
 def _design_list(
     path: str, sizes: list[str], kind: str, batch: int, report: Path | None, how: How, as_json: bool
@@ -256,7 +199,7 @@ def _design_list(
     from tilewright.models.shapes import shapes_of
 
     if report is not None:
-        _need_pictures()
+        cli_report.need_pictures()
     met = shapes_of(Path(path), batch=batch, chosen_there=how.machine is not None)
     with _crew(how) as crew:
         _design_all(met, crew, report, how, as_json)
@@ -285,7 +228,7 @@ def _design_all(met: list[Met], crew: Crew | None, report: Path | None, how: How
             typer.secho(f"{each.name}: {error}", err=True, fg="yellow")
             continue
         if report is not None and found.result is not None and not interrupted(found):
-            _report(found, wanted, how, report / f"{count:02}-{each.operator.name}")
+            cli_report.write(found, wanted, how, report / f"{count:02}-{each.operator.name}")
         typer.echo(json.dumps(summary(found)) if as_json else told(found, tuple(d for d, _ in each.sizes)))
         _exit_if_interrupted(found)
 

@@ -205,8 +205,8 @@ def test_without_results_the_command_is_named(tmp_path):
 
 def test_results_of_a_gpu_have_its_name_and_their_place_in_the_readme(root, requests):
     assert [p.name[:9] for p in (root / "benchmarks" / "results").iterdir()] == ["gpu-h200-"]
-    text = table.render(record.newest(root / "benchmarks" / "results", "gpu")[0][1], "file", [], "gemm")
-    assert text.startswith("### h200, sm_90a, 132 SMs, ")
+    text = table.every_case(record.newest(root / "benchmarks" / "results", "gpu")[0][1], "file", [], "gemm")
+    assert text.startswith("## h200, sm_90a, 132 SMs, ")
     assert "| 00 naive: one thread, one output | 1 | 10,000.0 | 13,744 |  | 2.0% [2.0, 2.0] |" in text
 
 

@@ -65,7 +65,7 @@ def test_operators_of_few_shapes_keep_the_word_of_the_model():
     many = [e for e in by_operator(found()) if len(shapes[e.name]) > 2 * FEWEST_ALIKE]
     assert few and many
     assert all(e.corrected == e.mean for e in few)
-    assert all(e.corrected < e.mean + 0.003 for e in many)  # where the model is right to 5%, there is little to mend
+    assert all(e.corrected <= e.mean for e in many)
     assert sum(e.corrected for e in many) < 0.75 * sum(e.mean for e in many)
 
 

@@ -1,4 +1,4 @@
-"""The README's tables: made from the newest results, and found out when stale."""
+"""The README's tables and the pages of every case: made from the newest results, and found out when stale."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ def root(tmp_path):
     return tmp_path
 
 
+def page(root, kind="cpu"):
+    return (root / table.page(kind)).read_text()
+
+
 def test_written_once_then_fresh(root):
     assert table.regenerate(root, check=True) is False
     assert BEGIN + "\n" + END in (root / "README.md").read_text()  # check writes nothing
@@ -61,12 +65,34 @@ def test_written_once_then_fresh(root):
     assert table.regenerate(root, check=True) is True
     text = (root / "README.md").read_text()
     assert text.startswith("# Title\n") and text.endswith("\n\n## After\n")
-    assert [p.name for p in root.iterdir() if p.suffix == ".unfinished"] == []
+    assert [p.name for p in root.rglob("*.unfinished")] == []
+
+
+def test_the_readme_has_a_line_for_each_table_and_the_small_ones_whole(root):
+    table.regenerate(root, check=False)
+    text = (root / "README.md").read_text()
+    assert "| Matrix products, f32 | 1 | 2 | 1.00x | 0.50x | 2.00x |" in text
+    assert "| compile matmul f32 1x8x8 | 1 | 20.0 | 21.0 |" in text
+    assert "matmul f32 8x8x8" not in text
+    assert "2 floors are missed." in text and "[docs/benchmarks/cpu.md](docs/benchmarks/cpu.md)" in text
+    assert "Not measured: rows_best." in text.splitlines()
+
+
+@pytest.mark.parametrize("lost", ["docs/benchmarks/cpu.md", "README.md"])
+def test_either_file_makes_it_stale(root, lost):
+    table.regenerate(root, check=False)
+    (root / lost).write_text((root / lost).read_text().replace("1.00x", "9.00x"))
+    assert table.regenerate(root, check=True) is False
+    assert "9.00x" in (root / lost).read_text()
+    table.regenerate(root, check=False)
+    assert "9.00x" not in (root / lost).read_text()
+    (root / "docs/benchmarks/cpu.md").unlink()
+    assert table.regenerate(root, check=True) is False
 
 
 def test_figures_are_those_of_the_results(root):
     table.regenerate(root, check=False)
-    text = (root / "README.md").read_text()
+    text = page(root)
     assert "| matmul f32 8x8x8 | 1 | 1,235 | 1,000 | 2.00x [1.90, 2.10] |" in text
     assert "| linear f32 2x8x8 | 1 | failed |" in text
     assert "| **geometric mean** | 1 |  |  | **1.00x** |" in text
@@ -90,11 +116,10 @@ def test_a_newer_file_makes_the_readme_stale(root):
 
 def test_what_falls_short_is_said(root):
     table.regenerate(root, check=False)
-    text = (root / "README.md").read_text()
-    _, _, after = text.partition("<summary>Missed floors: ")
+    _, _, after = page(root).partition("**Missed floors: ")
     lines = after.splitlines()
     listed = [line for line in lines if line.startswith("- ")]
-    assert lines[0] == f"{len(listed)}</summary>"
+    assert lines[0] == f"{len(listed)}**"
     assert "- linear f32 1x8x8, threads 1: ratio is 0.5, the floor is at least 0.75" in listed
     assert "- linear f32 2x8x8, threads 1: VerificationError: far off" in listed
     assert "Not measured: rows_best." in lines
@@ -108,17 +133,19 @@ def test_each_machine_has_its_heading_and_its_tables(root):
     other["runs"][0]["commit"] = "0123456789abcdef-dirty"
     (path.parent / "cpu-intel.json").write_text(json.dumps(other))
     table.regenerate(root, check=False)
-    text = (root / "README.md").read_text()
-    heads = [line for line in text.splitlines() if line.startswith("### ")]
-    assert len(heads) == 2 and "(generic), 4 cores" in heads[0]
-    assert heads[1] == f"### INTEL(R) XEON(R) (intel-6-207), 2 cores, {other['date'][:10]}, commit 0123456789ab-dirty"
-    assert text.count("| softmax f32 8x8 |") == 2
+    readme = root / "README.md"
+    for text, depth in ((readme.read_text(), "### "), (page(root), "## ")):
+        heads = [line for line in text.splitlines() if line.startswith(depth)]
+        assert len(heads) == 2 and "(generic), 4 cores" in heads[0]
+        assert heads[1] == f"{depth}INTEL(R) XEON(R) (intel-6-207), 2 cores, {other['date'][:10]}"
+    assert page(root).count("| softmax f32 8x8 |") == 2
+    assert page(root).count("of commits 0123456789ab-dirty;") == 1
     assert table.regenerate(root, check=True) is True
 
 
 def test_every_table_row_has_as_many_cells_as_its_head(root):
     (path,) = (root / "benchmarks" / "results").iterdir()
-    blocks = table.render(record.load(path), "x.json", []).split("\n\n")
+    blocks = table.every_case(record.load(path), "x.json", []).split("\n\n")
     for block in (b for b in blocks if b.startswith("|")):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
@@ -144,7 +171,7 @@ def test_each_bench_has_a_place_of_its_own(root):
     begin, end = table.markers("design")
     (root / "README.md").write_text(f"{BEGIN}\n{END}\n\n{begin}\n{end}\n")
     table.regenerate(root, check=False)
-    cpu, design = (root / "README.md").read_text().split(END)
+    cpu, design = page(root), page(root, "design")
     assert "| matmul f32 M=8 N=8 K=8 | 1 | 1,235 | 1,000 | 1.50x [1.90, 2.10] |" in design
     assert "| softmax f32 | 1 | 64 | 95% | 99% | 0.80 | 0.93 |  |  | 40% | 10% |" in design
     assert "M=8 N=8 K=8" not in cpu and "softmax f32 8x8" not in design

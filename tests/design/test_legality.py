@@ -151,8 +151,10 @@ def test_rules_that_depend_on_facts():
     assert "x86-avx2 has no avx512bf16; take fma" in said(BF16, {**PAIRS, "tile.m": 2, "tile.n": 16}, avx2)
     assert "zen5 has no amx-bf16; take fma" in said(BF16, AMX, zen5)
     assert said(BF16, AMX, amx) == ""
-    assert "take 6 accumulators" not in said(BF16, {**AMX, "tile.m": 48}, amx)
-    assert "take 8 accumulators, and 6 of the 8" in said(BF16, {**AMX, "tile.m": 64}, amx)
+    assert "take 6 accumulators and 2 for an operand, and 7 of the 8" in said(BF16, {**AMX, "tile.m": 48}, amx)
+    assert said(BF16, {**AMX, "tile.m": 96, "tile.n": 16}, amx) == ""
+    assert "take 7 accumulators and 1 for" in said(BF16, {**AMX, "tile.m": 112, "tile.n": 16}, amx)
+    assert "tile.k=64 is more than the 32 of a register; take 32" in said(BF16, {**AMX, "tile.k": 64}, amx)
     assert "tile.k=16 does not fill tile registers of 32" in said(BF16, {**AMX, "tile.k": 16}, amx)
     assert "add pack.b=pair" in said(BF16, {n: c for n, c in AMX.items() if n != "pack.b"}, amx)
     assert "put one of (m, n) first in lanes" in said(BF16, {**AMX, "lanes": ("k",)}, amx)

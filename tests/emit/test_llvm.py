@@ -126,6 +126,10 @@ AMX_BF16 = {**AMX_INT8, "tile.k": 32, "atom.dot0": "amx_bf16", "pack.b": "pair"}
 TURNED = {"lanes": ("m",), "pack.b": "tile"}  # the rows of the result across lanes, the weights as rows of tiles
 IN_PLACE = {"pack.a": None}  # rows of tiles from where they lie
 IN_BLOCKS = {"block.m": 32, "block.n": 64, "block.k": 128, "local.b": True, "inner": ("n", "m")}
+TALL, WIDE = (
+    {"tile.m": 96, "tile.n": 16},
+    {"tile.m": 16, "tile.n": 80},
+)  # many parts of one operand pass by one of the other
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns", "any"])
@@ -135,6 +139,8 @@ IN_BLOCKS = {"block.m": 32, "block.n": 64, "block.k": 128, "local.b": True, "inn
     ("bf16", {}), ("bf16", {**TURNED, "pack.a": "pair"}), ("bf16", IN_BLOCKS),
     ("bf16", IN_PLACE), ("bf16", {**IN_BLOCKS, **IN_PLACE}), ("i8", IN_PLACE),
     ("bf16", {**TURNED, "pack.a": "pair", "pack.b": None}),
+    ("bf16", TALL), ("bf16", WIDE), ("bf16", {**TALL, **IN_PLACE}), ("bf16", {**WIDE, **TURNED, "pack.a": "pair"}),
+    ("i8", {**TALL, "unroll.k": 2}),
 ])  # fmt: skip
 def test_products_of_tile_registers(atom, changes, shape, layout):
     """By registers in NumPy, on any processor: whole tiles, ragged ones, both operands either way, packed in blocks."""

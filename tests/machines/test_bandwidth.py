@@ -152,6 +152,6 @@ def test_machines_that_this_host_is_not_are_refused() -> None:
 def test_buffer_is_bounded_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine.named("zen5")
     assert _streaming._buffer_bytes(machine) <= 2**29
-    monkeypatch.setattr(_streaming, "_free_memory", lambda: 2**28)
+    monkeypatch.setattr(_streaming, "free_memory", lambda: 2**28)
     assert _streaming._buffer_bytes(machine) == 2**26
     assert bandwidth.OPERATIONS == OPERATIONS

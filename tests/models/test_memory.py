@@ -37,6 +37,7 @@ def test_arrays_of_the_host_are_reused():
     again[...] = 7
     assert np.shares_memory(flat, again)
     assert HOST.read(again) is again
+    assert HOST.landing().read(again) is again
     letter = HOST.mailbox([again]).post()
     HOST.put(again, 8)
     assert letter.read()[0].tolist() == [[7] * 4] * 2

@@ -24,7 +24,7 @@ from tilewright.runtime.trial import TrialRunner
 NEAR = 0.02
 """So close to the best of all trials counts as there."""
 
-FINALISTS = 4
+FINALISTS = 8
 """Designs of each run that meet in paired rounds."""
 
 EARLY = 16

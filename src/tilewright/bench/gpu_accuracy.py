@@ -2,7 +2,7 @@
 
 The newest results file of each bench is read, and the probe that the rates of rows were fitted to. Each case is
 predicted by the model alone, and by the model with a learned correction that saw no measurement of its shape; of an
-operator that it saw too few other shapes of, the model's word stands.
+operator that it saw too few other shapes of, or on whose other shapes it does not help, the model's word stands.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def _ours(decoder: Decoder, ids: list[int], batch: int) -> tuple[Any, Any]:
     decoder.reserve(cache, batch, len(ids))
     for row in range(batch):
         prompt = decoder.prefill(cache, row, ids[:-1])
-    return prompt, decoder.decode(cache, ids[-1:] * batch)
+    assert prompt is not None
+    return prompt.copy(), decoder.decode(cache, ids[-1:] * batch)  # which overwrites what came before
 
 
 def _rms(x: Any) -> float:

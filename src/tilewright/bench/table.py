@@ -1,4 +1,4 @@
-"""The tables of the README, one set for each machine, made from results files and floors and from nothing else."""
+"""The tables of the README and of a page for each bench, made from results files and floors and from nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from tilewright.bench.floors import Floor, missed, read_floors
 from tilewright.bench.record import newest
 from tilewright.bench.result import Result
-from tilewright.bench.tables import TABLES, Table
+from tilewright.bench.table_form import Table
+from tilewright.bench.tables import TABLES
 from tilewright.errors import ArgumentError
 
 KINDS = {
@@ -26,21 +27,47 @@ def markers(kind: str) -> tuple[str, str]:
     return f"<!-- bench:{kind} -->", f"<!-- /bench:{kind} -->"
 
 
-def render(record: dict[str, Any], source: str, floors: Sequence[Floor], kind: str = "cpu") -> str:
+WHOLE = 6
+"""A table without a ratio, of at most so many results, stands in the README as it is."""
+
+
+def page(kind: str) -> str:
+    """Where under the root every case of a bench is."""
+    return f"docs/benchmarks/{kind}.md"
+
+
+def render(record: dict[str, Any], floors: Sequence[Floor], kind: str = "cpu") -> str:
+    """What the README says of a bench's `record`: a line for each table of ratios, small tables whole, misses."""
+    filled, floors = _of_bench(record, floors, kind)
+    small = [_titled(t, mine) for t, mine in filled if not t.compares and len(mine) <= WHOLE]
+    missing = missed(record["results"], floors)
+    short = f"{len(missing)} floors are missed" if missing else "No floor is missed"
+    link = f"[{page(kind)}]({page(kind)})"
+    told = f"{_against(record)} {short}. Every case, with its commits, how to measure it again, and its floor: {link}."
+    return "\n\n".join([f"### {_heading(record)}", told, *_summary(filled), *small, *_absent(record, floors)])
+
+
+def every_case(record: dict[str, Any], source: str, floors: Sequence[Floor], kind: str = "cpu") -> str:
     """A bench's tables of `record` as Markdown, headed by where and how they were measured, and what falls short."""
-    results: list[Result] = record["results"]
-    parts = [_heading(record), _provenance(record, source)]
+    filled, floors = _of_bench(record, floors, kind)
+    whole = [_titled(table, mine) for table, mine in filled]
+    parts = [f"## {_heading(record)}", _provenance(record, source), *_summary(filled), *whole]
+    return "\n\n".join([*parts, _shortfall(record, floors), *_absent(record, floors)])
+
+
+Filled = list[tuple[Table, list[Result]]]
+
+
+def _of_bench(record: dict[str, Any], floors: Sequence[Floor], kind: str) -> tuple[Filled, list[Floor]]:
+    """The tables of a bench that have results in `record`, each with them, and the floors that are the bench's."""
     tables = [table for table in TABLES if table.kind == kind]
-    floors = [f for f in floors if any(f.family in table.families for table in tables)]
-    filled = [(t, mine) for t in tables if (mine := [r for r in results if r.family in t.families])]
-    whole = [f"**{table.title}**\n\n{_markdown(table, mine)}" for table, mine in filled]
-    parts += [*_summary(filled), _folded("Every case", "\n\n".join(whole)), _shortfall(results, floors)]
-    return "\n\n".join(parts)
+    mine = [f for f in floors if any(f.family in table.families for table in tables)]
+    filled = [(t, [r for r in record["results"] if r.family in t.families]) for t in tables]
+    return [(t, results) for t, results in filled if results], mine
 
 
-def _folded(title: str, text: str) -> str:
-    """Text that a reader opens."""
-    return f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+def _titled(table: Table, results: Sequence[Result]) -> str:
+    return f"**{table.title}**\n\n{_markdown(table, results)}"
 
 
 def _summary(filled: Sequence[tuple[Table, Sequence[Result]]]) -> list[str]:
@@ -59,15 +86,12 @@ def _summary(filled: Sequence[tuple[Table, Sequence[Result]]]) -> list[str]:
 
 
 def _heading(record: dict[str, Any]) -> str:
-    """`### AMD EPYC (amd-26-2), 2 cores, 2026-01-31, commit 0123456789ab`."""
+    """`AMD EPYC (amd-26-2), 2 cores, 2026-01-31`."""
     machine = record["machine"]
-    commits = _unique(_short(run["commit"]) for run in record["runs"])
     if machine.get("kind") == "nvidia":
-        where = f"{machine['name']}, {machine['architecture']}, {machine['cores']} SMs"
-        return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
+        return f"{machine['name']}, {machine['architecture']}, {machine['cores']} SMs, {record['date'][:10]}"
     cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    where = f"{record['system']['processor']} ({machine['architecture']}), {cores}"
-    return f"### {where}, {record['date'][:10]}, commit {' and '.join(commits)}"
+    return f"{record['system']['processor']} ({machine['architecture']}), {cores}, {record['date'][:10]}"
 
 
 def _short(commit: str | None) -> str:
@@ -76,21 +100,28 @@ def _short(commit: str | None) -> str:
     return digits[:12] + dirty
 
 
-def _provenance(record: dict[str, Any], source: str) -> str:
+def _against(record: dict[str, Any]) -> str:
+    """The versions of the peers."""
     runs = record["runs"]
     versions = {name: _unique(run["versions"].get(name, "") for run in runs) for name in ("torch", "transformers")}
-    against = ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items() if found)
-    commands = ", ".join(f"`{command}`" for command in _unique(run["command"] for run in runs))
+    return "Against " + ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items() if found) + "."
+
+
+def _provenance(record: dict[str, Any], source: str) -> str:
+    """How the numbers of `record` came about, at which commits, and how to get them again."""
+    commits = " and ".join(_unique(_short(run["commit"]) for run in record["runs"]))
+    commands = ", ".join(f"`{command}`" for command in _unique(run["command"] for run in record["runs"]))
+    again = f"Raw samples: `{source}`, of commits {commits}; to measure again: {commands}."
     if record["machine"].get("kind") == "nvidia":
         return (
-            f"Against {against}. Medians of single calls from a cold L2 cache; ratios are medians of paired, "
+            f"{_against(record)} Medians of single calls from a cold L2 cache; ratios are medians of paired, "
             "interleaved runs, above 1 where Tilewright is faster, in brackets their 95% interval; shares of reading "
-            f"are of the bandwidth measured on the card. Raw samples: `{source}`; to measure again: {commands}."
+            f"are of the bandwidth measured on the card. {again}"
         )
     return (
-        f"Against {against}. Medians; ratios are medians of paired, interleaved runs, above 1 where Tilewright is "
+        f"{_against(record)} Medians; ratios are medians of paired, interleaved runs, above 1 where Tilewright is "
         "faster, and shares of bandwidth are paired with streams through memory in the same rounds; in brackets their "
-        f"95% interval (75% for the largest products). Raw samples: `{source}`; to measure again: {commands}."
+        f"95% interval (75% for the largest products). {again}"
     )
 
 
@@ -98,15 +129,19 @@ def _unique(texts: Iterable[str]) -> list[str]:
     return [text for text in dict.fromkeys(texts) if text]
 
 
-def _shortfall(results: Sequence[Result], floors: Sequence[Floor]) -> str:
-    """Every floor that the results miss, and the families with a floor that were not measured."""
-    lines = missed(results, floors)
-    measured = {r.family for r in results}
-    absent = _unique(f.family for f in floors if f.family not in measured)
-    parts = [_folded(f"Missed floors: {len(lines)}", "\n".join(f"- {line}" for line in lines))] if lines else []
+def _shortfall(record: dict[str, Any], floors: Sequence[Floor]) -> str:
+    """Every floor that the results miss."""
+    lines = missed(record["results"], floors)
     if not lines:
-        parts.append("Missed floors: none.")
-    return "\n\n".join([*parts, *([f"Not measured: {', '.join(absent)}."] if absent else [])])
+        return "Missed floors: none."
+    return "\n".join([f"**Missed floors: {len(lines)}**", "", *(f"- {line}" for line in lines)])
+
+
+def _absent(record: dict[str, Any], floors: Sequence[Floor]) -> list[str]:
+    """The families with a floor that were not measured."""
+    measured = {r.family for r in record["results"]}
+    absent = _unique(f.family for f in floors if f.family not in measured)
+    return [f"Not measured: {', '.join(absent)}."] if absent else []
 
 
 def _markdown(table: Table, results: Sequence[Result]) -> str:
@@ -133,28 +168,39 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def regenerate(root: Path, check: bool) -> bool:
-    """Put the tables of each machine's newest results under `root` into its README; whether it already held them.
+    """Put the tables of each machine's newest results under `root` into its README and a page for each bench.
 
-    With `check` nothing is written. ArgumentError where there are no results, or no markers to write between; a bench
-    that was never saved leaves its place empty.
+    True where all of them already held those results. With `check` nothing is written. ArgumentError where there are no
+    results, or no markers to write between; a bench that was never saved leaves its place empty and has no page.
     """
     readme = root / "README.md"
-    text = wanted = readme.read_text(encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    wanted = {readme: text}
+    floors = read_floors(root / "benchmarks" / "floors.toml")
     for kind, files in KINDS.items():
         if kind == "cpu" or any((root / "benchmarks" / "results").glob(f"{files}-*.json")):
-            wanted = _placed(wanted, readme, kind, _tables(root, kind))
-    if wanted != text and not check:
-        unfinished = readme.with_suffix(".unfinished")
-        unfinished.write_text(wanted, encoding="utf-8")
-        unfinished.replace(readme)
-    return wanted == text
+            found = newest(root / "benchmarks" / "results", files)
+            told = "\n\n".join(render(record, floors, kind) for _, record in found)
+            wanted[readme] = _placed(wanted[readme], readme, kind, told)
+            whole = [every_case(record, path.relative_to(root).as_posix(), floors, kind) for path, record in found]
+            wanted[root / page(kind)] = "\n\n".join([_PAGE.format(kind=kind), *whole]) + "\n"
+    stale = {path: new for path, new in wanted.items() if _held(path) != new}
+    for path, new in stale.items() if not check else ():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(new, encoding="utf-8")
+        unfinished.replace(path)
+    return not stale
 
 
-def _tables(root: Path, kind: str) -> str:
-    """The tables of a bench, of every machine."""
-    floors = read_floors(root / "benchmarks" / "floors.toml")
-    found = newest(root / "benchmarks" / "results", KINDS[kind])
-    return "\n\n".join(render(record, path.relative_to(root).as_posix(), floors, kind) for path, record in found)
+_PAGE = """# Every case of `tilewright bench {kind}`
+
+Made by `tilewright bench table` from the newest results of each machine; the README has a line for each table."""
+
+
+def _held(path: Path) -> str | None:
+    """The text of a file; None where there is none."""
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _placed(text: str, readme: Path, kind: str, tables: str) -> str:

@@ -174,18 +174,20 @@ def tiles(v: View) -> Iterator[str]:
             rest = ", ".join(f"atom.{d}" for d in inside if d not in amx)
             first = f"atom.{amx[0]}={atoms[amx[0]]}"
             yield f"{first}: tile registers are set up for a whole loop; set {rest} to it as well"
-    registers = sum(_tile_blocks(v, v.dots[n][0]) for n in amx)
-    if amx and registers + 2 > _TILE_REGISTERS:
+    blocks = [_tile_blocks(v, v.dots[n][0]) for n in amx]
+    accumulators, held = sum(map(math.prod, blocks)), max(map(min, blocks), default=0)
+    if accumulators + held >= _TILE_REGISTERS:  # one operand waits in registers, and parts of the other pass by
         yield (
-            f"atom.{amx[0]}={atoms[amx[0]]}: the tiles take {registers} accumulators, and {_TILE_REGISTERS - 2} of the "
-            f"{_TILE_REGISTERS} tile registers are free; take smaller tiles"
+            f"atom.{amx[0]}={atoms[amx[0]]}: the tiles take {accumulators} accumulators and {held} for an operand, and "
+            f"{_TILE_REGISTERS - 1} of the {_TILE_REGISTERS} tile registers are free; take smaller tiles"
         )
     for name, atom in atoms.items():
         yield from _tile_operands(v, f"atom.{name}={atom}", TILED[atom], *v.dots[name])
 
 
-def _tile_blocks(v: View, let: ir.Let) -> int:
-    return math.prod(-(-v.extent(axis) // _TILE_ROWS) for axis in let.type.axes)
+def _tile_blocks(v: View, let: ir.Let) -> list[int]:
+    """Tile registers of a result along each of its axes."""
+    return [-(-v.extent(axis) // _TILE_ROWS) for axis in let.type.axes]
 
 
 def _tile_operands(v: View, label: str, wanted: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]:
@@ -194,7 +196,10 @@ def _tile_operands(v: View, label: str, wanted: str, let: ir.Let, dot: ir.Dot) -
         yield f"{label}: the columns of the result lie across lanes; put one of {shown(let.type.axes)} first in lanes"
         return
     bits = dtype(wanted).bits
-    for axis, unit in ((dot.axis, 8 * TILE_BYTES // bits), *((a, _TILE_ROWS) for a in let.type.axes)):
+    depth = 8 * TILE_BYTES // bits
+    if v.extent(dot.axis) > depth:  # past the end of a ragged sum only one register is padded with zeros
+        yield f"{label}: tile.{dot.axis}={v.extent(dot.axis)} is more than the {depth} of a register; take {depth}"
+    for axis, unit in ((dot.axis, depth), *((a, _TILE_ROWS) for a in let.type.axes)):
         if v.extent(axis) % unit:
             yield f"{label}: tile.{axis}={v.extent(axis)} does not fill tile registers of {unit}; take {unit}"
         size = v.fixed_size(axis)

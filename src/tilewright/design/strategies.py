@@ -24,6 +24,7 @@ Model = Callable[[Design], float]
 _KIND = ("atom", "swap", "how", "cluster", "warpgroups", "pack")
 _PARTS = 3  # of a sum: one, two, or more
 _HOPE = 1.35  # times the best that the model knows: no trial of a kind that it gives more
+_CPU_HOPE = 1.5  # the same for a CPU, where its word on a kind was off by as much as 1.43
 _CROWDED = 0.05  # a design that is like one chosen already must be better by this share
 _SURE = 0.15  # step of a correction's logarithm: less than that is noise, by which two searches would part
 
@@ -147,7 +148,8 @@ class Evolve:
     way whatever their seeds and their noise: what a generation tries hangs on the champion, hardly on single times.
     On a GPU the model errs by kind of kernel more than within one, by as much as its best hundred designs differ: so
     the best of each kind comes first, and the rest of the pool in the order that these trials give it.
-    On a CPU the default's best neighbours come first, for it is seldom far off, and then what of the pool differs.
+    On a CPU the default's best neighbours come first, for it is seldom far off, then the best of each kind that these
+    are not of, and then what of the pool differs.
     A generation is the champion's neighbours, and the neighbours of the most promising of those, as the model ranks
     them, on a CPU corrected by what was measured nearby; one more of the pool, likewise; and a stray.
     """
@@ -174,6 +176,10 @@ class Evolve:
         """What every search of the key tries: the default's best neighbours, and of the pool what differs."""
         near = _ranked(self._task.fresh(self._neighbours.of(self._task.start().design), set()), self._belief)
         shared = {c.design: replace(c, parent=None, mutation=None) for c in near[: self._NEAR]}
+        seen = {kind_of(d) for d in shared}
+        shared |= {
+            c.design: c for c in first_of_kinds(candidates, self._KINDS, _CPU_HOPE) if kind_of(c.design) not in seen
+        }
         rest = [c for c in candidates if c.design not in shared]
         return [*shared.values(), *_varied(rest, self._SHARED - len(shared))]
 
@@ -263,8 +269,9 @@ def _ranked(candidates: Sequence[Candidate], belief: Belief) -> list[Candidate]:
     return [by_design[d] for d in ranked(believed)]
 
 
-def first_of_kinds(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Of each kind of kernel the one that the model thinks best, at most `count`, and none that it gives no hope.
+def first_of_kinds(candidates: Sequence[Candidate], count: int, hope: float = _HOPE) -> list[Candidate]:
+    """Of each kind of kernel the one that the model thinks best, at most `count`, and none that it gives no hope: more
+    than `hope` times its best.
 
     Nothing where there is one kind only.
     """
@@ -272,7 +279,7 @@ def first_of_kinds(candidates: Sequence[Candidate], count: int) -> list[Candidat
     for c in sorted(candidates, key=lambda c: (c.predicted, canonical(c.design))):
         first.setdefault(kind_of(c.design), c)
     chosen = list(first.values())
-    return [c for c in chosen if c.predicted <= _HOPE * chosen[0].predicted][:count] if len(chosen) > 1 else []
+    return [c for c in chosen if c.predicted <= hope * chosen[0].predicted][:count] if len(chosen) > 1 else []
 
 
 def kind_of(design: Design) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 A tile register holds 16 rows of 64 bytes. One operand gives rows (16 by 32 bf16 or by 64 bytes, neighbours
 along the sum), the other columns in words of 32 bits (16 pairs, or groups of four bytes, of the sum by 16
-columns). Registers are named, not allocated: accumulators first, then the rows, then the columns.
+columns). Registers are named, not allocated: accumulators first, then the operand that waits, then the one that passes.
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
 """
 
@@ -21,7 +21,7 @@ ROWS, ROW_BYTES, REGISTERS = 16, 64, 8
 ATOMS = {"amx_bf16": "tdpbf16ps", "amx_int8": "tdpbssd"}
 """The instruction of each atom that multiplies tile registers."""
 IN_REGISTERS = -1  # Tile.spread of a value that lies in tile registers
-SCRATCH_FLOATS = 4 * ROWS * ROWS
+SCRATCH_FLOATS = (REGISTERS - 2) * ROWS * ROWS
 _INTRINSICS = {
     "ldtilecfg": "void (ptr)",
     "tilerelease": "void ()",
@@ -48,6 +48,11 @@ class Grid:
     def blocks(self) -> int:
         """Tile registers of the accumulator."""
         return self.rows * self.columns
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether the row operand waits in registers while columns pass by; if it has too many parts, columns wait."""
+        return self.accumulators + self.rows < REGISTERS
 
     def accumulator(self, row: int, column: int) -> int:
         """Register of one block of the result."""
@@ -82,7 +87,8 @@ def begin(cx: Context, types: list[TileType]) -> list[Tile]:
     """Zero accumulators for all dots of a loop; the tiles that stand for them."""
     grids = [grid(cx, type_) for type_ in types]
     total = sum(g.blocks for g in grids)
-    assert total + 2 <= REGISTERS, "the design asks for more tile registers than there are"
+    least = max(min(g.rows, g.columns) for g in grids)
+    assert total + least < REGISTERS, "the design asks for more tile registers than there are"
     for n in range(total):
         _call(cx.b, "tilezero", f"i8 {n}")
     tiles, first = [], 0
@@ -103,20 +109,24 @@ def accumulate(cx: Context, a: Tile, b: Tile, axis: str, into: Tile, atom: str) 
     g = into.source
     assert isinstance(g, Grid)
     rows, columns = (a, b) if g.lane_axis in b.axes else (b, a)
-    first_row = g.accumulators
-    first_column = first_row + g.rows
-    assert first_column < REGISTERS, "the design asks for more tile registers than there are"
+    parts = {True: (rows, g.rows), False: (columns, g.columns)}
+    (waiting, count), (passing, times) = parts[g.holds_rows], parts[not g.holds_rows]
     step = depth(rows)
     for k in range(0, cx.axes[axis].extent, step):
-        held = (cx.b.block, id(rows.source), k)
-        for r in range(g.rows if cx.b.held != held else 0):  # the dot before may have left them there
-            _load_rows(cx, first_row + r, rows, (g.row_axis, ROWS * r), (axis, k))
+        held = (cx.b.block, id(waiting.source), k)
+        for n in range(count if cx.b.held != held else 0):  # the dot before may have left them there
+            _load_part(cx, g, g.accumulators + n, waiting, n, (axis, k))
         cx.b.held = held if cx.axes[axis].extent <= step else None
-        for c in range(g.columns):
-            register = first_column + c % (REGISTERS - first_column)
-            _load(cx, register, columns, {g.lane_axis: ROWS * c, axis: k}, _word_stride(columns))
-            for r in range(g.rows):
-                registers = f"i8 {g.accumulator(r, c)}, i8 {first_row + r}, i8 {register}"
+        free = g.accumulators + count
+        for p in range(times):
+            register = free + p % (REGISTERS - free)
+            _load_part(cx, g, register, passing, p, (axis, k))
+            for n in range(count):
+                held_register = g.accumulators + n
+                if g.holds_rows:
+                    registers = f"i8 {g.accumulator(n, p)}, i8 {held_register}, i8 {register}"
+                else:
+                    registers = f"i8 {g.accumulator(p, n)}, i8 {register}, i8 {held_register}"
                 _call(cx.b, ATOMS[atom], registers)
 
 
@@ -160,6 +170,15 @@ def _load(cx: Context, register: int, tile: Tile, point: dict[str, int], stride:
     at = {**dict.fromkeys(tile.axes, 0), **point}
     pointer = address.pointer(at, clamp=False)
     _call(cx.b, "tileloadd64", f"i8 {register}, ptr {pointer}, i64 {stride}")
+
+
+def _load_part(cx: Context, g: Grid, register: int, tile: Tile, part: int, term: tuple[str, int]) -> None:
+    """Sixteen rows of the row operand, or sixteen columns of the other one from its panel."""
+    if g.lane_axis not in tile.axes:
+        _load_rows(cx, register, tile, (g.row_axis, ROWS * part), term)
+        return
+    axis, k = term
+    _load(cx, register, tile, {g.lane_axis: ROWS * part, axis: k}, _word_stride(tile))
 
 
 def _load_rows(cx: Context, register: int, tile: Tile, row: tuple[str, int], term: tuple[str, int]) -> None:

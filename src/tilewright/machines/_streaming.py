@@ -21,6 +21,7 @@ import numpy as np
 from tilewright.machines._jit import Compiled
 from tilewright.machines._stream_kernels import LINE, StreamKernel
 from tilewright.machines.bandwidth import OPERATIONS
+from tilewright.machines.free_memory import free_memory
 from tilewright.machines.machine import Machine
 
 _MOST_BYTES = 512 * 2**20
@@ -112,16 +113,7 @@ def candidates(machine: Machine, operation: str) -> list[StreamKernel]:
 def _buffer_bytes(machine: Machine) -> int:
     """Bytes of the buffer: several times the last cache, within bounds and a quarter of the free memory."""
     last = max((m.bytes or 0) * math.ceil(machine.cores / m.shared_by) for m in machine.levels)
-    return min(_MOST_BYTES, max(_MOST_BYTES // 4, _CACHE_MULTIPLE * last), max(2**24, _free_memory() // 4))
-
-
-def _free_memory() -> int:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            found = dict(line.split(":", 1) for line in file)
-        return int(found["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 2**32
+    return min(_MOST_BYTES, max(_MOST_BYTES // 4, _CACHE_MULTIPLE * last), max(2**24, free_memory() // 4))
 
 
 class _Crew:

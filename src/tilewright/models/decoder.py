@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import Flag, auto
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from tilewright.models.config import ModelConfig
 from tilewright.models.kv_cache import KVCache
 from tilewright.models.kv_scales import kv_scales
 from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_of
-from tilewright.models.plan import LEVELS, Choice, Filters, Plan, Recorder, Workspace
+from tilewright.models.plan import LEVELS, TOLD, Choice, Filters, Inputs, Penalties, Plan, Recorder, Told, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
 from tilewright.runtime.modes import compile_seconds
@@ -31,15 +31,17 @@ Recorded = TypeVar("Recorded")
 _MAX_PLANS = PREFILL_CHUNK  # one for each length of a chunk: some 4 KB a launch, and a tenth of a millisecond to record
 
 
-class Want(Enum):
-    """What a pass is run for; nothing beyond it is computed."""
+class Want(Flag):
+    """What a pass is run for; nothing beyond it is computed. What follows BEST is said beside it."""
 
-    CACHE = "cache"  # only the keys and values: an inner chunk of a prompt
-    LAST = "last"  # logits after the last token of each sequence
-    BEST = "best"  # those, and the likeliest token of each sequence, chosen where the model runs
-    DRAWN = "drawn"  # the same, of sequences some of which draw at a temperature
-    FILTERED = "filtered"  # the same, of sequences some of which draw from a part of the vocabulary only
-    HIDDEN = "hidden"  # the normalised hidden state of every token
+    CACHE = auto()  # only the keys and values: an inner chunk of a prompt
+    HIDDEN = auto()  # the normalised hidden state of every token
+    LAST = auto()  # logits after the last token of each sequence
+    BEST = auto()  # those, and the next token of each sequence, chosen where the model runs: the likeliest
+    DRAWN = auto()  # some sequences draw at a temperature
+    FILTERED = auto()  # and from a part of the vocabulary only
+    PENALISED = auto()  # some make tokens less likely that they have already
+    TOLD = auto()  # some ask for the probabilities of tokens
 
 
 class Decoder:
@@ -62,7 +64,7 @@ class Decoder:
         # Imported here: a model's files can be read without any kernel machinery.
         self._operators = import_module("tilewright.ops") if operators is None else operators
         self._dtype = weights.dtype.numpy
-        self._workspace = Workspace(memory)
+        self._workspace, self._landing = Workspace(memory), memory.landing()
         self._plans: OrderedDict[tuple[int, int, int, int, Want], Plan] = OrderedDict()
         self._tables = self._rope_tables(0)
         self.capture_seconds = 0.0
@@ -104,7 +106,7 @@ class Decoder:
         cache.lengths[row] += len(ids)
         if plan.output is None or want is Want.HIDDEN:
             return plan.output
-        return self.memory.read(plan.output)[0]
+        return self._landing.read(plan.output)[0]
 
     def decode(self, cache: KVCache, ids: Sequence[int]) -> Array:
         """Append one id to each of the sequences in rows 0, 1, ...; returns their f32[len(ids), vocab] logits.
@@ -115,22 +117,18 @@ class Decoder:
         self.reserve(cache, batch, int(cache.lengths[:batch].max()) + 1)
         lengths = cache.lengths[:batch]
         plan = self.plan(cache, 0, batch, 1, Want.LAST)
-        self._fill(plan, ids, lengths[:, None], lengths + 1)
+        plan.inputs.fill(ids, lengths, lengths + 1)
         lengths += 1
         plan.run()
-        return self.memory.read(plan.output)
+        return self._landing.read(plan.output)
 
     def ready(self, cache: KVCache, row: int, ids: Sequence[int], want: Want) -> Plan:
         """The pass that appends `ids` to the sequence in `row`, its inputs in place, but for how a token is chosen."""
         first = int(cache.lengths[row]) if row < cache.rows else 0
         self.reserve(cache, row + 1, first + len(ids))
         plan = self.plan(cache, row, 1, len(ids), want)
-        self._fill(plan, ids, np.arange(first, first + len(ids))[None], [first + len(ids)])
+        plan.inputs.fill(ids, np.arange(first, first + len(ids)), first + len(ids))
         return plan
-
-    def _fill(self, plan: Plan, ids: npt.ArrayLike, positions: npt.ArrayLike, lengths: npt.ArrayLike) -> None:
-        for array, values in ((plan.ids, ids), (plan.positions, positions), (plan.lengths, lengths)):
-            self.memory.put(array, values)
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
         """For each sequence of ids, f32[tokens, vocab]: the logits after every token.
@@ -208,9 +206,8 @@ class Decoder:
         assert batch == 1 or tokens == 1, "prompts pass one by one, single tokens in batches"
         w, eps = self.weights, self.config.norm_eps
         run = Recorder(self._operators, self._workspace, self._dtype)
-        ids, positions, lengths = (
-            self.memory.zeros(shape, np.int32) for shape in ((batch * tokens,), (batch, tokens), (batch,))
-        )
+        inputs = Inputs(self.memory, batch, tokens)
+        ids, positions, lengths = inputs.ids, inputs.positions, inputs.lengths
         last_row = (
             want not in (Want.CACHE, Want.HIDDEN) and tokens > 1
         )  # then the last layer's work is for one token only
@@ -226,7 +223,7 @@ class Decoder:
                 "q", qkv, self._tables, positions, kv, norms=(layer.q_norm, layer.k_norm), eps=eps, scales=scales
             )
             if final and want is Want.CACHE:
-                return Plan(ids, positions, lengths, None, tuple(run.launches), self.memory)
+                return Plan(inputs, None, tuple(run.launches), self.memory)
             if final and last_row:
                 q, x = q[:, :, -1:], x[-1:]
             a = run.attention("a", q, kv, lengths, self.config.windows[i], scales)
@@ -236,22 +233,33 @@ class Decoder:
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
         choice = None
-        if want in (Want.BEST, Want.DRAWN, Want.FILTERED):
-            choice = self._choice(want, *((ids, positions, lengths) if tokens == 1 else ()))
-            run.sample(output, choice, want is not Want.BEST)
-        return Plan(ids, positions, lengths, output, tuple(run.launches), self.memory, choice)
+        if Want.BEST in want:
+            marks = cache.marks(self.config.vocab)[row : row + batch] if Want.PENALISED in want else None
+            choice = self._choice(want, marks, *((ids, positions, lengths) if tokens == 1 else ()))
+            run.sample(output, choice, Want.DRAWN in want)
+        return Plan(inputs, output, tuple(run.launches), self.memory, choice)
 
-    def _choice(self, want: Want, *state: Array) -> Choice:
+    def _choice(self, want: Want, marks: Array | None, *state: Array) -> Choice:
         """Room for the choice of tokens; `state` are ids, positions and lengths of a pass that goes on from it."""
         ids, positions, lengths = state or [self.memory.zeros((1,), np.int32) for _ in range(3)]
         batch = len(ids)
-        temperatures, peaks = (self.memory.zeros((batch,), np.float32) for _ in range(2))
-        seeds, filters = self.memory.zeros((batch,), np.int32), None
-        if want is Want.FILTERED:
-            cuts, fewest, portions, nothing = (self.memory.zeros((batch,), np.float32) for _ in range(4))
+
+        def numbers(count: int) -> list[Array]:
+            return [self.memory.zeros((batch,), np.float32) for _ in range(count)]
+
+        filters, penalties, told = None, None, None
+        if Want.FILTERED in want:
+            cuts, fewest, portions, nothing = numbers(4)
             shares = self.memory.holding(np.arange(LEVELS, dtype=np.float32) / LEVELS)
             filters = Filters(cuts, fewest, portions, shares, nothing)
-        return Choice(ids, positions.reshape(batch), lengths, temperatures, seeds, peaks, filters)
+        if marks is not None:
+            penalties = Penalties(marks, *numbers(3))
+        if Want.TOLD in want:
+            values, tokens = (self.memory.zeros((batch, TOLD), kind) for kind in (np.float32, np.int32))
+            told = Told(values, tokens, *numbers(2))
+        (temperatures, peaks), seeds = numbers(2), self.memory.zeros((batch,), np.int32)
+        state = (ids, positions.reshape(batch), lengths)
+        return Choice(*state, temperatures, seeds, peaks, filters, penalties, told)
 
     def _forget(self, layout: int) -> None:
         """Drop the plans of a cache's former memory, which they keep alive."""

@@ -51,6 +51,14 @@ class Mailbox(Protocol):
         ...
 
 
+class Landing(Protocol):
+    """A place on the host where values land that are looked at once."""
+
+    def read(self, array: Array) -> npt.NDArray[Any]:
+        """The values of an array, once all that is queued has run; the next read from here may overwrite them."""
+        ...
+
+
 class Memory(Protocol):
     """What models ask of the place that they run on. Passes and copies are queued and run in order."""
 
@@ -110,6 +118,10 @@ class Memory(Protocol):
 
     def replayed(self, launches: Sequence[Launch]) -> Launch:
         """The launches as one, for a pass that will run often."""
+        ...
+
+    def landing(self) -> Landing:
+        """A place on the host for values that are looked at once, such as logits."""
         ...
 
     def mailbox(self, arrays: Sequence[Array]) -> Mailbox:
@@ -178,6 +190,10 @@ class Host:
         """The launches as one."""
         return self.prepared(launches)
 
+    def landing(self) -> Landing:
+        """The arrays themselves are read."""
+        return self
+
     def mailbox(self, arrays: Sequence[Array]) -> Mailbox:
         """Copies, made when they are posted."""
         return _HostMailbox(arrays)
@@ -222,5 +238,5 @@ def memory_of(device: str) -> Memory:
     return Gpu(int(number or 0))
 
 
-__all__ = ["CACHE_LINE", "HOST", "Array", "Host", "Launch", "Letter", "Mailbox", "Memory",
+__all__ = ["CACHE_LINE", "HOST", "Array", "Host", "Landing", "Launch", "Letter", "Mailbox", "Memory",
            "aligned_empty", "aligned_zeros", "memory_of"]  # fmt: skip

@@ -36,12 +36,45 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Penalties:
+    """What lowers the logits of tokens that a sequence has already, see `operators.penalties`.
+
+    marks: i32[batch, vocab], counted on by each pass. repetitions, frequencies, presences: f32[batch].
+    """
+
+    marks: Array
+    repetitions: Array
+    frequencies: Array
+    presences: Array
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a pass tells of its logits, before penalties; of each sequence.
+
+    values, tokens: f32 and i32[batch, TOLD], the likeliest tokens, see `operators.likeliest`. lse: f32[batch], the
+    log-sum-exp of all logits. logit: f32[batch], the logit of the token that was chosen.
+    """
+
+    values: Array
+    tokens: Array
+    lse: Array
+    logit: Array
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All of them, in that order."""
+        return self.values, self.tokens, self.lse, self.logit
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the choice of the next tokens reads and writes; arrays of one element for each sequence.
 
     tokens: i32, the chosen ones. places: i32, where the last token stands; one further after each pass, as are
     lengths, i32. temperatures: f32, 0 for the likeliest token. seeds: i32. peaks: f32, the score of what was chosen:
-    not finite where the model's logits are not. filters: which tokens may be drawn at all, where that is asked.
+    not finite where the model's logits are not. filters: which tokens may be drawn at all; penalties: which are made
+    less likely; told: what is told of the logits; each where it is asked for.
     """
 
     tokens: Array
@@ -51,23 +84,71 @@ class Choice:
     seeds: Array
     peaks: Array
     filters: Filters | None = None
+    penalties: Penalties | None = None
+    told: Told | None = None
+
+
+class Inputs:
+    """What a pass over `batch` sequences of `tokens` new tokens each is told: one piece of memory, filled by one copy.
+
+    ids: i32[batch * tokens]. positions: i32[batch, tokens], where each new token stands in its sequence. lengths:
+    i32[batch], tokens of each sequence, the new ones included. Each may be written by itself too.
+    """
+
+    def __init__(self, memory: Memory, batch: int, tokens: int) -> None:
+        self._memory, rows = memory, batch * tokens
+        self._first, self._last = _begin_after(rows), _begin_after(_begin_after(rows) + rows)
+        self._all = memory.zeros((self._last + batch,), np.int32)
+        self.ids = self._all[:rows]
+        self.positions = self._all[self._first : self._first + rows].reshape(batch, tokens)
+        self.lengths = self._all[self._last :]
+
+    def fill(self, ids: npt.ArrayLike, positions: npt.ArrayLike, lengths: npt.ArrayLike) -> None:
+        """Tell all three, `positions` in any shape."""
+        told, rows = np.zeros(self._all.shape, np.int32), len(self.ids)
+        told[:rows] = ids
+        told[self._first : self._first + rows] = np.ravel(positions)
+        told[self._last :] = lengths
+        self._memory.put(self._all, told)
+
+
+def _begin_after(elements: int) -> int:
+    """Where what comes after so many i32 begins: at a multiple of 128 bytes, as kernels ask for no more."""
+    return -(-elements // 32) * 32
 
 
 @dataclass(frozen=True)
 class Plan:
     """A recorded pass over `batch` sequences of `tokens` new tokens each. Fill the inputs, `run`, read `output`."""
 
-    ids: Array  # i32[batch * tokens]
-    positions: Array  # i32[batch, tokens]: where each new token stands in its sequence
-    lengths: Array  # i32[batch]: tokens of each sequence, the new ones included
+    inputs: Inputs
     output: Array | None  # f32[batch, vocab] logits, or [batch * tokens, hidden] hidden states, or nothing
     launches: tuple[Launch, ...]
     memory: Memory = HOST
     choice: Choice | None = None
 
+    @property
+    def ids(self) -> Array:
+        """i32[batch * tokens]."""
+        return self.inputs.ids
+
+    @property
+    def positions(self) -> Array:
+        """i32[batch, tokens]: where each new token stands in its sequence."""
+        return self.inputs.positions
+
+    @property
+    def lengths(self) -> Array:
+        """i32[batch]: tokens of each sequence, the new ones included."""
+        return self.inputs.lengths
+
     def run(self) -> None:
         """Execute every launch in order."""
         self._prepared()
+
+    def make_ready(self) -> None:
+        """Do now what the first run would do before its first launch."""
+        _ = self._prepared
 
     @cached_property
     def _prepared(self) -> Launch:
@@ -176,12 +257,31 @@ class Recorder:
 
         `drawn`: at the temperatures of `choice`, from the tokens that its filters leave; else the likeliest.
         """
+        whole, penalties = logits, choice.penalties
+        if penalties is not None:
+            wanted = (penalties.marks, penalties.repetitions, penalties.frequencies, penalties.presences)
+            logits = self._bind("penalise", self._take("penalised", *whole.shape, dtype=np.float32), whole, *wanted)
         split, scores, found = self._parts(logits, _PARTS)
         keys: tuple[Array | None, ...] = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
         if choice.filters is not None:
             keys = (*keys, self._floors(logits, choice, choice.filters))
         self._bind("sample_parts", (scores, found), split, *keys)
         self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)
+        if penalties is not None:
+            self._bind("mark", penalties.marks, choice.tokens)
+        if choice.told is not None:
+            self._tell(whole, choice.tokens, choice.told)
+
+    def _tell(self, logits: Array, chosen: Array, told: Told) -> None:
+        """The likeliest tokens of each row of f32 `logits`, and what else probabilities are made from."""
+        rows, most = told.tokens.shape
+        split, parts, _ = self._parts(logits, _LEVEL_PARTS)
+        best = split.shape[1] * most
+        values = self._take("likeliest_values", rows, split.shape[1], most, dtype=np.float32)
+        tokens = self._take("likeliest_tokens", rows, split.shape[1], most, dtype=np.int32)
+        self._bind("likeliest_parts", (values, tokens, parts), split, most)
+        joined = (values.reshape(rows, best), tokens.reshape(rows, best), parts)
+        self._bind("likeliest_join", told.arrays, *joined, logits, chosen, most)
 
     def _floors(self, logits: Array, choice: Choice, filters: Filters) -> Array:
         """f32[rows]: the logit that a token has to reach to be drawn; see `operators.levels`."""
@@ -232,6 +332,8 @@ def _named(scales: Scales) -> dict[str, Array]:
     return {} if scales[0] is None else {"k_scale": scales[0], "v_scale": scales[1]}
 
 
+TOLD = 20
+"""How many of the likeliest tokens are told."""
 _PARTS, _LEVEL_PARTS = 256, 64
 """Into about how many parts a vocabulary is split: one for a block in passes that read it once, fewer to be summed."""
 LEVELS, LEVEL_PASSES = 16, 8

@@ -115,7 +115,9 @@ def _program(command: Sequence[str]) -> tuple[Callable[[], object], Sequence[str
         return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True), arguments
     if command and Path(command[0]).is_file():
         return lambda: runpy.run_path(command[0], run_name="__main__"), command
-    raise ArgumentError("give the program to record: tilewright trace record --out FILE script.py ARGS, or -m MODULE")
+    raise ArgumentError(
+        "give the program to record: tilewright trace record FILE script.py ARGS, or -m MODULE ARGS after FILE"
+    )
 
 
 def _order(call: Call) -> tuple[str, ...]:

@@ -46,8 +46,8 @@ def best_figure(evidence: Evidence) -> Figure | None:
     _curve(axes, evidence.trials, scale, top, MAIN, evidence.strategy, above)
     if drawn:
         _curve(axes, drawn, scale, top, OTHER, "random", not above)
-    _level(axes, evidence.topic.vendor_seconds, scale, evidence.topic.vendor)
-    _level(axes, evidence.topic.roof_seconds, scale, "roofline")
+    _level(axes, evidence.topic.vendor_seconds, scale, top, evidence.topic.vendor)
+    _level(axes, evidence.topic.roof_seconds, scale, top, "roofline")
     axes.set_yscale("log")
     axes.set_ylim(axes.get_ylim()[0], top * 1.04)
     _plain_ticks(axes, "y")
@@ -68,11 +68,16 @@ def _curve(axes: Axes, trials: Sequence[Trial], scale: float, top: float, colour
     note(axes, f" {name}", *end, color=colour, fontweight="bold", va="bottom" if above else "top")
 
 
-def _level(axes: Axes, seconds: float | None, scale: float, name: str) -> None:
-    """A dashed line across, its name beside the axes."""
-    if seconds is not None and name:
-        axes.axhline(seconds / scale, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        note(axes, name, 1.01, seconds / scale, transform=axes.get_yaxis_transform(), va="center", color=FAINT)
+def _level(axes: Axes, seconds: float | None, scale: float, top: float, name: str) -> None:
+    """A dashed line across, its name beside the axes; of what lies above them the time, at their upper edge."""
+    if seconds is None or not name:
+        return
+    place = seconds / scale
+    if place > top:
+        place, name = top, f"{name} {place:,.3g}"
+    else:
+        axes.axhline(place, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    note(axes, name, 1.01, place, transform=axes.get_yaxis_transform(), va="center", color=FAINT)
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:

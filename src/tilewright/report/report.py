@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from tilewright.errors import ArgumentError
@@ -19,17 +20,31 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
     Raises MissingPackage without matplotlib and ArgumentError where the folder cannot be written.
     """
     pictures = draw(evidence)
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, data in pictures.items():
             write_whole(folder / f"{name}.png", data)
         write_whole(folder / DATA, to_text(evidence).encode())
         write_whole(folder / PAGE, page(evidence, pictures).encode())
     except OSError as error:
-        raise ArgumentError(
-            f"the report cannot be written to {folder} ({error.strerror}); name another folder"
-        ) from None
+        raise _unwritable(folder, error) from None
     return folder / PAGE
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of a report, now, so that an ArgumentError comes before all that is measured for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ArgumentError:
+    return ArgumentError(
+        f"the report cannot be written to {folder} ({error.strerror}); name another folder with --report"
+    )
 
 
 def draw(evidence: Evidence) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.machines import bandwidth
+from tilewright.runtime.measure import last_level_cache_bytes
 from tilewright.runtime.subject import Subject
 from tilewright.runtime.work import work_of
 
@@ -14,7 +15,8 @@ class Topic:
     """One search, as a report tells it.
 
     `flops` operations and `bytes` of operands (each moved once) make a call; `peak` flop/s and `stream` bytes/s are
-    what the machine reaches with `threads` threads, None where it is not known. `vendor` names the library that
+    what the machine reaches with `threads` threads, None where it is not known; `stream` is also None where the
+    operands fit the caches, which trials then find them in. `vendor` names the library that
     computes the same, in `vendor_seconds`.
     """
 
@@ -75,6 +77,7 @@ def topic_of(subject: Subject, *, vendor: str = "", vendor_seconds: float | None
     peak = machine.peak(dtype) or machine.peak("f32")
     known = bandwidth.remembered(machine, subject.threads) if machine.is_cpu else None
     stream = known.read if known is not None else machine.memory.read or machine.memory.bandwidth
+    from_memory = work.bytes > last_level_cache_bytes()
     return Topic(
         kernel.name,
         tuple(subject.sizes.items()),
@@ -84,7 +87,7 @@ def topic_of(subject: Subject, *, vendor: str = "", vendor_seconds: float | None
         work.flops,
         work.bytes,
         None if peak is None else peak * min(1.0, subject.threads / machine.cores),
-        stream,
+        stream if from_memory else None,
         vendor,
         vendor_seconds,
     )

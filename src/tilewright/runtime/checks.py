@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.errors import ArgumentError
 from tilewright.language import ir
 from tilewright.language.dtypes import dtype
 from tilewright.language.rounding import run_bounded
+from tilewright.machines.free_memory import free_memory
 from tilewright.operators import Exact
 from tilewright.runtime import tolerance
 from tilewright.runtime.inputs import Array, Drawn, Kind, Operands, draw
@@ -64,8 +66,10 @@ def checks_for(subject: Subject, seed: int, kept: Drawn | None = None) -> list[C
     """The checks of a subject: random and hard operands at its own sizes, then smaller odd ones.
 
     A kernel takes any sizes but those that are a part of it; the smaller checks change all others. Sizes that the
-    program does not allow together are left out there. Operands may be found among `kept` ones.
+    program does not allow together are left out there. Operands may be found among `kept` ones. Raises ArgumentError
+    for sizes whose operands and exact results this host has no memory for.
     """
+    check_room(subject)
     found = [_check(subject, "random", subject.sizes, seed, "random", kept=kept)]
     ranged = subject.constant is not None  # then the smaller ones are of the same kernel, and hard ones among them
     if not ranged:
@@ -82,6 +86,23 @@ def checks_for(subject: Subject, seed: int, kept: Drawn | None = None) -> list[C
             kind: Kind = "hard" if ranged and named == "odd" else "mixed"
             found.append(_check(subject, named, {**sizes, **whole}, seed, kind, high, kept))
     return found
+
+
+def check_room(subject: Subject) -> None:
+    """ArgumentError unless the operands of two checks, and what they must give in float64, fit the free memory."""
+    shapes = {
+        p.name: math.prod(d if isinstance(d, int) else subject.sizes[d] for d in p.dims)
+        for p in subject.kernel.params
+        if p.dims is not None
+    }
+    operands = sum(shapes[p.name] * p.dtype.bytes for p in subject.kernel.params if p.name in shapes)
+    needed, free = 2 * (operands + 2 * 8 * sum(shapes[n] for n in subject.outputs)), free_memory()
+    if needed > free:
+        sizes = " ".join(f"{d}={n}" for d, n in subject.sizes.items())
+        raise ArgumentError(
+            f"{subject.kernel.name} {sizes}: its operands take {operands / 2**30:,.1f} GiB, to verify kernels takes "
+            f"{needed / 2**30:,.1f}, of which {free / 2**30:,.1f} are free here; give smaller sizes"
+        )
 
 
 def _near(n: int, by: int, most: int) -> int:

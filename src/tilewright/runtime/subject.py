@@ -177,16 +177,19 @@ def named(text: str) -> Operator | TileProgram:
     """
     path, colon, name = text.rpartition(":")
     if not colon:
-        if text not in OPERATORS:
+        path, name = (text, "") if text.endswith(".py") else ("", text)
+    if not path:
+        if name not in OPERATORS:
             raise ArgumentError(
-                f"no operator is called {text!r}; there are {', '.join(OPERATORS)}, or write file.py:name"
+                f"no operator is called {name!r}; there are {', '.join(OPERATORS)}, or write file.py:name"
             )
-        return OPERATORS[text]
+        return OPERATORS[name]
     module = _executed(Path(path).expanduser())
-    found = getattr(module, name, None)
+    found = getattr(module, name, None) if name else None
     if not isinstance(found, (Operator, TileProgram)):
         there = [n for n, x in vars(module).items() if isinstance(x, (Operator, TileProgram))]
-        raise ArgumentError(f"{path} defines no tile program {name!r}; it has {', '.join(there) or 'none'}")
+        fault = f"{path} defines no tile program {name!r}; it has" if name else f"write {path}:name for one of"
+        raise ArgumentError(f"{fault} {', '.join(there) or 'none'}")
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from programs import facts, traced
 
 from tilewright.design.cost import correction, features
-from tilewright.design.cost.accuracy import accuracy, cross_validated, spearman
+from tilewright.design.cost.accuracy import accuracy, cross_validated, spearman, trusted
 from tilewright.design.cost.correction import Correction
 from tilewright.design.design import Design
 
@@ -116,6 +116,20 @@ def test_a_kind_of_which_few_groups_were_seen_keeps_its_prediction():
         plain, judged = cross_validated(data, groups), cross_validated(data, groups, kinds=kinds)
         assert judged[2 * count :] == plain[2 * count :]
         assert judged[: 2 * count] == (plain[: 2 * count] if used else [1e-3] * 2 * count)
+
+
+def test_a_kind_that_others_mislead_keeps_its_prediction():
+    """The model is right of one kind, and the features that mend another one only add chance to it."""
+    pytest.importorskip("sklearn")
+    rng = random.Random(1)
+    wrong = rows(120)
+    right = [((*x[:3], x[3] + 1e-9), 1e-3, 1e-3 * math.exp(rng.gauss(0.0, 0.01))) for x, _, _ in rows(24, seed=2)]
+    data, kinds = wrong + right, ["wrong"] * 120 + ["right"] * 24
+    groups = [n // 2 for n in range(144)]
+    assert trusted(data, groups, kinds) == {"wrong"}
+    judged = cross_validated(data, groups, kinds=kinds)
+    assert judged[120:] == [1e-3] * 24
+    assert judged[:120] == cross_validated(data, groups)[:120]
 
 
 def test_the_tile_of_each_axis_is_a_feature_of_its_own():

@@ -8,9 +8,11 @@ import pytest
 from programs import facts, traced
 
 from tilewright.design.cost.cpu import Model
-from tilewright.design.cost.issue import SPILLED, block_shuffles
+from tilewright.design.cost.forms import block_shuffles
+from tilewright.design.cost.issue import Issue
 from tilewright.design.cost.nodes import Leaf, share
 from tilewright.design.cost.slots import Slots
+from tilewright.design.cost.sums import SPILLED
 from tilewright.design.design import Design
 
 MATMUL = traced("matmul", activation=None)
@@ -20,7 +22,8 @@ RMSNORM = traced("rmsnorm")
 
 def model(kernel, design: Design) -> Model:
     made = Model(kernel, design, facts(kernel, "zen5"))
-    made.issue.rates = made.rates = dataclasses.replace(made.rates, fma=1.0, pairs=1.0, lanes=16, latency=4.0)
+    made.rates = dataclasses.replace(made.rates, fma=1.0, pairs=1.0, lanes=16, latency=4.0)
+    made.issue = Issue(made.tiling, made.rates, made.schedule.panels)
     return made
 
 

@@ -16,6 +16,10 @@ import numpy as np
 
 from tilewright.design.cost.correction import FEWEST_ALIKE, Correction, Row
 
+TRUST_FOLDS, TRUST_ERRORS = 4, 0.5
+"""Parts of what a correction is taught from, on each of which one is judged that the others taught; and by how many
+standard errors it must help."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -74,21 +78,53 @@ def cross_validated(
 ) -> list[float]:
     """Corrected seconds of each row, by a correction that saw no row of its group; groups are dealt to folds.
 
-    `kinds` tells what each row is of, as an operator: the correction is used where it saw FEWEST_ALIKE groups of that
-    kind or more, and elsewhere the prediction stands as it is.
+    `kinds` tells what each row is of, as an operator: the correction is used where it can be trusted by what it saw
+    (`trusted`), and elsewhere the prediction stands as it is.
     """
-    names = list(dict.fromkeys(groups))
-    fold = {g: n % min(folds, len(names)) for n, g in enumerate(names)}
+    fold = _dealt(groups, folds)
     result = [math.nan] * len(rows)
-    for held in sorted(set(fold.values())):
-        rest = [r for r, g in zip(rows, groups, strict=True) if fold[g] != held]
-        learned = Correction.fit(rest, seed)
-        seen = Counter(kind for kind, g in set(zip(kinds, groups, strict=True)) if fold[g] != held) if kinds else None
-        for n, g in enumerate(groups):
-            if fold[g] == held:
-                used = seen is None or seen[kinds[n]] >= FEWEST_ALIKE
-                result[n] = learned.predict(rows[n][0], rows[n][1]) if used else rows[n][1]
+    for held in range(max(fold, default=-1) + 1):
+        seen = [n for n, f in enumerate(fold) if f != held]
+        taught = [rows[n] for n in seen]
+        learned = Correction.fit(taught, seed)
+        good = trusted(taught, [groups[n] for n in seen], [kinds[n] for n in seen], seed) if kinds else frozenset()
+        for n in (n for n, f in enumerate(fold) if f == held):
+            used = not kinds or kinds[n] in good
+            result[n] = learned.predict(rows[n][0], rows[n][1]) if used else rows[n][1]
     return result
 
 
-__all__ = ["Accuracy", "accuracy", "cross_validated", "spearman"]
+def trusted(
+    rows: Sequence[Row], groups: Sequence[Hashable], kinds: Sequence[Hashable], seed: int = 0
+) -> frozenset[Hashable]:
+    """The kinds of which a correction that these rows teach can be trusted.
+
+    Those with FEWEST_ALIKE groups or more, of which corrections that saw others of the groups are nearer to what was
+    measured than the model alone is: in |log(measured / predicted)|, in the mean over groups, beyond noise.
+    """
+    number = Counter(kind for kind, _ in set(zip(kinds, groups, strict=True)))
+    many = {kind for kind, n in number.items() if n >= FEWEST_ALIKE}
+    if not many:
+        return frozenset()
+    gains: dict[Hashable, dict[Hashable, list[float]]] = {kind: {} for kind in many}
+    corrected = cross_validated(rows, groups, TRUST_FOLDS, seed)
+    for (_, predicted, measured), better, group, kind in zip(rows, corrected, groups, kinds, strict=True):
+        if kind in many:
+            gain = abs(math.log(measured / predicted)) - abs(math.log(measured / better))
+            gains[kind].setdefault(group, []).append(gain)
+    return frozenset(kind for kind in many if _beyond_noise([statistics.fmean(g) for g in gains[kind].values()]))
+
+
+def _beyond_noise(gains: Sequence[float]) -> bool:
+    """Whether what several groups gain is a gain, and not chance: its mean over its own standard error."""
+    return statistics.fmean(gains) > TRUST_ERRORS * statistics.stdev(gains) / math.sqrt(len(gains))
+
+
+def _dealt(groups: Sequence[Hashable], folds: int) -> list[int]:
+    """The fold of each row: all of a group in one."""
+    names = list(dict.fromkeys(groups))
+    of = {g: n % min(folds, len(names)) for n, g in enumerate(names)}
+    return [of[g] for g in groups]
+
+
+__all__ = ["Accuracy", "accuracy", "cross_validated", "spearman", "trusted"]

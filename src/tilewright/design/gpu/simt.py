@@ -20,7 +20,9 @@ from tilewright.design.gpu.row_rules import broken_rules
 from tilewright.design.gpu.rows import default_rows, draw_rows
 from tilewright.design.gpu.shape import VECTOR, Shape, power
 from tilewright.design.gpu.straight import is_straight, legal_straight
-from tilewright.design.gpu.stream import broken_parts, default_stream, registers_of_warp
+from tilewright.design.gpu.stream import registers_of_warp
+from tilewright.design.gpu.stream_default import default_stream
+from tilewright.design.gpu.stream_legality import broken_parts
 from tilewright.design.hold import held_rows
 from tilewright.design.legality import Reason
 from tilewright.design.pick import Pick

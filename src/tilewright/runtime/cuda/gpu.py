@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import debug, dispatch, driver, streams, watch
+from tilewright.runtime.cuda import at_once, debug, dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation, Shared
 from tilewright.runtime.cuda.passes import Batch, Graph
@@ -84,22 +84,27 @@ class Gpu:
         source = np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(array.dtype, copy=False), array.shape))
         _flat(array)
         if source.nbytes:
-            copy, pointer = driver.driver().cuMemcpyHtoDAsync, array.tilewright_buffer.pointer
+            small, pointer = source.nbytes <= at_once.SMALL, array.tilewright_buffer.pointer
+            copy = at_once.copy_in if small else driver.driver().cuMemcpyHtoDAsync
             with driver.inside(self.device):
-                driver.checked(copy(pointer, source.ctypes.data, source.nbytes, self.stream), "copying to a GPU")
-            if source.nbytes > 1 << 16:  # smaller ones the driver has taken over when it returns
+                driver.checked(copy(pointer, source.ctypes.data, source.nbytes, int(self.stream)), "copying to a GPU")
+            if not small:
                 self.wait()
 
     def read(self, array: DeviceArray) -> npt.NDArray[Any]:
         """The values of a contiguous array, once all that is queued has run."""
         out = np.empty(array.shape, array.dtype)
+        self.fetch(array, out, driver.driver().cuMemcpyDtoHAsync)
+        return out
+
+    def fetch(self, array: DeviceArray, out: npt.NDArray[Any], copy: Callable[..., Any]) -> None:
+        """The same into an array of the host of the same shape and type, by a call of the driver."""
         _flat(array)
         if out.nbytes:
-            copy, pointer = driver.driver().cuMemcpyDtoHAsync, array.tilewright_buffer.pointer
+            pointer = array.tilewright_buffer.pointer
             with driver.inside(self.device):
-                driver.checked(copy(out.ctypes.data, pointer, out.nbytes, self.stream), "copying from a GPU")
+                driver.checked(copy(out.ctypes.data, pointer, out.nbytes, int(self.stream)), "copying from a GPU")
         self.wait()
-        return out
 
     def copy(self, target: DeviceArray, source: DeviceArray) -> None:
         """Copy an array to another one of its shape; both are rows of equal length, each contiguous in itself."""
@@ -114,6 +119,10 @@ class Gpu:
         box.WidthInBytes, box.Height = run, rows
         with driver.inside(self.device):
             driver.checked(cu.cuMemcpy2DAsync(box, self.stream), "copying on a GPU")
+
+    def landing(self) -> Landing:
+        """A place on the host for values that are looked at once, such as logits."""
+        return Landing(self)
 
     def mailbox(self, arrays: Sequence[DeviceArray]) -> Mailbox:
         """A way for small arrays to the host that nobody waits for until the values are wanted."""
@@ -141,7 +150,9 @@ class Gpu:
         """The launches as one call, which compiled code queues one by one; Python does from DEBUG=2 on."""
         if debug.times_are_wanted():
             return partial(self.run, tuple(launches))
-        return Batch(self.device, int(self.stream), launches)
+        made = Batch(self.device, int(self.stream), launches)
+        made.follow()
+        return made
 
     def replayed(self, launches: Sequence[Launch]) -> Launch:
         """The launches as one graph: what they cost the host is paid here, once, and again after a swap.
@@ -158,6 +169,26 @@ class Gpu:
         """Return once everything queued has run."""
         with driver.inside(self.device):
             driver.checked(driver.driver().cuCtxSynchronize(), f"waiting for GPU {self.device}")
+
+
+class Landing:
+    """Pinned memory of the host where values land, each over the last.
+
+    The GPU writes it itself; to any other memory the driver copies once more.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu, self._room = gpu, np.empty(0, np.uint8)
+
+    def read(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """The values of a contiguous array, once all that is queued has run; the next read overwrites them."""
+        size = array.nbytes
+        if size > self._room.nbytes:  # what it had before stays, for whoever looks at it: less than all together
+            with driver.inside(self._gpu.device):
+                self._room = _pinned((1 << (size - 1).bit_length(),), np.dtype(np.uint8))
+        out = self._room[:size].view(array.dtype).reshape(array.shape)
+        self._gpu.fetch(array, out, at_once.copy_out)
+        return out
 
 
 class Mailbox:
@@ -181,7 +212,7 @@ class Mailbox:
         with driver.inside(self._gpu.device):
             for array, place in zip(self._arrays, places, strict=True):
                 pointer = array.tilewright_buffer.pointer
-                copy = cu.cuMemcpyDtoHAsync(place.ctypes.data, pointer, place.nbytes, self._gpu.stream)
+                copy = at_once.copy_out(place.ctypes.data, pointer, place.nbytes, int(self._gpu.stream))
                 driver.checked(copy, "copying from a GPU")
             driver.checked(cu.cuEventRecord(event, self._gpu.stream), "recording an event")
         return Letter(self._gpu.device, event, places)
@@ -235,4 +266,4 @@ def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return raw[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-__all__ = ["Gpu", "Letter", "Mailbox"]
+__all__ = ["Gpu", "Landing", "Letter", "Mailbox"]
