@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tilewright.bench import serve_dispatch, serve_dynamic, serve_learn, serve_padding, serve_shake, serve_side
+from tilewright.bench import (
+    serve_dispatch,
+    serve_dynamic,
+    serve_learn,
+    serve_padding,
+    serve_process,
+    serve_shake,
+    serve_side,
+)
 from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.serve import FAMILIES, ServeRequest, serve_jobs
 from tilewright.bench.serve_block import SMALL, Layer
 from tilewright.bench.worker import JOBS
-from tilewright.errors import ArgumentError
+from tilewright.errors import ArgumentError, TilewrightError
 from tilewright.operators import attention
 from tilewright.ops.ragged import Ragged
 from tilewright.runtime import dispatch
@@ -110,20 +120,36 @@ def side_of(us, swaps=0):
     }  # fmt: skip
 
 
+class Told:
+    """A process that is ready for so many passes and then says what it found."""
+
+    def __init__(self, found, passes):
+        self._said = [serve_process.READY] * passes + [json.dumps(found)]
+
+    def pass_(self):
+        assert len(self._said) > 1 or self._said[0] != serve_process.READY
+
+    def line(self):
+        return self._said.pop(0)
+
+
 @pytest.mark.parametrize("setting", [serve_learn.CPU, serve_learn.GPU])
 def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monkeypatch, setting):
     took = {"generic": 300, "frozen": 200, "learn": 250}
     asked = []
 
-    def side(_place, device, numerics, mode, requests, folder=None, **_):
-        asked.append((device, numerics, mode, folder))
-        return side_of(220 if folder else took[mode], swaps=4 if mode == "learn" else 0)
+    @contextmanager
+    def process(folder, mode, numerics, task):
+        asked.append((task["device"], numerics, mode, folder.name))
+        us = 220 if folder.name == "classes" else took[mode]
+        yield Told(side_of(us, swaps=4 if mode == "learn" else 0), task["passes"] if task.get("asked") else 0)
 
-    monkeypatch.setattr(serve_learn, "_side", side)
+    monkeypatch.setattr(serve_learn, "process", process)
     monkeypatch.setattr(serve_learn, "write_checkpoint", lambda *_: None)
     (result,) = serve_learn.learn_results(setting, quick=False)
     found = result.metrics
     assert (found["us"], found["peer_us"], found["ratio"]) == (20.0, 30.0, 1.5)
+    assert (found["first_us"], found["first_peer_us"], found["first_ratio"]) == (20.0, 30.0, 1.5)
     assert (found["pinned_hashes"], found["swaps"], found["frozen_writes"]) == (1, 4, 0)
     assert found["generic_times"] == 2.5
     on_gpu = setting.device == "cuda"
@@ -131,6 +157,29 @@ def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monk
     assert ("of_classes" in found) == on_gpu
     if on_gpu:
         assert (found["classes_us"], found["of_classes"], found["classes_compiles"]) == (22.0, 1.1, 7)
+
+
+def test_processes_serve_in_turns_while_the_others_wait(tmp_path):
+    """Each pass of one lies between two of the other, and what each found is its own."""
+    shape = Shape(hidden=64, layers=1, heads=2, kv_heads=1, head_dim=32, intermediate=96, vocabulary=128, context=4096)
+    write_checkpoint(tmp_path, shape)
+    task = {"folder": str(tmp_path), "requests": 5, "passes": 3, "asked": True}
+    ways = [(tmp_path / name, mode, "free", task) for name, mode in (("a", "generic"), ("b", "frozen"))]
+    with serve_process.process(*ways[0]) as one, serve_process.process(*ways[1]) as other:
+        assert [one.line(), other.line()] == [serve_process.READY] * 2
+        found = serve_process.in_turns([one, other], 3)
+    assert [len(f["passes"]) for f in found] == [3, 3]
+    turns = [p for both in zip(*(f["passes"] for f in found), strict=True) for p in both]
+    assert all(a["ended"] <= b["began"] for a, b in pairwise(turns))
+
+
+def test_a_process_that_fails_says_why(tmp_path):
+    task = {"folder": str(tmp_path / "nowhere"), "requests": 5, "passes": 1}
+    with (
+        serve_process.process(tmp_path, "generic", "free", task) as one,
+        pytest.raises(TilewrightError, match="nowhere"),
+    ):
+        one.line()
 
 
 @pytest.mark.parametrize("setting", [serve_dynamic.CPU, serve_dynamic.GPU])

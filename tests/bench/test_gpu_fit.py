@@ -33,17 +33,13 @@ def test_rates_that_made_the_data_are_found_again(rows):
 
 
 def test_shapes_that_no_rate_was_fitted_to():
-    """Each family of today's kernels within what is asked of the corrected model, by the model alone.
-
-    Not the six products of odd sizes: 127x5000x1001 is 16% off, more than the other five together.
-    """
+    """Each family of today's kernels within what is asked of the corrected model, by the model alone."""
     newest = max(RESULTS.parent.glob("gpu-h200-*.json"))
     rows = [r for r in measured(json.loads(newest.read_text()), H200) if r.case.family != LADDER]
     found = held_out(rows, H200)
     assert sum(n for family, (n, _) in found.items() if family != "all") == found["all"][0] == len(rows)
     assert found["all"][1] <= 0.04
-    assert all(error <= (0.06 if n > 6 else 0.08) for n, error in found.values())
-    assert [family for family, (_, error) in found.items() if error > 0.06] in ([], ["gemm_odd"])
+    assert all(error <= 0.06 for _, error in found.values())
 
 
 def test_one_unseen_fold_at_a_time(rows):

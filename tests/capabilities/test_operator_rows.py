@@ -77,6 +77,12 @@ def test_C2_operators_of_rows(name, element):
     holds(draw(name, 5, element))
 
 
+@pytest.mark.parametrize("name", ["penalise", "mark", "likeliest_parts", "likeliest_join"])
+def test_C2_what_comes_before_a_choice_and_is_told_after_it(name):
+    for seed in range(3):
+        holds(draw(name, seed, "f32"))
+
+
 @pytest.mark.parametrize("name", ["matmul", "gate_up", "batched_matmul"])
 @pytest.mark.parametrize("seed", [1, 2, 6])
 def test_C2_products_with_epilogues(name, seed):
@@ -181,6 +187,7 @@ def test_C4_every_row_operator_is_a_case_of_the_bench_beside_torch():
     products = ("matmul", "gate_up", "batched_matmul")
     attentions = ("attention", "paged_attention", "packed_attention", "key_ranges")
     choice = ("sample_parts", "sample_join", "level_begin", "level_again", "level_parts", "level_join")
+    choice = (*choice, "penalise", "mark", "likeliest_parts", "likeliest_join")
     others = {*products, *attentions, "rope_cache", "paged_rope_cache", *choice}
     assert {c.operator for c in row_cases()} == set(operators.OPERATORS) - others
 

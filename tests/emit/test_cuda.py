@@ -83,22 +83,20 @@ def test_the_main_loop_of_a_cluster_has_no_fence():
 def test_a_block_of_a_cluster_stays_until_nobody_can_signal_to_it():
     """Relaxed meetings do not hold signals back: one that comes to a block that has gone is an error of the device."""
     source = module("matmul", DESIGNS["cluster of rows"]).source
-    slots = re.search(r"for \(int i = 0; i < (\d+); \+\+i, slot.next\(\)\) empty\[slot.index\].wait", source)
-    assert slots and f"Slot<{slots[1]}> slot;" in source
-    assert source.index("load_box_to_all") < slots.start()
-    assert "++i, slot.next()" not in module("matmul", BASE).source
+    assert source.index("load_box_to_all") < source.index("empty.drain(slot);")
+    assert "drain" not in module("matmul", BASE).source
 
 
 def test_a_block_sends_the_parts_of_others_and_keeps_its_own():
     """Two parts of 64 x 32 in f32, of which each block ends one half: half a part comes to it."""
     source = module("matmul", DESIGNS["joined in a cluster"]).source
-    assert "give<2>(" in source and "if (rank < 2) parts->expect(4096);" in source
+    assert "const Arrivals<2, 4096> parts(shared + " in source and "parts.give(" in source
 
 
 def test_the_source_is_readable():
     source = module("matmul", DESIGNS["engine stores"]).source
     assert source.startswith("// matmul for h200, design ")
-    assert len(source.splitlines()) < 120
+    assert len(source.splitlines()) <= 80
     for name in ("s_a", "s_b", "empty", "full", "acc0", "m0", "n0"):
         assert re.search(rf"\b{name}\b", source)
 
@@ -115,9 +113,9 @@ def test_a_module_says_what_a_launch_needs():
 def test_every_warpgroup_has_slots_of_its_own_for_what_leaves():
     for name in ("engine stores", "turns, engine stores"):
         found = module("matmul", DESIGNS[name])
-        assert "s_c + (group * 2 + leaving++ % 2) * 8192" in found.source, name
-        start = int(re.search(r"s_c = shared \+ (\d+);", found.source)[1])
-        barriers = min(int(n) for n in re.findall(r"\(Barrier\*\)\(shared \+ (\d+)\)", found.source))
+        assert "const Leaving<2, 8192> s_c{" in found.source and "s_c.slot(group, leaving++)" in found.source, name
+        start = int(re.search(r"s_c{shared \+ (\d+)};", found.source)[1])
+        barriers = min(int(n) for n in re.findall(r"Barriers<.*\(shared \+ (\d+)\)", found.source))
         assert start + 2 * 2 * 8192 <= barriers, name
 
 

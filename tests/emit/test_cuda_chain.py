@@ -97,12 +97,28 @@ def loop_without_masks(found):
     return loops[0]
 
 
-@pytest.mark.parametrize("name", ["causal", "window", "ragged window"])
+@pytest.mark.parametrize("name", ["causal", "window", "ragged window", "packed"])
 def test_steps_between_the_bounds_carry_no_mask(name):
     found = module(PROGRAMS[name], DESIGNS["turns"])
     inner = loop_without_masks(found)
     assert "Select" not in inner and "coord" not in inner and "Part<axis::t, 0>" in inner
     assert "Select" in found.source.replace(inner, "")
+
+
+def test_a_warp_of_the_producer_reads_the_numbers_of_rows_that_say_where_columns_end():
+    """One thread that reads them in turn takes longer than consumers take for a tile; only copies are one lane's."""
+    found = module(PROGRAMS["packed"], FAST, N=2048)
+    producer, consumers = found.source.split("// The producer")[1].split("// Consumers")
+    assert producer.count("over_rows<128>") == 2 and consumers.count("over_rows<128>") == 4
+    assert producer.index("over_rows") < producer.index("if (lane == 0)") < producer.index("load_box")
+    assert "item = __shfl_sync(0xFFFFFFFF, item, 0);" in producer
+    sass = disassemble(compiled(found).cubin)
+    code = re.findall(r"^ +/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\d )?([A-Z]+)", sass, re.MULTILINE)
+    assert code.count("REDUX") == 6  # an extreme of a warp's numbers is one instruction
+    before = code[: code.index("REDUX")]
+    assert before.count("LDG") == 16  # 4 extremes of 128 numbers: all are under way before the first is waited for
+    one = module(PROGRAMS["causal"], FAST).source.split("// Consumers")[0]
+    assert "if (warp == 8 && elected())" in one and "if (lane == 0)" not in one and "item = __shfl" not in one
 
 
 def test_warpgroups_take_the_steps_that_their_own_rows_need():
@@ -112,8 +128,8 @@ def test_warpgroups_take_the_steps_that_their_own_rows_need():
     assert "t_high = s_mine < S ? " in source
     skipped = re.findall(r"for \(; t_at < t_end; [^{]*\{\n(.*?)\n +\}\n", source, re.S)
     assert len(skipped) == 1 and "multiply" not in skipped[0]
-    for barrier in ("k_full[slot.index].wait", "v_full[slot.index].wait", "k_empty[slot.index].arrive",
-                    "v_empty[slot.index].arrive", "meet(", "pass("):  # fmt: skip
+    for barrier in ("k_full.wait_full(slot)", "v_full.wait_full(slot)", "k_empty.arrive(slot", "v_empty.arrive(slot",
+                    "meet(", "pass("):  # fmt: skip
         assert barrier in skipped[0]
     assert "s_mine" not in module(PROGRAMS["causal"], DESIGNS["turns"]).source
 

@@ -5,6 +5,7 @@ early, overwrites too soon or waits for ever is caught without a GPU.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,10 @@ PACKED = {
     "64 rows each": ("causal", {"rows": 64, "tile.g": 2, "warpgroups": 2, "own": True, "store": "tma"},
                      {"S": 70, "G": 3}),
     "packed, 16 rows each": ("packed, with sums", {"rows": 16, "tile.g": 4, "warpgroups": 1}, {"N": 70, "G": 3}),
+    "32 rows each, by the engine": ("packed", {"rows": 32, "tile.g": 4, "warpgroups": 2, "store": "tma"},
+                                    {"N": 70, "G": 5}),
+    "16 rows each, by the engine": ("ragged", {"rows": 16, "tile.g": 8, "warpgroups": 2, "store": "tma"},
+                                    {"S": 37, "G": 5}),
     "16 rows of 8": ("window", {"rows": 16, "tile.g": 8, "warpgroups": 2}, {"S": 16, "G": 8}),
 }  # fmt: skip
 
@@ -87,11 +92,47 @@ def test_heads_that_share_keys_lie_side_by_side_in_a_tile_of_rows(name, tmp_path
     check(kernel, known, design(kernel, {**common, **decisions}), tmp_path)
 
 
-def check(kernel, known, chosen, tmp_path):
+def ranges(queries, keys, rows, causal=True, window=None):
+    """The range of keys that each of `rows` packed queries sees: (first, past); those of no sequence see none."""
+    first, past = np.zeros((2, rows), np.int32)
+    for (a, b), (c, e) in zip(pairwise(np.cumsum([0, *queries])), pairwise(np.cumsum([0, *keys])), strict=True):
+        at = np.arange(a, b) + (e - b)
+        past[a:b] = np.clip(at + 1, c, e) if causal else e
+        first[a:b] = c if window is None else np.clip(at + 1 - window, c, e)
+    return {"first": first, "past": past}
+
+
+BATCHES = {
+    "of one token": ranges([1] * 150, [1] * 150, 150),
+    "a long one between empty ones": ranges([0, 148, 0, 1, 0], [0, 204, 0, 6, 0], 150),
+    "past tiles, some rows of none": ranges([130, 1, 7], [130, 1, 7], 150),
+    "parts of long ones": ranges([5, 64, 1, 70], [100, 64, 1, 45], 150),
+    "without a query or a key": ranges([40, 0, 80], [0, 130, 80], 150),
+    "all keys": ranges([70, 80], [120, 90], 150, causal=False),
+    "windows": ranges([100, 50], [140, 70], 150, window=30),
+    "past the keys": {"first": np.full(150, -9, np.int32), "past": np.full(150, 2**31 - 1, np.int32)},
+    "turned around": {"first": np.arange(150, dtype=np.int32)[::-1].copy(), "past": np.arange(150, dtype=np.int32)},
+}
+
+
+@pytest.mark.parametrize(("program", "more", "sizes"), [
+    ("packed", "rows ahead", {}), ("packed, with sums", {"rows": 32, "tile.g": 4, "warpgroups": 2}, {"G": 3}),
+])  # fmt: skip
+def test_ranges_of_packed_sequences(program, more, sizes, tmp_path):
+    """Steps before, between and after the bounds of masks, tiles of several sequences, and rows of none at all."""
+    kernel = PROGRAMS[program]
+    known = facts(kernel, H=1, N=150, T=210, **sizes)
+    common = {"columns": 48, "stages": 2, "overlap": True, "persistent": True, "drawn": True, "store": "tma"}
+    chosen = design(kernel, DESIGNS[more] | {"columns": 48} if isinstance(more, str) else {**common, **more})
+    for batch in BATCHES.values():
+        check(kernel, known, chosen, tmp_path, batch)
+
+
+def check(kernel, known, chosen, tmp_path, given=None):
     """The kernel of a design gives what the program means, in two orders of copies."""
     assert legal(kernel, chosen, known) == []
     module = emitted(kernel, chosen, known)
-    tensors = poisoned(kernel, inputs(kernel, dict(known.sizes)))
+    tensors = poisoned(kernel, inputs(kernel, dict(known.sizes)) | (given or {}))
     scalars = {p.name: 0.125 for p in kernel.params if p.dims is None}
     expected = results(kernel, tensors)
     for seed in range(2):
@@ -109,7 +150,7 @@ def test_an_arrival_too_few_is_a_block_that_waits_for_ever(tmp_path):
     kernel = PROGRAMS["full"]
     known = facts(kernel)
     module = emitted(kernel, design(kernel, DESIGNS["one warpgroup"]), known)
-    broken = module.source.replace("if (lane == 0) k_empty[slot.index].arrive();", "")
+    broken = module.source.replace("k_empty.arrive(slot, lane);", "")
     assert broken != module.source
     with pytest.raises(AssertionError, match="wait for ever"):
         _run_source(module, broken, kernel, known, tmp_path)

@@ -190,6 +190,7 @@ def put_together():
     words |= {f"Approx{word}" for word in words} | {f"{word}By" for word in words}
     orders = NOTE_KEYS["order"].values
     boxes = {f"{verb}_boxes{whom}" for verb in ("load", "store") for whom in ("", "_to_all")}
+    boxes |= {f"{word}_apart" for word in ("meet", "pass")}
     return words | boxes | {f"{order}_order" for order in orders} | {"multiply_rows", "multiply_fragments"}
 
 

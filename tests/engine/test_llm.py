@@ -45,6 +45,11 @@ def test_parameters_for_each(llm):
     assert [len(c.token_ids) for c in llm.generate(["a", "b"], params)] == [2, 5]
     with pytest.raises(SamplingError, match="1 sampling parameters for 2 prompts; give one, or one for each"):
         llm.generate(["a", "b"], params[:1])
+    for wrong in ({"max_tokens": 3}, [{}, {}], 7, "x"):
+        with pytest.raises(SamplingError, match=r"the sampling parameters are .*; give SamplingParams\("):
+            llm.generate(["a", "b"], wrong)
+        with pytest.raises(SamplingError, match=r"the sampling parameters are .*; give SamplingParams\("):
+            llm.stream("a", wrong)
 
 
 def test_stop_string_is_cut(llm):
@@ -156,8 +161,12 @@ def test_defaults_from_generation_config(folder, tmp_path):
 def test_max_context(folder):
     llm = LLM(folder, max_context=8, operators=plain_operators)
     assert len(llm.generate([[1] * 5], SamplingParams(max_tokens=None, ignore_eos=True))[0].token_ids) == 3
-    with pytest.raises(ContextError, match="the prompt has 8 tokens and the context is 8"):
+    with pytest.raises(
+        ContextError, match=r"8 tokens and the context is 8, .*; shorten the prompt or raise max_context$"
+    ):
         llm.generate([[1] * 8])
+    with pytest.raises(ContextError, match=r"256 tokens and the context is 256, .*; shorten the prompt$"):
+        LLM(folder, operators=plain_operators).generate([[1] * 256])
     with pytest.raises(ContextError, match="a sequence of 9 tokens is longer than the context of 8"):
         llm.logits([[1] * 9])
 
@@ -180,6 +189,13 @@ def test_without_a_tokenizer(folder, tmp_path):
 @pytest.mark.parametrize("prompts", ["", [""], [[]], ["good", ""]])
 def test_empty_prompts(llm, prompts):
     with pytest.raises(ContextError, match="the prompt is empty"):
+        llm.generate(prompts, GREEDY)
+    assert llm.engine.scheduler.idle
+
+
+@pytest.mark.parametrize("prompts", [None, 3, b"abc", {"a": 1}, [None], ["good", b"abc"]])
+def test_what_is_no_prompt(llm, prompts):
+    with pytest.raises(ArgumentError, match="; give a string or a list of token ids"):
         llm.generate(prompts, GREEDY)
     assert llm.engine.scheduler.idle
 

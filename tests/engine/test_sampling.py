@@ -51,12 +51,28 @@ def frequencies(logits, count=4000, **params):
         ({"stop": ["a", ""]}, r"stop is \['a', ''\]; it must be a string or a list of strings, none empty"),
         ({"stop": [3]}, r"stop is \[3\]"),
         ({"stop": ""}, r"stop is ''"),
+        ({"stop": 3}, r"stop is 3; it must be a string or a list of strings"),
+        ({"stop": {"a": "b"}}, r"stop is \{'a': 'b'\}"),
         ({"stop_token_ids": [-1]}, r"stop_token_ids is \[-1\]; it must be a list of token ids"),
+        ({"stop_token_ids": 3}, r"stop_token_ids is 3; it must be a list of token ids"),
+        ({"stop_token_ids": "3"}, r"stop_token_ids is '3'; it must be a list of token ids"),
+        ({"temperature": 10**400}, r"temperature is 1000"),
+        ({"temperature": np.float32("nan")}, r"temperature is np.float32\(nan\)"),
+        ({"max_tokens": np.float64(3)}, r"max_tokens is np.float64\(3.0\)"),
+        ({"max_tokens": np.True_}, r"max_tokens is np.True_"),
     ],
 )
 def test_out_of_range(params, message):
     with pytest.raises(SamplingError, match=message):
         SamplingParams(**params)
+
+
+def test_numbers_of_numpy_are_numbers():
+    drawn = SamplingParams(
+        temperature=np.float32(0.5), top_k=np.int64(3), seed=np.uint8(7), stop_token_ids=np.arange(2)
+    )
+    assert (drawn.temperature, drawn.top_k, drawn.seed) == (0.5, 3, 7)
+    assert (type(drawn.temperature), type(drawn.top_k), type(drawn.seed)) == (float, int, int)
 
 
 def test_stop_is_one_or_many():
@@ -81,7 +97,9 @@ def test_temperature_scales_logits():
 
 
 def test_a_temperature_near_zero_is_greedy():
-    assert set(choose([0, 1, 0.5], 50, temperature=1e-6, seed=0)) == {1}
+    with np.errstate(all="raise"):
+        for temperature in (1e-6, 5e-324):
+            assert set(choose([0, 1, 0.5], 50, temperature=temperature, seed=0)) == {1}
 
 
 def test_top_k():

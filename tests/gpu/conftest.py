@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +29,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if mine and (reason := _why_not()) is not None:
         for item in mine:
             item.add_marker(pytest.mark.skip(reason=reason))
-    # Trials that hang take half a minute each: begun first, they end beside the others.
-    items.sort(key=lambda item: HERE in item.path.parents and "trials" not in item.path.name)
+    items[:] = [item for item in items if HERE not in item.path.parents] + _dealt(mine)
+
+
+LONG = ("failing_trials", "newcomer", "drawn_products", "swaps", "book")
+"""Files whose tests take many seconds each, with processes of their own."""
+
+
+def _dealt(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Long tests come first in the share of each process (a run of tests one after the other), so that none ends it."""
+    shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = [item for name in LONG for item in items if name in item.path.name]
+    taken = set(first)
+    rest, dealt = [item for item in items if item not in taken], []
+    for n in range(shares):
+        size = (len(items) - len(dealt)) // (shares - n)
+        dealt += (mine := first[n::shares])
+        dealt += rest[: size - len(mine)]
+        del rest[: size - len(mine)]
+    return dealt + rest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Processes that have nothing left take tests from others: some tests take a thousand times as long as others."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -132,6 +132,8 @@ def _matmul(d: Draw, large: bool) -> Call:
     if not large and d.size(0, 1):
         inputs |= {"bias": d.normal(n), "residual": d.normal(m, n)}
         options["activation"] = ("gelu", "silu", "gelu_tanh", "relu")[d.size(0, 1, 2, 3)]
+    if not large and d.size(0, 1):
+        inputs |= {"row_scale": _positive(d, m), "column_scale": d.random.standard_normal(n, dtype=np.float32)}
     return _call("matmul", inputs, {"c": ((m, n), d.type)}, options=options)
 
 
@@ -326,6 +328,50 @@ def _level_join(d: Draw, large: bool) -> Call:
     return _call("level_join", inputs, {**ends, "finer": ((b, j), F32)})
 
 
+def _marks(d: Draw, *shape: int) -> Any:
+    """Marks of tokens, most of them 0."""
+    return d.whole(7, *shape) * (d.whole(3, *shape) == 0)
+
+
+def _penalise(d: Draw, large: bool) -> Call:
+    b, v = (16, 128256) if large else (d.size(1, 3), d.size(1, 7, 64, 501, 5003))
+    inputs = {
+        "logits": d.normal(b, v), "marks": _marks(d, b, v).astype(I32), "repetitions": _positive(d, b) + F32.type(0.5),
+        "frequencies": d.random.standard_normal(b, dtype=np.float32), "presences": _positive(d, b),
+    }  # fmt: skip
+    return _call("penalise", inputs, {"y": ((b, v), F32)})
+
+
+def _mark(d: Draw, large: bool) -> Call:
+    b, v = (16, 128256) if large else (d.size(1, 3, 17), d.size(1, 7, 501))
+    inputs = {"chosen": d.whole(v, b), "marks": _marks(d, b, v).astype(I32)}
+    return _call("mark", inputs, {"marks": ((b, v), I32)})
+
+
+def _few(d: Draw, *shape: int) -> Any:
+    """f32, with ties and hidden ones."""
+    x = d.whole(9, *shape).astype(F32)
+    return np.where(d.whole(5, *shape) == 0, F32.type(-np.inf), x)
+
+
+def _likeliest_parts(d: Draw, large: bool) -> Call:
+    b, c, n, k = (16, 64, 2004, 20) if large else (d.size(1, 3), d.size(1, 7), d.size(1, 33, 500), d.size(1, 5, 20))
+    x = _few(d, b, c, n).astype(d.type) if d.size(0, 1) else d.normal(b, c, n)
+    best = {"value": ((b, c, k), F32), "token": ((b, c, k), I32)}
+    return _call("likeliest_parts", {"logits": x}, {**best, "part": ((b, c), F32)}, options={"k": k})
+
+
+def _likeliest_join(d: Draw, large: bool) -> Call:
+    b, c, v, k = (16, 64, 128256, 20) if large else (d.size(1, 3), d.size(1, 7), d.size(1, 33, 500), d.size(1, 5, 20))
+    n = c * k
+    inputs = {
+        "value": _few(d, b, n), "token": np.tile(np.arange(n, dtype=I32), (b, 1)),
+        "part": d.random.standard_normal((b, c), dtype=np.float32), "logits": d.normal(b, v), "chosen": d.whole(v, b),
+    }  # fmt: skip
+    best, one = {"values": ((b, k), F32), "tokens": ((b, k), I32)}, dict.fromkeys(("lse", "logit"), ((b,), F32))
+    return _call("likeliest_join", inputs, {**best, **one}, options={"k": k})
+
+
 _MAKERS: dict[str, Any] = {
     "silu": _elementwise("silu", ("x",), "y"),
     "gelu": _elementwise("gelu", ("x",), "y"),
@@ -346,5 +392,6 @@ _MAKERS: dict[str, Any] = {
     "packed_attention": _packed_attention, "key_ranges": _key_ranges, "sample_parts": _sample_parts,
     "sample_join": _sample_join,
     "level_begin": _level_begin, "level_again": _level_again, "level_parts": _level_parts, "level_join": _level_join,
+    "penalise": _penalise, "mark": _mark, "likeliest_parts": _likeliest_parts, "likeliest_join": _likeliest_join,
 }  # fmt: skip
 NAMES = tuple(_MAKERS)

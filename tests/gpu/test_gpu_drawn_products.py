@@ -16,9 +16,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
+import ml_dtypes
+import numpy as np
+from gpu_programs import to_gpu, to_numpy
+
 from tilewright import ops
 from tilewright.language.dtypes import dtype
+from tilewright.operators import matmul
 from tilewright.runtime import tolerance
+from tilewright.runtime.compiled import bind
 
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 FUNCTIONS = {
@@ -88,3 +94,43 @@ def test_any_batch(b, m, n, k, kind, across, gap, seed):
     y = torch.full((b, m, n), float("nan"), device="cuda", dtype=TYPES[kind])
     ops.matmul(left, right, out=y)
     check(y, left.double() @ right.double(), left.double().abs() @ right.double().abs(), k, kind)
+
+
+NARROW = {  # of the operands, of the result, the precision
+    "i8 summed": (np.int8, np.int32, None), "i8": (np.int8, ml_dtypes.bfloat16, None),
+    "f8": (ml_dtypes.float8_e4m3fn, np.float16, None), "tf32": (np.float32, np.float32, "tf32"),
+    "bf16": (ml_dtypes.bfloat16, ml_dtypes.bfloat16, None), "f16": (np.float16, np.float16, None),
+    "f32": (np.float32, np.float32, None),
+}  # fmt: skip
+
+
+def drawn(random, kind, rows, columns, gap, across):
+    """(a matrix on the GPU that lies as `placed` ones do, its values)."""
+    shape = (columns, rows + gap) if across else (rows, columns + gap)
+    whole = random.integers(-128, 128, shape) if kind == np.int8 else random.standard_normal(shape, dtype=np.float32)
+    x, there = whole.astype(kind), to_gpu(whole.astype(kind))
+    return (there[:, :rows].mT, x[:, :rows].T) if across else (there[:, :columns], x[:, :columns])
+
+
+@EXAMPLES
+@given(m=sizes, n=sizes, k=sizes, kind=st.sampled_from(list(NARROW)), across=st.tuples(st.booleans(), st.booleans()),
+       gap=st.tuples(gaps, gaps, gaps), scaled=st.tuples(st.booleans(), st.booleans()),
+       seed=st.integers(0, 99))  # fmt: skip
+def test_any_type_with_a_scale_of_each_row_and_column(m, n, k, kind, across, gap, scaled, seed):
+    random, (element, result, precision) = np.random.default_rng(seed), NARROW[kind]
+    a, of_a = drawn(random, element, m, k, gap[0], across[0])
+    b, of_b = drawn(random, element, n, k, gap[1], across[1])
+    scales = {}
+    if result != np.int32:
+        scales |= {"row_scale": random.uniform(0.001, 0.1, m).astype(np.float32)} if scaled[0] else {}
+        scales |= {"column_scale": random.uniform(-0.01, 0.01, n).astype(np.float32)} if scaled[1] else {}
+    if kind in ("i8", "f8"):  # else sums would be larger than what the result can hold
+        scales.setdefault("row_scale", np.full(m, 2.0**-9, np.float32))
+    room = to_gpu(np.full((m, n + gap[2]), -1 if result == np.int32 else np.nan, result))
+    room[:, n:] = -7
+    options = {"precision": precision} if precision else {}
+    bind(matmul, a=a, b=b, c=room[:, :n], **{s: to_gpu(x) for s, x in scales.items()}, **options)()
+    torch.cuda.synchronize()
+    assert (room[:, n:] == -7).all()
+    exact = matmul.reference(of_a, of_b, **scales, **options)["c"]
+    tolerance.check("c", to_numpy(room[:, :n].contiguous(), result), exact)

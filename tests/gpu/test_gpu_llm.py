@@ -89,6 +89,18 @@ def test_a_cache_of_8_bits_moves_logits_by_less_than_its_rounding(model):
     assert rms(decoder.decode(cache, PROMPT[-1:]) - found[-1:]) < 2.0**-6 * np.std(wanted)
 
 
+def test_what_lands_on_the_host_is_what_lies_on_the_gpu():
+    """Of any type, larger or smaller than what landed before; each read overwrites the last one's values."""
+    gpu, chance = memory_of("cuda"), np.random.default_rng(0)
+    landing, before = gpu.landing(), None
+    for shape, dtype in (((3, 5), np.float32), ((1, 40_000), np.float32), ((7,), np.int32), ((2, 9), np.float16)):
+        values = (100 * chance.standard_normal(shape)).astype(dtype)
+        found = landing.read(gpu.holding(values))
+        np.testing.assert_array_equal(found, values)
+        before = found if before is None or found.nbytes > before.nbytes else before
+    assert np.shares_memory(before, found)
+
+
 def test_greedy_tokens_equal_transformers(model):
     folder, theirs = model
     with torch.no_grad():
@@ -121,13 +133,55 @@ def test_alone_or_in_a_batch_the_same_tokens(name, temperature, tmp_path, monkey
     assert together == alone
 
 
-def test_what_needs_logits_is_chosen_on_the_host(small):
+PENALTIES = [{"repetition_penalty": 1.4}, {"frequency_penalty": 0.5, "presence_penalty": -0.25},
+             {"repetition_penalty": 0.7, "presence_penalty": 1.5}]  # fmt: skip
+
+
+def test_log_probabilities_are_those_of_the_logits(small):
     llm = tw.LLM(small, device="cuda", max_batch=4)
-    greedy = tokens(llm, [PROMPT])[0]
-    params = tw.SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, logprobs=2)
-    found = llm.generate([PROMPT], params)[0]
-    assert found.token_ids == greedy
-    assert all(max(p, key=p.get) == token for p, token in zip(found.logprobs, greedy, strict=True))
+    ways = [{"logprobs": 2}, {"logprobs": 20, "temperature": 1.2, "seed": 3}, {"logprobs": 0, **PENALTIES[0]}, {}]
+    made = [tw.SamplingParams(**{"temperature": 0, "max_tokens": 16, "ignore_eos": True, **way}) for way in ways]
+    decoder = Decoder.from_folder(small, device="cuda")
+    for prompt, params, found in zip(PROMPTS, made, llm.generate(PROMPTS[:4], made), strict=False):
+        if params.logprobs is None:
+            assert found.logprobs is None
+            continue
+        rows = decoder.logits([[*prompt, *found.token_ids]])[0][len(prompt) - 1 : -1]
+        for row, token, chances in zip(rows, found.token_ids, found.logprobs, strict=True):
+            wanted = row - row.max() - np.log(np.exp((row - row.max()).astype(np.float64)).sum())
+            assert token in chances and len(chances) in {params.logprobs, params.logprobs + 1}
+            ids = list(chances)
+            assert np.max(np.abs(wanted[ids] - list(chances.values()))) < 0.05 * np.std(row)  # two passes in bf16
+            assert params.logprobs == 0 or max(chances, key=chances.get) == ids[0]
+
+
+@pytest.mark.parametrize("way", PENALTIES)
+def test_penalised_tokens_are_those_that_the_host_chooses(model, way):
+    """Step by step from the same logits, in f32: the host looks at a whole row and counts by itself."""
+    folder, _ = model
+    made = {"temperature": 0, "max_tokens": 16, "ignore_eos": True, **way}
+    found = tw.LLM(folder, device="cuda", max_batch=1).generate([PROMPT], tw.SamplingParams(**made))[0].token_ids
+    decoder = Decoder.from_folder(folder, device="cuda")
+    cache = decoder.new_cache(1, 64)
+    sampler = Sampler(tw.SamplingParams(**made), PROMPT, decoder.config.vocab)
+    row, wanted = decoder.prefill(cache, 0, PROMPT), []
+    for _ in range(16):
+        wanted.append(sampler.choose(np.array(row)))
+        row = decoder.decode(cache, wanted[-1:])[0]
+    assert found == wanted
+
+
+def test_penalised_alone_or_among_others_the_same_tokens(small, monkeypatch):
+    """Rows move as others end, steps that were queued on a wrong guess are thrown away, and counts do not show it."""
+    monkeypatch.setenv("TILEWRIGHT_NUMERICS", "pinned")
+    ways = [*PENALTIES, {}, {"top_p": 0.9, **PENALTIES[1]}]
+    made = [
+        tw.SamplingParams(temperature=0.8, max_tokens=12 + 3 * n, ignore_eos=True, seed=n, **way)
+        for n, way in enumerate(ways)
+    ]
+    llm = tw.LLM(small, device="cuda", max_batch=4)
+    together = [c.token_ids for c in llm.generate(PROMPTS, made)]
+    assert together == [llm.generate([p], m)[0].token_ids for p, m in zip(PROMPTS, made, strict=True)]
 
 
 @pytest.mark.parametrize("way", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])

@@ -75,9 +75,11 @@ def test_packed_sequences_are_attention_of_each_alone(batch, width, causal, wind
 
 @pytest.mark.parametrize(("heads", "width", "dtype"), [
     ((4, 4), 80, torch.float16), ((8, 1), 96, torch.bfloat16), ((2, 2), 256, torch.bfloat16),
-    ((6, 2), 32, torch.float32),
+    ((6, 2), 32, torch.float32), ((6, 2), 128, torch.bfloat16), ((10, 2), 128, torch.bfloat16),
+    ((4, 2), 64, torch.float16), ((16, 2), 128, torch.bfloat16), ((3, 3), 64, torch.bfloat16),
 ])  # fmt: skip
 def test_packed_sequences_of_any_heads_and_types(heads, width, dtype):
+    """Heads in fours, in twos and in odd numbers: of one head, and of several side by side in a tile."""
     lengths = [130, 0, 1, 77, 260]
     q, k, v = packed(lengths, lengths, heads, width, dtype)
     o, _ = exact(q, k, v, lengths, lengths, True, None)

@@ -310,6 +310,16 @@ def full_of_a_fraction(x, v, y, z, p, s):
     full("M", value=0.5, dtype=i32)  # here
 
 
+@mistake(DTypeError, "inf is not a value of i32; use a float dtype")
+def full_of_infinity(x, v, y, z, p, s):
+    full("M", value=math.inf, dtype=i32)  # here
+
+
+@mistake(DTypeError, r"2147483648 does not fit i32; convert the tile with .to\(i64\), or use a smaller number")
+def full_beyond_its_type(x, v, y, z, p, s):
+    full("M", value=2**31, dtype=i32)  # here
+
+
 # ----------------------------------------------------------------------------------------------- stores
 
 

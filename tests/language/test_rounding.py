@@ -25,8 +25,8 @@ def drawn(operator, element, kind):
         sizes["L"] = 45
     if operator.name == "paged_attention":
         sizes["P"] = 9
-    if operator.name == "topk":
-        sizes["K"] = 1  # as its option says
+    if "k" in dict(operator.kernel.signature.options):
+        sizes["K"] = 1  # as the option of `topk` and its like says
     operands = draw(kernel, sizes, seed=1, kind=kind, updates=operator.updates)
     if operator.name == "key_ranges":  # sequences that lie one after the other
         for name, ends in (("q", (20, sizes["N"])), ("k", (7, 50))):

@@ -62,6 +62,9 @@ def test_raise_exception():
         "{{ messages.append(1) }}",
         "{{ ''.__class__.__base__.__subclasses__() }}",
         "{{ raise_exception.__globals__['jinja2'] }}",
+        "{{ 1 / 0 }}",
+        "{{ 2.0 ** 100000 }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
     ],
 )
 def test_sandbox(source):

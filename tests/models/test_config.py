@@ -104,6 +104,8 @@ def test_windows_of_mistral():
 def test_end_tokens_of_both_files():
     config = ModelConfig.from_dict({**LLAMA, "eos_token_id": 2}, generation={"eos_token_id": [7, 2]})
     assert config.eos_ids == (2, 7)
+    with pytest.raises(ModelError, match=r"generation_config.json: eos_token_id is \[7, '2'\]"):
+        ModelConfig.from_dict({**LLAMA, "eos_token_id": 2}, generation={"eos_token_id": [7, "2"]})
 
 
 def test_from_folder(tmp_path):
@@ -127,6 +129,7 @@ def test_unknown_architecture_names_itself_and_the_supported():
     [
         ({"hidden_act": "gelu"}, r"hidden_act 'gelu' is not supported; only 'silu'"),
         ({"quantization_config": {"quant_method": "awq"}}, r"weights quantised by awq; use the f32, f16 or bf16"),
+        ({"quantization_config": "awq"}, r"weights quantised by awq; use the f32, f16 or bf16"),
         (
             {"rope_scaling": {"rope_type": "yarn", "factor": 2}},
             r"rope type 'yarn' is not supported; only default, linear",
@@ -159,7 +162,14 @@ def test_unknown_layer_type():
         ({"architectures": []}, r"`architectures` is missing"),
         ({"rope_parameters": 3}, r"rope_parameters is 3; it must be an object"),
         ({"rope_scaling": {"rope_type": "linear"}}, r"factor is missing"),
-        ({"eos_token_id": "two"}, r"eos_token_id is \['two'\]"),
+        ({"architectures": [["LlamaForCausalLM"]]}, r"`architectures` is missing"),
+        ({"rope_theta": 0}, r"rope_theta is 0; it must be a number above 0"),
+        ({"rms_norm_eps": 10**400}, r"rms_norm_eps is 1000.*; it must be a number above 0"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4.0, "high_freq_factor": 4}},
+            r"low_freq_factor is 4 and high_freq_factor 4; the low one must be below",
+        ),
+        ({"eos_token_id": "two"}, r"config.json: eos_token_id is 'two'"),
         ({"bos_token_id": 1.5}, r"bos_token_id is 1.5"),
     ],
 )
@@ -178,7 +188,10 @@ def test_layer_types_of_wrong_length():
         qwen2_windows(use_sliding_window=True, layer_types=["full_attention"])
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[1]", "holds list, not a JSON object")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ("[" * 10**6, "not valid JSON"), ("[1]", "holds list, not a JSON object")],
+)
 def test_damaged_file(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError, match=message):

@@ -73,6 +73,16 @@ def test_unsupported_dtype(saved):
         load_weights(saved[0], ModelConfig.from_folder(saved[0]), "i8")
 
 
+def test_weights_of_integers_are_named(saved, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(saved[0] / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    save_file({**tensors, name: np.zeros(tensors[name].shape, np.int16)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"tensor {name} has dtype int16; weights must be f64, f32, f16 or bf16"):
+        load_weights(tmp_path, ModelConfig.from_folder(saved[0]))
+
+
 def test_tied_head_is_the_embedding(tmp_path):
     make_model("llama-gqa8-tied", tmp_path)
     weights = load_weights(tmp_path, ModelConfig.from_folder(tmp_path))

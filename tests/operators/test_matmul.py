@@ -23,6 +23,21 @@ def test_matmul_with_any_epilogue(memory, steps, kind, stored, m, n, k, bias, re
 
 
 @thorough
+@given(memories, STEPS, element, element, SIZES, SIZES, SIZES, st.booleans(), st.booleans(), activations)
+def test_matmul_with_a_scale_of_each_row_and_column(memory, steps, kind, stored, m, n, k, rows, columns, activation):
+    inputs = {"a": memory.normal((m, k), kind), "b": memory.normal((n, k), kind), "bias": memory.normal((n,), stored)}
+    inputs |= {"row_scale": memory.normal((m,))} if rows else {}
+    inputs |= {"column_scale": memory.normal((n,))} if columns else {}
+    Case(operators.matmul, inputs, {"c": ((m, n), stored)}, options={"activation": activation}).check(memory, steps)
+
+
+def test_scales_are_those_of_rows_and_of_columns():
+    a, b, rows, columns = (np.random.default_rng(0).standard_normal(s) for s in ((5, 7), (3, 7), 5, 3))
+    found = operators.matmul.reference(a, b, row_scale=rows, column_scale=columns)["c"].value
+    np.testing.assert_allclose(found, np.diag(rows) @ a @ b.T @ np.diag(columns), rtol=1e-12)
+
+
+@thorough
 @given(memories, STEPS, element, SIZES, SIZES, SIZES)
 def test_gate_up(memory, steps, kind, m, n, k):
     inputs = {"x": memory.normal((m, k), kind), "gate": memory.normal((n, k), kind), "up": memory.normal((n, k), kind)}

@@ -27,17 +27,21 @@ from tilewright.machines.machine import Machine
 LADDER = "gemm_ladder"
 """Kernels that are slow on purpose, step by step: reported, and no part of a mean."""
 COPIES = Design.of({"lanes": ("c", "r"), "tile.c": 4096, "tile.r": 1, "vec.x": 8, "vec.y": 8, "warps": 8})
-"""How unaligned operands were packed when the products were measured; the default design has changed since."""
+"""How unaligned operands were packed in results of before COPIES_UNTIL; since then, by today's default design."""
+
+COPIES_UNTIL = "2026-11-29"
 _LADDER_CASE = GemmCase(LADDER, 4096, 4096, 4096)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One design of a case, its estimate's features, and seconds predicted and measured."""
+    """One design of a case, its estimate's features, and seconds predicted and measured; `copies` as `estimate_gpu`
+    takes it."""
 
     case: GemmCase
     name: str
     design: Design
+    copies: Design | None
     features: tuple[float, ...]
     predicted: float
     seconds: float
@@ -66,8 +70,15 @@ def measured(results: Mapping[str, Any], machine: Machine) -> list[Measured]:
         ladder = result["family"] == LADDER
         case = _LADDER_CASE if ladder else cases.get((result["family"], result["name"]))
         if case is not None and "design" in result["raw"]:
-            found += [_row(case, result["name"], d, s, machine) for d, s in designs_of(result["raw"])]
+            copies = _copies(results, result)
+            found += [_row(case, result["name"], d, copies, s, machine) for d, s in designs_of(result["raw"])]
     return found
+
+
+def _copies(results: Mapping[str, Any], result: Mapping[str, Any]) -> Design | None:
+    """How a result's unaligned operands were packed; None for the default design, as where no date is told."""
+    runs = results.get("runs")
+    return COPIES if runs and runs[result["run"]]["date"] < COPIES_UNTIL else None
 
 
 def designs_of(raw: Mapping[str, Any]) -> Iterator[tuple[Design, float]]:
@@ -90,17 +101,19 @@ def _choice(value: Any) -> Choice:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _row(case: GemmCase, name: str, design: Design, seconds: float, machine: Machine) -> Measured:
+def _row(
+    case: GemmCase, name: str, design: Design, copies: Design | None, seconds: float, machine: Machine
+) -> Measured:
     kernel, facts = _facts(case, machine)
-    found = estimate_gpu(kernel, design, facts, copies=COPIES)
+    found = estimate_gpu(kernel, design, facts, copies=copies)
     numbers = features(kernel, design, facts, found)
-    return Measured(case, name, design, numbers, _seconds(case, found.seconds, machine), seconds)
+    return Measured(case, name, design, copies, numbers, _seconds(case, found.seconds, machine), seconds)
 
 
 def predicted(row: Measured, machine: Machine) -> float:
     """Seconds of the row's design by the model of another machine, or of the same one with other rates."""
     kernel, facts = _facts(row.case, machine)
-    return _seconds(row.case, estimate_gpu(kernel, row.design, facts, copies=COPIES).seconds, machine)
+    return _seconds(row.case, estimate_gpu(kernel, row.design, facts, copies=row.copies).seconds, machine)
 
 
 def _seconds(case: GemmCase, alone: float, machine: Machine) -> float:

@@ -1,14 +1,14 @@
-"""A served trace while the run time learns: generic only, learning, and frozen afterwards, each in fresh processes."""
+"""A served trace while the run time learns: generic only, learning, and frozen afterwards, each in fresh processes.
+
+Those that are compared run at once and serve a pass over the trace each in turns.
+"""
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.bench.result import Result, rounded
-from tilewright.errors import TilewrightError
+from tilewright.bench.serve_process import Process, in_turns, process, told
 from tilewright.observe.served import REQUESTS
 from tilewright.runtime.measure import Ratio, paired_ratio
 
@@ -25,7 +25,7 @@ FAMILY = "serve_learn"
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a trace is served, through which model, and for how many seconds it learns; `passes` in each of `turns`.
+    """Where a trace is served, through which model, for how many seconds it learns, and in how many `passes` after.
 
     The first pass over the trace meets each length for the first time, and records how it goes through the model. A
     search has `trials`, and is begun where it pays back `cost` seconds: few, as minutes of a trace stand for hours.
@@ -40,7 +40,6 @@ class Setting:
     pinned_seconds: float
     trials: int
     cost: float
-    turns: int = 2
     passes: int = 2
     pinned_requests: int = 300
     shake_seconds: float = 15.0
@@ -50,11 +49,11 @@ class Setting:
 CPU = Setting(
     "cpu", "2,000 requests, a model of 2 layers of 256, bf16",
     Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096),
-    learn_seconds=75.0, pinned_seconds=12.0, trials=9, cost=0.25, turns=1, shake_seconds=8.0,
+    learn_seconds=75.0, pinned_seconds=12.0, trials=9, cost=0.25, passes=3, shake_seconds=8.0,
 )  # fmt: skip
 GPU = Setting(
     "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
-    learn_seconds=75.0, pinned_seconds=4.0, trials=6, cost=0.02, turns=1, passes=3, shake_seconds=8.0,
+    learn_seconds=75.0, pinned_seconds=4.0, trials=6, cost=0.02, passes=4, shake_seconds=8.0,
     classes=True,
 )  # fmt: skip
 SETTINGS = {s.device: s for s in (CPU, GPU)}
@@ -62,9 +61,7 @@ SETTINGS = {s.device: s for s in (CPU, GPU)}
 
 def learn_results(setting: Setting, quick: bool) -> Iterator[Result]:
     """One result. Requests are served by one thread, so that the background process has a core of its own."""
-    requests, limit, turns = setting.pinned_requests, setting.pinned_seconds, 1
-    if not quick:
-        requests, limit, turns = REQUESTS, setting.learn_seconds, setting.turns
+    requests, limit = (setting.pinned_requests, setting.pinned_seconds) if quick else (REQUESTS, setting.learn_seconds)
     with tempfile.TemporaryDirectory(prefix="tilewright-bench-") as name:
         place = Path(name)
         (place / "model").mkdir()
@@ -72,19 +69,31 @@ def learn_results(setting: Setting, quick: bool) -> Iterator[Result]:
         side = partial(_side, place, setting.device)
         cold = side("free", "generic", requests)
         learning = side("free", "learn", requests, limit=limit, trials=setting.trials, cost=setting.cost)
-        frozen, generic, classes, written = [], [], [], 0
-        for _ in range(turns):  # in turns: the machine's mood meets all
-            generic.append(side("free", "generic", requests, passes=setting.passes))
-            before = _files(place / "free")
-            frozen.append(side("free", "frozen", requests, passes=setting.passes))
-            written += len(before ^ _files(place / "free"))
-            if setting.classes:
-                classes.append(side("free", "learn", requests, passes=setting.passes, folder="classes"))
+        (generic, frozen, *classes), written = _restarted(place, setting, requests)
         pinned = _pinned(side, setting)
     values = {**_speed(generic, frozen), **_calm(generic, learning), **_counts(cold, learning, frozen)}
-    values |= {"frozen_writes": written, **pinned, **(_beside(classes, frozen) if classes else {})}
-    raw = {"cold": cold, "learning": learning, "frozen": frozen, "generic": generic, "classes": classes}
+    values |= {"frozen_writes": written, **pinned, **(_beside(classes[0], frozen) if classes else {})}
+    raw = {"cold": cold, "learning": learning, "frozen": [frozen], "generic": [generic], "classes": classes}
     yield Result(FAMILY, setting.name, 1, rounded(values), raw)
+
+
+def _restarted(place: Path, setting: Setting, requests: int) -> tuple[list[dict[str, Any]], int]:
+    """Generic, frozen and, where they are asked for, class kernels in new processes, a pass over the trace in turns.
+
+    And how many files were written, changed or removed since the frozen one began from what was learned.
+    """
+    task = _task(place, setting.device, requests, passes=setting.passes, asked=True)
+    with ExitStack() as running:
+
+        def started(mode: str, folder: str = "free") -> Process:
+            made = running.enter_context(process(place / folder, mode, "free", task))
+            made.line()
+            return made
+
+        generic, classes = started("generic"), [started("learn", "classes")] if setting.classes else []
+        before = _files(place / "free")
+        found = in_turns([generic, started("frozen"), *classes], setting.passes)
+    return found, len(before ^ _files(place / "free"))
 
 
 def _pinned(side: Callable[..., dict[str, Any]], setting: Setting) -> dict[str, float]:
@@ -106,19 +115,15 @@ def _pinned(side: Callable[..., dict[str, Any]], setting: Setting) -> dict[str, 
 
 
 def _side(
-    place: Path, device: str, numerics: str, mode: str, requests: int, folder: str | None = None, **options: Any
-) -> dict[str, Any]:
-    environment = {
-        **os.environ, "TILEWRIGHT_CACHE_DIR": str(place / (folder or numerics)), "TILEWRIGHT_MODE": mode,
-        "TILEWRIGHT_NUMERICS": numerics, "TILEWRIGHT_THREADS": "1",
-    }  # fmt: skip
-    task = {"folder": str(place / "model"), "requests": requests, "passes": 1, "device": device, **options}
-    command = [sys.executable, "-m", "tilewright.bench.serve_side", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise TilewrightError(f"serving in mode {mode} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    place: Path, device: str, numerics: str, mode: str, requests: int, **options: Any
+) -> dict[str, Any]:  # fmt: skip
+    """What one process found that served to its end, by what `numerics` has in its folder."""
+    with process(place / numerics, mode, numerics, _task(place, device, requests, **options)) as alone:
+        return told(alone.line())
+
+
+def _task(place: Path, device: str, requests: int, **options: Any) -> dict[str, Any]:
+    return {"folder": str(place / "model"), "requests": requests, "passes": 1, "device": device, **options}
 
 
 def _files(folder: Path) -> set[tuple[str, int, int]]:
@@ -127,62 +132,73 @@ def _files(folder: Path) -> set[tuple[str, int, int]]:
     return {(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files}
 
 
-def _microseconds(sides: list[dict[str, Any]]) -> list[float]:
+def _microseconds(side: dict[str, Any]) -> list[int]:
     """Of each request, the least of the passes: what it takes when nothing disturbs it."""
-    return [min(us) for us in zip(*(p["us"] for side in sides for p in side["passes"]), strict=True)]
+    return [min(us) for us in zip(*(p["us"] for p in side["passes"]), strict=True)]
 
 
-def _speed(generic: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
-    tokens, ratio = sum(generic[0]["tokens"]), _ratio(generic, frozen)
+def _speed(generic: dict[str, Any], frozen: dict[str, Any]) -> dict[str, float]:
+    """Learned kernels beside generic ones at their best, and in the first pass after the start of both."""
+    tokens, ratio = sum(generic["tokens"]), _ratio(_microseconds(generic), _microseconds(frozen))
+    first = [side["passes"][0]["us"] for side in (generic, frozen)]
     return {
         "us": sum(_microseconds(frozen)) / tokens,
         "peer_us": sum(_microseconds(generic)) / tokens,
         "ratio": ratio.median,
         "ratio_low": ratio.low,
         "ratio_high": ratio.high,
+        "first_us": sum(first[1]) / tokens,
+        "first_peer_us": sum(first[0]) / tokens,
+        "first_ratio": _ratio(*first).median,
     }
 
 
-def _beside(classes: list[dict[str, Any]], frozen: list[dict[str, Any]]) -> dict[str, float]:
+def _beside(classes: dict[str, Any], frozen: dict[str, Any]) -> dict[str, float]:
     """What a process takes that has a kernel for each class of lengths, and how many times as fast learned ones are."""
-    ratio = _ratio(classes, frozen)
+    ratio = _ratio(_microseconds(classes), _microseconds(frozen))
     return {
-        "classes_us": sum(_microseconds(classes)) / sum(classes[0]["tokens"]),
-        "classes_compiles": classes[0]["counts"]["compiles"],
+        "classes_us": sum(_microseconds(classes)) / sum(classes["tokens"]),
+        "classes_compiles": classes["counts"]["compiles"],
         "of_classes": ratio.median,
         "of_classes_low": ratio.low,
         "of_classes_high": ratio.high,
     }
 
 
-def _ratio(plain: list[dict[str, Any]], learned: list[dict[str, Any]]) -> Ratio:
-    """How many times as fast as the plain ones the learned kernels are: of blocks, as single requests are short."""
-    before, after = _microseconds(plain), _microseconds(learned)
+def _ratio(before: list[int], after: list[int]) -> Ratio:
+    """How many times as fast as before requests are: of blocks of them, as single ones are short."""
     step = max(len(before) // 40, 1)
     blocks = range(0, len(before), step)
     return paired_ratio([sum(before[i : i + step]) for i in blocks], [sum(after[i : i + step]) for i in blocks])
 
 
-def _calm(generic: list[dict[str, Any]], learning: dict[str, Any]) -> dict[str, float]:
+def _calm(generic: dict[str, Any], learning: dict[str, Any]) -> dict[str, float]:
     """Latencies while learning beside generic ones; a stall is what a request took beyond its least generic time."""
     least, passes = _microseconds(generic), learning["learning"]
-    stalls = [max(us - low for us, low in zip(p["us"], least, strict=True)) for p in passes]
-    calm = [max(us - low for us, low in zip(p["us"], least, strict=True)) for s in generic for p in s["passes"]]
-    p99 = statistics.median(_p99(p["us"]) for s in generic for p in s["passes"])
+    waits, calm = (
+        [us - low for p in one for us, low in zip(p["us"], least, strict=True)] for one in (passes, generic["passes"])
+    )
+    p99 = statistics.median(_p99(p["us"]) for p in generic["passes"])
     return {
         "generic_p99_ms": p99 / 1e3,
         "learning_p99_ms": _p99([us for p in passes for us in p["us"]]) / 1e3,
-        "stall_ms": max(stalls) / 1e3,
+        "stall_ms": max(waits) / 1e3,
         "generic_stall_ms": max(calm) / 1e3,
+        "stalled": sum(wait > _LONG * p99 for wait in waits),
+        "learning_requests": len(waits),
         "slowest_ms": max(us for p in passes for us in p["us"]) / 1e3,
     }
+
+
+_LONG = 1.05
+"""Times the 99th percentile of generic requests: who waits longer than that has waited for what is learned."""
 
 
 def _p99(values: list[float]) -> float:
     return sorted(values)[int(0.99 * (len(values) - 1))]
 
 
-def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[str, Any]]) -> dict[str, float]:
+def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: dict[str, Any]) -> dict[str, float]:
     status = learning["status"] or {}
     return {
         "compiles": cold["counts"]["compiles"],
@@ -194,8 +210,8 @@ def _counts(cold: dict[str, Any], learning: dict[str, Any], frozen: list[dict[st
         "device_mb": learning["device_mb"],
         "rows": learning["rows"],
         "generic_times": max(learning["generic_times"], default=1.0),
-        "frozen_compiles": max(s["counts"]["compiles"] for s in frozen),
-        "frozen_searches": max((s["status"] or {}).get("searches", 0) for s in frozen),
+        "frozen_compiles": frozen["counts"]["compiles"],
+        "frozen_searches": (frozen["status"] or {}).get("searches", 0),
     }
 
 

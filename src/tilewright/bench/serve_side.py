@@ -11,13 +11,14 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tilewright.bench.serve_process import READY
 from tilewright.bench.serve_shake import shaken
 from tilewright.models.decoder import PREFILL_CHUNK, Decoder, Want
 from tilewright.observe.served import served_trace
@@ -35,7 +36,8 @@ class Task:
     """What to serve: `requests` of the trace, `passes` times; where the mode learns, first for `limit` seconds more.
 
     A search is triggered by `cost` seconds that pay back; it ends after `trials` or `search_seconds`. With `shake` the
-    trace is served for so many seconds while slots are swapped on purpose (`serve_shake`).
+    trace is served for so many seconds while slots are swapped on purpose (`serve_shake`). Where passes are `asked` for
+    each waits for a line on standard input.
     """
 
     folder: str
@@ -47,6 +49,7 @@ class Task:
     limit: float = 0.0
     device: str = "cpu"
     shake: float = 0.0
+    asked: bool = False
 
 
 class Server:
@@ -113,7 +116,7 @@ def serve(task: Task) -> dict[str, Any]:
     learning = _learned(server, task) if modes.may_learn() and task.limit else []
     shaking, designs = shaken(task.shake, server.serve) if task.shake else ([], 0)
     done = len(events())
-    passes = [swept(server) for _ in range(task.passes)]
+    passes = [swept(server) for _ in _turns(task)]
     assert len(events()) == done, "something was swapped while nothing was to be learned"
     return {
         "load_s": loaded,
@@ -133,6 +136,15 @@ def serve(task: Task) -> dict[str, Any]:
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device_mb": _device_mb(task.device),
     }
+
+
+def _turns(task: Task) -> Iterator[int]:
+    """The passes, each when it is asked for."""
+    for n in range(task.passes):
+        if task.asked:
+            print(READY, flush=True)
+            sys.stdin.readline()
+        yield n
 
 
 def _generic_times() -> list[float]:

@@ -35,8 +35,13 @@ def ratio(m: Metrics) -> str:
 
 
 def times(key: str) -> Callable[[Metrics], str]:
-    """How many times as fast, with its interval; blank where that was not measured."""
-    return lambda m: f"{m[key]:.2f}x [{m[f'{key}_low']:.2f}, {m[f'{key}_high']:.2f}]" if key in m else ""
+    """How many times as fast, with its interval if it has one; blank where that was not measured."""
+
+    def show(m: Metrics) -> str:
+        interval = [f"{m[end]:.2f}" for end in (f"{key}_low", f"{key}_high") if end in m]
+        return (f"{m[key]:.2f}x" + (f" [{', '.join(interval)}]" if interval else "")) if key in m else ""
+
+    return show
 
 
 def maybe(key: str, places: int) -> Callable[[Metrics], str]:

@@ -170,6 +170,7 @@ HOST_TABLES = (
             ("frozen: compiles, searches, writes", _frozen),
             ("outputs under pinned", _pinned),
             ("ratio to generic", ratio),
+            ("in the first pass", times("first_ratio")),
             ("a kernel for each class", maybe("classes_us", 2)),
             ("ratio to those", times("of_classes")),
         ),

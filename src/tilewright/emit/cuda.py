@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from tilewright.emit.abi import TensorLayout
 from tilewright.emit.cuda_abi import CudaModule, args_struct, overlaps
 from tilewright.emit.cuda_chain import ChainText, is_chain
-from tilewright.emit.cuda_chain_values import chain_layouts
+from tilewright.emit.cuda_chain_values import chain_layouts, joint
+from tilewright.emit.cuda_copies import leaving
 from tilewright.emit.cuda_grid import grid_of, tile_counts
 from tilewright.emit.cuda_plan import Plan, Team, c_type
 from tilewright.emit.cuda_roles import RoleText
-from tilewright.emit.cuda_sync import begin, declare, drain, initialise, let_begin, open_turns, peers
+from tilewright.emit.cuda_sync import begin, declare, drain, let_begin, open_turns, peers, set_up
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 from tilewright.machines.machine import Machine
@@ -65,8 +66,8 @@ class _Module:
         for name in ("roles", *(name for name, wanted in more.items() if wanted)):
             line(f'#include "tw/{name}.cuh"')
         line("using namespace tw;")
-        line("")
         if self.chained:
+            line("")
             with self.text.block("namespace axis"):
                 for row in chain_layouts(self.plan).declare():
                     line(row)
@@ -87,16 +88,17 @@ class _Module:
             if p.dims is None:
                 kind = c_type(p.dtype.name)
                 line(f"const {kind} {cname(p.name)} = *(const {kind}*)&args.words[{plan.words.scalar(p.name)}];")
-        for ring in plan.rings.values():
-            dims = ", ".join(map(str, ring.alloc.dims))
-            what = f"{ring.alloc.dtype}[{dims}], {ring.slots} x {ring.slot_bytes} bytes"
-            line(f"unsigned char* const {cname(ring.alloc.name)} = shared + {ring.offset};  // {what}")
-        declare(plan, self.text)
-        if any(s.zeroed for s in plan.scratch):
-            line(f"unsigned* const flag = (unsigned*)(shared + {plan.shared_bytes - 16});")
         line("const int warp = __shfl_sync(0xFFFFFFFF, threadIdx.x / 32, 0), lane = threadIdx.x % 32;")
         if plan.cluster > 1:
             line("const unsigned rank = cluster_rank();")
+        for name, ring in plan.rings.items():
+            if name not in plan.leaving:
+                type_, what = f"Ring<{ring.slots}, {ring.slot_bytes}>", ", ".join(map(str, ring.alloc.dims))
+                line(f"const {type_} {cname(name)}{{shared + {ring.offset}}};  // {ring.alloc.dtype}[{what}]")
+        leaving(plan, self.text)
+        declare(plan, self.text)
+        if any(s.zeroed for s in plan.scratch):
+            line(f"unsigned* const flag = (unsigned*)(shared + {plan.shared_bytes - 16});")
         tile_counts(plan, self.text, self.grid_loop)
         if not self.reads_early:
             self.tensors()
@@ -121,17 +123,14 @@ class _Module:
         plan, line = self.plan, self.text.line
         producer = next(t for t in plan.teams.values() if t.name == "producer")
         spread = self.meets_cluster
-        with self.text.block(f"if (warp >= {producer.first})"):
-            line(f"// The producer: a thread of warp {producer.first} sends for tiles as soon as slots are free.")
+        told = f"The producer: a thread of warp {producer.first} sends for tiles as soon as slots are free."
+        with self.text.block(f"if (warp >= {producer.first})", told):
             if producer.registers:
                 line(f"fewer_registers<{producer.registers}>();")
-            with self.text.block(f"if (warp == {producer.first})"):
-                with self.text.block("if (elected())"):
-                    line(" ".join(f"prefetch(args.maps[{n}]);" for n in range(len(plan.maps))))
-                    initialise(plan, self.text)
-                line("__syncwarp();")
+            set_up(plan, self.text, producer.first)
             self.start(spread)
-            with self.text.block(f"if (warp == {producer.first} && elected())"):
+            alone = "" if self.chained and joint(plan) else " && elected()"
+            with self.text.block(f"if (warp == {producer.first}{alone})"):
                 self.path(producer)
             line("__syncwarp();")
             if self.split_cluster:
@@ -140,8 +139,8 @@ class _Module:
         for n, team in enumerate(others):
             last = n == len(others) - 1
             who = "a warpgroup multiplies" if team.warps == 4 else f"{team.warps // 4} warpgroups multiply"
-            with self.text.block("else" if last else f"else if (warp < {team.first + team.warps})"):
-                line(f"// Consumers: {who} what has arrived; then come the results.")
+            opening = "else" if last else f"else if (warp < {team.first + team.warps})"
+            with self.text.block(opening, f"Consumers: {who} what has arrived; then come the results."):
                 if team.registers:
                     line(f"more_registers<{team.registers}>();")
                 line("const int group = warp / 4;")
@@ -167,10 +166,8 @@ class _Module:
         if spread:
             self.text.line("cluster_meet();")
             return
-        if self.split_cluster:
-            self.text.line("cluster_arrive();")
-        word = "meet" if wait else "pass"
-        self.text.line(f"{word}(0, {self.plan.threads});")
+        apart = "_apart" if self.split_cluster else ""  # blocks of a cluster begin without one another
+        self.text.line(f"{'meet' if wait else 'pass'}{apart}(0, {self.plan.threads});")
 
     def path(self, team: Team) -> None:
         """The statements of a role."""
@@ -183,7 +180,7 @@ class _Module:
         if team.name != "producer":
             open_turns(self.plan, self.text)
             begin(self.plan, self.text)
-        leaves = team.name != "producer" and self.plan.leaving
+        leaves = self.plan.leaving if team.name != "producer" else ()
         if leaves:
             self.text.line("unsigned leaving = 0;")
         RoleText(self.plan, team, self.text).block(self.kernel.body)
@@ -191,8 +188,8 @@ class _Module:
             let_begin(self.plan, self.text)
         elif self.meets_cluster:
             drain(self.plan, self.text)
-        if leaves:
-            self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
+        for name in sorted(leaves):
+            self.text.line(f"{cname(name)}.end();")
 
 
 def _direct(stmt: ir.Stmt) -> tuple[ir.Ref, ...]:

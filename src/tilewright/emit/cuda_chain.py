@@ -11,13 +11,13 @@ from functools import cached_property
 
 from tilewright.emit.cuda_chain_body import Body
 from tilewright.emit.cuda_chain_step import Step
-from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts
+from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts, joint
 from tilewright.emit.cuda_copies import copy_in
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
 from tilewright.emit.cuda_places import Place
 from tilewright.emit.cuda_plan import Plan, Team, number
 from tilewright.emit.cuda_scope import Scope
-from tilewright.emit.cuda_sync import TURNS
+from tilewright.emit.cuda_sync import TURNS, arrive, expect, wait
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
 
@@ -47,7 +47,6 @@ class ChainText:
             self._places(),
             rings_of=frozenset(plan.rings),
             short=self._short(),
-            alone=self.copies,
         )
         self.values.begin(self.kernel, plan)
         self.freed: list[ir.Sync] = []  # arrivals that were written before their place: nothing is read any more
@@ -88,12 +87,9 @@ class ChainText:
                 low, high = self.scope.bounds(a)
                 self.scope.enter(a, cname(a.name), low, high)
             self.item(grid)
-        if self.leaving and not self.copies:
-            self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
-
-    @property
-    def leaving(self) -> bool:
-        return bool(self.plan.leaving)
+        if not self.copies:
+            for name in sorted(self.plan.leaving):
+                self.text.line(f"{cname(name)}.end();")
 
     @cached_property
     def ring(self) -> ir.Loop:
@@ -114,9 +110,21 @@ class ChainText:
             if self.trims:
                 self.block_bounds(grid)
         for stmt in grid.body:
+            if isinstance(stmt, ir.Let) and stmt.name in wanted:
+                self.values.shared(stmt)
+        if self.copies and joint(self.plan):
+            with self.text.block("if (lane == 0)"):
+                self.path(grid)
+            if ir.note(grid.notes, "drawn"):
+                self.text.line("item = __shfl_sync(0xFFFFFFFF, item, 0);")
+        else:
+            self.path(grid)
+        self.text.line("own.next();")
+
+    def path(self, grid: ir.Loop) -> None:
+        """What the role does for an item, in order."""
+        for stmt in grid.body:
             match stmt:
-                case ir.Let(name) if name in wanted:
-                    self.values.shared(stmt)
                 case ir.Alloc(name, dtype) if not self.copies and ir.note(stmt.notes, "place") == "register":
                     type_ = ir.TileType(dtype, self.values.registers[name])
                     self.text.line(f"{self.values.tile(type_)} {cname(name)};")
@@ -128,7 +136,6 @@ class ChainText:
                         self.fill(stmt)
                     else:
                         Step(self, stmt).loop()
-        self.text.line("own.next();")
 
     @property
     def trims(self) -> bool:
@@ -156,7 +163,7 @@ class ChainText:
         grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
         for s in ir.walk(grid.body[grid.body.index(self.ring) + 1 :]):
             if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "guards") is not None:
-                self.text.line(f"if (lane == 0) {cname(s.name)}[own.index].arrive();")
+                arrive(self.text, s, "own")
                 self.freed.append(s)
 
     def rows_begin(self, grid: ir.Loop) -> None:
@@ -194,16 +201,15 @@ class ChainText:
     def once(self, stmt: ir.Stmt) -> None:
         """A statement outside the loop over columns."""
         match stmt:
-            case ir.Sync(name, action):
-                barrier = cname(name)
+            case ir.Sync(_, action):
                 if ir.note(stmt.notes, "guards") is None:
                     self.draw(stmt)
                 elif action == "wait":
-                    self.text.line(f"{barrier}[own.index].wait(own.phase{' ^ 1' if self.copies else ''});")
+                    wait(self.text, stmt, free=self.copies, slot="own")
                 elif action == "expect":
                     self.expect(stmt, "own")
                 elif action == "arrive" and stmt not in self.freed:
-                    self.text.line(f"if (lane == 0) {barrier}[own.index].arrive();")
+                    arrive(self.text, stmt, "own")
             case ir.Copy():
                 copy_in(self.plan, self.text, stmt, self.full, "own")
             case ir.Loop():
@@ -213,32 +219,31 @@ class ChainText:
         """The number of the next item: drawn by the producer, told to the consumers by a word of shared memory."""
         line, barrier = self.text.line, cname(sync.name)
         if self.copies and sync.action == "wait":
-            line(f"{barrier}[own.index].wait(own.phase ^ 1);")
+            wait(self.text, sync, free=True, slot="own")
         elif self.copies:
             grid = next(s for s in self.kernel.body if isinstance(s, ir.Loop))
             tickets = f"(unsigned*)args.words[{self.plan.words.scratch_word('tickets')}]"
             line(f"flag[own.index] = item = draw({tickets}, {item_count(grid)});")
-            line(f"{barrier}[own.index].arrive();")
+            line(f"{barrier}[own].arrive();")
         elif sync.action == "wait":
-            line(f"{barrier}[own.index].wait(own.phase);")
+            wait(self.text, sync, free=False, slot="own")
             line("item = flag[own.index];")
         else:
             line("__syncwarp();")
-            line(f"if (lane == 0) {barrier}[own.index].arrive();")
+            arrive(self.text, sync, "own")
 
     def rows(self, loop: ir.Loop) -> None:
         """What is done for the rows before the loop over columns, or after it."""
+        left = ""  # what the next copy leads out
         with self.text.block(""):
             for stmt in loop.body:
                 match stmt:
-                    case ir.Alloc():
-                        self.leave_begin(stmt)
-                    case ir.Store(ref) if ref.buffer in self.plan.leaving:
-                        self.leave(stmt)
-                    case ir.Sync(action="fence"):
-                        self.text.line("fence_shared();")
+                    case ir.Alloc() | ir.Sync(action="fence"):
+                        pass  # parts of what leaves
+                    case ir.Store(ref, value) if ref.buffer in self.plan.leaving:
+                        left = value
                     case ir.Copy():
-                        self.leave_end(stmt)
+                        self.leave(stmt, left)
                     case ir.Store(ref) if ref.buffer in self.plan.tensors and self.packed is not None:
                         with self.text.block("if (stores)"):
                             self.values.statement(stmt)
@@ -251,8 +256,7 @@ class ChainText:
     def expect(self, sync: ir.Sync, slot: str) -> None:
         """One arrival, and the bytes of the buffer that the barrier guards."""
         self.full = cname(sync.name)
-        ring = self.plan.rings[str(ir.note(sync.notes, "guards"))]
-        self.text.line(f"{self.full}[{slot}.index].expect({ring.slot_bytes});")
+        expect(self.plan, self.text, sync, slot)
 
     def fill(self, loop: ir.Loop) -> None:
         """The producer's loop over columns."""
@@ -264,8 +268,8 @@ class ChainText:
         with self.text.block(f"for (int {x} = {low}; {x} < {high}; {x} += {step}, slot.next())"):
             for stmt in role.body:
                 match stmt:
-                    case ir.Sync(name, "wait"):
-                        self.text.line(f"{cname(name)}[slot.index].wait(slot.phase ^ 1);")
+                    case ir.Sync(_, "wait"):
+                        wait(self.text, stmt, free=True)
                     case ir.Sync(_, "expect"):
                         self.expect(stmt, "slot")
                     case ir.Copy():
@@ -276,34 +280,40 @@ class ChainText:
         return self.scope.bounds(axis, {n: cname(n) for n in self.values.types})
 
     # --------------------------------------------------------------------------------------- what leaves
-    def leave_begin(self, alloc: ir.Alloc) -> None:
-        """This warpgroup's place, once the engine has read what lay there."""
-        ring, name = self.plan.rings[alloc.name], cname(alloc.name)
-        self.text.line(f"unsigned char* const {name}_now = {name} + group * {ring.slot_bytes};")
-        self.text.line("if (threadIdx.x % 128 == 0) wait_stores<0>();")
-        self.text.line("meet(2 + group, 128);")
-
-    def leave(self, store: ir.Store) -> None:
-        """Accumulators to shared memory, panel by panel."""
-        ring = self.plan.rings[store.ref.buffer]
-        element = ring.alloc.dtype.name
-        given = f"{cname(store.ref.buffer)}_now, {self.values.name(store.value)}.v, threadIdx.x % 128"
-        self.text.line(f"store_panels<{element}, {ring.wide}, {ring.panels}>({given});")
-
-    def leave_end(self, copy: ir.Copy) -> None:
-        """One thread of the warpgroup hands the panels to the engine."""
+    def leave(self, copy: ir.Copy, value: str) -> None:
+        """Accumulators leave by the engine, panel by panel; those of a warp past the last position stay."""
         ring, near, far = self.plan.ring_of(copy)
-        map_ = f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
-        self.text.line("meet(2 + group, 128);")
-        mine = " && stores" if self.packed is not None else ""
-        with self.text.block(f"if (threadIdx.x % 128 == 0{mine})"):
-            for panel in range(ring.panels):
-                shift = f" + {panel * ring.rows * ring.pitch}" if panel else ""
-                starts = [self.place(far.index[d]) for d in self.plan.dims_of(far, near)]
-                starts[0] += f" + {panel * ring.wide}" if panel else ""
-                at = ", ".join(starts)
-                self.text.line(f"store_box({map_}, {cname(ring.alloc.name)}_now{shift}, {at});")
-            self.text.line("commit_stores();")
+        name, element = cname(ring.alloc.name), ring.alloc.dtype.name
+        starts = {i: self.place(i) for i in (far.index[d] for d in self.plan.dims_of(far, near))}
+        if self.packed is not None and self.plan.pieces > 1:
+            self.leave_apart(copy, value, starts)
+            return
+        call = f"{name}.panels<{element}, {ring.wide}, {ring.panels}>(group, {name}.slot(group), {self.map(copy)}"
+        stores = "true" if self.packed is None else "stores"
+        self.text.line(f"{call}, {self.values.name(value)}, {stores}, {', '.join(starts.values())});")
+
+    def leave_apart(self, copy: ir.Copy, value: str, starts: dict[ir.Index, str]) -> None:
+        """Each position of a packed axis by itself: one thread of the warpgroup hands its panels to the engine."""
+        ring, line = self.plan.ring_of(copy)[0], self.text.line
+        assert self.packed is not None
+        axis, row, many = self.packed, self.body.rows.axes[-1], self.plan.pieces
+        first, size = f"{cname(axis.over)} + {many} * group", self.plan.size(self.plan.root(axis.name))
+        at = list({**starts, axis.name: f"{first} + piece", row.name: cname(row.over)}.values())
+        name, piece = cname(ring.alloc.name), ring.rows * ring.pitch
+        line(f"unsigned char* const {name}_now = {name}.slot(group);")
+        call = f"store_panels<{ring.alloc.dtype.name}, {ring.wide}, {ring.panels}>"
+        line(f"{call}({name}_now, {self.values.name(value)}.v, threadIdx.x % 128);")
+        line("fence_shared();")
+        line("meet(2 + group, 128);")
+        with self.text.block("if (threadIdx.x % 128 == 0)"):
+            with self.text.block(f"for (int piece = 0; piece < min({many}, {size} - ({first})); ++piece)"):
+                boxes = f"store_boxes<{ring.panels}, {ring.wide}, {many * piece}>"
+                line(f"{boxes}({self.map(copy)}, {name}_now + piece * {piece}, {', '.join(at)});")
+            line("commit_stores();")
+
+    def map(self, copy: ir.Copy) -> str:
+        """C++ of the tensor map of a copy."""
+        return f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
 
     def place(self, index: ir.Index) -> str:
         """C++ of where an index begins."""

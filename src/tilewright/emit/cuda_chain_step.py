@@ -9,7 +9,7 @@ from tilewright.emit.cuda_chain_own import own_columns, skip
 from tilewright.emit.cuda_chain_values import closure, filled_past_end, live_lets
 from tilewright.emit.cuda_plan import PANEL
 from tilewright.emit.cuda_scope import Range
-from tilewright.emit.cuda_sync import TURNS
+from tilewright.emit.cuda_sync import TURNS, arrive, wait
 from tilewright.emit.cuda_text import cname
 from tilewright.language import ir
 
@@ -248,7 +248,7 @@ class Step:
         ref, row = let.expr.ref, self.body.rows.axes[-1].name
         ring = self.plan.rings[ref.buffer]
         turns = slot if ref.buffer in self.streams else "own"
-        place = cname(ref.buffer) + (f" + {turns}.index * {ring.slot_bytes}" if ring.slots > 1 else "")
+        place = f"{cname(ref.buffer)}[{turns}]"
         along = ref.index[-1] == depth
         if row in ref.index and self.plan.groups > 1:
             size = ATOM_ROWS * PANEL if along else ring.rows * PANEL
@@ -314,7 +314,7 @@ class Step:
         ring = self.plan.rings[s.b.expr.ref.buffer]
         end = f"{self.at} - {self.step}" if before else self.at
         with self.text.block(f"if ({self.end} - ({end}) < {self.step})"):
-            place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}"
+            place = f"{cname(ring.alloc.name)}[{slot}]"
             self.text.line(f"clear_rows<{ring.rows}, {ring.panels}>({place}, {self.end} - ({end}), team);")
             self.text.line("fence_shared();")
             self.text.line("meet(2 + group, 128);")
@@ -322,11 +322,11 @@ class Step:
     # ---------------------------------------------------------------------------------------------- syncs
     def wait(self, sync: ir.Sync, slot: str) -> None:
         """Until a slot is full."""
-        self.text.line(f"{cname(sync.name)}[{slot}.index].wait({slot}.phase);")
+        wait(self.text, sync, free=False, slot=slot)
 
     def arrive(self, sync: ir.Sync, slot: str) -> None:
         """One arrival a warp: the slot may be filled again."""
-        self.text.line(f"if (lane == 0) {cname(sync.name)}[{slot}.index].arrive();")
+        arrive(self.text, sync, slot)
 
 
 __all__ = ["Step"]

@@ -29,6 +29,17 @@ def chain_layouts(plan: Plan) -> Layouts:
     return Layouts(of)
 
 
+def joint(plan: Plan) -> bool:
+    """Whether a warp of the producer goes through the items: columns end where numbers of many rows say.
+
+    One thread that reads them in turn takes longer than consumers take for a whole tile.
+    """
+    lets = [s for s in plan.statements if isinstance(s, ir.Let)]
+    rings = [s for s in plan.statements if isinstance(s, ir.Loop) and not s.parallel and ir.note(s.notes, "stages")]
+    bounds = closure({str(x) for r in rings for x in (r.axes[0].start, r.axes[0].stop)}, lets, {})
+    return any(s.name in bounds and isinstance(s.expr, ir.Load) and s.type.axes for s in lets)
+
+
 @dataclass
 class ChainValues(Values):
     """Writes statements of one warpgroup; `rings_of` are buffers in shared memory, `short` allows fast functions."""
@@ -40,7 +51,6 @@ class ChainValues(Values):
     loaded: dict[str, ir.Ref] = field(
         default_factory=dict
     )  # values that are numbers of the block's rows: where they lie
-    alone: bool = False  # one thread writes: the producer's
     lets: dict[str, ir.Let] = field(default_factory=dict)
     rows: tuple[str, int] | None = None  # where a warpgroup's own rows begin, as C++, and how many; None: the block's
     ends: frozenset[str] = frozenset()  # the axis of columns
@@ -126,8 +136,8 @@ class ChainValues(Values):
         at = [first if index == axis else self.addresses.point(index) for index in ref.index]
         from_ = " + ".join(f"(tw::i64)({x}) * {stride}" for x, stride in zip(at, place.strides, strict=True))
         stride = place.strides[ref.index.index(axis)]
-        call = "tw::over_alone" if self.alone else "tw::over_rows"
-        return f"{call}({reducer(op)}, {place.pointer} + {from_}, {stride}, {past} - ({first}))"
+        most = self.rows[1] if self.rows else self.scope[axis].step
+        return f"tw::over_rows<{most}>({reducer(op)}, {place.pointer} + {from_}, {stride}, {past} - ({first}))"
 
     def joined(self, let: ir.Let, axis: str) -> None:
         """What threads kept to themselves, added up."""

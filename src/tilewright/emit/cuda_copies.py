@@ -17,7 +17,7 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot"
     blocks, height = number(copy, "multicast", 1), plan.box_rows(copy)
     share = ring.rows // blocks
     hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
-    place = f"{cname(ring.alloc.name)} + {slot}.index * {ring.slot_bytes}" if ring.slots > 1 else cname(ring.alloc.name)
+    place = f"{cname(ring.alloc.name)}[{slot}]"
     first = f" + {multicast_rank(plan, copy)} * {share}" if blocks > 1 else ""
     for row in range(0, share, height):
         shift = f" + {row * ring.pitch}" if row else ""
@@ -26,18 +26,27 @@ def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot"
         at = _coordinates(plan, far, near, f"{first}{f' + {row}' if row else ''}")
         to_all = f"{multicast_mask(plan, copy)}, " if blocks > 1 else ""
         call = _boxes("load", ring, "_to_all" if to_all else "")
-        text.line(f"{call}({to_all}{place}{shift}, {map_}, {full}[{slot}.index], {hint}, {at});")
+        text.line(f"{call}({to_all}{place}{shift}, {map_}, {full}[{slot}], {hint}, {at});")
 
 
-def copy_out(plan: Plan, text: Text, copy: ir.Copy) -> None:
-    """`copy tensor <- buffer`: one thread of the warpgroup hands the boxes to the engine."""
+def leaving(plan: Plan, text: Text) -> None:
+    """The slots from which the engine takes results."""
+    for name in sorted(plan.leaving):
+        ring = plan.rings[name]
+        dims = ", ".join(map(str, ring.alloc.dims))
+        slots = ring.slots // (plan.groups * plan.pieces)  # of every warpgroup, whether they take turns or not
+        type_ = f"Leaving<{slots}, {ring.slot_bytes * plan.pieces}>"
+        text.line(f"const {type_} {cname(name)}{{shared + {ring.offset}}};  // {ring.alloc.dtype}[{dims}]")
+
+
+def copy_out(plan: Plan, text: Text, copy: ir.Copy, how: str, value: str) -> None:
+    """`copy tensor <- buffer`: a value leaves by the engine, through a slot of the warpgroup's own."""
     ring, near, far = plan.ring_of(copy)
     map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
-    text.line("meet(2 + group, 128);")
-    with text.block("if (threadIdx.x % 128 == 0)"):
-        at = _coordinates(plan, far, near, "")
-        text.line(f"{_boxes('store', ring)}({map_}, {cname(ring.alloc.name)}_now, {at});")
-        text.line("commit_stores();")
+    name = cname(ring.alloc.name)
+    text.line(
+        f"{name}.{how}(group, {name}.slot(group, leaving++), {map_}, {value}, {_coordinates(plan, far, near, '')});"
+    )
 
 
 def _boxes(verb: str, ring: Ring, whom: str = "") -> str:
@@ -58,7 +67,7 @@ def _coordinates(plan: Plan, far: ir.Ref, near: ir.Ref, row: str) -> str:
 
 def _start(plan: Plan, index: ir.Index) -> str:
     """C++ of the first position of an index: that of the tile of an axis, none of a whole dimension."""
-    return str(index) if isinstance(index, int) else "0" if index in plan.kernel.dims else cname(index)
+    return str(index) if isinstance(index, int) else "0" if index in plan.kernel.dims else plan.start(index)
 
 
 def multicast_rank(plan: Plan, copy: ir.Copy) -> str:

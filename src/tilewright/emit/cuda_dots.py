@@ -27,8 +27,14 @@ def is_rows(loop: ir.Loop) -> bool:
     return not any(isinstance(s, ir.Role) for s in ir.walk(loop.body))
 
 
-def multiply(plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, first: dict[str, str]) -> None:
-    """`sum = dot` in the first iteration, `sum = sum + dot` in the others: one line of code."""
+def multiply(
+    plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, first: dict[str, str],
+    in_flight: int | None = None,
+) -> None:  # fmt: skip
+    """`sum = dot` in the first iteration, `sum = sum + dot` in the others: one line of code.
+
+    A product that is the whole of a step says how many steps may be in flight when it is issued.
+    """
     assert isinstance(dot.expr, ir.Dot)
     row, depth = rows.axes[0].name, dot.expr.axis
     column = next(a for a in dot.type.axes if a != row)
@@ -45,23 +51,29 @@ def multiply(plan: Plan, text: Text, tiles: Tiles, rows: ir.Loop, dot: ir.Let, f
     dtype = operands[0].type.dtype
     kind = dot.expr.precision or c_type(dtype.name)
     steps = plan.extent(depth) * dtype.bits // 8 // _STEP_BYTES
-    a, b = (_operand(plan, let, row, rows, depth) for let in operands)
+    a, b = (_operand(plan, tiles, let, row, rows, depth) for let in operands)
     keep = f"{cname(depth)} > {first[depth]}"
     sums = tiles.register(target.ref.buffer)
     tiles.live.append(target.ref.buffer)
-    text.line(f"multiply<{kind}, {plan.extent(column)}, {steps}>({sums}.v, {a}, {b}, {keep});")
+    if in_flight is None:
+        text.line(f"multiply<{kind}, {plan.extent(column)}, {steps}>({sums}.v, {a}, {b}, {keep});")
+    else:
+        text.line(f"multiply_step<{in_flight}, {kind}, {steps}>({sums}, {a}, {b}, {keep});")
 
 
-def _operand(plan: Plan, let: ir.Let, row: str, rows: ir.Loop, depth: str) -> str:
+def _operand(plan: Plan, tiles: Tiles, let: ir.Let, row: str, rows: ir.Loop, depth: str) -> str:
     """C++ of where an operand lies; rows of the atom begin further on in the block's part."""
     assert isinstance(let.expr, ir.Load)
     ref = let.expr.ref
     ring = plan.rings[ref.buffer]
-    place = cname(ref.buffer) + (f" + slot.index * {ring.slot_bytes}" if ring.slots > 1 else "")
+    place = f"{cname(ref.buffer)}[slot]"
     along = ref.index[-1] == depth
     if row in ref.index:
         over = cname(rows.axes[0].over)
         # 64 rows of 128 bytes, or the next panel, 64 elements wide.
         size = PANEL if along else ring.rows * PANEL // ATOM_ROWS
-        place += f" + ({cname(row)} - {over}) * {size}" if plan.extent(rows.axes[0].over) > ATOM_ROWS else ""
+        if tiles.turns(rows) > 1:
+            place += f" + ({cname(row)} - {over}) * {size}"
+        elif tiles.dealt(rows):
+            place += f" + group * {ATOM_ROWS * size}"
     return f"{'SumInRows' if along else 'SumDownRows'}<{ring.rows}>({place})"

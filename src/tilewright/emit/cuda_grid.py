@@ -41,8 +41,9 @@ def _grid_splits(plan: Plan) -> int:
 def items(plan: Plan, text: Text, loop: ir.Loop) -> str:
     """C++ of the loop over this block's items; nothing where it has just one, which is then declared."""
     total = " * ".join(_count(a) for a in loop.axes) + (f" * {_grid_splits(plan)}" if _grid_splits(plan) > 1 else "")
-    block = f"blockIdx.x / {plan.cluster}" if plan.cluster > 1 else "blockIdx.x"
-    item = item_name(plan, loop)
+    block, item = _block(plan), item_name(plan, loop)
+    if _asked_once(plan, loop):
+        return ""
     if ir.note(loop.notes, "drawn"):
         return f"for (int {item} = {block}; {item} < {total};)"
     if not ir.note(loop.notes, "persistent"):
@@ -50,6 +51,17 @@ def items(plan: Plan, text: Text, loop: ir.Loop) -> str:
         return ""
     stride = f"gridDim.x / {plan.cluster}" if plan.cluster > 1 else "gridDim.x"
     return f"for (int {item} = {block}; {item} < {total}; {item} += {stride})"
+
+
+def _block(plan: Plan) -> str:
+    """C++ of the number of a block, or of the cluster that it belongs to."""
+    return f"blockIdx.x / {plan.cluster}" if plan.cluster > 1 else "blockIdx.x"
+
+
+def _asked_once(plan: Plan, loop: ir.Loop) -> bool:
+    """Whether a block has one tile, and only one line asks which it is."""
+    several = ir.note(loop.notes, "persistent") or ir.note(loop.notes, "drawn")
+    return len(loop.axes) == 2 and not several and not plan.scratch and not any(a.each for a in loop.axes)
 
 
 def item_name(plan: Plan, loop: ir.Loop) -> str:
@@ -65,14 +77,12 @@ def item_count(loop: ir.Loop) -> str:
 def positions(plan: Plan, text: Text, loop: ir.Loop) -> None:
     """The part of the sum, the tile, and where it begins along each axis."""
     splits = _grid_splits(plan)
-    if plan.split is not None and splits == 1:
-        text.line("const int part = rank;")
-    elif splits > 1:
+    if splits > 1:
         text.line(f"const int part = item % {splits};")
         text.line(f"const int tile = item / {splits};")
     tiled = [a for a in loop.axes if not a.each]
     each = [a for a in loop.axes if a.each]
-    inside = "tile"
+    inside = _block(plan) if _asked_once(plan, loop) else "tile"
     if each:
         area = " * ".join(_count(a) for a in tiled)
         _row_order(plan, text, each, f"tile / ({area})")

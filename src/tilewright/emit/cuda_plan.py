@@ -74,6 +74,7 @@ class Plan:
         self.axes = structure.axes(kernel)
         self.statements = list(ir.walk(kernel.body))
         self.words = Words(kernel, tuple(s.name for s in self.scratch))
+        self.same: dict[str, str] = {}  # axes whose tiles begin where those of another one do, which has the name
 
     # ------------------------------------------------------------------------------------------ axes
     def extent(self, dim: ir.Dim) -> int:
@@ -186,7 +187,7 @@ class Plan:
             if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "shared" and ir.note(s.notes, "layout"):
                 row_bytes = self.extent(s.dims[-1]) * s.dtype.bits // 8
                 rows = math.prod(self.extent(d) for d in s.dims[:-1])
-                slots = number(s, "stages", 1) * (self.groups if s.name in self.leaving else 1)
+                slots = number(s, "stages", 1) * (self.groups * self.pieces if s.name in self.leaving else 1)
                 pitch = int(str(ir.note(s.notes, "layout")).removeprefix("swizzle"))
                 rings[s.name] = Ring(s, rows, -(-row_bytes // pitch), slots, offset, pitch)
                 offset += rings[s.name].slots * rings[s.name].slot_bytes
@@ -202,6 +203,12 @@ class Plan:
     def beyond(self) -> int:
         """Bytes behind the rings that the atom reads too, where a tile has fewer rows than it: whatever lies there."""
         return max([0, *(ROWS - self.extent(a) for a in self.short)]) * PANEL
+
+    @cached_property
+    def pieces(self) -> int:
+        """Tiles of rows that a warpgroup has: several where a tile has few rows of each position of another axis."""
+        rows = [s for s in self.statements if isinstance(s, ir.Loop) and ir.note(s.notes, "bind") == "warpgroup"]
+        return max([1, *(ROWS // self.extent(s.axes[-1].name) for s in rows if len(s.axes) > 1)])
 
     @cached_property
     def leaving(self) -> frozenset[str]:
@@ -353,6 +360,10 @@ class Plan:
         return TensorMap(far.buffer, dims, box[: len(dims)], swizzle=ring.pitch, l2_promotion=256)
 
     # ------------------------------------------------------------------------------------- expressions
+    def start(self, axis: str) -> str:
+        """C++ of where the tile of an axis begins."""
+        return cname(self.same.get(axis, axis))
+
     def size(self, dim: str) -> str:
         """C++ of a dimension's size."""
         return str(self.sizes[dim]) if dim in self.sizes else cname(dim)

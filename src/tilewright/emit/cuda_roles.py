@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from tilewright.emit.cuda_copies import copy_in, copy_out
-from tilewright.emit.cuda_dots import ATOM_ROWS, is_rows, multiply
+from tilewright.emit.cuda_dots import is_rows, multiply
 from tilewright.emit.cuda_grid import items
 from tilewright.emit.cuda_plan import Plan, Team, number
 from tilewright.emit.cuda_sync import arrive, expect, step_ahead, turn, wait
@@ -22,12 +22,14 @@ class RoleText:
         self.tiles = Tiles(plan, text)
         self.copies = team.name == "producer"
         self.full = ""  # the barrier that the next copies complete
+        self.slot = "slot"  # C++ of the place in the ring
         self.pending: list[ir.Sync] = []  # releases that wait for the matrix unit
         self.in_flight = 0  # steps that it still works on when the next one begins
         self.first: dict[str, str] = {}  # axis -> where its loop begins
 
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
         """Statements in order; what is done in the first step, and what in all others, are sides of one condition."""
+        self.tiles.begin(body)
         before: ir.Stmt | None = None
         for stmt in body:
             if isinstance(stmt, ir.When) and _opposite(before, stmt):
@@ -48,9 +50,9 @@ class RoleText:
             case ir.Sync():
                 self.sync(stmt)
             case ir.Copy() if stmt.dst.buffer in self.plan.rings and self.copies:
-                copy_in(self.plan, self.text, stmt, self.full)
+                copy_in(self.plan, self.text, stmt, self.full, self.slot)
             case ir.Copy() if not self.copies:
-                copy_out(self.plan, self.text, stmt)
+                copy_out(self.plan, self.text, stmt, *self.tiles.leaving.pop(stmt.src.buffer))
             case ir.When(cond, axis, body):
                 with self.text.block(f"if ({self.condition(cond, axis)})"):
                     self.block(body)
@@ -136,12 +138,12 @@ class RoleText:
         ]
         at = next((n for n, x in enumerate(own) if isinstance(x, ir.Sync) and x.action == "barrier"), len(own))
         self.tiles.split = axis
-        with self.text.block(""):
-            self.text.line(f"const int {s} = part * {self.plan.extent(axis.name)};")
-            for stmt in own[:at]:
-                if ir.note(loop.notes, "bind") == "cluster" and _gives(stmt):
-                    self.text.line("cluster_wait();  // the others have begun")
-                self.stmt(stmt)
+        part = "int(rank)" if ir.note(loop.notes, "bind") == "cluster" else "part"
+        self.text.line(f"const int {s} = {part} * {self.plan.extent(axis.name)};")
+        for stmt in own[:at]:
+            if ir.note(loop.notes, "bind") == "cluster" and _gives(stmt):
+                self.text.line("cluster_wait();  // the others have begun")
+            self.stmt(stmt)
         if at == len(own) or self.copies:
             return
         if self.plan.atomic:
@@ -155,7 +157,7 @@ class RoleText:
         with self.text.block(f"if ({self.joins(own[at])})"):
             barrier = own[at]
             if isinstance(barrier, ir.Sync) and ir.note(barrier.notes, "scope") != "grid":
-                self.text.line(f"{cname(barrier.name)}->wait(0);  // the parts of others are here")
+                self.text.line(f"{cname(barrier.name)}.wait();  // the parts of others are here")
             with self.text.block(parts):
                 self.block(tuple(own[at + 1 :]))
 
@@ -202,11 +204,9 @@ class RoleText:
                 self.block(loop.body)
             if not self.copies:
                 step_ahead(self.plan, self.text)
-        if self.pending:
-            self.text.line("wgmma_wait<0>();")
-        self.tiles.hold()
+        self.tiles.hold(waits=bool(self.pending))
         for sync in self.pending:
-            arrive(self.plan, self.text, sync, "slot.previous()")
+            arrive(self.text, sync, "slot", before=True)
         self.pending.clear()
 
     def early(self, loop: ir.Loop, begin: str, steps: str) -> None:
@@ -214,10 +214,11 @@ class RoleText:
         axis, x, slots = loop.axes[0], cname(loop.axes[0].name), ir.note(loop.notes, "stages")
         whole = f"{begin} + {number(loop, 'stages', 2) * self.plan.extent(axis.name)}"
         self.text.line(f"const int {x}_late = min({whole}, {self.stop(axis)});")
-        with self.text.block(""):
-            self.text.line(f"Slot<{slots}> slot;")
-            with self.text.block(f"for (int {x} = {begin}; {x} < {x}_late; {steps})"):
-                self.block(tuple(s for s in self.own(loop) if _announces(s) or self.constant(s)))
+        self.text.line(f"Slot<{slots}> early;")
+        self.slot = "early"
+        with self.text.block(f"for (int {x} = {begin}; {x} < {x}_late; {steps.replace('slot', 'early')})"):
+            self.block(tuple(s for s in self.own(loop) if _announces(s) or self.constant(s)))
+        self.slot = "slot"
         self.text.line("wait_for_last();")
 
     def late(self, loop: ir.Loop) -> None:
@@ -242,17 +243,23 @@ class RoleText:
             return  # sums in memory are 0 before and after a launch
         dots = [s for s in loop.body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot)]
         if dots:
-            self.text.line("wgmma_fence();")
-        with self.tiles.each_row(loop, named=not dots or self.plan.extent(loop.axes[0].over) > ATOM_ROWS):
-            if dots:
-                for dot in dots:
-                    multiply(self.plan, self.text, self.tiles, loop, dot, self.first)
-            else:
-                self.block(loop.body)
-        if dots:
-            self.in_flight = number(dots[0], "inflight", 0)
-            self.text.line("wgmma_commit();")
-            self.text.line(f"wgmma_wait<{self.in_flight}>();")
+            self.products(loop, dots)
+            return
+        with self.tiles.each_row(loop):
+            self.block(loop.body)
+
+    def products(self, loop: ir.Loop, dots: list[ir.Let]) -> None:
+        """Products of one step: issued together, and waited for but for those that may be in flight."""
+        self.in_flight = number(dots[0], "inflight", 0)
+        turns = self.tiles.turns(loop)
+        if len(dots) == turns == 1:
+            multiply(self.plan, self.text, self.tiles, loop, dots[0], self.first, self.in_flight)
+            return
+        self.text.line("wgmma_fence();")
+        with self.tiles.each_row(loop) if turns > 1 else nullcontext():
+            for dot in dots:
+                multiply(self.plan, self.text, self.tiles, loop, dot, self.first)
+        self.text.line(f"end_step<{self.in_flight}>();")
 
     # --------------------------------------------------------------------------------------------- syncs
     def sync(self, sync: ir.Sync) -> None:
@@ -262,19 +269,19 @@ class RoleText:
             return
         match sync.action:
             case "wait":
-                wait(self.text, sync, free=self.copies)
+                wait(self.text, sync, free=self.copies, slot=self.slot)
             case "expect":
                 self.full = cname(sync.name)
-                expect(self.plan, self.text, sync)
+                expect(self.plan, self.text, sync, self.slot)
             case "arrive" if self.in_flight:
                 self.pending.append(sync)
                 axis = str(ir.note(sync.notes, "stage"))
                 with self.text.block(f"if ({cname(axis)} > {self.first[axis]})"):
-                    arrive(self.plan, self.text, sync, "slot.previous()")
+                    arrive(self.text, sync, "slot", before=True)
             case "arrive":
-                arrive(self.plan, self.text, sync, "slot.index")
+                arrive(self.text, sync, "slot")
             case "fence":
-                self.text.line("fence_shared();")
+                assert self.tiles.leaving, "a fence stands between a store and the copy that leads out"
 
 
 def _opposite(before: ir.Stmt | None, stmt: ir.When) -> bool:

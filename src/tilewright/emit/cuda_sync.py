@@ -12,9 +12,9 @@ AHEAD = 8
 """The first of the named barriers by which a warpgroup lets the next one begin."""
 
 
-def wait(text: Text, sync: ir.Sync, free: bool) -> None:
-    """Until a slot is full, or, for who fills it, free: a fresh ring is free, so the first turn passes at once."""
-    text.line(f"{cname(sync.name)}[slot.index].wait(slot.phase{' ^ 1' if free else ''});")
+def wait(text: Text, sync: ir.Sync, free: bool, slot: str = "slot") -> None:
+    """Until a slot is full, or, for who fills it, free."""
+    text.line(f"{cname(sync.name)}.wait_{'free' if free else 'full'}({slot});")
 
 
 def turn(text: Text, sync: ir.Sync) -> None:
@@ -64,48 +64,41 @@ def open_turns(plan: Plan, text: Text) -> None:
         text.line(f"if (group == {threads // 128 - 1}) pass({TURNS}, {threads});")
 
 
-def expect(plan: Plan, text: Text, sync: ir.Sync) -> None:
+def expect(plan: Plan, text: Text, sync: ir.Sync, slot: str = "slot") -> None:
     """One arrival, and the bytes of the buffers that the barrier guards."""
     guards = ir.note(sync.notes, "guards")
     names = guards if isinstance(guards, tuple) else (guards,)
     total = sum(plan.rings[str(n)].slot_bytes for n in names)
-    text.line(f"{cname(sync.name)}[slot.index].expect({total});")
+    text.line(f"{cname(sync.name)}[{slot}].expect({total});")
 
 
-def arrive(plan: Plan, text: Text, sync: ir.Sync, slot: str) -> None:
-    """One arrival a warp: at this block's barrier, or at that of every block of the cluster."""
-    barrier = f"{cname(sync.name)}[{slot}]"
-    if ir.note(sync.notes, "scope") == "cluster":
-        text.line(f"if (lane < {plan.cluster}) arrive_there({cname(sync.name)}_there + 8 * {_in_brackets(slot)});")
-    else:
-        text.line(f"if (lane == 0) {barrier}.arrive();")
+def arrive(text: Text, sync: ir.Sync, slot: str, before: bool = False) -> None:
+    """One arrival a warp at the barrier of a slot, or of the one `before` it, here or in all blocks of the cluster."""
+    everywhere = "_there" if ir.note(sync.notes, "scope") == "cluster" else ""
+    text.line(f"{cname(sync.name)}{everywhere}.arrive{'_before' if before else ''}({slot}, lane);")
 
 
 def declare(plan: Plan, text: Text) -> None:
-    """Pointers to the barriers in shared memory."""
+    """The barriers in shared memory."""
     filled = {s.name for s in plan.statements if isinstance(s, ir.Sync) and s.action == "expect"}
     for b in plan.barriers.values():
-        what = "parts of other blocks have come" if b.bytes else f"each of {b.slots} slots is "
-        what += "" if b.bytes else "full" if b.name in filled else "free again"
-        text.line(f"Barrier* const {cname(b.name)} = (Barrier*)(shared + {b.offset});  // {what}")
-
-
-def initialise(plan: Plan, text: Text) -> None:
-    """What one thread does before anybody uses a barrier."""
-    for b in plan.barriers.values():
-        if b.slots == 1:
-            text.line(f"{cname(b.name)}->init({b.count});")
-            if b.bytes:
-                text.line(f"if (rank < {plan.shares}) {cname(b.name)}->expect({b.bytes});")
+        if b.bytes:
+            type_, given, what = f"Arrivals<{plan.shares}, {b.bytes}>", ", rank", "parts of other blocks have come"
         else:
-            text.line(f"for (int i = 0; i < {b.slots}; ++i) {cname(b.name)}[i].init({b.count});")
-    text.line("fence_barriers();")
+            what = "a slot is full" if b.name in filled else "a slot is free again"
+            type_, given = f"Barriers<{b.slots}, {b.count}>", ""
+        text.line(f"const {type_} {cname(b.name)}(shared + {b.offset}{given});  // {what}")
+
+
+def set_up(plan: Plan, text: Text, warp: int) -> None:
+    """What one thread of a warp does before anybody uses a barrier."""
+    text.line(f"if (warp == {warp}) set_up({', '.join(('args.maps', *map(cname, plan.barriers)))});")
 
 
 def peers(plan: Plan, text: Text) -> None:
     """Where the barriers of other blocks lie that this warp's lanes arrive at."""
     for name in _spread(plan):
-        text.line(f"const unsigned {cname(name)}_there = peer_address({cname(name)}, lane % {plan.cluster});")
+        text.line(f"const Everywhere<{plan.cluster}> {cname(name)}_there({cname(name)}, lane);")
 
 
 def drain(plan: Plan, text: Text) -> None:
@@ -114,9 +107,7 @@ def drain(plan: Plan, text: Text) -> None:
     A meeting of the cluster would do only with its fences: a signal may be on its way when its sender has met.
     """
     for name in _spread(plan):
-        slots = plan.barriers[name].slots
-        wait = f"{cname(name)}[slot.index].wait(slot.phase ^ 1);"
-        text.line(f"for (int i = 0; i < {slots}; ++i, slot.next()) {wait}")
+        text.line(f"{cname(name)}.drain(slot);")
 
 
 def _spread(plan: Plan) -> list[str]:
@@ -126,7 +117,3 @@ def _spread(plan: Plan) -> list[str]:
         for s in plan.statements
         if isinstance(s, ir.Sync) and s.action == "arrive" and ir.note(s.notes, "scope") == "cluster"
     })  # fmt: skip
-
-
-def _in_brackets(slot: str) -> str:
-    return slot if slot.replace(".", "").isidentifier() else f"({slot})"

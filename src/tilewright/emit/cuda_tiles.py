@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from tilewright.emit.cuda_plan import Plan, c_type
 from tilewright.emit.cuda_text import Text, cname
 from tilewright.language import ir
+from tilewright.language.accumulate import undisturbed, uses
 
 _APPROXIMATED = ("erf", "sigmoid", "tanh")
+_SHORT = 64
+"""Columns of a value that stands where it is read."""
 _CACHES = {"cs": "STREAM", "evict_first": "STREAM", "cg": "L2_ONLY"}
 
 
@@ -28,14 +32,22 @@ class Tiles:
         self.split: ir.Axis | None = None
         self.live: list[str] = []  # accumulators that the matrix unit writes
         self.held: dict[str, ir.Alloc] = {}
+        self.registers = {
+            s.name for s in plan.statements if isinstance(s, ir.Alloc) and ir.note(s.notes, "place") == "register"
+        }
+        self.leaving: dict[str, tuple[str, str]] = {}  # buffers that a copy will lead out -> how, and what they hold
         self.joining = False  # whether all parts of a sum are there
+        self.texts: dict[str, str] = {}  # values without a line of their own -> what stands for them
+        self.still: frozenset[str] = frozenset()  # values that are what registers hold for as long as they are read
+        self.next: set[str] = set()  # those that the statement behind them reads
+        self.shows: set[str] = set()  # values that stand where they are read
+        self.once: set[str] = set()  # values that one elementwise operator reads
+        self.into: dict[str, str] = {}  # values that are computed into registers -> those
         self.sums: dict[str, str] = {}  # sums that memory adds up by itself -> what this block adds
 
     # ------------------------------------------------------------------------------------- registers
     def alloc(self, alloc: ir.Alloc) -> None:
         """Declare a buffer in registers: an array of row tiles."""
-        if alloc.name in self.plan.leaving:
-            self.slot_to_leave(alloc)
         if ir.note(alloc.notes, "place") != "register":
             return
         self.held[alloc.name] = alloc
@@ -64,16 +76,6 @@ class Tiles:
                 found.append(self.plan.axes[name].over)
         return set(found)
 
-    def slot_to_leave(self, alloc: ir.Alloc) -> None:
-        """The next slot of a warpgroup's own, once the engine has read what lay there."""
-        name, ring = cname(alloc.name), self.plan.rings[alloc.name]
-        own = ring.slots // self.plan.groups  # of every warpgroup, whether they take turns or not
-        self.text.line(
-            f"unsigned char* const {name}_now = {name} + (group * {own} + leaving++ % {own}) * {ring.slot_bytes};"
-        )
-        self.text.line(f"if (threadIdx.x % 128 == 0) wait_stores<{own - 1}>();")
-        self.text.line("meet(2 + group, 128);")
-
     def _is_row(self, axis: str) -> bool:
         chain = [self.row]
         while chain[-1] in self.plan.axes:
@@ -85,30 +87,44 @@ class Tiles:
         by_row = any(self._is_row(str(d)) for d in self.held[name].dims)
         return f"{cname(name)}[turn]" if by_row and self.trips > 1 else cname(name)
 
-    def hold(self) -> None:
-        """Nothing may touch accumulators before this line."""
-        for name in dict.fromkeys(self.live):
+    def hold(self, waits: bool) -> None:
+        """Nothing may touch accumulators before this line, which waits for the last products first if need be."""
+        live = list(dict.fromkeys(self.live))
+        self.live.clear()
+        if waits and self.trips == 1 and live:
+            self.text.line(f"finish({', '.join(map(cname, live))});")
+            return
+        if waits:
+            self.text.line("wgmma_wait<0>();")
+        for name in live:
             if self.trips > 1:
                 self.text.line(f"for (int turn = 0; turn < {self.trips}; ++turn) hold({cname(name)}[turn].v);")
             else:
                 self.text.line(f"hold({cname(name)}.v);")
-        self.live.clear()
+
+    def dealt(self, loop: ir.Loop) -> bool:
+        """Whether several warpgroups share the rows of a loop."""
+        return ir.note(loop.notes, "bind") == "warpgroup" and self.groups > 1
+
+    def turns(self, loop: ir.Loop) -> int:
+        """How many row tiles of a loop a warpgroup has."""
+        return self.plan.trips(loop.axes[0]) // (self.groups if self.dealt(loop) else 1)
 
     @contextmanager
-    def each_row(self, loop: ir.Loop, named: bool = True) -> Iterator[None]:
-        """The row tiles of this warpgroup, one after the other, written out; a lone one needs no name."""
+    def each_row(self, loop: ir.Loop) -> Iterator[None]:
+        """The row tiles of this warpgroup, one after the other, written out; a lone one needs its name once."""
         axis = loop.axes[0]
         m, over = cname(axis.name), cname(axis.over)
-        dealt = ir.note(loop.notes, "bind") == "warpgroup"
-        groups = self.groups if dealt else 1
-        trips = self.plan.trips(axis) // groups
+        groups, trips = self.groups if self.dealt(loop) else 1, self.turns(loop)
         mine = " + 64 * group" if groups > 1 else ""
-        if trips == 1 and not named:
-            yield
-            return
         if trips == 1:
-            with self.text.block(""):
-                self.text.line(f"const int {m} = {over}{mine};")
+            # Loops of columns have blocks of their own; what only comes to registers leaves no names behind.
+            values = any(isinstance(s, ir.Store) and s.ref.buffer not in self.registers for s in loop.body)
+            with self.text.block("") if values else nullcontext():
+                if mine:
+                    self.text.once(f"const int {m} = {over}{mine};")
+                else:
+                    self.plan.same[axis.name] = axis.over
                 yield
             return
         self.text.line("#pragma unroll")
@@ -119,47 +135,93 @@ class Tiles:
     # ----------------------------------------------------------------------------------------- types
     def axis_type(self, axis: str) -> str:
         """C++ of how the positions of an axis are dealt to threads."""
-        if axis == self.row:
-            return "AccRows<4, 1, 1>"
-        return f"AccCols<4, 1, {self.plan.extent(axis) // 8}>"
+        return "Rows" if axis == self.row else f"Columns<{self.plan.extent(axis)}>"
 
     def tile_type(self, dtype: str, axes: tuple[str, ...]) -> str:
         """C++ of a tile; rows come first, whatever the order of the axes."""
         if not axes:
             return c_type(dtype)
         ordered = sorted(axes, key=lambda a: a != self.row)
+        if len(axes) == 2 and ordered[0] == self.row:
+            return f"Sums<{c_type(dtype)}, {self.plan.extent(ordered[1])}>"
         return f"Tile<{', '.join((c_type(dtype), *map(self.axis_type, ordered)))}>"
 
     # ------------------------------------------------------------------------------------ statements
+    def begin(self, body: tuple[ir.Stmt, ...]) -> None:
+        """What registers hold is read where it stands, and computed where it will stand, if a body allows it."""
+        self.still |= undisturbed(body, self.registers)
+        counts = uses(body)
+        maps = [s for s in body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Map)]
+        reader = {x: s.name for s in maps for x in ir.operands(s.expr)}
+        self.once |= {x for x in reader if counts[x] == 1}
+        lets = [s.name if isinstance(s, ir.Let) else "" for s in body if not _number(s)]
+        self.next |= {x for x, y in itertools.pairwise(lets) if x and reader.get(x) == y}
+        for let, store in itertools.pairwise(body):
+            if not isinstance(let, ir.Let) or not isinstance(store, ir.Store) or store.ref.buffer not in self.registers:
+                continue
+            if store.value == let.name and counts[let.name] == 1:
+                self.into[let.name] = store.ref.buffer
+
+    def name(self, value: str) -> str:
+        """C++ of a value: its name, a number, or registers as they stand."""
+        return self.texts.get(value, cname(value))
+
     def stmt(self, stmt: ir.Let | ir.Store) -> None:
         """A value, or a store."""
         if isinstance(stmt, ir.Store):
             self.store(stmt)
             return
-        name, type_ = cname(stmt.name), self.tile_type(stmt.type.dtype.name, stmt.type.axes)
-        match stmt.expr:
-            case ir.Load(ref) if ref.buffer in self.held:
-                self.text.line(f"const auto {name} = {self.piece(ref, type_)};")
-            case ir.Load(ref) if ref.buffer in self.plan.parts and self.plan.atomic and not self.joining:
-                self.sums[stmt.name] = ""
-            case ir.Map("add", (x, y)) if x in self.sums:
-                self.sums[stmt.name] = y
-            case ir.Load(ref) if ref.buffer in self.plan.parts:
-                call = "take_out" if self.plan.atomic else f"take<{self.shared(ref.buffer)}>"
-                self.text.line(f"{type_} {name};")
-                self.text.line(f"{call}({name}.v, {self.part(ref.buffer)}, threadIdx.x % 128, 128);")
+        type_ = self.tile_type(stmt.type.dtype.name, stmt.type.axes)
+        text = self.value(stmt, type_)
+        if stmt.name in self.once and self.shown(stmt) and len(text) <= _SHORT:
+            self.texts[stmt.name] = text
+            self.shows.add(stmt.name)
+        if not text or (self.texts.get(stmt.name) == text and stmt.name not in self.into):
+            return
+        if stmt.name in self.into:
+            self.text.line(f"{self.register(self.into[stmt.name])} = {text};")
+        else:
+            self.text.line(f"const {'auto' if stmt.type.axes else type_} {cname(stmt.name)} = {text};")
+
+    def shown(self, let: ir.Let) -> bool:
+        """Whether a value stands where it is read: at once, or as a part of registers that stay as they are."""
+        match let.expr:
             case ir.Load(ref):
-                self.text.line(f"const auto {name} = {self.load(ref, type_, stmt)};")
+                return ref.buffer in self.held and let.name in self.still
+            case ir.Map(_, args):
+                return bool(let.type.axes) and let.name in self.next and not any(x in self.shows for x in args)
+        return False
+
+    def value(self, let: ir.Let, type_: str) -> str:
+        """C++ of a value; nothing for those that memory adds up by itself."""
+        match let.expr:
+            case ir.Load(ref) if ref.buffer in self.held:
+                text = self.piece(ref, type_)
+                if let.name in self.still and text == self.register(ref.buffer):
+                    # ptxas deals registers of joined sums otherwise where they are not copied; it takes no instruction.
+                    self.texts[let.name] = text = f"{type_}({text})" if self.split else text
+                return text
+            case ir.Load(ref) if ref.buffer in self.plan.parts and self.plan.atomic and not self.joining:
+                self.sums[let.name] = ""
+                return ""
+            case ir.Map("add", (x, y)) if x in self.sums:
+                self.sums[let.name] = y
+                return ""
+            case ir.Load(ref) if ref.buffer in self.plan.parts:
+                call = f"take_sum<{type_}>" if self.plan.atomic else f"take_part<{type_}, {self.shared(ref.buffer)}>"
+                return f"{call}({self.part(ref.buffer)})"
+            case ir.Load(ref):
+                return self.load(ref, type_, let)
             case ir.Full(value):
-                self.text.line(f"const {type_} {name} = {self.full(value, type_)};")
+                text = self.full(value, type_)
+                if type_ == "float" and not isinstance(value, str):
+                    self.texts[let.name] = text
+                return text
             case ir.Map(op, args):
-                function = f"Cast<{c_type(stmt.type.dtype.name)}>" if op == "cast" else self.function(op)
-                if stmt.type.axes:
-                    self.text.line(f"const auto {name} = map<{type_}>({function}(), {', '.join(map(cname, args))});")
-                else:
-                    self.text.line(f"const {type_} {name} = {function}()({', '.join(map(cname, args))});")
-            case _:
-                raise AssertionError(f"{stmt.name}: {type(stmt.expr).__name__} beside the matrix unit")
+                function = f"Cast<{c_type(let.type.dtype.name)}>" if op == "cast" else self.function(op)
+                given = ", ".join(map(self.name, args))
+                return f"map<{type_}>({function}(), {given})" if let.type.axes else f"{function}()({given})"
+        raise AssertionError(f"{let.name}: {type(let.expr).__name__} beside the matrix unit")
 
     def function(self, op: str) -> str:
         """C++ of an elementwise operator: an approximation where all results are rounded to 16 bits."""
@@ -175,7 +237,7 @@ class Tiles:
             number = f"{value!r}f" if math.isfinite(value) else huge
         else:
             number = str(value)
-        return f"full<{type_}>({number})" if type_.startswith("Tile") else number
+        return f"full<{type_}>({number})" if type_.startswith(("Tile", "Sums")) else number
 
     def piece(self, ref: ir.Ref, type_: str) -> str:
         """What a register buffer holds at the row tile at hand: all columns, or some of them."""
@@ -197,12 +259,15 @@ class Tiles:
         size = self.plan.elements(alloc) // (self.plan.shares if self.shared(buffer) == "true" else 1)
         index = "0" if self.plan.atomic else f"{cname(self.split.name)} / {self.plan.extent(self.split.name)}"
         rows = next(d for d in alloc.dims if self._is_row(str(d)))
-        row = f"({cname(self.row)} - {cname(str(rows))}) * {size // self.plan.extent(rows)}"
+        begin = self.plan.start(self.row)
+        mine = (
+            f" + ({begin} - {cname(str(rows))}) * {size // self.plan.extent(rows)}" if begin != cname(str(rows)) else ""
+        )
         if self.shared(buffer) == "true":
-            return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size} + {row}"
+            return f"(float*)(shared + {self.plan.part_offsets[buffer]}) + {index} * {size}{mine}"
         place = f"(float*)args.words[{self.plan.words.scratch_word(buffer)}]"
         block = f"(i64)({self.block_number()}) * {1 if self.plan.atomic else self.plan.splits}"
-        return f"{place} + ({block} + {index}) * {size} + {row}"
+        return f"{place} + ({block} + {index}) * {size}{mine}"
 
     def block_number(self) -> str:
         """C++ of the number of this block's tile of the result."""
@@ -228,7 +293,7 @@ class Tiles:
         if over in self.plan.axes and (whole := self.plan.extent(over)) < self.plan.extent(axis):
             # A tile of fewer rows than the atom: rows past it are another tile's.
             size, edge = f"min({cname(over)} + {whole}, {size})", edge or whole & -whole
-        return f"Part<{distribution}, {edge}>({cname(axis)}, {size}, team)"
+        return f"Part<{distribution}, {edge}>({self.plan.start(axis)}, {size}, team)"
 
     def load(self, ref: ir.Ref, type_: str, let: ir.Let) -> str:
         """C++ of a load from a tensor."""
@@ -240,28 +305,34 @@ class Tiles:
 
     def store(self, store: ir.Store) -> None:
         """A store to registers, to a part of a sum, or to a tensor."""
-        buffer, value = store.ref.buffer, cname(store.value)
+        buffer, value = store.ref.buffer, self.name(store.value)
+        if store.value in self.into:
+            return
         if buffer in self.held:
             self.text.line(f"{self.register(buffer)} = {value};")
         elif buffer in self.plan.leaving:
             ring = self.plan.rings[buffer]
             element = c_type(ring.alloc.dtype.name)
             turned = self._is_row(str(ring.alloc.dims[-1]))
-            call = f"store_columns<{element}, {ring.rows}>" if turned else f"store_rows<{element}, {ring.wide}>"
-            self.text.line(f"{call}({cname(buffer)}_now, {value}.v, threadIdx.x % 128);")
+            how = f"columns<{element}, {ring.rows}>" if turned else f"rows<{element}, {ring.wide}>"
+            self.leaving[buffer] = how, value
         elif buffer in self.plan.parts and self.plan.atomic:
-            mine = cname(self.sums[store.value])
-            self.text.line(f"add_to({self.part(buffer)}, {mine}.v, threadIdx.x % 128, 128);")
+            mine = self.name(self.sums[store.value])
+            self.text.line(f"add_part({self.part(buffer)}, {mine});")
         elif buffer in self.plan.parts and self.shared(buffer) == "true":
             barrier = next(b.name for b in self.plan.barriers.values() if b.bytes)
-            call = f"give<{self.plan.shares}>({self.part(buffer)}, {cname(barrier)}"
-            self.text.line(f"{call}, {value}.v, rank, threadIdx.x % 128, 128);")
+            self.text.line(f"{cname(barrier)}.give({self.part(buffer)}, {value});")
         elif buffer in self.plan.parts:
-            self.text.line(f"give({self.part(buffer)}, {value}.v, threadIdx.x % 128, 128);")
+            self.text.line(f"give_part({self.part(buffer)}, {value});")
         else:
             base, terms = self.terms(store.ref)
             cache = _CACHES.get(str(ir.note(store.notes, "cache")), "PLAIN")
             self.text.line(f"store<{self.plan.vector(buffer)}, {cache}>({base}, {value}, team, {terms});")
+
+
+def _number(stmt: ir.Stmt) -> bool:
+    """Whether a statement only names a number."""
+    return isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Full) and not stmt.type.axes
 
 
 def _over_atoms(loop: ir.Loop) -> bool:

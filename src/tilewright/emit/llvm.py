@@ -16,6 +16,7 @@ from tilewright.emit.llvm_parts import phases
 from tilewright.emit.llvm_phase import Phase
 from tilewright.emit.llvm_places import LINE
 from tilewright.emit.llvm_values import Context
+from tilewright.emit.llvm_wide import widened
 from tilewright.emit.llvm_workspace import Workspace
 from tilewright.language import ir
 
@@ -40,6 +41,7 @@ def emit(
     kernel: ir.Kernel, layouts: Mapping[str, abi.TensorLayout], sizes: Mapping[str, int], unit: VectorUnit
 ) -> Module:
     """LLVM IR for a scheduled program with these layouts; dims in `sizes` are fixed, all others symbolic."""
+    kernel = widened(kernel)
     workspace = Workspace(kernel, dict(sizes))
     declarations: set[str] = set()
     loops = phases(kernel)

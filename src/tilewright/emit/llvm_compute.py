@@ -20,7 +20,8 @@ from tilewright.emit.llvm_values import (
     table,
     vector_type,
 )
-from tilewright.language.dtypes import DType, bf16, boolean, f32
+from tilewright.emit.llvm_wide import WIDE
+from tilewright.language.dtypes import DType, bf16, boolean, f32, i64
 from tilewright.language.ir import COMPARISONS, TileType
 
 _FLOAT = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract", "div": "fdiv"}
@@ -54,7 +55,7 @@ def literal(value: float | int, dtype: DType) -> str:
 def identity(op: str, dtype: DType) -> str:
     """The neutral element of a reduction."""
     if dtype.kind == "int" and op != "sum":
-        bits = min(dtype.bits, 32)
+        bits = 32 if dtype == i64 else dtype.bits
         return str(-(1 << (bits - 1)) if op == "max" else (1 << (bits - 1)) - 1)
     return literal(_IDENTITY[op], dtype)
 
@@ -130,7 +131,7 @@ def _integer(cx: Context, op: str, args: list[str], dtype: DType, width: int, ty
     b = cx.b
     if op in _INT:
         return b.hoist(f"{_INT[op]} {ty} {args[0]}, {args[1]}", *args)
-    zero = splat(cx, "i32" if width > 1 else scalar_type(dtype), width, "0")
+    zero = splat(cx, lane_type(dtype) if width > 1 else scalar_type(dtype), width, "0")
     if op == "neg":
         return b.hoist(f"sub {ty} {zero}, {args[0]}", *args)
     if op == "abs":
@@ -173,7 +174,9 @@ def _call(cx: Context, name: str, dtype: DType, width: int, args: list[str]) -> 
 
 def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> str:
     """`value` in another element type; floats round to nearest even, floats to integers truncate."""
-    if source == target or (width > 1 and {source.name, target.name} == {"i64", "i32"}):
+    if source == target or (width > 1 and lane_type(source) == lane_type(target) == "i32"):
+        return value
+    if {source, target} == {i64, WIDE} and width == 1:
         return value
     old, new = vector_type(source, width), vector_type(target, width)
     if bf16 in (source, target) or not has_conversion(source.name, target.name, cx.features):
@@ -190,8 +193,13 @@ def cast(cx: Context, value: str, source: DType, target: DType, width: int) -> s
     elif source == boolean:
         op = "zext"
     else:
-        op = "sext" if target.bits > source.bits else "trunc"
+        op = "sext" if _held(target, width) > _held(source, width) else "trunc"
     return cx.b.hoist(f"{op} {old} {value} to {new}", value)
+
+
+def _held(dtype: DType, width: int) -> int:
+    """Bits of an integer in a vector of `width`, or alone."""
+    return 32 if width > 1 and lane_type(dtype) == "i32" else dtype.bits
 
 
 def _convert_halves(cx: Context, value: str, source: DType, target: DType, width: int) -> str:

@@ -115,7 +115,7 @@ def masked_load(cx: Context, dtype: DType, pointer: str, width: int, mask: str) 
 
 def suffix(dtype: DType) -> str:
     """How an intrinsic's name spells an element type."""
-    return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8"}.get(dtype.name, dtype.name)
+    return {"bool": "i1", "bf16": "i16", "f8e4m3": "i8", "w64": "i64"}.get(dtype.name, dtype.name)
 
 
 _ABREAST = 4  # rows of a tile whose parts are computed before the first of them is written

@@ -24,6 +24,7 @@ LLVM_TYPES = {
     "f16": "half",
     "f8e4m3": "i8",
     "i64": "i64",
+    "w64": "i64",
     "i32": "i32",
     "i8": "i8",
     "bool": "i1",
@@ -90,7 +91,7 @@ def scalar_type(dtype: DType) -> str:
 
 
 def lane_type(dtype: DType) -> str:
-    """LLVM type of one element inside a vector: positions and sizes are below 2^31, so i64 lanes are i32."""
+    """LLVM type of one element inside a vector: what is i64 here fits 32 bits (see llvm_wide), so its lanes are i32."""
     return "i32" if dtype.name == "i64" else LLVM_TYPES[dtype.name]
 
 

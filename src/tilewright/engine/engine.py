@@ -52,9 +52,10 @@ class Engine:
         vocab = self.decoder.config.vocab
         check_prompt(prompt_ids, vocab)
         if len(prompt_ids) >= self.context:
+            more = " or raise max_context" if self.context < self.decoder.config.context else ""
             raise ContextError(
                 f"the prompt has {len(prompt_ids)} tokens and the context is {self.context}, new tokens included; "
-                "shorten the prompt or raise max_context"
+                f"shorten the prompt{more}"
             )
         request = self._request(prompt_ids, params)
         with self._lock:

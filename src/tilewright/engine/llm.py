@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,8 @@ class LLM:
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Stream:
         """Complete one prompt; an iterator over pieces of its text as they are settled."""
+        if not isinstance(params, SamplingParams | None):
+            raise _no_params(params)
         return Stream(self.engine, self.engine.add(self._ids(prompt), params or self.default_params))
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None, **variables: Any) -> Completion:
@@ -145,12 +147,14 @@ class LLM:
             if not prompt:
                 raise ContextError("the prompt is empty; give at least one character")
             return self.tokenizer.encode(prompt)
-        return list(prompt)
+        return _listed(prompt)
 
     def _params_for(self, batch: Sequence[Any], params: Params) -> list[SamplingParams]:
         """One for each prompt."""
         if params is None or isinstance(params, SamplingParams):
             return [params or self.default_params] * len(batch)
+        if not isinstance(params, Sequence) or not all(isinstance(p, SamplingParams) for p in params):
+            raise _no_params(params)
         if len(params) != len(batch):
             raise SamplingError(
                 f"{len(params)} sampling parameters for {len(batch)} prompts; give one, or one for each"
@@ -257,11 +261,22 @@ def _default_params(folder: Path) -> SamplingParams:
         raise ModelError(f"{path}: {error}") from None
 
 
+def _no_params(params: object) -> SamplingError:
+    return SamplingError(f"the sampling parameters are {params!r:.60}; give SamplingParams(max_tokens=64), for example")
+
+
+def _listed(prompt: Any) -> list[Any]:
+    """Token ids, or prompts, as a list; bytes would pass for token ids, and are none."""
+    if isinstance(prompt, (bytes, bytearray, Mapping)) or not isinstance(prompt, Iterable):
+        raise ArgumentError(f"the prompt is {prompt!r:.60}; give a string or a list of token ids")
+    return list(prompt)
+
+
 def _as_batch(prompts: Prompts) -> list[Prompt]:
     """The prompts as a list, one string or one list of ids being a list of one."""
     if isinstance(prompts, str):
         return [prompts]
-    batch: list[Any] = list(prompts)
+    batch = _listed(prompts)
     if batch and isinstance(batch[0], (int, np.integer)):
         return [batch]
     return batch

@@ -3,7 +3,7 @@
 While a step's tokens travel to the host, the next step is queued already, on the guess that the same requests go on.
 Where the guess is wrong (one ended, another came), that step is thrown away and run again with whom there is: it wrote
 keys and values that the same tokens at the same places write again, and what a request draws depends on nothing but its
-seed and the place, so that neither shows.
+seed and the place, so that neither shows. Tokens that it counted for penalties are counted anew from what the host has.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,13 @@ from tilewright.engine.request import Request
 from tilewright.errors import ModelError
 from tilewright.models.decoder import Decoder, Want
 from tilewright.models.kv_cache import KVCache
-from tilewright.models.memory import Launch, Letter, Mailbox
-from tilewright.models.plan import Plan
+from tilewright.models.memory import Array, Launch, Letter, Mailbox
+from tilewright.models.plan import Choice, Plan
 
 Values = npt.NDArray[Any]
+
+HOTTEST = 1e30
+"""Logits over this temperature, and times it, are still f32."""
 
 
 @dataclass
@@ -52,6 +57,7 @@ class RemoteSteps:
         self._decoder, self._cache = decoder, cache
         self._passes: dict[tuple[int, int, Want], _Pass] = {}
         self._flight: _Flight | None = None
+        self._marked: dict[int, Request] = {}  # rows, and whose tokens are counted there, by what is queued
         self.thrown_away = 0  # steps that were run for nothing
 
     def prefill(self, request: Request, ids: Sequence[int], completes: bool) -> None:
@@ -64,12 +70,11 @@ class RemoteSteps:
         plan = decoder.ready(self._cache, request.row, ids, _want([request]))
         assert plan.choice is not None
         place = int(self._cache.lengths[request.row]) + len(ids) - 1
-        self._choose(plan, [request], [place], 1)
+        self._choose(plan, {request.row: request}, 1)
         decoder.memory.put(plan.choice.places, [place])
         plan.run()
         self._cache.lengths[request.row] += len(ids)
-        tokens, peaks = (decoder.memory.read(x) for x in (plan.choice.tokens, plan.choice.peaks))
-        self._accept([request], tokens, peaks, plan)
+        self._accept([request], [decoder.memory.read(x) for x in _outcome(plan.choice)])
 
     def decode(self, requests: Sequence[Request]) -> None:
         """One more token for each of `requests`, which hold rows 0, 1, ..."""
@@ -80,8 +85,7 @@ class RemoteSteps:
             flight = self._begin(requests, lengths)
         self._flight = self._go_on(flight) if self._may_go_on(requests) else None
         self._cache.lengths[: len(requests)] += 1
-        tokens, peaks = flight.letter.read()
-        self._accept(requests, tokens, peaks, flight.done.plan)
+        self._accept(requests, flight.letter.read())
 
     # ------------------------------------------------------------------------------------------ steps
     def _begin(self, requests: Sequence[Request], lengths: tuple[int, ...]) -> _Flight:
@@ -96,7 +100,9 @@ class RemoteSteps:
         seen = np.where(np.arange(batch) < len(requests), places + 1, 1)
         for array, values in ((done.plan.ids, ids), (done.plan.positions, places[:, None]), (done.plan.lengths, seen)):
             decoder.memory.put(array, values)
-        self._choose(done.plan, requests, places, batch)
+        for row in range(len(requests), batch):
+            self._marked.pop(row, None)  # the pass counts there too
+        self._choose(done.plan, dict(enumerate(requests)), batch)
         return self._queued(done, tuple(requests), lengths)
 
     def _go_on(self, flight: _Flight) -> _Flight:
@@ -110,7 +116,7 @@ class RemoteSteps:
     def _may_go_on(self, requests: Sequence[Request]) -> bool:
         """Whether the next step can be queued before this one's tokens are known, and may well be wanted."""
         rows = len(requests)
-        if any(r.needs_logits or r.ends_after_next for r in requests):
+        if any(r.ends_after_next for r in requests):
             return False
         return int(self._cache.lengths[:rows].max()) + 2 <= self._cache.capacity
 
@@ -122,54 +128,77 @@ class RemoteSteps:
             decoder = self._decoder
             plan = decoder.plan(self._cache, 0, batch, 1, want)
             assert plan.choice is not None
-            mailbox = decoder.memory.mailbox([plan.choice.tokens, plan.choice.peaks])
+            mailbox = decoder.memory.mailbox(_outcome(plan.choice))
             self._passes[key] = _Pass(plan, decoder.memory.replayed(plan.launches), mailbox)
         return self._passes[key]
 
-    def _choose(
-        self, plan: Plan, requests: Sequence[Request], places: Sequence[int] | npt.NDArray[np.int32], batch: int
-    ) -> None:
-        """How each request chooses, for the pass to read; rows of none are greedy."""
-        assert plan.choice is not None
-        temperatures, seeds = np.zeros(batch, np.float32), np.zeros(batch, np.int32)
-        for n, request in enumerate(requests):
-            temperatures[n], seeds[n] = request.params.temperature, request.sampler.key
-        self._decoder.memory.put(plan.choice.temperatures, temperatures)
-        self._decoder.memory.put(plan.choice.seeds, seeds)
-        if (filters := plan.choice.filters) is not None:
-            limits = np.array([r.sampler.limits for r in requests], np.float32)
-            for array, column in zip((filters.cuts, filters.fewest, filters.portions), limits.T, strict=True):
-                self._decoder.memory.put(array, np.pad(column, (0, batch - len(requests))))
+    def _choose(self, plan: Plan, requests: dict[int, Request], batch: int) -> None:
+        """How each request, by the row it holds, chooses, for the pass to read; rows of none are greedy."""
+        choice, memory, made = plan.choice, self._decoder.memory, list(requests.values())
+        assert choice is not None
+
+        def put(arrays: Sequence[Array], values: Sequence[Sequence[float]], kind: npt.DTypeLike = np.float32) -> None:
+            """A column of values for each array."""
+            for array, column in zip(arrays, np.array(values, kind).T, strict=True):
+                memory.put(array, np.pad(column, (0, batch - len(made))))
+
+        put([choice.temperatures], [[_heat(r.params.temperature)] for r in made])
+        put([choice.seeds], [[r.sampler.key] for r in made], np.int32)
+        if (filters := choice.filters) is not None:
+            put((filters.cuts, filters.fewest, filters.portions), [r.sampler.limits for r in made])
+        if (penalties := choice.penalties) is not None:
+            ways = [r.sampler.penalties for r in made]
+            put([penalties.repetitions], [[min(max(way[0], 1 / HOTTEST), HOTTEST)] for way in ways])
+            put([penalties.frequencies, penalties.presences], [way[1:] for way in ways])
+            self._mark(requests)
+
+    def _mark(self, requests: dict[int, Request]) -> None:
+        """Which tokens penalised requests have, where what is queued has not counted them."""
+        marks = self._cache.marks(self._decoder.config.vocab)
+        for row, request in requests.items():
+            if request.sampler.penalised and self._marked.get(row) is not request:
+                self._decoder.memory.put(marks[row], request.sampler.marks)
+                self._marked[row] = request
 
     def _drop(self) -> None:
         """Forget a step that was queued on a wrong guess."""
         if self._flight is not None:
             self._flight.letter.read()  # its slot is free again
+            for row in range(len(self._flight.requests)):
+                self._marked.pop(row, None)  # it has counted tokens that are not to be
             self._flight = None
             self.thrown_away += 1
 
     # ---------------------------------------------------------------------------------------- outcomes
-    def _accept(self, requests: Sequence[Request], tokens: Values, peaks: Values, plan: Plan) -> None:
-        """Give each request its token, or the logits where it has to look at them itself."""
-        rows = None
-        if any(r.needs_logits for r in requests):
-            assert plan.output is not None
-            rows = self._decoder.memory.read(plan.output)
+    def _accept(self, requests: Sequence[Request], outcome: Sequence[Values]) -> None:
+        """Give each request its token, and its log probabilities if it asked for them."""
+        tokens, peaks, *told = outcome
         for n, request in enumerate(requests):
-            if request.needs_logits:
-                assert rows is not None
-                request.accept(rows[n])
-            elif not math.isfinite(peaks[n]):
-                raise ModelError(f"the model gave logit {peaks[n]} for token {tokens[n]}; its weights are damaged")
-            else:
-                request.accept_token(int(tokens[n]))
+            token = int(tokens[n])
+            if not math.isfinite(peaks[n]):
+                raise ModelError(f"the model gave logit {peaks[n]} for token {token}; its weights are damaged")
+            request.accept_token(token, request.sampler.told(token, *(x[n] for x in told)) if told else None)
+
+
+def _outcome(choice: Choice) -> list[Array]:
+    """What the host reads of a step."""
+    return [choice.tokens, choice.peaks, *(choice.told.arrays if choice.told is not None else ())]
+
+
+def _heat(temperature: float) -> float:
+    """A temperature by which an f32 can be divided: what is colder is greedy, what is hotter no different."""
+    return 0.0 if temperature < 1 / HOTTEST else min(temperature, HOTTEST)
 
 
 def _want(requests: Sequence[Request]) -> Want:
-    """Whether any of these requests draws its tokens, and from a part of the vocabulary."""
-    if any(r.sampler.filtered for r in requests):
-        return Want.FILTERED
-    return Want.BEST if all(r.params.greedy for r in requests) else Want.DRAWN
+    """What the steps of these requests have to do, for any of them."""
+    asked = {
+        Want.DRAWN: any(not r.params.greedy for r in requests),
+        Want.FILTERED: any(r.sampler.filtered for r in requests),
+        Want.PENALISED: any(r.sampler.penalised for r in requests),
+        Want.TOLD: any(r.params.logprobs is not None for r in requests),
+    }
+    return reduce(or_, (want for want, any_ in asked.items() if any_), Want.BEST)
 
 
 def bucket(batch: int, most: int) -> int:

@@ -81,21 +81,19 @@ class Request:
         """Whether the next token is the last that there is room for."""
         return self._full(1)
 
-    @property
-    def needs_logits(self) -> bool:
-        """Whether its choices need all logits on the host, and not just the token that the decoder chose."""
-        return self.params.logprobs is not None or self.sampler.needs_logits
-
     def accept(self, logits: npt.NDArray[np.float32]) -> None:
         """Choose the next token from f32[vocab] `logits`; sets `finish_reason` if it is the last."""
         token = self.sampler.choose(logits)
-        chances = self.sampler.logprobs(logits, token)
+        self._take(token, self.sampler.logprobs(logits, token))
+
+    def accept_token(self, token: int, chances: dict[int, float] | None = None) -> None:
+        """Take a token that was chosen elsewhere, with log probabilities if asked for, as `accept` does."""
+        self.sampler.count(token)
+        self._take(token, chances)
+
+    def _take(self, token: int, chances: dict[int, float] | None) -> None:
         if chances is not None:
             self.logprobs.append(chances)
-        self.accept_token(token)
-
-    def accept_token(self, token: int) -> None:
-        """Take a token that was chosen; sets `finish_reason` if it is the last."""
         self.output_ids.append(token)
         self.last_token = time.perf_counter()
         self.first_token = self.first_token or self.last_token

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.errors import ModelError, SamplingError
+from tilewright.models.plan import TOLD
+from tilewright.operators.penalties import CHOSEN, PROMPTED
 
 Logits = npt.NDArray[np.float32]
-_MAX_LOGPROBS = 20
+Ids = npt.NDArray[np.int32]
 REACH = 110.0
 """A token so many temperatures below the likeliest is never drawn: in f32 its probability is 0."""
 
@@ -63,12 +66,14 @@ class SamplingParams:
         self._integer("top_k", -1)
         self._integer("seed", 0, optional=True)
         self._integer("max_tokens", 1, optional=True)
-        self._integer("logprobs", 0, _MAX_LOGPROBS, optional=True)
+        self._integer("logprobs", 0, TOLD, optional=True)
         if not isinstance(self.ignore_eos, bool):
             raise SamplingError(f"ignore_eos is {self.ignore_eos!r}; it must be True or False")
-        if any(not isinstance(s, str) or not s for s in self.stops):
+        single = self.stop is None or isinstance(self.stop, str)
+        if not (single or _all_are(str, self.stop)) or self.stop == "" or not all(self.stops):
             raise SamplingError(f"stop is {self.stop!r}; it must be a string or a list of strings, none empty")
-        if any(type(i) is not int or i < 0 for i in self.stop_token_ids or ()):
+        ids = () if self.stop_token_ids is None else self.stop_token_ids
+        if not _all_are(Integral, ids) or any(i < 0 for i in ids):
             raise SamplingError(f"stop_token_ids is {self.stop_token_ids!r}; it must be a list of token ids")
 
     @property
@@ -83,21 +88,41 @@ class SamplingParams:
 
     def _number(self, name: str, low: float, high: float, open_low: bool = False) -> None:
         value = getattr(self, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < low or value > high or (open_low and value == low):
+        number = _finite(value)
+        if number is None or number < low or number > high or (open_low and number == low):
             if high == math.inf:
                 wanted = f"a number {'above' if open_low else 'of at least'} {low}"
             else:
                 wanted = f"a number in {'(' if open_low else '['}{low}, {high}]"
             raise SamplingError(f"{name} is {value!r}; it must be {wanted}")
+        object.__setattr__(self, name, number)
 
     def _integer(self, name: str, low: int, high: int | None = None, optional: bool = False) -> None:
         value = getattr(self, name)
         if optional and value is None:
             return
-        if type(value) is not int or value < low or (high is not None and value > high):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
             wanted = f"an integer of at least {low}" if high is None else f"an integer in [{low}, {high}]"
             raise SamplingError(f"{name} is {value!r}; it must be {wanted}{' or None' if optional else ''}")
+        object.__setattr__(self, name, int(value))
+
+
+def _finite(value: Any) -> float | None:
+    """A number, NumPy's too, as a float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _all_are(kind: type, values: object) -> bool:
+    """Whether `values` is a list, a tuple or an array of this kind."""
+    listed = isinstance(values, Collection) and not isinstance(values, (str, bytes, Mapping))
+    return listed and all(isinstance(x, kind) and not isinstance(x, bool) for x in values)  # type: ignore[attr-defined]
 
 
 class Sampler:
@@ -108,16 +133,17 @@ class Sampler:
         self._random = np.random.default_rng(params.seed)
         self.key = int(np.random.SeedSequence(params.seed).generate_state(1)[0]) >> 1  # for draws on other machines
         p = params
-        self._penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1.0, 0.0, 0.0)
-        if self._penalised:
-            self._counts = np.zeros(vocab, np.int64)  # occurrences in the output
-            self._seen = np.zeros(vocab, np.bool_)  # in prompt or output
-            self._seen[list(prompt_ids)] = True
+        self.penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1.0, 0.0, 0.0)
+        """Whether the choice depends on which tokens the sequence has already."""
+        if self.penalised:
+            self.marks = np.zeros(vocab, np.int32)
+            """What the sequence has of each token, see `operators.penalties`; none where nothing is penalised."""
+            self.marks[list(prompt_ids)] = PROMPTED
 
     @property
-    def needs_logits(self) -> bool:
-        """Whether the choice depends on what was chosen before, which only the host knows."""
-        return self._penalised
+    def penalties(self) -> tuple[float, float, float]:
+        """What logits are divided by, what is taken off for each time a token was chosen, and what once."""
+        return self.params.repetition_penalty, self.params.frequency_penalty, self.params.presence_penalty
 
     @property
     def filtered(self) -> bool:
@@ -134,11 +160,14 @@ class Sampler:
 
     def choose(self, logits: Logits) -> int:
         """The next token for f32[vocab] `logits`, which are left as they are."""
-        token = self._choose(self._with_penalties(logits) if self._penalised else logits)
-        if self._penalised:
-            self._counts[token] += 1
-            self._seen[token] = True
+        token = self._choose(self._with_penalties(logits) if self.penalised else logits)
+        self.count(token)
         return token
+
+    def count(self, token: int) -> None:
+        """The sequence goes on with `token`, wherever it was chosen."""
+        if self.penalised:
+            self.marks[token] += CHOSEN
 
     def logprobs(self, logits: Logits, token: int) -> dict[int, float] | None:
         """Natural log probabilities by the model itself, before penalties and temperature; None if unasked.
@@ -148,10 +177,16 @@ class Sampler:
         if self.params.logprobs is None:
             return None
         x = logits.astype(np.float64)
-        x -= x.max()
-        x -= math.log(np.exp(x).sum())
         top = np.argsort(-x, kind="stable")[: self.params.logprobs]
-        return {int(i): float(x[i]) for i in dict.fromkeys([*top.tolist(), token])}
+        lse = x.max() + math.log(np.exp(x - x.max()).sum())
+        return {int(i): float(x[i] - lse) for i in dict.fromkeys([*top.tolist(), token])}
+
+    def told(self, token: int, values: Logits, tokens: Ids, lse: float, logit: float) -> dict[int, float] | None:
+        """The same, of what another machine tells: the likeliest logits and tokens, log-sum-exp, `token`'s logit."""
+        if (number := self.params.logprobs) is None:
+            return None
+        top = {int(i): float(x) for i, x in zip(tokens[:number], values[:number], strict=True) if i < self._vocab}
+        return {i: float(x) - float(lse) for i, x in (top | {token: logit}).items()}  # in its place, if it is there
 
     def _choose(self, logits: npt.NDArray[Any]) -> int:
         best = int(np.argmax(logits))
@@ -165,11 +200,10 @@ class Sampler:
         return int(ids[min(int(place), len(ids) - 1)])
 
     def _with_penalties(self, logits: Logits) -> npt.NDArray[np.float64]:
-        p, x = self.params, logits.astype(np.float64)
-        seen = x[self._seen]
-        x[self._seen] = np.where(seen > 0, seen / p.repetition_penalty, seen * p.repetition_penalty)
-        x -= p.frequency_penalty * self._counts
-        x -= p.presence_penalty * (self._counts > 0)
+        p, x, chosen, has = self.params, logits.astype(np.float64), self.marks // CHOSEN, self.marks > 0
+        x[has] = np.where(x[has] > 0, x[has] / p.repetition_penalty, x[has] * p.repetition_penalty)
+        x -= p.frequency_penalty * chosen
+        x -= p.presence_penalty * (chosen > 0)
         return x
 
 
@@ -179,7 +213,10 @@ def _candidates(logits: npt.NDArray[Any], p: SamplingParams) -> tuple[npt.NDArra
     if 0 < p.top_k < len(logits):
         ids = np.flatnonzero(logits >= np.partition(logits, -p.top_k)[-p.top_k])
     x = logits[ids].astype(np.float64)
-    weights = np.exp((x - x.max()) / p.temperature)
+    with np.errstate(
+        over="ignore", under="ignore"
+    ):  # at a temperature near 0 all but the likeliest are infinitely far away
+        weights = np.exp((x - x.max()) / p.temperature)
     if p.min_p > 0:
         keep = weights >= p.min_p  # the likeliest has weight 1
         ids, weights = ids[keep], weights[keep]

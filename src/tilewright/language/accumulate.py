@@ -8,6 +8,7 @@ the loop ends, so that each iteration costs one addition and no shuffles.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from tilewright.language import ir
@@ -32,6 +33,23 @@ class FusedDots:
 
     delayed: set[str] = field(default_factory=set)
     additions: dict[str, tuple[ir.Let, str]] = field(default_factory=dict)
+
+
+def undisturbed(body: tuple[ir.Stmt, ...], buffers: Container[str]) -> frozenset[str]:
+    """Loads from `buffers` in `body` whose buffer is not written until they have been read for the last time."""
+    found = set()
+    for n, let in enumerate(body):
+        if isinstance(let, ir.Let) and isinstance(let.expr, ir.Load) and let.expr.ref.buffer in buffers:
+            rest = body[n + 1 :]
+            read = max((i for i, s in enumerate(rest) if uses((s,))[let.name]), default=-1)
+            written = next((i for i, s in enumerate(rest) if _writes(s, let.expr.ref.buffer)), len(rest))
+            if read < written or (read == written and isinstance(rest[read], ir.Store)):
+                found.add(let.name)
+    return frozenset(found)
+
+
+def _writes(stmt: ir.Stmt, buffer: str) -> bool:
+    return any(isinstance(s, ir.Store) and s.ref.buffer == buffer for s in ir.walk((stmt,)))
 
 
 def read_once(body: tuple[ir.Stmt, ...]) -> set[str]:
@@ -106,7 +124,10 @@ def fused_dots(body: tuple[ir.Stmt, ...]) -> FusedDots:
 
 
 def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
-    """Accumulations of a loop body, by the name of the reduction that feeds each."""
+    """Accumulations of a loop body, by the name of the reduction that feeds each.
+
+    What is broadcast into its target, or lies in another order, is computed first and added then: it is none.
+    """
     counts = uses(body)
     lets = {s.name: s for s in body if isinstance(s, ir.Let)}
     assigned = Counter(s.name for s in ir.walk(body) if isinstance(s, ir.Assign))
@@ -123,9 +144,9 @@ def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
             continue
         reduction = lets[parts[0]]
         match reduction.expr:
-            case ir.Reduce(kind, _, axis) if kind == op:
+            case ir.Reduce(kind, _, axis) if kind == op and reduction.type.axes == total.type.axes:
                 found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
-            case ir.Dot(_, _, axis) if op == "sum":
+            case ir.Dot(_, _, axis) if op == "sum" and set(reduction.type.axes) == set(total.type.axes):
                 found[reduction.name] = Accumulation(stmt.name, total.name, op, axis, reduction.type.axes)
             case _:
                 pass

@@ -268,8 +268,10 @@ def constant(value: Number, dtype: DType) -> Number:
     """`value` as a number of the kind of `dtype`; DTypeError where that would change it."""
     if dtype.kind == "float":
         return float(value)
-    if int(value) != value:
+    if isinstance(value, float) and not value.is_integer():
         fail(DTypeError, f"{value!r} is not a value of {dtype}; use a float dtype or convert the tile with .to(f32)")
+    if dtype.kind == "int" and not -(1 << (dtype.bits - 1)) <= value < 1 << (dtype.bits - 1):
+        fail(DTypeError, f"{value!r} does not fit {dtype}; convert the tile with .to(i64), or use a smaller number")
     return int(value)
 
 

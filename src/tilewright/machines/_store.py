@@ -26,7 +26,7 @@ def load(name: str) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         warn_once(f"{path} cannot be read ({e}); its contents are measured again. Delete it if this repeats")
         return None
     return record if isinstance(record, dict) else None

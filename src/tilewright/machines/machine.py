@@ -145,7 +145,7 @@ class Machine:
         """The machine that `to_json` described."""
         try:
             data = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise MachineError(f"a machine description is not JSON ({e})") from None
         return cls.from_dict(data)
 

@@ -41,11 +41,9 @@ class ChatTemplate:
         Raises ModelError, with the template's own words, where it refuses the conversation or is not valid Jinja.
         """
         _check_messages(messages)
-        from jinja2 import TemplateError
-
         try:
             return self._compiled.render(messages=list(messages), **variables)
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a program of others does wrong: TemplateError, 1 / 0, a missing index
             raise ModelError(f"{self.where}: the chat template refused the messages: {error}; change them") from None
 
     @cached_property

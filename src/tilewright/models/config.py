@@ -7,6 +7,7 @@ that a config.json may leave out), its biases, its q/k norm and its sliding wind
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,7 @@ SUPPORTED = tuple(_FAMILIES)
 def _family(raw: Mapping[str, Any], where: str) -> _Family:
     """The family of the first architecture that `raw` names."""
     named = raw.get("architectures") or []
-    if not isinstance(named, list) or not named:
+    if not isinstance(named, list) or not all(isinstance(n, str) for n in named) or not named:
         raise ModelError(f"{where}: `architectures` is missing; set it to one of {', '.join(SUPPORTED)}")
     if named[0] not in _FAMILIES:
         raise UnsupportedModel(f"{where}: architecture {named[0]} is not supported; use one of {', '.join(SUPPORTED)}")
@@ -171,8 +172,8 @@ def _family(raw: Mapping[str, Any], where: str) -> _Family:
 
 def _refuse_unsupported(fields: _Fields) -> None:
     """UnsupportedModel for options that would change the result and that no kernel here computes."""
-    if fields.raw.get("quantization_config"):
-        method = fields.raw["quantization_config"].get("quant_method", "unknown")
+    if quantised := fields.raw.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
         raise UnsupportedModel(f"{fields.where}: weights quantised by {method}; use the f32, f16 or bf16 checkpoint")
     activation = fields.raw.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
@@ -201,24 +202,31 @@ def _rope(fields: _Fields) -> Rope:
         if any(v != nested[0] for v in nested):
             raise UnsupportedModel(f"{fields.where}: rope_parameters differ between layer types; they must be equal")
         raw = nested[0]
-    rope = _Fields({"rope_theta": fields.raw.get("rope_theta") or 10000.0, **raw}, fields.where)
+    theta = fields.raw.get("rope_theta")
+    rope = _Fields({"rope_theta": 10000.0 if theta is None else theta, **raw}, fields.where)
     kind = raw.get("rope_type") or raw.get("type") or "default"
     if kind not in ROPE_KINDS:
         raise UnsupportedModel(f"{fields.where}: rope type {kind!r} is not supported; only {', '.join(ROPE_KINDS)} are")
     partial = raw.get("partial_rotary_factor", fields.raw.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
         raise UnsupportedModel(f"{fields.where}: partial_rotary_factor {partial} is not supported; only 1.0 is")
-    theta = rope.positive("rope_theta")
+    base = rope.positive("rope_theta")
     if kind == "default":
-        return Rope(theta)
+        return Rope(base)
     if kind == "linear":
-        return Rope(theta, kind, rope.positive("factor"))
+        return Rope(base, kind, rope.positive("factor"))
+    low, high = rope.positive("low_freq_factor"), rope.positive("high_freq_factor")
+    if low >= high:
+        raise ModelError(
+            f"{fields.where}: low_freq_factor is {low:g} and high_freq_factor {high:g}; the low one must be below the "
+            "high one"
+        )
     return Rope(
-        theta,
+        base,
         kind,
         rope.positive("factor"),
-        rope.positive("low_freq_factor"),
-        rope.positive("high_freq_factor"),
+        low,
+        high,
         rope.count("original_max_position_embeddings", fields.count("max_position_embeddings")),
     )
 
@@ -247,12 +255,14 @@ def _windows(fields: _Fields, layers: int, family: _Family) -> tuple[int | None,
 
 def _token_ids(fields: _Fields, key: str, generation: Mapping[str, Any]) -> tuple[int, ...]:
     """Every id that `key` has in config.json and in generation_config.json, in order, once each."""
-    ids: list[int] = []
-    for raw in (fields.raw.get(key), generation.get(key)):
-        ids += [] if raw is None else raw if isinstance(raw, list) else [raw]
-    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids):
-        raise ModelError(f"{fields.where}: {key} is {ids!r}; it must be an integer or a list of integers")
-    return tuple(dict.fromkeys(ids))
+    found: list[int] = []
+    beside = str(Path(fields.where).with_name("generation_config.json"))
+    for where, raw in ((fields.where, fields.raw.get(key)), (beside, generation.get(key))):
+        ids = [] if raw is None else raw if isinstance(raw, list) else [raw]
+        if any(isinstance(i, bool) or not isinstance(i, int) for i in ids):
+            raise ModelError(f"{where}: {key} is {raw!r}; it must be an integer or a list of integers")
+        found += ids
+    return tuple(dict.fromkeys(found))
 
 
 # ------------------------------------------------------------------------------------------- reading
@@ -262,7 +272,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in the file at `path`; ModelError if there is no such file or it holds something else."""
     try:
         value = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid JSON ({error}); fetch the file again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds {type(value).__name__}, not a JSON object; fetch the file again")
@@ -304,7 +314,7 @@ class _Fields:
     def positive(self, key: str) -> float:
         """A finite number above 0."""
         value = self.raw.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
             raise self._wrong(key, "a number above 0")
         return float(value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from enum import Enum
+from enum import Flag, auto
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from tilewright.models.config import ModelConfig
 from tilewright.models.kv_cache import KVCache
 from tilewright.models.kv_scales import kv_scales
 from tilewright.models.memory import HOST, Array, Memory, aligned_empty, memory_of
-from tilewright.models.plan import LEVELS, Choice, Filters, Inputs, Plan, Recorder, Workspace
+from tilewright.models.plan import LEVELS, TOLD, Choice, Filters, Inputs, Penalties, Plan, Recorder, Told, Workspace
 from tilewright.models.rope import rope_tables
 from tilewright.models.weights import LayerWeights, Weights, load_weights
 from tilewright.runtime.modes import compile_seconds
@@ -31,15 +31,17 @@ Recorded = TypeVar("Recorded")
 _MAX_PLANS = PREFILL_CHUNK  # one for each length of a chunk: some 4 KB a launch, and a tenth of a millisecond to record
 
 
-class Want(Enum):
-    """What a pass is run for; nothing beyond it is computed."""
+class Want(Flag):
+    """What a pass is run for; nothing beyond it is computed. What follows BEST is said beside it."""
 
-    CACHE = "cache"  # only the keys and values: an inner chunk of a prompt
-    LAST = "last"  # logits after the last token of each sequence
-    BEST = "best"  # those, and the likeliest token of each sequence, chosen where the model runs
-    DRAWN = "drawn"  # the same, of sequences some of which draw at a temperature
-    FILTERED = "filtered"  # the same, of sequences some of which draw from a part of the vocabulary only
-    HIDDEN = "hidden"  # the normalised hidden state of every token
+    CACHE = auto()  # only the keys and values: an inner chunk of a prompt
+    HIDDEN = auto()  # the normalised hidden state of every token
+    LAST = auto()  # logits after the last token of each sequence
+    BEST = auto()  # those, and the next token of each sequence, chosen where the model runs: the likeliest
+    DRAWN = auto()  # some sequences draw at a temperature
+    FILTERED = auto()  # and from a part of the vocabulary only
+    PENALISED = auto()  # some make tokens less likely that they have already
+    TOLD = auto()  # some ask for the probabilities of tokens
 
 
 class Decoder:
@@ -231,22 +233,33 @@ class Decoder:
             h, x = run.add_rmsnorm(("h", "x0"), d, x, w.final_norm if final else w.layers[i + 1].input_norm, eps)
         output = h if want is Want.HIDDEN else run.linear("logits", h, w.head, dtype=np.float32)
         choice = None
-        if want in (Want.BEST, Want.DRAWN, Want.FILTERED):
-            choice = self._choice(want, *((ids, positions, lengths) if tokens == 1 else ()))
-            run.sample(output, choice, want is not Want.BEST)
+        if Want.BEST in want:
+            marks = cache.marks(self.config.vocab)[row : row + batch] if Want.PENALISED in want else None
+            choice = self._choice(want, marks, *((ids, positions, lengths) if tokens == 1 else ()))
+            run.sample(output, choice, Want.DRAWN in want)
         return Plan(inputs, output, tuple(run.launches), self.memory, choice)
 
-    def _choice(self, want: Want, *state: Array) -> Choice:
+    def _choice(self, want: Want, marks: Array | None, *state: Array) -> Choice:
         """Room for the choice of tokens; `state` are ids, positions and lengths of a pass that goes on from it."""
         ids, positions, lengths = state or [self.memory.zeros((1,), np.int32) for _ in range(3)]
         batch = len(ids)
-        temperatures, peaks = (self.memory.zeros((batch,), np.float32) for _ in range(2))
-        seeds, filters = self.memory.zeros((batch,), np.int32), None
-        if want is Want.FILTERED:
-            cuts, fewest, portions, nothing = (self.memory.zeros((batch,), np.float32) for _ in range(4))
+
+        def numbers(count: int) -> list[Array]:
+            return [self.memory.zeros((batch,), np.float32) for _ in range(count)]
+
+        filters, penalties, told = None, None, None
+        if Want.FILTERED in want:
+            cuts, fewest, portions, nothing = numbers(4)
             shares = self.memory.holding(np.arange(LEVELS, dtype=np.float32) / LEVELS)
             filters = Filters(cuts, fewest, portions, shares, nothing)
-        return Choice(ids, positions.reshape(batch), lengths, temperatures, seeds, peaks, filters)
+        if marks is not None:
+            penalties = Penalties(marks, *numbers(3))
+        if Want.TOLD in want:
+            values, tokens = (self.memory.zeros((batch, TOLD), kind) for kind in (np.float32, np.int32))
+            told = Told(values, tokens, *numbers(2))
+        (temperatures, peaks), seeds = numbers(2), self.memory.zeros((batch,), np.int32)
+        state = (ids, positions.reshape(batch), lengths)
+        return Choice(*state, temperatures, seeds, peaks, filters, penalties, told)
 
     def _forget(self, layout: int) -> None:
         """Drop the plans of a cache's former memory, which they keep alive."""

@@ -48,6 +48,7 @@ class KVCache:
         self.lengths: npt.NDArray[np.int32] = np.zeros(0, np.int32)
         self._memory = memory
         self._dtype = np.dtype(dtype)
+        self._marks: Array | None = None
         empty = (0, kv_heads, 0, head_dim)
         self.keys: list[Array] = [memory.empty(empty, dtype) for _ in range(layers)]
         self.values: list[Array] = [memory.empty(empty, dtype) for _ in range(layers)]
@@ -66,6 +67,12 @@ class KVCache:
     def bytes(self) -> int:
         """Bytes allocated; pages never written are not resident."""
         return sum(array.nbytes for array in (*self.keys, *self.values))
+
+    def marks(self, vocab: int) -> Array:
+        """i32[max_rows, vocab]: which tokens each sequence has, for penalties; zeros until somebody writes them."""
+        if self._marks is None:
+            self._marks = self._memory.zeros((self.max_rows, vocab), np.int32)
+        return self._marks
 
     def reserve(self, rows: int, tokens: int) -> None:
         """Make room for `rows` sequences of `tokens` tokens each; ContextError beyond `limit` tokens or `max_rows`."""

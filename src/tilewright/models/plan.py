@@ -36,12 +36,45 @@ class Filters:
 
 
 @dataclass(frozen=True)
+class Penalties:
+    """What lowers the logits of tokens that a sequence has already, see `operators.penalties`.
+
+    marks: i32[batch, vocab], counted on by each pass. repetitions, frequencies, presences: f32[batch].
+    """
+
+    marks: Array
+    repetitions: Array
+    frequencies: Array
+    presences: Array
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a pass tells of its logits, before penalties; of each sequence.
+
+    values, tokens: f32 and i32[batch, TOLD], the likeliest tokens, see `operators.likeliest`. lse: f32[batch], the
+    log-sum-exp of all logits. logit: f32[batch], the logit of the token that was chosen.
+    """
+
+    values: Array
+    tokens: Array
+    lse: Array
+    logit: Array
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All of them, in that order."""
+        return self.values, self.tokens, self.lse, self.logit
+
+
+@dataclass(frozen=True)
 class Choice:
     """What the choice of the next tokens reads and writes; arrays of one element for each sequence.
 
     tokens: i32, the chosen ones. places: i32, where the last token stands; one further after each pass, as are
     lengths, i32. temperatures: f32, 0 for the likeliest token. seeds: i32. peaks: f32, the score of what was chosen:
-    not finite where the model's logits are not. filters: which tokens may be drawn at all, where that is asked.
+    not finite where the model's logits are not. filters: which tokens may be drawn at all; penalties: which are made
+    less likely; told: what is told of the logits; each where it is asked for.
     """
 
     tokens: Array
@@ -51,6 +84,8 @@ class Choice:
     seeds: Array
     peaks: Array
     filters: Filters | None = None
+    penalties: Penalties | None = None
+    told: Told | None = None
 
 
 class Inputs:
@@ -222,12 +257,31 @@ class Recorder:
 
         `drawn`: at the temperatures of `choice`, from the tokens that its filters leave; else the likeliest.
         """
+        whole, penalties = logits, choice.penalties
+        if penalties is not None:
+            wanted = (penalties.marks, penalties.repetitions, penalties.frequencies, penalties.presences)
+            logits = self._bind("penalise", self._take("penalised", *whole.shape, dtype=np.float32), whole, *wanted)
         split, scores, found = self._parts(logits, _PARTS)
         keys: tuple[Array | None, ...] = (choice.temperatures, choice.seeds, choice.places) if drawn else ()
         if choice.filters is not None:
             keys = (*keys, self._floors(logits, choice, choice.filters))
         self._bind("sample_parts", (scores, found), split, *keys)
         self._bind("sample_join", (choice.tokens, choice.peaks, choice.places, choice.lengths), scores, found)
+        if penalties is not None:
+            self._bind("mark", penalties.marks, choice.tokens)
+        if choice.told is not None:
+            self._tell(whole, choice.tokens, choice.told)
+
+    def _tell(self, logits: Array, chosen: Array, told: Told) -> None:
+        """The likeliest tokens of each row of f32 `logits`, and what else probabilities are made from."""
+        rows, most = told.tokens.shape
+        split, parts, _ = self._parts(logits, _LEVEL_PARTS)
+        best = split.shape[1] * most
+        values = self._take("likeliest_values", rows, split.shape[1], most, dtype=np.float32)
+        tokens = self._take("likeliest_tokens", rows, split.shape[1], most, dtype=np.int32)
+        self._bind("likeliest_parts", (values, tokens, parts), split, most)
+        joined = (values.reshape(rows, best), tokens.reshape(rows, best), parts)
+        self._bind("likeliest_join", told.arrays, *joined, logits, chosen, most)
 
     def _floors(self, logits: Array, choice: Choice, filters: Filters) -> Array:
         """f32[rows]: the logit that a token has to reach to be drawn; see `operators.levels`."""
@@ -278,6 +332,8 @@ def _named(scales: Scales) -> dict[str, Array]:
     return {} if scales[0] is None else {"k_scale": scales[0], "v_scale": scales[1]}
 
 
+TOLD = 20
+"""How many of the likeliest tokens are told."""
 _PARTS, _LEVEL_PARTS = 256, 64
 """Into about how many parts a vocabulary is split: one for a block in passes that read it once, fewer to be summed."""
 LEVELS, LEVEL_PASSES = 16, 8

@@ -193,7 +193,7 @@ def _read_index(path: Path) -> dict[str, SafetensorsFile]:
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         names = sorted({str(shard) for shard in places.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{path}: not an index with a weight_map; fetch the file again") from None
     for name in names:
         if Path(name).name != name:  # an index may not point outside its own folder

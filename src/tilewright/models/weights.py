@@ -103,8 +103,7 @@ def compute_dtype(checkpoint: Checkpoint, wanted: str | DType) -> DType:
     """The dtype to compute in; one of COMPUTE_DTYPES."""
     if wanted == "auto":
         info = checkpoint.get("model.embed_tokens.weight")
-        found = to_dtype(info.dtype) if info is not None else f32
-        return f32 if found == f64 else found
+        return next((t for t in COMPUTE_DTYPES if info is not None and info.dtype == t.numpy), f32)
     found = to_dtype(wanted)
     if found not in COMPUTE_DTYPES:
         names = ", ".join(t.name for t in COMPUTE_DTYPES)

@@ -98,7 +98,7 @@ def read(path: Path | None = None) -> dict[str, Any]:
         path = found[-1]
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TraceError(f"{path}: cannot be read ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise TraceError(f"{path}: is not what a running Tilewright of this version shows")

@@ -79,7 +79,7 @@ class Trace:
         """The trace of a text; TraceError that names the line at fault for anything that is none."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TraceError(
                 f"no shape trace: it is no JSON ({error}); record one with tilewright trace record"
             ) from None

@@ -7,10 +7,12 @@ from tilewright.operators.argmax import argmax, topk
 from tilewright.operators.attention import attention, paged_attention
 from tilewright.operators.embedding import embedding
 from tilewright.operators.levels import level_again, level_begin, level_join, level_parts
+from tilewright.operators.likeliest import likeliest_join, likeliest_parts
 from tilewright.operators.matmul import batched_matmul, gate_up, matmul
 from tilewright.operators.norm import add_rmsnorm, layernorm, rmsnorm, rmsnorm_backward, rmsnorm_weight_backward
 from tilewright.operators.operator import Exact, Operator, operator
 from tilewright.operators.packed import key_ranges, packed_attention
+from tilewright.operators.penalties import mark, penalise
 from tilewright.operators.rope import paged_rope_cache, rope, rope_cache
 from tilewright.operators.sample import sample_join, sample_parts
 from tilewright.operators.scale_add import scale_add
@@ -23,6 +25,7 @@ OPERATORS: dict[str, Operator] = {
         rope, rope_cache, paged_rope_cache, attention, paged_attention, packed_attention, key_ranges,
         embedding, argmax, topk,
         sample_parts, sample_join, level_begin, level_parts, level_join, level_again,
+        penalise, mark, likeliest_parts, likeliest_join,
         rmsnorm_backward, rmsnorm_weight_backward, softmax_backward, swiglu_backward, geglu_backward,
     )
 }  # fmt: skip
@@ -46,11 +49,15 @@ __all__ = [
     "level_begin",
     "level_join",
     "level_parts",
+    "likeliest_join",
+    "likeliest_parts",
+    "mark",
     "matmul",
     "operator",
     "packed_attention",
     "paged_attention",
     "paged_rope_cache",
+    "penalise",
     "rmsnorm",
     "rmsnorm_backward",
     "rmsnorm_weight_backward",

@@ -163,6 +163,10 @@ def _factor(scale: Any, of_keys: Any) -> Any:
     return scale * LOG2_E if of_keys is None else scale * LOG2_E * of_keys
 
 
+FAR = 2**30
+"""No key lies so far before a query: a window of so many hides none, and i32 holds positions less it."""
+
+
 def _range(s: Any, offset: Any, length: Any, causal: bool, window: int | None) -> tuple[Any, Any]:
     """First key, and the key after the last one, that any query of the tile `s` sees."""
     stop = minimum(length, maximum(coord(s).max(s) + offset + 1, 0)) if causal else length
@@ -175,7 +179,7 @@ def _masked(scores: Any, key: Any, query: Any, causal: bool, window: int | None)
     key, query = key.to(i32), query.to(i32)  # as wide as the scores, so that a mask fills the same vector
     if causal:
         scores = where(key <= query, scores, -math.inf)
-    if window is not None:
+    if window is not None and window < FAR:
         scores = where(key > query - window, scores, -math.inf)
     return scores
 

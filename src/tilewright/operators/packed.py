@@ -31,7 +31,7 @@ from tilewright.language import (
     whole,
     zeros,
 )
-from tilewright.operators.attention import LOG2_E, absorb, logarithm, mean_of, reference_rows
+from tilewright.operators.attention import FAR, LOG2_E, absorb, logarithm, mean_of, reference_rows
 from tilewright.operators.operator import Exact, operator
 from tilewright.operators.softmax import LOWEST
 
@@ -128,7 +128,7 @@ def key_ranges(
             begin, end = k_from[b].to(i32), k_to[b].to(i32)
             at = query + (end - q_to[b].to(i32))
             last = minimum(maximum(at + 1, begin), end) if causal else end
-            start = begin if window is None else minimum(maximum(at - (window - 1), begin), end)
+            start = begin if window is None or window >= FAR else minimum(maximum(at - (window - 1), begin), end)
             own = (query >= q_from[b].to(i32)) & (query < q_to[b].to(i32))
             # A query is of one sequence, and no bound is below 0: the largest is that of its own.
             low.update(maximum(low, where(own, start, 0).max(b)))

@@ -23,7 +23,7 @@ from tilewright.ops.rows import (
     softmax_backward,
     topk,
 )
-from tilewright.ops.sampling import sample_join, sample_parts
+from tilewright.ops.sampling import likeliest_join, likeliest_parts, mark, penalise, sample_join, sample_parts
 from tilewright.ops.varlen import varlen_attention
 
 __all__ = [
@@ -41,10 +41,14 @@ __all__ = [
     "level_begin",
     "level_join",
     "level_parts",
+    "likeliest_join",
+    "likeliest_parts",
     "linear",
+    "mark",
     "matmul",
     "paged_attention",
     "paged_rope_cache",
+    "penalise",
     "rmsnorm",
     "rmsnorm_backward",
     "rope",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+from numbers import Integral
 from typing import Any
 
 from tilewright import operators
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import f8e4m3, f32
+from tilewright.operators.attention import FAR
 from tilewright.ops.backend import bind
 from tilewright.ops.op import Bound, Tensor, op
 from tilewright.ops.operands import CACHED, INTEGERS, Operands, in_range, name_some
@@ -156,9 +158,15 @@ def results_of(
 
 def options_of(op: str, causal: bool, window: int | None) -> dict[str, object]:
     """The options of attention that say which keys a query sees; ArgumentError for a window without any."""
+    if window is not None and not _is_count(window):
+        raise ArgumentError(f"{op}: window={window!r} is no number of keys; give a whole number, or None for no window")
     if window is not None and window < 1:
         raise ArgumentError(f"{op}: window={window} sees no key at all; give 1 or more, or None for no window")
-    return {"causal": bool(causal), "window": window}
+    return {"causal": bool(causal), "window": None if window is None else min(int(window), FAR)}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def scale_of(scale: float | None, head_size: int) -> dict[str, float]:

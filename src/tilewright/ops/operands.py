@@ -156,7 +156,13 @@ def _empty(like: Any, shape: Shape, dtype: DType) -> Any:
 
         return like.new_empty(shape, dtype=getattr(torch, dtype.numpy.name))
     if isinstance(like, np.ndarray):
-        return np.empty(shape, dtype.numpy)
+        try:
+            return np.empty(shape, dtype.numpy)
+        except (MemoryError, ValueError):  # ValueError: more bytes than can be counted
+            taken = math.prod(shape) * dtype.bytes / 2**30
+            raise ArgumentError(
+                f"a result of shape {list(shape)} takes {taken:,.1f} GiB, which is not to be had; pass less at once"
+            ) from None
     raise ArgumentError("a result for a bare Buffer has no library to be made with; pass out=")
 
 

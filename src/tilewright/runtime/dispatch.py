@@ -7,26 +7,27 @@ import threading
 import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tilewright.build.kernel_cache import Request, build
 from tilewright.design.atoms import TILED
 from tilewright.design.book.record import Record
-from tilewright.design.default import Facts, default_design
+from tilewright.design.default import default_design
 from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import BookWarning, CompileError, IllegalDesign, LaunchError, MachineError
 from tilewright.knobs import Knobs, knobs
-from tilewright.language import ir, structure
-from tilewright.language.printer import show
 from tilewright.machines.machine import Machine
 from tilewright.operators import OPERATORS
 from tilewright.runtime import debug, modes, pool
-from tilewright.runtime.buckets import Exact, Place, nearest_of, placed, range_of, ranged_dims, shape_of
+from tilewright.runtime.buckets import Exact, Place, nearest_of, placed, range_of, shape_of
 from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.launch import PROTOTYPE, Dispatch, Dispatched, Kernel, Launch
+from tilewright.runtime.layouts import Layouts, facts_of, layout_of, layouts_of
 from tilewright.runtime.monitor import MONITOR
+from tilewright.runtime.operands import scalar_of
+from tilewright.runtime.program import Program, described, whole_dims
 from tilewright.runtime.table import TABLE, Slot, Special
 
 if TYPE_CHECKING:
@@ -45,61 +46,19 @@ def bind(
     Operands on a GPU run there; ArgumentError where they lie on several devices.
     """
     program, sizes = described(operator, buffers, options)
+    scalars = {p.name: scalar_of(program.kernel, p, scalars) for p in program.kernel.params if p.dims is None}
     if any(b.device != "cpu" for b in buffers.values()):
         from tilewright.runtime.cuda import dispatch as gpu  # a program on the cpu never pays for it
 
         return gpu.bind(operator, program, buffers, scalars, sizes, options)
-    layouts, best = _layouts(buffers)
+    layouts, best = layouts_of(buffers)
     settings = knobs()
     slot = slot_of(Origin(program, best, operator, tuple(sorted(options.items()))), sizes, settings)
     launch = _dispatched(slot, layouts, buffers, scalars, sizes, settings.numerics)
     return launch if settings.debug < 2 else debug.timed(launch, buffers, sizes)
 
 
-def described(
-    operator: Any, buffers: Mapping[str, Buffer], options: Mapping[str, object]
-) -> tuple[Program, dict[str, int]]:
-    """The traced program of a call, and the size of each of its dims."""
-    dtypes = tuple((n, b.dtype.name) for n, b in buffers.items())
-    program = _traced(operator.kernel, dtypes, tuple(sorted(options.items())))
-    return program, _sizes(program.kernel, buffers)
-
-
 # ------------------------------------------------------------------------------------------ kernels
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A traced program and what every call wants to know of it; equal only to itself, so that look-ups are quick."""
-
-    kernel: ir.Kernel
-    whole: tuple[str, ...]  # dims that values lie along as a whole: their sizes are part of a kernel
-    multiplications: tuple[tuple[str, ...], ...]  # for each dot, the dims whose product counts them
-
-    @classmethod
-    def of(cls, kernel: ir.Kernel) -> Program:
-        """The program of a trace."""
-        return cls(kernel, whole_dims(kernel), _multiplications(kernel))
-
-    @cached_property
-    def ranged(self) -> frozenset[str]:
-        """Dims of which a slot holds ranges."""
-        return ranged_dims(self.kernel, self.whole)
-
-    @cached_property
-    def text(self) -> str:
-        """The program as another process can read it."""
-        return show(self.kernel)
-
-    def significant(self, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
-        """Sizes as far as a default design tells them apart: exact when small or whole, else by powers of two."""
-        return tuple((d, n if n <= 32 or d in self.whole else 1 << (n - 1).bit_length()) for d, n in sizes.items())
-
-
-@lru_cache(maxsize=1024)
-def _traced(program: Any, dtypes: tuple[tuple[str, str], ...], options: tuple[tuple[str, Any], ...]) -> Program:
-    return Program.of(program.trace(dict(dtypes), options=dict(options)))
-
-
-Layouts = tuple[tuple[str, abi.TensorLayout], ...]
 _kernels: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...]], Kernel] = {}
 _by_design: dict[tuple[Program, Layouts, tuple[tuple[str, int], ...], Design], Kernel] = {}
 _listed: dict[Program, frozenset[Exact]] = {}  # sizes that the book has designs for
@@ -300,12 +259,6 @@ def requested(
     return Request(program.kernel, design, layouts, tuple((d, sizes[d]) for d in program.whole))
 
 
-def facts_of(layouts: Layouts, sizes: Mapping[str, int], known: Machine) -> Facts:
-    """What a design may rely on for operands that lie so."""
-    unit = {n: tuple(d for d, s in enumerate(x.strides) if s == 1) for n, x in layouts}
-    return Facts(sizes, unit, known, frozenset(n for n, x in layouts if x.align >= 64))
-
-
 def compiled(program: Program, request: Request, known: Machine | None = None) -> Kernel:
     """The kernel of a request for `known` (this machine), from the cache on disk or from the compiler."""
     _ask_for_tiles(request.design)
@@ -338,72 +291,7 @@ def machine() -> Machine:
     return Machine.detect()
 
 
-def whole_dims(program: ir.Kernel) -> tuple[str, ...]:
-    """Dims that values lie along as a whole: their sizes are part of the kernel."""
-    loops = structure.axes(program)
-    used = {a for let in structure.lets(program).values() for a in let.type.axes}
-    return tuple(d for d in program.dims if d in used and d not in loops)
-
-
-def _multiplications(program: ir.Kernel) -> tuple[tuple[str, ...], ...]:
-    loops, values = structure.axes(program), structure.lets(program)
-
-    def dim(axis: str) -> str:
-        while axis in loops:
-            axis = loops[axis].over
-        return axis
-
-    around = tuple(a.over for n in structure.nests(program) for a in n.loop.axes if a.each)
-    dots = [v for v in values.values() if isinstance(v.expr, ir.Dot)]
-    return tuple(
-        (*around, *(dim(a) for a in d.type.axes), dim(d.expr.axis)) for d in dots if isinstance(d.expr, ir.Dot)
-    )
-
-
-def layout_of(buffer: Buffer) -> abi.TensorLayout:
-    """Unit strides are part of a kernel, all others are passed; alignment is what every row can rely on."""
-    unit, step = _steps(buffer)
-    return _layout(len(buffer.shape), unit, 64 if (step | buffer.pointer) % 64 == 0 else 1)
-
-
-def _layouts(buffers: Mapping[str, Buffer]) -> tuple[Layouts, Layouts]:
-    """How operands lie, and how they would if each began at a cache line: where memory lies is no part of a shape."""
-    found, best = [], []
-    for name, buffer in buffers.items():
-        unit, step = _steps(buffer)
-        rank, align = len(buffer.shape), 64 if step % 64 == 0 else 1
-        best.append((name, _layout(rank, unit, align)))
-        found.append(best[-1] if buffer.pointer % 64 == 0 or align == 1 else (name, _layout(rank, unit, 1)))
-    return tuple(found), tuple(best)
-
-
-def _steps(buffer: Buffer) -> tuple[int | None, int]:
-    """The last dimension with stride one; and all steps to other rows in bytes, or-ed: their common alignment."""
-    unit, step, width = None, 0, buffer.dtype.bytes
-    for dim, (size, stride) in enumerate(zip(buffer.shape, buffer.strides, strict=True)):
-        if stride == 1:
-            unit = dim
-        elif size > 1:
-            step |= stride * width
-    return unit, step
-
-
-@lru_cache(maxsize=1024)
-def _layout(rank: int, unit: int | None, align: int) -> abi.TensorLayout:
-    return abi.TensorLayout(tuple(1 if d == unit else None for d in range(rank)), align)
-
-
 # ------------------------------------------------------------------------------------------ calls
-def _sizes(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for p in program.params:
-        if p.dims is not None:
-            for dim, n in zip(p.dims, buffers[p.name].shape, strict=True):
-                if isinstance(dim, str):
-                    sizes[dim] = n
-    return sizes
-
-
 def kernels() -> tuple[Kernel, ...]:
     """Every kernel in use, in the order in which they were first needed."""
     return tuple(_by_design.values())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from tilewright.errors import ArgumentError, DTypeError
 from tilewright.language import ir
+from tilewright.language.dtypes import DType, f64
 from tilewright.language.program import Tensor, TileProgram
 from tilewright.runtime.buffer import Buffer
+
+_MOST_F32 = (2 - 2**-24) * 2.0**127
+"""What is not below this rounds to no finite f32."""
 
 
 def operands_of(
@@ -72,7 +78,7 @@ def _check_memory(program: ir.Kernel, buffers: Mapping[str, Buffer]) -> None:
 
 
 def scalar_of(program: ir.Kernel, param: ir.Param, given: Mapping[str, Any]) -> float | int:
-    """The value of a scalar parameter; ArgumentError if it is missing or no number of its kind."""
+    """The value of a scalar parameter; ArgumentError if it is missing, no number of its kind, or beyond its type."""
     if param.name not in given:
         raise ArgumentError(f"{program.name} was not given the scalar {param.name}")
     value = given[param.name]
@@ -86,7 +92,20 @@ def scalar_of(program: ir.Kernel, param: ir.Param, given: Mapping[str, Any]) -> 
             f"{program.name}: {param.name}={given[param.name]!r} is no {param.dtype}; pass a plain number"
         )
     number: float | int = value
+    if not _holds(param.dtype, number):
+        raise ArgumentError(
+            f"{program.name}: {param.name}={number!r} does not fit {param.dtype}; pass a smaller number"
+        )
     return number
+
+
+def _holds(dtype: DType, number: float | int) -> bool:
+    """Whether a number has a place in a type: floats may round, but not become infinite."""
+    if dtype.kind == "int":
+        return -(1 << (dtype.bits - 1)) <= number < 1 << (dtype.bits - 1)
+    if isinstance(number, float) and not math.isfinite(number):
+        return True
+    return abs(number) <= sys.float_info.max if dtype == f64 else abs(number) < _MOST_F32
 
 
 __all__ = ["check_operands", "operands_of", "scalar_of"]

@@ -20,6 +20,7 @@ from tilewright.design.cost.usage import Usage
 from tilewright.design.design import Design
 from tilewright.design.legality import legal
 from tilewright.design.trial import Outcome, Standing
+from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import DType
 from tilewright.language.printer import show
 from tilewright.language.program import TileProgram
@@ -303,7 +304,13 @@ class TrialRunner:
             "address_space": 2 * room,
         }
         environment = {"TILEWRIGHT_THREADS": str(subject.threads), "DEBUG": "0", "OPENBLAS_NUM_THREADS": "1"}
-        saved = [c.save(self._folder) for c in checks]
+        try:
+            saved = [c.save(self._folder) for c in checks]
+        except OSError as error:
+            raise ArgumentError(
+                f"{self._folder}: operands of trials cannot be written there ({error}); make room, or set TMPDIR to "
+                "a folder that has it"
+            ) from None
 
         def child(number: int, checked: list[dict[str, Any]]) -> Child:
             told = {**setup, "checks": checked}

@@ -20,63 +20,14 @@ from tilewright.build.jit import Target, compile_ir, load
 from tilewright.design.design import Design
 from tilewright.emit import abi
 from tilewright.errors import IllegalDesign, TilewrightError, VerificationError
-from tilewright.language.dtypes import dtype
 from tilewright.language.parser import parse
 from tilewright.machines.machine import Machine
 from tilewright.runtime import child, dispatch, pool
-from tilewright.runtime.buffer import Buffer
 from tilewright.runtime.checks import Check
 from tilewright.runtime.guard import Guarded
-from tilewright.runtime.inputs import Array, poison_of
+from tilewright.runtime.inputs import Array
 from tilewright.runtime.measure import Comparison, cache_flusher, compare, joined
-
-_LINE = 64
-
-
-class Place:
-    """Operands of one set of sizes in memory: guarded, inputs read-only, or plain and on cache lines to be timed."""
-
-    def __init__(self, check: Check, changing: frozenset[str], *, guarded: bool) -> None:
-        self.sizes, self.scalars, self.changing = check.operands.sizes, check.operands.scalars, changing
-        self.guards: dict[str, Guarded] = {}
-        self.arrays: dict[str, Array] = {}
-        for name, like in check.operands.tensors.items():
-            if guarded:
-                self.guards[name] = Guarded(like.nbytes, check.high)
-                flat = self.guards[name].array((like.nbytes,), np.uint8)
-            else:
-                room = np.empty(like.nbytes + _LINE, np.uint8)
-                flat = room[-room.ctypes.data % _LINE :][: like.nbytes]
-            order = sorted(range(like.ndim), key=lambda d: -like.strides[d])
-            memory = flat.view(like.dtype).reshape([like.shape[d] for d in order])
-            self.arrays[name] = memory.transpose(np.argsort(order)) if like.ndim else memory.reshape(())
-        self.fill(check)
-
-    def fill(self, check: Check) -> None:
-        """Take over the operands of a check of the same sizes."""
-        self.scalars = check.operands.scalars
-        for guard in self.guards.values():
-            guard.read_only(False)
-        for name, array in self.arrays.items():
-            array[...] = check.operands.tensors[name]
-        for name, guard in self.guards.items():
-            guard.read_only(name not in self.changing)
-
-    def poison(self, check: Check, updates: frozenset[str]) -> None:
-        """Undo what a kernel has written: poison in outputs, their first contents in updates."""
-        for name in self.changing:
-            if name in updates:
-                self.arrays[name][...] = check.operands.tensors[name]
-            else:
-                self.arrays[name].fill(poison_of(dtype(self.arrays[name].dtype)))
-
-    def buffers(self) -> dict[str, Buffer]:
-        """What a kernel is bound to."""
-        return {name: Buffer.of(array) for name, array in self.arrays.items()}
-
-    def spans(self) -> dict[str, list[int]]:
-        """Address and bytes of each guarded block."""
-        return {name: [g.address, g.nbytes] for name, g in self.guards.items()}
+from tilewright.runtime.place import Place
 
 
 class Trials:

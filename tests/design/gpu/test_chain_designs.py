@@ -69,6 +69,41 @@ def test_rows_that_see_more_come_first():
     assert not default_design(full, facts(full, S=4096, T=4096)).get("grid.descending")
 
 
+def test_where_ranges_are_data_tiles_hold_fewer_rows_of_more_heads():
+    """A tile that holds the end of a sequence and the beginning of the next reads the keys of both."""
+    kernel, causal = PROGRAMS["packed"], PROGRAMS["causal"]
+    assert [chain(PROGRAMS[n]).ranged for n in ("packed", "causal", "ragged window", "full")] == [True] + [False] * 3
+    for heads, many in ((8, 4), (4, 4), (6, 2), (2, 2), (7, None), (1, None)):
+        known = facts(kernel, N=18992, T=18992, H=8, G=heads, D=128, E=128)
+        chosen = default_design(kernel, known)
+        assert legal(kernel, chosen, known) == []
+        assert chosen.get("tile.g") == many and chosen.number("tile.n") * (many or 1) == 128
+        assert chosen.get("store.o") == "tma"
+        known = facts(causal, S=2048, T=2048, H=8, G=heads, D=128, E=128)
+        assert default_design(causal, known).get("tile.g") is None
+    narrow = facts(kernel, N=18992, T=18992, H=32, G=1, D=64, E=64)
+    assert default_design(kernel, narrow).get("own")
+
+
+@pytest.mark.parametrize(("rows", "heads", "tile", "groups"), [
+    (16, 4, (4, 16), 1), (17, 8, (2, 32), 1), (32, 4, (2, 32), 1), (64, 4, (2, 64), 2), (65, 4, None, 2),
+    (16, 1, None, 2), (16, 8, (4, 16), 1),
+])  # fmt: skip
+@pytest.mark.parametrize("width", [64, 128])
+def test_few_rows_of_heads_that_share_their_keys_lie_side_by_side(rows, heads, tile, groups, width):
+    """Else each head would read all keys again, by a tile that is empty but for those rows."""
+    for name in ("full", "causal", "ragged"):
+        kernel = PROGRAMS[name]
+        known = facts(kernel, B=8, H=8, G=heads, S=rows, T=4096, D=width, E=width)
+        chosen = default_design(kernel, known)
+        assert legal(kernel, chosen, known) == []
+        if tile is None:
+            assert chosen.get("tile.g") is None
+        else:
+            assert (chosen.get("tile.g"), chosen.get("tile.s")) == tile
+            assert chosen.get("warpgroups") == groups and chosen.get("store.o") == "tma"
+
+
 @pytest.mark.parametrize("decisions", DESIGNS.values(), ids=DESIGNS)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_designs_of_the_tests_are_legal(name, decisions):
@@ -88,7 +123,6 @@ def test_the_designs_of_the_tests_are_legal(name, decisions):
         ({"schedule": "pingpong", "overlap": True, "warpgroups": 1, "rows": 64}, "turns", "nobody to take turns with"),
         ({"tile.g": 16, "rows": 8}, "packed", "take 16, 32 or 64"),
         ({"tile.g": 2}, "atom", "take 64"),
-        ({"tile.g": 4, "rows": 32, "store": "tma"}, "stores", "rows of several g; take direct"),
         ({"own": True, "warpgroups": 1, "rows": 64}, "own", "drop it"),
         ({"drawn": True}, "drawn", "add persistent=True"),
         ({"grid.order": "hilbert"}, "form", "takes one of row, grouped"),

@@ -55,7 +55,7 @@ def test_high_tiles_come_in_boxes_whose_lines_lie_side_by_side():
     assert (design.number("box.gate"), design.number("tile.k")) == (8, 128)
     layouts = {p.name: TensorLayout((None, 1), 16) for p in kernel.params}
     source = emit_cuda(lower_gpu(kernel, design, known), layouts, dict(known.sizes), known.machine).source
-    mine = [line for line in source.splitlines() if "load_boxes<2, 64, " in line and "(s_gate + " in line]
+    mine = [line for line in source.splitlines() if "load_boxes<2, 64, " in line and "(s_gate[slot]" in line]
     copies = [line.rsplit(", ", 2)[1:] for line in mine]  # two boxes each: 64 elements of the sum, and the next 64
     assert len(copies) == design.number("tile.n") // 8
     assert [(a.strip(), b.strip(" );")) for a, b in copies[:3]] == [("k", "n0"), ("k", "n0 + 8"), ("k", "n0 + 16")]

@@ -14,6 +14,7 @@
 #include <vector>
 
 #define __device__
+#define __forceinline__ inline
 #define __global__
 #define __shared__ static
 #define __align__(n) alignas(n)
@@ -97,6 +98,12 @@ inline float power_of_2(float x) {
 inline void __syncwarp() { emulated::meet_warp(); }
 template <class T> T __shfl_sync(unsigned, T x, int lane) { return emulated::shown(x, lane); }
 template <class T> T __shfl_xor_sync(unsigned, T x, int mask) { return emulated::shown(x, threadIdx.x % 32 ^ mask); }
+template <class OP> int over_warp(OP op, int x) {
+  for (int far = 16; far > 0; far /= 2) x = op(x, __shfl_xor_sync(0, x, far));
+  return x;
+}
+inline int __reduce_min_sync(unsigned, int x) { return over_warp([](int a, int b) { return a < b ? a : b; }, x); }
+inline int __reduce_max_sync(unsigned, int x) { return over_warp([](int a, int b) { return a > b ? a : b; }, x); }
 inline float __uint_as_float(unsigned x) { return emulated::as<float>(x); }
 inline float __int_as_float(int x) { return emulated::as<float>(x); }
 inline unsigned __float_as_uint(float x) { return emulated::as<unsigned>(x); }

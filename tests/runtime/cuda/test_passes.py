@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -167,3 +168,14 @@ def captures(monkeypatch):
     monkeypatch.setattr(passes.Graph, "_put_together", capture)
     monkeypatch.setattr(passes.Graph, "_queue", lambda _graph, ready: [run() for run in ready.runs])
     return found
+
+
+def test_who_queues_launches_keeps_the_interpreter(monkeypatch):
+    """A launch returns at once; a thread that gave the interpreter up for it would wait for whoever computes."""
+    monkeypatch.undo()
+    code = passes._code()
+    assert code is not None
+    held = ctypes.cast(ctypes.pythonapi.PyGILState_Check, ctypes.c_void_p).value  # stands in for the driver's launch
+    words, status = (ctypes.c_int64 * 4)(held, 0, 0, 0), ctypes.c_int32()
+    assert code[1](ctypes.addressof(words), 1, ctypes.addressof(status)) == 0, "it was given up"
+    assert status.value == 1

@@ -63,6 +63,7 @@ class Cost:
     l3_bytes: float = 0.0
     memory_bytes: float = 0.0
     around_bytes: float = 0.0
+    evicted: float = 0.0  # s
     misses: float = 0.0  # cycles
     pages: float = 0.0  # s
     excess: float = 1.0
@@ -79,7 +80,7 @@ class Cost:
             "L2": max(self.l2_bytes / rates.l2_rate, self.misses) / rates.clock,
             "L3": self.l3_bytes / (rates.l3_rate * rates.clock),
             "pages": self.pages,
-            "memory": threads * memory,
+            "memory": threads * memory + self.evicted,
         }
 
 
@@ -124,10 +125,17 @@ class Model:
             elif name == "l3_bytes":
                 self._pages(root, moved, costs, (1.0 - warm) * self.rates.page)
         for access, p in ((a, p) for a, p in root.patches.items() if a.around):
-            cost, around = costs[root.turns[access.buffer]], p.rows * p.run
-            found = kept(held + around, rates.l3)
-            cost.around_bytes += around * (1.0 - found)
-            cost.l3_bytes += around * found
+            self._around(costs[root.turns[access.buffer]], held, p.rows * p.run)
+
+    def _around(self, cost: Cost, held: float, bytes_: float) -> None:
+        """What is written around the caches goes to the level that holds its lines, or to memory wherever they are."""
+        rates = self.rates
+        found = kept(held + bytes_, rates.l2 if rates.evicted_s else rates.l3)
+        cost.around_bytes += bytes_ * (1.0 - found)
+        if rates.evicted_s:
+            cost.evicted += bytes_ / LINE * found * rates.evicted_s
+        else:
+            cost.l3_bytes += bytes_ * found
 
     def _fetched(self, root: Node) -> dict[str, int]:
         """The turn in which the next tile's part of a buffer is fetched: it then comes beside that turn's arithmetic.

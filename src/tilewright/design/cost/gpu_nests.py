@@ -2,6 +2,7 @@
 
     rows:      launch + requests beside 16 bytes + max(life of a block + |streams, chains|, starts of blocks)
     attention: launch + life of a block + join + max(|memory, L2, walks, arithmetic, elements|, turns)
+    copies:    launch + life of a block + requests beside 16 bytes + |memory, L2, arithmetic, turns|
 
 Read from the structure of the program: a block for each tile of a nest's parallel axes; it loads what its tiles index,
 serial axes in full. Each block draws at most what an SM can; SMs without a block draw nothing. A block waits for what
@@ -66,7 +67,7 @@ def estimate_nests(
         walk = 0.0 if life.shows or alone else life.walk
         alone += life.shows * life.walk * use.active / max(1, use.blocks) if not alone else 0.0
         behind = _products(use, (memory, l2, walk), work, turns, last) + alone
-        seconds = rates.launch_s + life.fill + life.meets + join + behind
+        seconds = rates.launch_s + beside + life.fill + life.meets + join + behind
     terms = tuple(Term(name, value, "s") for name, value in (
         ("launch", rates.launch_s), ("fill", life.fill), ("meets", life.meets), ("walk", life.walk), ("memory", memory),
         ("L2", l2), ("arithmetic", arithmetic), ("elements", elements), ("beside", beside), ("turns", turns),

@@ -21,7 +21,8 @@ _STREAM = 0.9  # of that, for reads in step with stores around the caches
 _L2_BYTES = 32.0  # bytes a cycle that one core draws from its second level
 _L3_BYTES, _L3_SHARED = 24.0, 12.0  # from its third, alone and beside others (Zen 4: 85 GB/s; two together 96)
 _L3_MESH = 10.0  # from a third level that all cores share by a mesh (Sapphire Rapids: 26 GB/s)
-_PAGE_FOLLOWED, _PAGE_ANEW = 80e-9, 95e-9  # s: Zen 4 with several streams, Sapphire Rapids (notes 0002)
+_PAGE_FOLLOWED, _PAGE_ANEW = 80e-9, 25e-9  # s: Zen 4 with several streams, Emerald Rapids (notes 0002)
+_EVICTED = 9.8e-9  # s of a line written around the caches that has to leave L2 first (Emerald Rapids, notes 0002)
 _FMA_LATENCY = 4.0
 _PAIR_LATENCY = 6.0
 _TILE_PRODUCT = 16.0  # cycles of a tile product (Intel 248966, chapter 20)
@@ -54,6 +55,7 @@ class Rates:
     follows: bool  # whether prefetchers follow a lone stream to its next page
     memory: float  # bytes/s of all threads together, reads
     stream: float  # bytes/s of stores around the caches, reads in step with them
+    evicted_s: float  # s of a line that is stored around the caches and has to leave L2; 0 where such lines stay there
 
     @property
     def vector_bytes(self) -> int:
@@ -106,4 +108,5 @@ def rates_of(machine: Machine, threads: int) -> Rates:
         l3_rate=_L3_MESH if not follows else _L3_BYTES if threads == 1 else _L3_SHARED,
         memory=read,
         stream=stream,
+        evicted_s=0.0 if follows else _EVICTED,
     )

@@ -74,17 +74,30 @@ class Chain:
 
     def bound_by(self, axis: str) -> bool:
         """Whether the first or the last column depends on the position along an axis."""
-        lets = {s.name: s for s in self.before if isinstance(s, ir.Let)}
-        todo, seen = [str(x) for x in (self.step.start, self.step.stop)], set()
+        return axis in self._bounds
+
+    @property
+    def ranged(self) -> bool:
+        """Whether tensors say where the columns of each row begin or end: rows of unlike ranges may share a tile."""
+        return any(isinstance(s.expr, ir.Load) and s.type.axes for s in self._told if s.name in self._bounds)
+
+    @property
+    def _told(self) -> list[ir.Let]:
+        return [s for s in self.before if isinstance(s, ir.Let)]
+
+    @property
+    def _bounds(self) -> set[str]:
+        """Values and axes that the first and the last column are computed of."""
+        lets = {s.name: s.expr for s in self._told}
+        todo, seen = [str(x) for x in (self.step.start, self.step.stop)], set[str]()
         while todo:
             name = todo.pop()
-            if name == axis:
-                return True
-            if name in lets and name not in seen:
+            if name not in seen:
                 seen.add(name)
-                expr = lets[name].expr
-                todo += [*ir.operands(expr), *([expr.axis] if isinstance(expr, ir.Coord | ir.Reduce) else [])]
-        return False
+                expr = lets.get(name)
+                todo += [] if expr is None else ir.operands(expr)
+                todo += [expr.axis] if isinstance(expr, ir.Coord | ir.Reduce) else []
+        return seen
 
     def width(self, dot: ir.Let) -> str:
         """The dimension or axis along the columns of a result."""

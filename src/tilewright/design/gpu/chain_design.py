@@ -48,7 +48,8 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
 
     Narrow sums want three warpgroups, unless their tiles of 192 rows do not fit the rows or few steps end in a mask;
     they take turns. Two warpgroups part by themselves where rows lie ready ahead, but for sums that are very wide.
-    Tiles are drawn; where they are uneven and long, eight heads walk together.
+    Tiles are drawn; where they are uneven and long, eight heads walk together. Where rows of unlike ranges may share a
+    tile, fewer rows of more heads read less that only others see (notes 0022).
     """
     rows = facts.sizes.get(c.row.over, _LONG)
     width = max(facts.sizes.get(c.width(d), 128) for d in c.second)
@@ -58,35 +59,45 @@ def _preferred(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
     turns = ("together",) if width <= _WIDE else ()
     three, two = _shape(c, 192, 3, 128, *grouped), _shape(c, 128, 2, 128, *turns, *grouped)
     own = [_shape(c, 192, 3, 128, *grouped, "own"), _shape(c, 192, 3, 128, "own")] if width <= _NARROW else []
+    yield from _side_by_side(c, facts)
+    if c.ranged:
+        yield from _packed(c, facts, *turns, *grouped)
+        yield from own
     if width <= _NARROW:
         fits = -(-rows // 192) * 192 * _WASTE[0] <= rows * _WASTE[1]
         yield from (three, two) if fits and (even or rows >= _LONG // 2) else (two, three)
         yield from own
     yield two
-    yield from _side_by_side(c, facts)
+    if rows <= _FEW:
+        yield _shape(c, 64, 1, 128)
     others: tuple[tuple[str, ...], ...] = (("together",), (), ("grouped",), ("own", *turns), ("leave",))
     yield from (_shape(c, 128, 2, 128, *words) for words in others)
     for tile, groups in ((128, 2), (64, 1)):
         yield from (_shape(c, tile, groups, count, *turns) for count in (128, 112, 96, 80, 64, 32))
 
 
+def _packed(c: Chain, facts: Facts, *words: str) -> Iterator[dict[str, Choice]]:
+    """Tiles with a part of the rows of four heads that share their keys, or of two, if heads come in such numbers."""
+    heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
+    many = next((n for n in (4, 2) if heads % n == 0), 1)
+    if c.packed is not None and many > 1:
+        yield _shape(c, 128, 2, 128, *words) | {f"tile.{c.packed.name}": many, f"tile.{c.row.name}": 128 // many}
+
+
 def _side_by_side(c: Chain, facts: Facts) -> Iterator[dict[str, Choice]]:
-    """Tiles of few rows, with several heads that share their keys in each; and of one head."""
+    """Tiles of few rows, with several heads in each that share their keys: else each head reads the keys again."""
     rows = facts.sizes.get(c.row.over, _LONG)
     heads = facts.sizes.get(c.packed.over, 1) if c.packed else 1
-    height = next((n for n in (16, 32, 64) if rows <= n), 0)
-    if not height:
-        return
-    for groups in (1, 2):
-        packed = 64 * groups // height
-        if c.packed is not None and 1 < packed <= heads:
-            tile: dict[str, Choice] = {f"tile.{c.packed.name}": packed, f"tile.{c.row.name}": height}
+    height = next((n for n in (16, 32, _FEW) if rows <= n), 0)
+    for groups in (1, 2) if height else ():
+        many = 64 * groups // height
+        if c.packed is not None and 1 < many <= heads:
+            tile: dict[str, Choice] = {f"tile.{c.packed.name}": many, f"tile.{c.row.name}": height}
             yield _shape(c, 64 * groups, groups, 128, "together") | tile
-    yield _shape(c, 64, 1, 128)
 
 
-_NARROW, _WIDE, _LONG = 64, 128, 4096
-"""Columns of sums that count as narrow, and as not very wide; columns of scores, and rows, that count as long."""
+_NARROW, _WIDE, _FEW, _LONG = 64, 128, 64, 4096
+"""Columns of sums that count as narrow, and as not very wide; rows that count as few, and as many."""
 _WASTE = (5, 6)
 """Rows that exist, of those of all tiles, at least."""
 

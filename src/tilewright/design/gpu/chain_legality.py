@@ -73,8 +73,6 @@ def _results(kernel: ir.Kernel, r: ChainResources) -> Iterator[str]:
             yield f"{name}: it is not stored by rows of whole sums; take direct"
         elif len(s.ref.index) - 1 not in r.facts.unit.get(s.ref.buffer, ()) or s.ref.buffer not in r.facts.aligned:
             yield f"{name}: its rows have no stride of one, or do not start at multiples of 16 bytes; take direct"
-        elif r.rows // r.packed % ATOM_ROWS:
-            yield f"{name}: a warpgroup has rows of several {c.packed.name if c.packed else ''}; take direct"
         elif width % 32 or param.dtype.name not in ("bf16", "f16"):
             yield f"{name}: rows of {width} {param.dtype} are not whole panels of 64 bytes in 16 bits; take direct"
 

@@ -25,22 +25,26 @@ __device__ inline Fragments<T, X::N / 2> as_operand(const X& x, const Part<A, ED
   return y;
 }
 
-// `op` over `count` elements of a tensor, `stride` apart: by one thread, or by a warp, all of whose threads get it.
+// `op` over what the lanes of a warp hold: all get it. Extremes of 32-bit integers are one instruction.
 template <class OP, class T>
-__device__ inline T over_alone(OP op, const T* from, i64 stride, int count) {
-  T y = neutral<OP, T>();
-#pragma unroll 2  // the producer has few registers, and what follows in a line is near
-  for (int n = 0; n < count; ++n, from += stride) y = op(y, *from);
-  return y;
-}
-template <class OP, class T>
-__device__ inline T over_rows(OP op, const T* from, i64 stride, int count) {
-  T y = neutral<OP, T>();
-#pragma unroll 4
-  for (int n = int(threadIdx.x) % 32; n < count; n += 32) y = op(y, from[n * stride]);
+__device__ inline T over_lanes(OP op, T y) {
+  if constexpr (same<OP, Max> && same<T, int>) return __reduce_max_sync(0xFFFFFFFFu, y);
+  if constexpr (same<OP, Min> && same<T, int>) return __reduce_min_sync(0xFFFFFFFFu, y);
 #pragma unroll
   for (int far = 16; far > 0; far /= 2) y = op(y, __shfl_xor_sync(0xFFFFFFFFu, y, far));
   return y;
+}
+
+// `op` over `count` elements of a tensor, at most MOST, `stride` apart, by a warp, all of whose threads get it.
+template <int MOST, class OP, class T>
+__device__ inline T over_rows(OP op, const T* from, i64 stride, int count) {
+  T y = neutral<OP, T>();
+#pragma unroll
+  for (int i = 0; i < MOST; i += 32) {
+    const int n = i + int(threadIdx.x) % 32;
+    if (n < count) y = op(y, from[n * stride]);
+  }
+  return over_lanes(op, y);
 }
 
 // This thread's part of `x` reduced over the columns of `part`, in two chains for each row.

@@ -18,7 +18,7 @@ import numpy as np
 from tilewright.emit.cuda_abi import MAP_BYTES
 from tilewright.errors import LaunchError
 from tilewright.machines.nvidia_driver import FIX, driver
-from tilewright.runtime.cuda import capture
+from tilewright.runtime.cuda import at_once, capture
 
 
 def checked(answer: tuple[Any, ...], doing: str) -> Any:
@@ -45,11 +45,16 @@ def use(device: int) -> None:
 @contextmanager
 def inside(device: int) -> Iterator[None]:
     """The device's primary context current for this thread inside the `with` block, and afterwards what was before."""
-    checked(driver().cuCtxPushCurrent(context(device)), f"switching to GPU {device}")
+    checked(at_once.push(_handle(device)), f"switching to GPU {device}")
     try:
         yield
     finally:
-        checked(driver().cuCtxPopCurrent(), f"switching back from GPU {device}")
+        checked(at_once.pop(), f"switching back from GPU {device}")
+
+
+@cache
+def _handle(device: int) -> int:
+    return int(context(device))
 
 
 @dataclass(frozen=True)

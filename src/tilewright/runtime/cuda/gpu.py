@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tilewright.errors import ArgumentError
 from tilewright.language.dtypes import dtype as to_dtype
 from tilewright.runtime.buffer import Buffer
-from tilewright.runtime.cuda import debug, dispatch, driver, streams, watch
+from tilewright.runtime.cuda import at_once, debug, dispatch, driver, streams, watch
 from tilewright.runtime.cuda.arrays import DeviceArray
 from tilewright.runtime.cuda.memory import Allocation, Shared
 from tilewright.runtime.cuda.passes import Batch, Graph
@@ -84,25 +84,26 @@ class Gpu:
         source = np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(array.dtype, copy=False), array.shape))
         _flat(array)
         if source.nbytes:
-            copy, pointer = driver.driver().cuMemcpyHtoDAsync, array.tilewright_buffer.pointer
+            small, pointer = source.nbytes <= at_once.SMALL, array.tilewright_buffer.pointer
+            copy = at_once.copy_in if small else driver.driver().cuMemcpyHtoDAsync
             with driver.inside(self.device):
-                driver.checked(copy(pointer, source.ctypes.data, source.nbytes, self.stream), "copying to a GPU")
-            if source.nbytes > 1 << 16:  # smaller ones the driver has taken over when it returns
+                driver.checked(copy(pointer, source.ctypes.data, source.nbytes, int(self.stream)), "copying to a GPU")
+            if not small:
                 self.wait()
 
     def read(self, array: DeviceArray) -> npt.NDArray[Any]:
         """The values of a contiguous array, once all that is queued has run."""
         out = np.empty(array.shape, array.dtype)
-        self.fetch(array, out)
+        self.fetch(array, out, driver.driver().cuMemcpyDtoHAsync)
         return out
 
-    def fetch(self, array: DeviceArray, out: npt.NDArray[Any]) -> None:
-        """The same into an array of the host of the same shape and type."""
+    def fetch(self, array: DeviceArray, out: npt.NDArray[Any], copy: Callable[..., Any]) -> None:
+        """The same into an array of the host of the same shape and type, by a call of the driver."""
         _flat(array)
         if out.nbytes:
-            copy, pointer = driver.driver().cuMemcpyDtoHAsync, array.tilewright_buffer.pointer
+            pointer = array.tilewright_buffer.pointer
             with driver.inside(self.device):
-                driver.checked(copy(out.ctypes.data, pointer, out.nbytes, self.stream), "copying from a GPU")
+                driver.checked(copy(out.ctypes.data, pointer, out.nbytes, int(self.stream)), "copying from a GPU")
         self.wait()
 
     def copy(self, target: DeviceArray, source: DeviceArray) -> None:
@@ -173,8 +174,7 @@ class Gpu:
 class Landing:
     """Pinned memory of the host where values land, each over the last.
 
-    The GPU writes it itself. Memory that the allocator gives for each read would be copied to once more by the driver,
-    and its pages may come from the system each time: 32 faults for the logits of a vocabulary of 32,768.
+    The GPU writes it itself; to any other memory the driver copies once more.
     """
 
     def __init__(self, gpu: Gpu) -> None:
@@ -187,7 +187,7 @@ class Landing:
             with driver.inside(self._gpu.device):
                 self._room = _pinned((1 << (size - 1).bit_length(),), np.dtype(np.uint8))
         out = self._room[:size].view(array.dtype).reshape(array.shape)
-        self._gpu.fetch(array, out)
+        self._gpu.fetch(array, out, at_once.copy_out)
         return out
 
 
@@ -212,7 +212,7 @@ class Mailbox:
         with driver.inside(self._gpu.device):
             for array, place in zip(self._arrays, places, strict=True):
                 pointer = array.tilewright_buffer.pointer
-                copy = cu.cuMemcpyDtoHAsync(place.ctypes.data, pointer, place.nbytes, self._gpu.stream)
+                copy = at_once.copy_out(place.ctypes.data, pointer, place.nbytes, int(self._gpu.stream))
                 driver.checked(copy, "copying from a GPU")
             driver.checked(cu.cuEventRecord(event, self._gpu.stream), "recording an event")
         return Letter(self._gpu.device, event, places)

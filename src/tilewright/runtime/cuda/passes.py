@@ -72,7 +72,8 @@ def _code() -> tuple[Library, Any] | None:
         library = builtin.library(_TEXT, ())
     except (TilewrightError, OSError):
         return None
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+    # Of those that keep the interpreter: who queues launches waits for nothing (see `at_once`).
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     return library, prototype(library.address("tw_gpu_queue"))
 
 
