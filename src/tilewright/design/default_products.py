@@ -73,14 +73,16 @@ def products(kernel: ir.Kernel, nest: structure.Nest, facts: Facts) -> tuple[dic
 def _rows_stay_near(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> bool:
     """Whether products in pairs take all rows from L2 as fast as they multiply: nothing need be packed then.
 
-    Four rows by four columns read a cache line for two instructions, which L2 delivers; f32 would read twice as many.
+    Four rows by four columns read a cache line for two instructions, which L2 delivers; f32 would read twice as many,
+    and so do two products that share four columns.
     """
-    if not (_pairs(p, facts) and _pairs_are_faster(facts)):
+    if not (_pairs(p, facts) and _pairs_are_faster(facts)) or (len(p.columns) > 1 and rows > _SHARED_ROWS):
         return False
     return 2 * rows * facts.size(kernel, p.k) <= (facts.machine.l2_bytes or 512 << 10) // 2
 
 
 _FEW_ROWS = 4  # up to here each weight meets all rows as it is read; more rows are worth a register tile
+_SHARED_ROWS = 16  # the same of several products in pairs that share their rows
 _TURNED_ROWS = 128  # up to here the rows of the result are turned into pairs, and the weights only copied
 _LOCAL_ROWS = 512  # up to here one cache block holds all rows, and weights are packed where they are used
 
@@ -241,12 +243,18 @@ def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> t
 
 
 def _register_tile(facts: Facts, products: int) -> tuple[int, int]:
-    """(rows, vectors) of a register tile: three quarters of the registers accumulate, so that nothing spills.
+    """(rows, vectors) of a register tile: three quarters of the registers accumulate at most, so that nothing spills.
 
-    Three vectors to a row want fewer loads for each product than two, and leave the row operand small.
+    Three vectors to a row want fewer loads for each product than two, and leave the row operand small. Products that
+    share their rows are side by side what such vectors are.
     """
     vectors = 3 if facts.registers >= 32 else 2
-    return max(1, facts.registers * 3 // 4 // (vectors * products)), vectors
+    if products > 1:
+        return max(1, min(_SHARED_TILE, facts.registers * 3 // 4 // products)), 1
+    return max(1, facts.registers * 3 // 4 // vectors), vectors
+
+
+_SHARED_TILE = 8  # rows of a register tile of several products: more are level, and leave more over at the end
 
 
 def _cache_blocks(
@@ -254,14 +262,15 @@ def _cache_blocks(
 ) -> tuple[int | None, int, int]:
     """(slab of k or None, rows, columns) of a cache block.
 
-    A column panel of the slab (tile_n wide) fits L1, or an eighth of L2 where pairs halve what a step reads; the rows
-    of the block fill half of L2. Where the block packs its own columns it holds all rows, and fewer columns. Sizes
-    come from a short list, so that a new length seldom wants a new kernel.
+    A column panel of the slab (tile_n wide) fits L1, or those of all products an eighth of L2 where pairs halve what a
+    step reads; the rows of the block fill half of L2. Where the block packs its own columns it holds all rows, and
+    fewer columns. Sizes come from a short list, so that a new length seldom wants a new kernel.
     """
     depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
     l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
     pairs = itemsize == 2
-    slab = max(128, (l2 // 8 if pairs else l1) // (tile_n * itemsize) // 64 * 64)
+    panel = l2 // 8 // len(p.columns) if pairs else l1
+    slab = max(128, panel // (tile_n * itemsize) // 64 * 64)
     if pairs:
         slab = 1 << (slab.bit_length() - 1)
     block_k = slab if depth > slab else None

@@ -9,7 +9,7 @@ from functools import cache
 from tilewright.emit import llvm_amx
 from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
-from tilewright.emit.llvm_dot import emit_dot
+from tilewright.emit.llvm_dot import Dot, emit_dot, emit_dots
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
 from tilewright.emit.llvm_memory import SECOND_CACHE, load, prefetch, store
 from tilewright.emit.llvm_pack import copy_panel
@@ -17,7 +17,15 @@ from tilewright.emit.llvm_places import Place
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
 from tilewright.emit.llvm_values import Context, Key, Tile, read, scalar_type, splat, spread_scalar, table, uniform
 from tilewright.language import ir
-from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots, read_once
+from tilewright.language.accumulate import (
+    Accumulation,
+    dot_operands,
+    find_accumulations,
+    fused_dots,
+    read_once,
+    side_by_side,
+    together,
+)
 from tilewright.language.dtypes import i64
 
 
@@ -35,7 +43,9 @@ class Body(Scope):
     # ------------------------------------------------------------------------------------- statements
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
         """Emit statements; a dot whose only use is an addition becomes part of it."""
+        body = together(body)
         fused = fused_dots(body)
+        groups = side_by_side(body, fused)
         self._late |= read_once(body)
         totals = {a.total: name for name, a in self._accumulations.items()}
         for stmt in body:
@@ -46,8 +56,8 @@ class Body(Scope):
                 self.cx.values[stmt.name] = reduced  # the reduction was added to its target lane by lane
                 continue
             if isinstance(stmt, ir.Let) and stmt.name in fused.additions:
-                dot, addend = fused.additions[stmt.name]
-                self._accumulating_dot(stmt, dot, addend)
+                if stmt.name in groups:
+                    self._accumulating_dots([(add, *fused.additions[add.name]) for add in groups[stmt.name]])
             else:
                 self.statement(stmt)
 
@@ -98,7 +108,7 @@ class Body(Scope):
             case ir.Reduce(op, arg, axis):
                 return self._reduce(let, op, cx.values[arg], axis)
             case ir.Dot(a, b, axis):
-                return emit_dot(cx, cx.values[a], cx.values[b], axis, type_, None, atom_of(let))
+                return emit_dot(cx, Dot(cx.values[a], cx.values[b], axis, type_, None, atom_of(let)))
             case ir.Permute(arg):
                 return self._permuted(cx.values[arg], type_)
         raise AssertionError(let)
@@ -191,20 +201,27 @@ class Body(Scope):
         tile = self.cx.values[accumulation.target]
         return tile if tile.spread else None
 
-    def _accumulating_dot(self, add: ir.Let, dot: ir.Let, addend: str) -> None:
-        expr = dot.expr
-        assert isinstance(expr, ir.Dot)
+    def _accumulating_dots(self, sums: list[tuple[ir.Let, ir.Let, str]]) -> None:
+        """Additions of dots, (addition, dot, other addend) each: the products go straight into the other addends."""
         cx = self.cx
-        into = cx.values[addend]
-        if into.spread == llvm_amx.IN_REGISTERS:
-            llvm_amx.accumulate(cx, cx.values[expr.a], cx.values[expr.b], expr.axis, into, atom_of(dot))
-            cx.values[add.name] = into
-            return
-        result = emit_dot(
-            cx, cx.values[expr.a], cx.values[expr.b], expr.axis, dot.type, self._aligned(into, dot.type), atom_of(dot)
-        )
-        if not into.spread and result.spread == 0 and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:
-            cx.values[dot.name] = result  # an inner product folded at once: add it up
+        dots = []
+        for add, dot, addend in sums:
+            assert isinstance(dot.expr, ir.Dot)
+            a, b, into = cx.values[dot.expr.a], cx.values[dot.expr.b], cx.values[addend]
+            if into.spread == llvm_amx.IN_REGISTERS:
+                llvm_amx.accumulate(cx, a, b, dot.expr.axis, into, atom_of(dot))
+                cx.values[add.name] = into
+            else:
+                dots.append(Dot(a, b, dot.expr.axis, dot.type, self._aligned(into, dot.type), atom_of(dot)))
+        for (add, dot, addend), result in zip(sums, emit_dots(cx, dots), strict=True) if dots else ():
+            self._added(add, dot, cx.values[addend], result)
+
+    def _added(self, add: ir.Let, dot: ir.Let, into: Tile, result: Tile) -> None:
+        """`result` is the sum `add`, unless it is an inner product that is folded already."""
+        cx = self.cx
+        assert isinstance(dot.expr, ir.Dot)
+        if not into.spread and result.spread == 0 and cx.lane_of((dot.expr.axis, *dot.type.axes)) == dot.expr.axis:
+            cx.values[dot.name] = result
             cx.values[add.name] = emit_elementwise(cx, "add", [into, result], add.type)
             return
         cx.values[add.name] = self._permuted(result, add.type) if result.axes != add.type.axes else result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
 from tilewright.emit.llvm_memory import masked_load, suffix
@@ -25,18 +26,37 @@ from tilewright.language.dtypes import DType, bf16, i8
 from tilewright.language.ir import TileType
 
 
-def emit_dot(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, atom: str = "fma") -> Tile:
-    """Sum over `axis` of a * b, added to `into` where given, in the accumulation type.
+@dataclass(frozen=True)
+class Dot:
+    """Sum over `axis` of a * b, added to `into` where given, in the accumulation type, by the instruction `atom`."""
 
-    Where the contracted axis has the lanes, the products stay spread over them (an inner product);
+    a: Tile
+    b: Tile
+    axis: str
+    type: TileType
+    into: Tile | None = None
+    atom: str = "fma"
+
+
+def emit_dot(cx: Context, dot: Dot) -> Tile:
+    """Where the contracted axis has the lanes, the products stay spread over them (an inner product);
     else one operand is broadcast element by element (an outer product).
     """
-    inner = cx.lane_of((axis, *type_.axes)) == axis
-    if atom == "bf16x2":
-        return (_inner_pairs if inner else _outer_pairs)(cx, a, b, axis, type_, into)
-    if atom == "vnni":
-        return _inner_pairs(cx, a, b, axis, type_, into, _BYTES)
-    return (_inner_product if inner else _outer_product)(cx, a, b, axis, type_, into)
+    return emit_dots(cx, (dot,))[0]
+
+
+def emit_dots(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
+    """Dots of the same axes by the same atom; outer products are made in turns, see `_turns`."""
+    first = dots[0]
+    if cx.lane_of((first.axis, *first.type.axes)) != first.axis and first.atom != "vnni":
+        return (_outer_pairs if first.atom == "bf16x2" else _outer_products)(cx, dots)
+    return [_inner(cx, dot) for dot in dots]
+
+
+def _inner(cx: Context, dot: Dot) -> Tile:
+    if dot.atom == "vnni":
+        return _inner_pairs(cx, dot, _BYTES)
+    return (_inner_pairs if dot.atom == "bf16x2" else _inner_product)(cx, dot)
 
 
 def fused_multiply_add(cx: Context, x: str, y: str, acc: str | None, dtype: DType, width: int) -> str:
@@ -65,35 +85,69 @@ def _promoted(cx: Context, tile: Tile, point: dict[str, int], lane: str | None, 
     return cast(cx, read(cx, tile, point, lane), tile.dtype, dtype, width)
 
 
-def _outer_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
-    lane = cx.lane_of(type_.axes)
-    width, state = cx.width(lane), cx.axes[axis]
-    parts = _accumulators(cx, type_, lane, into)
-    for k in range(state.extent):
+def _outer_products(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
+    lane, axis = cx.lane_of(dots[0].type.axes), dots[0].axis
+    width, sums = cx.width(lane), [_Sums.of(cx, dot, lane) for dot in dots]
+    for k in range(cx.axes[axis].extent):
         exists = cx.exists(axis, k)
-        for key in streaming_order(cx, a, b, type_, lane):
-            point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
-            x = _promoted(cx, a, point, lane, type_.dtype)
-            y = _promoted(cx, b, point, lane, type_.dtype)
+        for sum_, key in _turns(cx, sums, lane):
+            dot, dtype = sum_.dot, sum_.dot.type.dtype
+            point = {**dict(zip(dot.type.axes, key, strict=True)), axis: k}
+            x = _promoted(cx, dot.a, point, lane, dtype)
+            y = _promoted(cx, dot.b, point, lane, dtype)
             if exists is not None:  # past the end both must be zero: 0 * NaN is not
-                x = select_existing(cx, x, splat(cx, "i1", width, exists), "sum", type_.dtype, width)
-                y = select_existing(cx, y, splat(cx, "i1", width, exists), "sum", type_.dtype, width)
-            parts[key] = fused_multiply_add(cx, x, y, parts[key], type_.dtype, width)
-    return table(type_, lane, {k: v for k, v in parts.items() if v is not None})
+                x = select_existing(cx, x, splat(cx, "i1", width, exists), "sum", dtype, width)
+                y = select_existing(cx, y, splat(cx, "i1", width, exists), "sum", dtype, width)
+            sum_.parts[key] = fused_multiply_add(cx, x, y, sum_.parts[key], dtype, width)
+    return [sum_.tile(lane) for sum_ in sums]
 
 
-def _accumulators(cx: Context, type_: TileType, lane: str | None, into: Tile | None) -> dict[Key, str | None]:
-    return {
-        key: None if into is None else read(cx, into, dict(zip(type_.axes, key, strict=True)), lane)
-        for key in cx.keys(type_.axes, lane)
-    }
+@dataclass(frozen=True)
+class _Sums:
+    """An outer product on its way: what has been summed for each part of the result."""
+
+    dot: Dot
+    parts: dict[Key, str | None]
+
+    @classmethod
+    def of(cls, cx: Context, dot: Dot, lane: str | None) -> _Sums:
+        axes, into = dot.type.axes, dot.into
+        return cls(
+            dot,
+            {
+                key: None if into is None else read(cx, into, dict(zip(axes, key, strict=True)), lane)
+                for key in cx.keys(axes, lane)
+            },
+        )
+
+    def tile(self, lane: str | None) -> Tile:
+        return table(self.dot.type, lane, {k: v for k, v in self.parts.items() if v is not None})
+
+
+def _turns(cx: Context, sums: Sequence[_Sums], lane: str | None) -> Iterator[tuple[_Sums, Key]]:
+    """The order of all products: those of each part that streams by stay together, whichever dot they belong to.
+
+    So an operand that several dots share leaves its register before the next part comes.
+    """
+    dot = sums[0].dot
+    held = _held(cx, dot.a, dot.b, dot.type, lane)
+    keys = streaming_order(cx, dot.a, dot.b, dot.type, lane)
+    for _, same in groupby(keys, lambda key: [n for n, t in zip(key, dot.type.axes, strict=True) if t not in held]):
+        part = list(same)
+        yield from ((sum_, key) for sum_ in sums for key in part)
+
+
+def _held(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> set[str]:
+    """The axes of the operand with fewer parts."""
+    counts = {t: cx.axes[t].chunks if t == lane else cx.axes[t].extent for t in type_.axes}
+    parts = [math.prod(counts[t] for t in tile.axes if t in counts) for tile in (a, b)]
+    return set((a if parts[0] <= parts[1] else b).axes)
 
 
 def streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> list[Key]:
     """Part keys in an order that keeps the operand with fewer parts in registers while the other streams by."""
     counts = {t: cx.axes[t].chunks if t == lane else cx.axes[t].extent for t in type_.axes}
-    parts = [math.prod(counts[t] for t in tile.axes if t in counts) for tile in (a, b)]
-    held = set((a if parts[0] <= parts[1] else b).axes)
+    held = _held(cx, a, b, type_, lane)
     order = sorted(range(len(type_.axes)), key=lambda n: type_.axes[n] in held)
     keys = []
     for point in product(*(range(counts[type_.axes[n]]) for n in order)):
@@ -102,9 +156,10 @@ def streaming_order(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | 
     return keys
 
 
-def _inner_product(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
+def _inner_product(cx: Context, dot: Dot) -> Tile:
+    a, b, axis, type_ = dot.a, dot.b, dot.axis, dot.type
     width, state = cx.width(axis), cx.axes[axis]
-    sums = _LaneSums(cx, type_, axis, into)
+    sums = _LaneSums(cx, type_, axis, dot.into)
     for key in streaming_order(cx, a, b, type_, None):
         point = dict(zip(type_.axes, key, strict=True))
         for chunk in range(state.chunks):
@@ -184,31 +239,24 @@ def _address(tile: Tile) -> Address:
     return tile.source
 
 
-def _outer_pairs(cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None) -> Tile:
-    lane = cx.lane_of(type_.axes)
+def _outer_pairs(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
+    lane, axis = cx.lane_of(dots[0].type.axes), dots[0].axis
     assert lane is not None
-    width, state = cx.width(lane), cx.axes[axis]
-    parts = _accumulators(cx, type_, lane, into)
-    for k in range(0, state.extent, 2):
+    width, sums = cx.width(lane), [_Sums.of(cx, dot, lane) for dot in dots]
+    for k in range(0, cx.axes[axis].extent, 2):
         operands: dict[tuple[int, Key], str] = {}
-        for key in streaming_order(cx, a, b, type_, lane):
-            point = {**dict(zip(type_.axes, key, strict=True)), axis: k}
-            x, y = (_pair_operand(cx, t, n, point, lane, width, operands) for n, t in enumerate((a, b)))
-            parts[key] = _HALVES.into(cx, x, y, parts[key], width)
-    return table(type_, lane, {k: v for k, v in parts.items() if v is not None})
+        for sum_, key in _turns(cx, sums, lane):
+            point = {**dict(zip(sum_.dot.type.axes, key, strict=True)), axis: k}
+            x, y = (_pair_operand(cx, t, point, lane, width, operands) for t in (sum_.dot.a, sum_.dot.b))
+            sum_.parts[key] = _HALVES.into(cx, x, y, sum_.parts[key], width)
+    return [sum_.tile(lane) for sum_ in sums]
 
 
 def _pair_operand(
-    cx: Context,
-    tile: Tile,
-    number: int,
-    point: dict[str, int],
-    lane: str,
-    width: int,
-    known: dict[tuple[int, Key], str],
+    cx: Context, tile: Tile, point: dict[str, int], lane: str, width: int, known: dict[tuple[int, Key], str]
 ) -> str:
-    """Pairs at `point`: a vector of them along the lanes, or one pair in every lane."""
-    key = (number, tuple(point[t] for t in tile.axes))
+    """Pairs at `point`: a vector of them along the lanes, or one pair in every lane; `known` holds those of a step."""
+    key = (id(tile), tuple(point[t] for t in tile.axes))
     if key not in known:
         address, b = _address(tile), cx.b
         if lane in tile.axes:
@@ -221,11 +269,10 @@ def _pair_operand(
     return known[key]
 
 
-def _inner_pairs(
-    cx: Context, a: Tile, b: Tile, axis: str, type_: TileType, into: Tile | None, pairs: _Pairs = _HALVES
-) -> Tile:
+def _inner_pairs(cx: Context, dot: Dot, pairs: _Pairs = _HALVES) -> Tile:
+    a, b, axis, type_ = dot.a, dot.b, dot.axis, dot.type
     width, state = cx.width(axis), cx.axes[axis]
-    sums = _LaneSums(cx, type_, axis, into)
+    sums = _LaneSums(cx, type_, axis, dot.into)
     for chunk in range(-(-state.extent // (2 * width))):
         operands: dict[tuple[int, Key], str] = {}
         for key in streaming_order(cx, a, b, type_, None):

@@ -123,6 +123,57 @@ def fused_dots(body: tuple[ir.Stmt, ...]) -> FusedDots:
     return result
 
 
+def together(body: tuple[ir.Stmt, ...]) -> tuple[ir.Stmt, ...]:
+    """`body` with its dots before all additions where two of them share an operand, else as it is.
+
+    Then they can be made side by side, each part of the operand meeting all of them when it comes. Only bodies of
+    values and assignments are touched, and only where no dot depends on what the body assigns.
+    """
+    if not _shares_an_operand(body) or not all(isinstance(s, ir.Let | ir.Assign) for s in body):
+        return body
+    assigned = {s.name for s in body if isinstance(s, ir.Assign)}
+    late: set[str] = set(assigned)
+    for stmt in body:
+        if isinstance(stmt, ir.Let) and not late.isdisjoint(ir.operands(stmt.expr)):
+            late.add(stmt.name)
+    first = [s for s in body if isinstance(s, ir.Let) and s.name not in late]
+    return (*first, *(s for s in body if s not in first))
+
+
+def _shares_an_operand(body: tuple[ir.Stmt, ...]) -> bool:
+    read = Counter(n for s in body if isinstance(s, ir.Let) and isinstance(s.expr, ir.Dot) for n in ir.operands(s.expr))
+    return any(n > 1 for n in read.values())
+
+
+def side_by_side(body: tuple[ir.Stmt, ...], fused: FusedDots) -> dict[str, tuple[ir.Let, ...]]:
+    """Additions that can take their dots over at once, by the name of the first: alike, and with a common operand.
+
+    Each adds to a variable of its own from outside of `body`, where `together` has put all dots before them.
+    """
+    inside = {s.name for s in body if isinstance(s, ir.Let)}
+    groups: list[list[ir.Let]] = []
+    taken: set[str] = set()  # variables that the last group adds to
+    for stmt in body:
+        if not isinstance(stmt, ir.Let) or stmt.name not in fused.additions:
+            continue
+        dot, addend = fused.additions[stmt.name]
+        if groups and _alike(fused.additions[groups[-1][0].name][0], dot) and addend not in taken | inside:
+            groups[-1].append(stmt)
+            taken.add(addend)
+        else:
+            groups.append([stmt])
+            taken = {addend}
+    return {group[0].name: tuple(group) for group in groups}
+
+
+def _alike(one: ir.Let, other: ir.Let) -> bool:
+    """Whether two dots sum over the same axis into tiles alike, by one instruction, and have an operand in common."""
+    a, b = one.expr, other.expr
+    assert isinstance(a, ir.Dot) and isinstance(b, ir.Dot)
+    same = (one.type, a.axis, ir.note(one.notes, "atom")) == (other.type, b.axis, ir.note(other.notes, "atom"))
+    return same and not {a.a, a.b}.isdisjoint((b.a, b.b))
+
+
 def find_accumulations(body: tuple[ir.Stmt, ...]) -> dict[str, Accumulation]:
     """Accumulations of a loop body, by the name of the reduction that feeds each.
 
