@@ -132,6 +132,27 @@ def test_pairs_of_bf16():
     ]
 
 
+def test_products_of_one_operand_take_turns():
+    """Each row meets both weights before the next row comes, in the listing as in the machine code."""
+    packed = {f"pack__{name}": "pair" for name in ("x", "gate", "up")}
+    atoms = {"atom__dot0": "bf16x2", "atom__dot1": "bf16x2"}
+    program = scheduled("gate_up", "bf16", lanes=("n",), tile__m=2, tile__n=16, tile__k=2, **packed, **atoms)
+    lines = body(program, 64).splitlines()
+    assert [line.strip() for line in lines if "bf16x2(" in line] == [
+        "acc0 = bf16x2((x2, x3), gate16, acc0)",
+        "acc2 = bf16x2((x2, x3), up16, acc2)",
+        "acc1 = bf16x2((x4, x5), gate16, acc1)",
+        "acc3 = bf16x2((x4, x5), up16, acc3)",
+    ]
+    text = emit(program, layouts(program), {}, VectorUnit(64, frozenset({"avx512bf16"}))).text
+    made = re.findall(r"= call .*@llvm\.x86\.avx512bf16\.dpbf16ps\.512\(.* %(v\d+), .* %(v\d+)\)", text)
+    steps = [made[n : n + 4] for n in range(0, len(made), 4)]
+    assert steps
+    for (x0, gate), (x1, up), (x2, again), (x3, twice) in steps:
+        assert (x0, x2, gate, up) == (x1, x3, again, twice)
+        assert x0 != x2 and gate != up
+
+
 def test_tiles_of_amx():
     design = {"pack.a": "tile", "pack.b": "pair", "tile.m": 16, "tile.n": 32, "tile.k": 32, "atom.dot0": "amx_bf16"}
     program = lower(OPERATORS["matmul"].kernel.trace("bf16"), Design.of({**design, "lanes": ("n",)}))

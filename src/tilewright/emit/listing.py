@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from tilewright.emit import abi, listing_dot, listing_values, llvm_amx
 from tilewright.emit.listing_compute import coord, elementwise, reduce
+from tilewright.emit.listing_dot import Sum
 from tilewright.emit.listing_homes import Homes
 from tilewright.emit.listing_page import Names, Span, number, range_text, several, shifted
 from tilewright.emit.listing_places import described, dims_text, places
@@ -26,7 +27,14 @@ from tilewright.emit.llvm_builder import Builder
 from tilewright.emit.llvm_parts import phases_of
 from tilewright.emit.llvm_values import AxisState, Context, Key, Tile, table, uniform
 from tilewright.language import ir, structure
-from tilewright.language.accumulate import Accumulation, dot_operands, find_accumulations, fused_dots
+from tilewright.language.accumulate import (
+    Accumulation,
+    dot_operands,
+    find_accumulations,
+    fused_dots,
+    side_by_side,
+    together,
+)
 from tilewright.language.dtypes import i64
 
 _LEGEND = (
@@ -257,7 +265,9 @@ class _Thread:
     # -------------------------------------------------------------------------------------------- statements
     def block(self, body: tuple[ir.Stmt, ...]) -> None:
         """Statements in order; a dot whose only use is an addition becomes part of it."""
+        body = together(body)
         fused = fused_dots(body)
+        groups = side_by_side(body, fused)
         totals = {a.total: name for name, a in (self._sums[-1] if self._sums else {}).items()}
         for at, stmt in enumerate(body):
             name = stmt.name if isinstance(stmt, ir.Let) else ""
@@ -267,12 +277,12 @@ class _Thread:
             if reduced is not None and reduced.spread:  # the reduction was added to its target lane by lane
                 self.cx.values[name] = reduced
                 continue
-            home = self.homes.free(body, at, stmt) if isinstance(stmt, ir.Let) else None
-            if isinstance(stmt, ir.Let) and name in fused.additions:
+            if name in groups:
+                homes = [self.homes.free(body, body.index(add), add) for add in groups[name]]
                 with self.page.statement():
-                    self._accumulate(stmt, *fused.additions[name], home)
-            else:
-                self.statement(stmt, home)
+                    self._accumulate([(add, *fused.additions[add.name]) for add in groups[name]], homes)
+            elif name not in fused.additions:
+                self.statement(stmt, self.homes.free(body, at, stmt) if isinstance(stmt, ir.Let) else None)
 
     def statement(self, stmt: ir.Stmt, home: Tile | None) -> None:
         """One statement; `home` is where its value is wanted, if that is free."""
@@ -321,7 +331,7 @@ class _Thread:
             case ir.Reduce(_, arg, _):
                 return reduce(self.scene, let, cx.values[arg], self._partial(let.name))
             case ir.Dot():
-                return listing_dot.dot(self.scene, let, None, None)
+                return listing_dot.dots(self.scene, [Sum(let)])[0]
             case ir.Permute(arg):
                 return _permuted(cx.values[arg], type_)
 
@@ -331,23 +341,27 @@ class _Thread:
         into = self.cx.values[sums[reduction].target] if reduction in sums else None
         return into if into is not None and into.spread else None
 
-    def _accumulate(self, add: ir.Let, dot: ir.Let, addend: str, home: Tile | None) -> None:
-        """`add = addend + dot`: the products go straight into the accumulator."""
-        cx, into = self.cx, self.cx.values[addend]
-        if into.spread == llvm_amx.IN_REGISTERS:
-            listing_dot.amx_accumulate(self.scene, dot, into)
-            cx.values[add.name] = into
+    def _accumulate(self, sums: list[tuple[ir.Let, ir.Let, str]], homes: list[Tile | None]) -> None:
+        """Additions of dots, (addition, dot, other addend) each: the products go straight into the accumulators."""
+        cx, into = self.cx, [self.cx.values[addend] for _, _, addend in sums]
+        first = sums[0][1]
+        assert isinstance(first.expr, ir.Dot)
+        if into[0].spread == llvm_amx.IN_REGISTERS:
+            for (add, dot, _), tile in zip(sums, into, strict=True):
+                listing_dot.amx_accumulate(self.scene, dot, tile)
+                cx.values[add.name] = tile
             return
-        if not into.spread and set(into.axes) == set(dot.type.axes):
-            into = _permuted(into, dot.type)
-        expr = dot.expr
-        assert isinstance(expr, ir.Dot)
-        if not into.spread and cx.lane_of((expr.axis, *dot.type.axes)) == expr.axis:  # folded at once, then added
-            product = listing_dot.dot(self.scene, dot, None, None)
-            cx.values[add.name] = elementwise(self.scene, add, "add", [into, product], home)
+        into = [t if t.spread or set(t.axes) != set(first.type.axes) else _permuted(t, first.type) for t in into]
+        along = cx.lane_of((first.expr.axis, *first.type.axes))
+        if not into[0].spread and along == first.expr.axis:  # folded at once, then added
+            for (add, dot, _), tile, home in zip(sums, into, homes, strict=True):
+                product = listing_dot.dots(self.scene, [Sum(dot)])[0]
+                cx.values[add.name] = elementwise(self.scene, add, "add", [tile, product], home)
             return
-        result = listing_dot.dot(self.scene, replace(dot, name=add.name), into, home)
-        cx.values[add.name] = _permuted(result, add.type)
+        named = [replace(dot, name=add.name) for add, dot, _ in sums]
+        results = listing_dot.dots(self.scene, [Sum(*one) for one in zip(named, into, homes, strict=True)])
+        for (add, _, _), result in zip(sums, results, strict=True):
+            cx.values[add.name] = _permuted(result, add.type)
 
 
 def _permuted(tile: Tile, type_: ir.TileType) -> Tile:

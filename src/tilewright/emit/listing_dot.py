@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tilewright.emit import llvm_amx
 from tilewright.emit.listing_page import applied
 from tilewright.emit.listing_values import Scene, accumulators, place_text, read
-from tilewright.emit.llvm_dot import streaming_order
+from tilewright.emit.llvm_dot import in_turns, streaming_order
 from tilewright.emit.llvm_values import Key, Tile, table
 from tilewright.language import ir
 
 
-def dot(scene: Scene, let: ir.Let, into: Tile | None, home: Tile | None) -> Tile:
-    """The products of a dot, added to `into` where given; they may stay spread over the lanes of the summed axis."""
-    expr = let.expr
-    assert isinstance(expr, ir.Dot)
-    if scene.cx.lane_of((expr.axis, *let.type.axes)) == expr.axis:
-        return _inner(scene, let, expr, into)
-    return _outer(scene, let, expr, into, home)
+@dataclass(frozen=True)
+class Sum:
+    """A dot, added to `into` where given; `home` is where the result is wanted, if that is free."""
+
+    let: ir.Let
+    into: Tile | None = None
+    home: Tile | None = None
+
+
+def dots(scene: Scene, sums: Sequence[Sum]) -> list[Tile]:
+    """The results of dots of the same axes by the same atom, in the order in which they are made.
+
+    Each may stay spread over the lanes of the summed axis.
+    """
+    first = sums[0].let
+    assert isinstance(first.expr, ir.Dot)
+    if scene.cx.lane_of((first.expr.axis, *first.type.axes)) == first.expr.axis:
+        return [_inner(scene, s.let, s.into) for s in sums]
+    return _outer(scene, sums)
 
 
 def _atom(let: ir.Let) -> str:
@@ -32,31 +44,46 @@ def _fma(atom: str, x: str, y: str, acc: str | None) -> str:
     return applied("mul", [x, y]) if acc is None and atom == "fma" else f"{atom}({x}, {y}, {acc or '0.0'})"
 
 
-def _outer(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None, home: Tile | None) -> Tile:
+def _outer(scene: Scene, sums: Sequence[Sum]) -> list[Tile]:
     """One operand along the lanes, the other broadcast element by element (or pair by pair)."""
-    cx, type_, atom = scene.cx, let.type, _atom(let)
-    a, b, pairs = cx.values[expr.a], cx.values[expr.b], atom != "fma"
+    cx, type_, pairs = scene.cx, sums[0].let.type, _atom(sums[0].let) != "fma"
     lane = cx.lane_of(type_.axes)
-    target = scene.parts(type_, lane, let.name, home)
-    parts: dict[Key, str | None] = {
-        key: None if into is None else read(scene, into, scene.point(type_.axes, key), lane)
-        for key in cx.keys(type_.axes, lane)
-    }
-    placed: dict[Key, str] = {}
-    operand = _pairs(scene, lane) if pairs else _promoted(scene, lane, let)
-    for k in range(0, cx.axes[expr.axis].extent, 2 if pairs else 1):
-        for key in streaming_order(cx, a, b, type_, lane):
-            point = {**scene.point(type_.axes, key), expr.axis: k}
-            x, y = operand(a, point), operand(b, point)
-            if key not in placed:
-                placed[key] = target(key)
-            scene.page.line(f"{placed[key]} = {_fma(atom, x, y, parts[key])}")
-            parts[key] = placed[key]
-    return table(type_, lane, placed)
+    of = [_Outer(scene, s, lane) for s in sums]
+    operand = _pairs(scene, lane) if pairs else _promoted(scene, lane, sums[0].let)
+    for k in range(0, cx.axes[of[0].expr.axis].extent, 2 if pairs else 1):
+        for n, key in in_turns(cx, *of[0].operands, type_, lane, len(sums)):
+            point = {**scene.point(type_.axes, key), of[n].expr.axis: k}
+            of[n].add(key, *(operand(tile, point) for tile in of[n].operands))
+    return [table(one.let.type, lane, one.placed) for one in of]
 
 
-def _inner(scene: Scene, let: ir.Let, expr: ir.Dot, into: Tile | None) -> Tile:
+class _Outer:
+    """An outer product on its way: the registers of its parts, and what each of them holds."""
+
+    def __init__(self, scene: Scene, sum_: Sum, lane: str | None) -> None:
+        self.let, cx = sum_.let, scene.cx
+        assert isinstance(sum_.let.expr, ir.Dot)
+        self.expr, type_, into = sum_.let.expr, sum_.let.type, sum_.into
+        self.operands = cx.values[self.expr.a], cx.values[self.expr.b]
+        self.placed: dict[Key, str] = {}
+        self._page, self._target = scene.page, scene.parts(type_, lane, sum_.let.name, sum_.home)
+        self._parts: dict[Key, str | None] = {
+            key: None if into is None else read(scene, into, scene.point(type_.axes, key), lane)
+            for key in cx.keys(type_.axes, lane)
+        }
+
+    def add(self, key: Key, x: str, y: str) -> None:
+        """One product to a part of the result."""
+        if key not in self.placed:
+            self.placed[key] = self._target(key)
+        self._page.line(f"{self.placed[key]} = {_fma(_atom(self.let), x, y, self._parts[key])}")
+        self._parts[key] = self.placed[key]
+
+
+def _inner(scene: Scene, let: ir.Let, into: Tile | None) -> Tile:
     """Both operands along the summed axis: each accumulator holds one partial sum a lane."""
+    expr = let.expr
+    assert isinstance(expr, ir.Dot)
     cx, type_, axis, atom = scene.cx, let.type, expr.axis, _atom(let)
     a, b, width, pairs = cx.values[expr.a], cx.values[expr.b], cx.width(axis), atom != "fma"
     spread = into is not None and into.spread > 0

@@ -46,7 +46,7 @@ def emit_dot(cx: Context, dot: Dot) -> Tile:
 
 
 def emit_dots(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
-    """Dots of the same axes by the same atom; outer products are made in turns, see `_turns`."""
+    """Dots of the same axes by the same atom; outer products are made `in_turns`."""
     first = dots[0]
     if cx.lane_of((first.axis, *first.type.axes)) != first.axis and first.atom != "vnni":
         return (_outer_pairs if first.atom == "bf16x2" else _outer_products)(cx, dots)
@@ -87,54 +87,47 @@ def _promoted(cx: Context, tile: Tile, point: dict[str, int], lane: str | None, 
 
 def _outer_products(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
     lane, axis = cx.lane_of(dots[0].type.axes), dots[0].axis
-    width, sums = cx.width(lane), [_Sums.of(cx, dot, lane) for dot in dots]
+    width, sums = cx.width(lane), [_begun(cx, dot, lane) for dot in dots]
     for k in range(cx.axes[axis].extent):
         exists = cx.exists(axis, k)
-        for sum_, key in _turns(cx, sums, lane):
-            dot, dtype = sum_.dot, sum_.dot.type.dtype
+        for n, key in in_turns(cx, dots[0].a, dots[0].b, dots[0].type, lane, len(dots)):
+            dot, dtype = dots[n], dots[n].type.dtype
             point = {**dict(zip(dot.type.axes, key, strict=True)), axis: k}
             x = _promoted(cx, dot.a, point, lane, dtype)
             y = _promoted(cx, dot.b, point, lane, dtype)
             if exists is not None:  # past the end both must be zero: 0 * NaN is not
                 x = select_existing(cx, x, splat(cx, "i1", width, exists), "sum", dtype, width)
                 y = select_existing(cx, y, splat(cx, "i1", width, exists), "sum", dtype, width)
-            sum_.parts[key] = fused_multiply_add(cx, x, y, sum_.parts[key], dtype, width)
-    return [sum_.tile(lane) for sum_ in sums]
+            sums[n][key] = fused_multiply_add(cx, x, y, sums[n][key], dtype, width)
+    return _finished(dots, sums, lane)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """An outer product on its way: what has been summed for each part of the result."""
-
-    dot: Dot
-    parts: dict[Key, str | None]
-
-    @classmethod
-    def of(cls, cx: Context, dot: Dot, lane: str | None) -> _Sums:
-        axes, into = dot.type.axes, dot.into
-        return cls(
-            dot,
-            {
-                key: None if into is None else read(cx, into, dict(zip(axes, key, strict=True)), lane)
-                for key in cx.keys(axes, lane)
-            },
-        )
-
-    def tile(self, lane: str | None) -> Tile:
-        return table(self.dot.type, lane, {k: v for k, v in self.parts.items() if v is not None})
+_Sums = dict[Key, str | None]
+"""What has been summed for each part of a result; None: nothing yet."""
 
 
-def _turns(cx: Context, sums: Sequence[_Sums], lane: str | None) -> Iterator[tuple[_Sums, Key]]:
-    """The order of all products: those of each part that streams by stay together, whichever dot they belong to.
+def _begun(cx: Context, dot: Dot, lane: str | None) -> _Sums:
+    axes, into = dot.type.axes, dot.into
+    keys = cx.keys(axes, lane)
+    return {k: None if into is None else read(cx, into, dict(zip(axes, k, strict=True)), lane) for k in keys}
 
-    So an operand that several dots share leaves its register before the next part comes.
+
+def _finished(dots: Sequence[Dot], sums: Sequence[_Sums], lane: str | None) -> list[Tile]:
+    found = [{key: part for key, part in parts.items() if part is not None} for parts in sums]
+    return [table(dot.type, lane, parts) for dot, parts in zip(dots, found, strict=True)]
+
+
+def in_turns(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None, count: int) -> Iterator[tuple[int, Key]]:
+    """The order of all products of `count` dots like this one: (which dot, which part of its result).
+
+    Those of each part that streams by stay together, whichever dot they belong to, so that an operand which the dots
+    share leaves its register before the next part comes.
     """
-    dot = sums[0].dot
-    held = _held(cx, dot.a, dot.b, dot.type, lane)
-    keys = streaming_order(cx, dot.a, dot.b, dot.type, lane)
-    for _, same in groupby(keys, lambda key: [n for n, t in zip(key, dot.type.axes, strict=True) if t not in held]):
+    held = _held(cx, a, b, type_, lane)
+    streams = [n for n, axis in enumerate(type_.axes) if axis not in held]
+    for _, same in groupby(streaming_order(cx, a, b, type_, lane), lambda key: [key[n] for n in streams]):
         part = list(same)
-        yield from ((sum_, key) for sum_ in sums for key in part)
+        yield from ((n, key) for n in range(count) for key in part)
 
 
 def _held(cx: Context, a: Tile, b: Tile, type_: TileType, lane: str | None) -> set[str]:
@@ -242,14 +235,14 @@ def _address(tile: Tile) -> Address:
 def _outer_pairs(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
     lane, axis = cx.lane_of(dots[0].type.axes), dots[0].axis
     assert lane is not None
-    width, sums = cx.width(lane), [_Sums.of(cx, dot, lane) for dot in dots]
+    width, sums = cx.width(lane), [_begun(cx, dot, lane) for dot in dots]
     for k in range(0, cx.axes[axis].extent, 2):
         operands: dict[tuple[int, Key], str] = {}
-        for sum_, key in _turns(cx, sums, lane):
-            point = {**dict(zip(sum_.dot.type.axes, key, strict=True)), axis: k}
-            x, y = (_pair_operand(cx, t, point, lane, width, operands) for t in (sum_.dot.a, sum_.dot.b))
-            sum_.parts[key] = _HALVES.into(cx, x, y, sum_.parts[key], width)
-    return [sum_.tile(lane) for sum_ in sums]
+        for n, key in in_turns(cx, dots[0].a, dots[0].b, dots[0].type, lane, len(dots)):
+            point = {**dict(zip(dots[n].type.axes, key, strict=True)), axis: k}
+            x, y = (_pair_operand(cx, t, point, lane, width, operands) for t in (dots[n].a, dots[n].b))
+            sums[n][key] = _HALVES.into(cx, x, y, sums[n][key], width)
+    return _finished(dots, sums, lane)
 
 
 def _pair_operand(

@@ -121,8 +121,9 @@ def _finite(value: Any) -> float | None:
 
 def _all_are(kind: type, values: object) -> bool:
     """Whether `values` is a list, a tuple or an array of this kind."""
-    listed = isinstance(values, Collection) and not isinstance(values, (str, bytes, Mapping))
-    return listed and all(isinstance(x, kind) and not isinstance(x, bool) for x in values)  # type: ignore[attr-defined]
+    if not isinstance(values, Collection) or isinstance(values, (str, bytes, Mapping)):
+        return False
+    return all(isinstance(x, kind) and not isinstance(x, bool) for x in values)
 
 
 class Sampler:
