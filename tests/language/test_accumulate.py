@@ -93,3 +93,14 @@ def test_what_reads_a_variable_after_its_sum_stays_behind_it():
     late = loop(*lines[:5], "r = neg a : f32[m, n]", *lines[6:])
     order = [s.name for s in together(late)]
     assert order.index("r") > order.index("a")
+
+
+def test_a_product_of_what_the_first_sum_made_is_no_part_of_its_group():
+    """Its operand is computed from the first sum, after it."""
+    made = "v = reduce sum a over m : f32[n]", "w0 = load w[k, n] : f32[k, n]", "y = mul w0 v : f32[k, n]"
+    d, s = "d = dot x0 u0 over k : f32[m, n]", "s = add a d : f32[m, n]"
+    e, t = "e = dot x0 y over k : f32[m, n]", "t = add b e : f32[m, n]"
+    body = loop(X0, U0, d, s, "a := s", *made, e, t, "b := t")
+    order = [stmt.name for stmt in together(body)]
+    assert order.index("a") < order.index("v") < order.index("e")
+    assert groups(body) == [["s"], ["t"]]

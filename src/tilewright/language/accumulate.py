@@ -148,16 +148,19 @@ def _shares_an_operand(body: tuple[ir.Stmt, ...]) -> bool:
 def side_by_side(body: tuple[ir.Stmt, ...], fused: FusedDots) -> dict[str, tuple[ir.Let, ...]]:
     """Additions that can take their dots over at once, by the name of the first: alike, and with a common operand.
 
-    Each adds to a variable of its own from outside of `body`, where `together` has put all dots before them.
+    Each adds to a variable of its own from outside of `body`, and its dot stands before the first of the additions,
+    where `together` puts those that need nothing of it.
     """
-    inside = {s.name for s in body if isinstance(s, ir.Let)}
+    place = {s.name: n for n, s in enumerate(body) if isinstance(s, ir.Let)}
     groups: list[list[ir.Let]] = []
     taken: set[str] = set()  # variables that the last group adds to
     for stmt in body:
         if not isinstance(stmt, ir.Let) or stmt.name not in fused.additions:
             continue
         dot, addend = fused.additions[stmt.name]
-        if groups and _alike(fused.additions[groups[-1][0].name][0], dot) and addend not in taken | inside:
+        first = groups[-1][0].name if groups else ""
+        joins = first and _alike(fused.additions[first][0], dot) and place[dot.name] < place[first]
+        if joins and addend not in taken and addend not in place:
             groups[-1].append(stmt)
             taken.add(addend)
         else:
