@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,23 +67,43 @@ def design(
         _refuse_with_machine(report=report, operator_list=operator_list, threads=threads, numerics=numerics)
         _design_simulated(operator, sizes or [], machine, dtype, how, as_json)
         return
-    from tilewright.report.told import interrupted, summary, told
-
+    drawn = Drawn.of(report, no_report, how.machine)
     use_threads(threads)
     dtype = dtype or (how.machine.usual_dtype if how.machine else "f32")
     if operator_list is not None:
         _design_list(operator, sizes or [], operator_list, batch, report, how, as_json)
         return
     wanted = {"operator": operator, "dtype": dtype, **parse_pairs(sizes or [], operator, dtype)}
-    drawn = not no_report and how.machine is None
-    if report is not None:
-        if no_report:
-            raise ArgumentError(f"--report {report} and --no-report: leave one of them out")
-        cli_report.need_pictures()
-    found = _designed(wanted, how, operator)
+    _design_one(wanted, how, drawn, as_json)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Whether a report is drawn, and the folder that somebody named for it."""
+
+    wanted: bool
+    folder: Path | None
+
+    @classmethod
+    def of(cls, folder: Path | None, none: bool, machine: Machine | None) -> Drawn:
+        """As the options say; ArgumentError for both of them, MissingPackage where it cannot be drawn."""
+        if folder is not None:
+            if none:
+                raise ArgumentError(f"--report {folder} and --no-report: leave one of them out")
+            cli_report.need_pictures()
+        return cls(not none and machine is None, folder)
+
+
+def _design_one(wanted: dict[str, Any], how: How, drawn: Drawn, as_json: bool) -> None:
+    """Search for one kernel, say what was found, and draw it."""
+    from tilewright.report.told import interrupted, summary, told
+
+    found = _designed(wanted, how, wanted["operator"])
     if not as_json:
         typer.echo(told(found, tuple(d for d in wanted if d not in cli_report.NO_SIZES)))
-    page, said = _page(found, wanted, how, report) if drawn and not interrupted(found) else (None, "")
+    page, said = None, ""
+    if drawn.wanted and not interrupted(found):
+        page, said = _page(found, wanted, how, drawn.folder)
     if as_json:
         typer.echo(json.dumps({**summary(found), "report": None if page is None else str(page)}))
     elif said:
@@ -198,8 +219,6 @@ def _design_list(
         raise ArgumentError(f"--operator-list {kind}: write --operator-list model PATH, without sizes")
     from tilewright.models.shapes import shapes_of
 
-    if report is not None:
-        cli_report.need_pictures()
     met = shapes_of(Path(path), batch=batch, chosen_there=how.machine is not None)
     with _crew(how) as crew:
         _design_all(met, crew, report, how, as_json)
