@@ -12,7 +12,7 @@ from functools import cached_property
 from tilewright.emit.cuda_chain_body import Body
 from tilewright.emit.cuda_chain_step import Step
 from tilewright.emit.cuda_chain_values import ChainValues, chain_layouts, joint
-from tilewright.emit.cuda_copies import copy_in
+from tilewright.emit.cuda_copies import copy_in, tensor_map
 from tilewright.emit.cuda_grid import chain_positions, item_count, items
 from tilewright.emit.cuda_places import Place
 from tilewright.emit.cuda_plan import Plan, Team, number
@@ -288,9 +288,10 @@ class ChainText:
         if self.packed is not None and self.plan.pieces > 1:
             self.leave_apart(copy, value, starts)
             return
-        call = f"{name}.panels<{element}, {ring.wide}, {ring.panels}>(group, {name}.slot(group), {self.map(copy)}"
         stores = "true" if self.packed is None else "stores"
-        self.text.line(f"{call}, {self.values.name(value)}, {stores}, {', '.join(starts.values())});")
+        given = tensor_map(self.plan, copy), self.values.name(value), stores, *starts.values()
+        call = f"{name}.panels<{element}, {ring.wide}, {ring.panels}>"
+        self.text.line(f"{call}(group, {name}.slot(group), {', '.join(given)});")
 
     def leave_apart(self, copy: ir.Copy, value: str, starts: dict[ir.Index, str]) -> None:
         """Each position of a packed axis by itself: one thread of the warpgroup hands its panels to the engine."""
@@ -308,12 +309,8 @@ class ChainText:
         with self.text.block("if (threadIdx.x % 128 == 0)"):
             with self.text.block(f"for (int piece = 0; piece < min({many}, {size} - ({first})); ++piece)"):
                 boxes = f"store_boxes<{ring.panels}, {ring.wide}, {many * piece}>"
-                line(f"{boxes}({self.map(copy)}, {name}_now + piece * {piece}, {', '.join(at)});")
+                line(f"{boxes}({tensor_map(self.plan, copy)}, {name}_now + piece * {piece}, {', '.join(at)});")
             line("commit_stores();")
-
-    def map(self, copy: ir.Copy) -> str:
-        """C++ of the tensor map of a copy."""
-        return f"args.maps[{self.plan.maps.index(self.plan.copies[copy])}]"
 
     def place(self, index: ir.Index) -> str:
         """C++ of where an index begins."""

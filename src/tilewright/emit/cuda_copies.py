@@ -9,11 +9,15 @@ from tilewright.language import ir
 _HINTS = {"evict_first": "EVICT_FIRST", "evict_last": "EVICT_LAST"}
 
 
+def tensor_map(plan: Plan, copy: ir.Copy) -> str:
+    """C++ of the tensor map of a copy."""
+    return f"args.maps[{plan.maps.index(plan.copies[copy])}]"
+
+
 def copy_in(plan: Plan, text: Text, copy: ir.Copy, full: str, slot: str = "slot") -> None:
     """`copy ring <- tensor`: boxes, those of the same rows one after the other: they lie side by side in memory."""
     ring, near, far = plan.ring_of(copy)
-    box_map = plan.copies[copy]
-    map_ = f"args.maps[{plan.maps.index(box_map)}]"
+    map_ = tensor_map(plan, copy)
     blocks, height = number(copy, "multicast", 1), plan.box_rows(copy)
     share = ring.rows // blocks
     hint = _HINTS.get(str(ir.note(copy.notes, "cache")), "EVICT_NORMAL")
@@ -42,7 +46,7 @@ def leaving(plan: Plan, text: Text) -> None:
 def copy_out(plan: Plan, text: Text, copy: ir.Copy, how: str, value: str) -> None:
     """`copy tensor <- buffer`: a value leaves by the engine, through a slot of the warpgroup's own."""
     ring, near, far = plan.ring_of(copy)
-    map_ = f"args.maps[{plan.maps.index(plan.copies[copy])}]"
+    map_ = tensor_map(plan, copy)
     name = cname(ring.alloc.name)
     text.line(
         f"{name}.{how}(group, {name}.slot(group, leaving++), {map_}, {value}, {_coordinates(plan, far, near, '')});"
