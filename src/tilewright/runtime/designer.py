@@ -357,6 +357,10 @@ class _Pinned:
         """As the runner."""
         return self.runner.compare(designs)
 
+    def renew(self) -> None:
+        """As the runner."""
+        self.runner.renew()
+
 
 def _word(subject: Subject, model: Callable[[Design], float]) -> Informed:
     """The model's word for a design whose kernel's use of the GPU is known: changed as the analytical model's is."""

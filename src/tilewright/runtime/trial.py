@@ -65,6 +65,9 @@ PLACES = 4
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
 
+OF_MANY = 0.25
+"""Share of these seconds that a meeting takes which is one of many: processes differ by more than a short one errs."""
+
 
 class TrialRunner:
     """An `Evaluator` of designs of one operator at fixed sizes; a context manager, because it owns processes.
@@ -101,6 +104,7 @@ class TrialRunner:
             )  # fmt: skip
         self.subject.check_runnable()
         self.tried = 0
+        self._renewed = False
         self._usages: dict[Design, Usage] = {}
         self._compilations: list[Design] = []  # appended to by several threads
         self._final_seconds = final_seconds
@@ -146,12 +150,19 @@ class TrialRunner:
         """All designs in paired, interleaved rounds, each beside the first; one that fails now is infinitely slow."""
         texts = [d.to_json() for d in designs]
         rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
+        seconds = self._final_seconds * (OF_MANY if self._renewed else 1.0) * len(designs)
+        self._renewed = False
         try:
-            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places)
+            seen = self._measure(texts, seconds=seconds, rounds=rounds, places=self._places)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
             return [answers.by_itself(d, alone[d], alone[designs[0]]) for d in designs]
         return [answers.standing(d, seen, texts[0]) for d in designs]
+
+    def renew(self) -> None:
+        """What is measured from now on is measured in another process; the next comparison is one sample of many."""
+        self._worker.stop()
+        self._renewed = True
 
     # ----------------------------------------------------------------------------------- one code, one kernel
     def _first_of_code(self, designs: Sequence[Design]) -> list[Design]:
