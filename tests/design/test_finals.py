@@ -66,18 +66,34 @@ def test_only_those_by_which_the_choice_hangs_meet_again_each_time_in_another_pr
     times = {DEFAULT: 1.0, OTHERS[0]: 0.7 * (1 + TIE), OTHERS[1]: 0.7, OTHERS[2]: 0.7 * (1 + 2 * TIE)}
     evaluator = Noisy(times.__getitem__, paired=0.001, process=0.002)
     Finals(evaluator, OWN_PROCESSES).verdict(trials(times))
-    first, *again = evaluator.compared
-    assert set(first) == set(times)
+    first, again = evaluator.compared[: OWN_PROCESSES.first], evaluator.compared[OWN_PROCESSES.first :]
+    assert all(set(met) == set(times) for met in first)
     assert again
     assert all(set(met) == {DEFAULT, OTHERS[0], OTHERS[1]} for met in again)
-    assert evaluator.renewed == len(evaluator.compared) <= 1 + OWN_PROCESSES.meetings
+    assert evaluator.renewed == len(evaluator.compared) <= OWN_PROCESSES.first + OWN_PROCESSES.meetings
 
 
-def test_where_nothing_is_in_doubt_one_meeting_decides():
+def test_where_nothing_is_in_doubt_the_first_meetings_decide():
     times = {DEFAULT: 1.0, OTHERS[0]: 0.7, OTHERS[1]: 0.78}
     evaluator = Noisy(times.__getitem__, paired=0.001)
     assert Finals(evaluator, OWN_PROCESSES).verdict(trials(times)).winner == OTHERS[0]
-    assert len(evaluator.compared) == 1
+    assert len(evaluator.compared) == OWN_PROCESSES.first
+
+
+def test_a_first_meeting_that_tells_nothing_keeps_no_slow_default():
+    """A neighbour takes half of the core for a while: intervals reach from half to twice, later ones are narrow."""
+
+    class Disturbed(Noisy):
+        def compare(self, designs):
+            standings = super().compare(designs)
+            if len(self.compared) > 2:
+                return standings
+            return [replace(s, low=s.ratio / 2, high=s.ratio * 2, noise=1.0) for s in standings]
+
+    times = {DEFAULT: 1.17, OTHERS[0]: 1.0}
+    verdict = Finals(Disturbed(times.__getitem__, paired=0.001), OWN_PROCESSES).verdict(trials(times))
+    assert verdict.winner == OTHERS[0]
+    assert verdict.standings[0].noise < 0.02
 
 
 def test_an_evaluator_of_one_process_is_not_renewed():
@@ -115,7 +131,7 @@ def test_searches_choose_alike_where_no_design_lies_at_an_edge(process):
     times = {DEFAULT: 1.0, **group, OTHERS[1]: 0.7 * (1 - LEAD + off)}
     alike = {}
     for meetings in (OWN_PROCESSES.meetings, 0):
-        rules = replace(OWN_PROCESSES, meetings=meetings)
+        rules = replace(OWN_PROCESSES, meetings=meetings, first=OWN_PROCESSES.first if meetings else 1)
         finals = [Finals(Noisy(times.__getitem__, seed, paired=0.001, process=process), rules) for seed in range(60)]
         chosen = [f.verdict(trials(times, [OTHERS[1]])).winner for f in finals]
         alike[meetings] = chosen.count(OTHERS[2]) / len(chosen)

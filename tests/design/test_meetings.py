@@ -87,3 +87,11 @@ def test_of_one_process_its_own_intervals_stand():
         assert math.log(alone[design].high / alone[design].low) == pytest.approx(0.008, rel=0.1)
         assert math.log(known[design].high / known[design].low) == pytest.approx(0.008 / math.sqrt(2), rel=0.1)
         assert known[design].noise == meetings[0][1].noise
+
+
+def test_meetings_count_most_in_which_the_machine_was_fastest():
+    """Where others take their share of the memory, a design that moves more of it is the slower one."""
+    calm = [Standing(d, 1e-4 * t, t, t * 0.999, t * 1.001) for d, t in TRUE.items()]
+    busy = [Standing(d, 1.5e-4 * t, t * (1.1 if n == 3 else 1.0), t, t * 1.2) for n, (d, t) in enumerate(TRUE.items())]
+    told = {s.design: s.ratio for s in together([calm, busy, busy], 0.01)}
+    assert told[DESIGNS[3]] == pytest.approx(TRUE[DESIGNS[3]], rel=0.02)

@@ -30,20 +30,22 @@ class Rules:
     `tie`: slower than the best by less than this, or by less than the noise, is a tie. `lead`: what one search alone
     came upon must be faster by so much than all that every search of the key tries. `apart`: by how much, as a
     standard deviation, two meetings tell one ratio differently. `near`: what by its trial is this much slower than the
-    best may tie with it all the same. `meetings`: those in doubt meet so often at most.
+    best may tie with it all the same. `first`: all finalists meet so often, by which it is learned how meetings differ.
+    `meetings`: those in doubt meet so often again at most.
     """
 
     tie: float
     lead: float
     apart: float
     near: float
+    first: int
     meetings: int
 
 
-ONE_PROCESS = Rules(tie=0.02, lead=0.03, apart=0.0, near=0.02, meetings=8)
+ONE_PROCESS = Rules(tie=0.02, lead=0.03, apart=0.0, near=0.02, first=1, meetings=8)
 """Where all meetings are of one process, or of a simulated machine."""
 
-OWN_PROCESSES = Rules(tie=0.05, lead=0.05, apart=0.01, near=0.12, meetings=8)
+OWN_PROCESSES = Rules(tie=0.05, lead=0.05, apart=0.01, near=0.12, first=3, meetings=10)
 """Where each meeting has a process of its own: on CPUs."""
 
 _FASTEST, _FIRST = 6, 8  # finalists of what one search came upon: the fastest by their trials, the first in order
@@ -109,6 +111,8 @@ class Finals:
         if unmet := [d for d in finalists if d not in met and d != anchor]:
             known = [s.design for s in self._choice(trials).standings[:_FRONT]] if self._meetings else []
             self._meet([anchor, *known, *unmet])
+            for _ in range(self._rules.first - 1):
+                self._meet([anchor, *self._choice(trials).hopeful([*known, *unmet])])
         for _ in range(self._rules.meetings if self._meetings else 0):
             if not (doubtful := self._choice(trials).doubtful()):
                 break
@@ -146,6 +150,11 @@ class _Choice:
 
     def _ties(self) -> list[Standing]:
         return [s for s in self._group if s == self._group[0] or s.ratio <= self._edge]
+
+    def hopeful(self, designs: Sequence[Design]) -> list[Design]:
+        """Those of `designs` that may still come near the best."""
+        ratios = {s.design: s.ratio for s in self.standings}
+        return [d for d in designs if ratios[d] <= self.standings[0].ratio * (1.0 + self._rules.near)]
 
     def doubtful(self) -> list[Design]:
         """Those by which the choice hangs whose intervals reach over an edge of it, and what it is measured by."""

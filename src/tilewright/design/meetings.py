@@ -18,6 +18,7 @@ from tilewright.design.trial import Standing
 _TURNS = 40  # of the fit; designs and meetings by turns
 _PRIOR = 4.0  # observations that the expected spread counts for beside the seen one
 _LEAST = 1e-4  # no meeting tells a ratio more closely
+_LENT = 0.25  # of what a machine lends to others in a meeting so much is taken from some designs and not from others
 _FAR = 2.0  # what lies farther from the fit than so many times its spread counts less, by as much
 
 
@@ -37,16 +38,17 @@ def together(meetings: Sequence[Sequence[Standing]], apart: float) -> list[Stand
 
     `apart` is the standard deviation of a design's ratio from meeting to meeting, of which its own interval knows
     nothing. Each meeting may favour all of its designs or none: what is fitted is a time for each design and one
-    factor for each meeting. `low` and `high` are two standard errors from the ratio, by the spread that is expected
-    and the one that is seen, and `noise` is how far that is; with nothing `apart` both are as the meetings tell them.
-    A design that failed in a meeting is infinitely slow.
+    factor for each meeting; those count most in which the machine was fastest. `low` and `high` are two standard
+    errors from the ratio, by the spread that is expected and the one that is seen, and `noise` is how far that is;
+    with nothing `apart` both are as the meetings tell them. A design that failed in a meeting is infinitely slow.
     """
+    fastest = min(met[0].seconds for met in meetings)
     failed = {s.design for met in meetings for s in met if not math.isfinite(s.ratio)}
     seen = [
         _Seen(n, s.design, math.log(s.ratio), v, 1.0 / v)
         for n, met in enumerate(meetings)
         for s in met
-        if s.design not in failed and (v := apart**2 + max(_LEAST, math.log(s.high / s.low) / 4.0) ** 2)
+        if s.design not in failed and (v := _variance(s, apart, math.log(met[0].seconds / fastest)))
     ]
     logs = _fitted(seen, bool(apart))
     scale = _scale(seen, logs) if apart else 1.0
@@ -64,6 +66,12 @@ def together(meetings: Sequence[Sequence[Standing]], apart: float) -> list[Stand
         left = reach - 1.0 if apart else noise[design]
         standings.append(Standing(design, unit * ratio, ratio, ratio / reach, ratio * reach, left))
     return standings
+
+
+def _variance(standing: Standing, apart: float, slower: float) -> float:
+    """Of the logarithm of a ratio, told in a meeting in which the first design took so much longer than it can."""
+    width = max(_LEAST, math.log(standing.high / standing.low) / 4.0)
+    return width**2 + (apart**2 + (_LENT * slower) ** 2 if apart else 0.0)
 
 
 _Place = tuple[int | None, Design | None]

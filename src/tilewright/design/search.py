@@ -95,7 +95,10 @@ def _rules(facts: Facts, budget: Budget) -> Rules:
     if not facts.machine.is_cpu:
         return ONE_PROCESS
     room = math.inf if budget.seconds is None else budget.seconds * _FINALS / _MEETING
-    return replace(OWN_PROCESSES, meetings=int(min(OWN_PROCESSES.meetings, room)))
+    first, meetings = OWN_PROCESSES.first, OWN_PROCESSES.meetings
+    return replace(
+        OWN_PROCESSES, first=int(max(1, min(first, room))), meetings=int(min(meetings, max(0, room - first)))
+    )
 
 
 @dataclass

@@ -65,7 +65,7 @@ PLACES = 4
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
 
-OF_MANY = 0.25
+OF_MANY = 0.15
 """Share of these seconds that a meeting takes which is one of many: processes differ by more than a short one errs."""
 
 
