@@ -23,8 +23,8 @@ The pool is one block of memory, named here by byte offsets. What one thread wri
 cache lines of its own (the x86 prefetcher fetches pairs).
 
 A worker that is woken may run on any core of the process but the caller's. Linux wakes a thread where it ran last, and
-need not look for a better core: on a machine of two, caller and worker were seen to share one for milliseconds while the
-other idled. So before it wakes workers, the caller takes its core out of their masks.
+need not look for a better core: of two cores, caller and worker were seen to share one for milliseconds while the other
+idled. So before it wakes workers, the caller takes its core out of their masks.
 """
 
 from __future__ import annotations
