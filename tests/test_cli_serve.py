@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -31,8 +32,20 @@ def ran(monkeypatch):
 
 def test_options_reach_the_server(command, ran, monkeypatch):
     monkeypatch.setenv("TILEWRIGHT_API_KEY", "of the environment")
+    monkeypatch.setenv("TILEWRIGHT_MODE", "learn")
     words = ["--port", "0", "--name", "mine", "--max-batch", "3", "--max-queue", "5", "--max-body", "1000"]
-    words += ["--max-context", "100", "--allow-origin", "http://a", "--allow-origin", "http://b", "--grace", "7"]
+    words += [
+        "--max-context",
+        "100",
+        "--allow-origin",
+        "http://a",
+        "--allow-origin",
+        "http://b",
+        "--grace",
+        "7",
+        "--mode",
+        "generic",
+    ]
     code, out, err = command("serve", *words)
     assert (code, out) == (0, "")
     assert "mine (" in err and "context 100, 3 completions at once" in err and "serving at http://127.0.0.1:" in err
@@ -44,7 +57,7 @@ def test_options_reach_the_server(command, ran, monkeypatch):
         7,
     )
     assert settings.allow_origins == ["http://a", "http://b"]
-    assert ran[0].runner.most == 8
+    assert ran[0].runner.most == 8 and os.environ["TILEWRIGHT_MODE"] == "generic"
     assert "of the environment" not in err
 
 
