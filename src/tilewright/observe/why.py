@@ -59,14 +59,14 @@ def why(
     `dtype` is that of the tensors: bf16 on a GPU, f32 on a CPU where none is given.
 
     `operator` is a name (`linear` is that of matmul), or `file.py:name` of an operator of one's own. A kernel that no
-    cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or device, or a program
-    that is no operator; MachineError for a GPU that is not there.
+    cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or device, or for a
+    program that is no operator; MachineError for a GPU that is not there.
     """
     there = place(device)
     element = dtype or (there.machine or Machine.detect()).usual_dtype
     subject = Subject.of(operator, sizes, element, options=options, machine=there.machine)
     if subject.operator is None:
-        raise ArgumentError(f"{operator} is a program, not an operator: no call is dispatched to it; see tilewright show")
+        raise ArgumentError(f"{operator} is a program, not an operator: no call is dispatched; see tilewright show")
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
     buffers = there.buffers(operands.tensors)
     launch: Any = bind(subject.operator, buffers, operands.scalars, dict(subject.options))
