@@ -77,7 +77,7 @@ def test_a_child_that_is_stopped_while_it_works_says_so(tmp_path):
     while not child.ready:
         time.sleep(0.01)
     child.stop()
-    waiting.join(10.0)
+    waiting.join(600.0)
     assert [type(e) for e in said] == [ChildDied]
 
 
