@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import math
 import random
 import statistics
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from tilewright.errors import ArgumentError
-from tilewright.runtime import measure
+from tilewright.runtime import measure, pool
 from tilewright.runtime.measure import CONTROL, Comparison, compare, joined, paired_ratio
 
 
@@ -187,6 +189,26 @@ def test_joined_comparisons_have_the_rounds_of_all_of_them():
         joined([])
     with pytest.raises(ArgumentError, match="same candidates"):
         joined([parts[0], comparison(b=[1.0], control=[1.0])])
+
+
+def test_a_pause_ends_when_the_threads_of_others_sleep():
+    """A thread waits in a loop for some 15 ms without the interpreter's lock, as those of a library do."""
+    spin, word = pool._function("tw_pool_spin", None, [ctypes.c_int64, ctypes.c_void_p]), ctypes.c_int64()
+    thread = threading.Thread(target=spin, args=(pool._turns(0.015), ctypes.addressof(word)))
+    thread.start()
+    while thread.is_alive() and not measure._others_run():
+        pass
+    assert thread.is_alive()
+    measure.settle()
+    thread.join(0.005)
+    assert not thread.is_alive()
+
+
+def test_a_pause_ends_though_a_thread_never_sleeps(monkeypatch):
+    monkeypatch.setattr(measure, "_others_run", lambda: True)
+    start = time.perf_counter()
+    measure.settle()
+    assert time.perf_counter() - start >= measure.SETTLE_S
 
 
 def test_candidates_that_share_their_threads_are_timed_without_pauses(monkeypatch):

@@ -75,9 +75,11 @@ define void @dawdle(ptr %args, i64 %t, i64 %n) {
   ret void
 }
 
-; in place of pthread_create: keeps what the thread would have run, and creates none
+; in place of pthread_create: keeps what the thread would have run, and creates none (the handle is the caller's own)
 @kept = internal global [2 x ptr] zeroinitializer
 define i32 @keep(ptr %handle, ptr %attributes, ptr %start, ptr %argument) {
+  %self = call i64 @pthread_self()
+  store i64 %self, ptr %handle
   %second = getelementptr ptr, ptr @kept, i64 1
   store ptr %start, ptr @kept
   store ptr %argument, ptr %second
@@ -400,6 +402,36 @@ time.sleep(0.01)
 busy = time.process_time()
 time.sleep(0.2)
 assert time.process_time() - busy < 0.02
+""")
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a second core")
+def test_workers_that_are_woken_keep_off_the_callers_core() -> None:
+    in_a_process("""
+from test_pool import layout
+cores = os.sched_getaffinity(0)
+workers = pool.get(2)
+count(workers)
+(worker,) = tasks(1)
+for core in sorted(cores)[:2] * 2:
+    os.sched_setaffinity(0, {core})
+    while not workers._read(layout.ASLEEP) & 1:
+        time.sleep(0.001)
+    count(workers)
+    assert os.sched_getaffinity(worker) == cores - {core}
+""")
+
+
+def test_workers_of_a_crowded_pool_may_run_anywhere() -> None:
+    in_a_process("""
+from test_pool import layout
+cores = os.sched_getaffinity(0)
+workers = pool.get(len(cores) + 1)
+for _ in range(3):
+    count(workers)
+    while not workers._read(layout.ASLEEP) & 1:
+        time.sleep(0.001)
+assert all(os.sched_getaffinity(t) == cores for t in tasks(len(cores)))
 """)
 
 
