@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ from tilewright import (
     cli_simulate,
 )
 from tilewright.cli_options import AsJson
+from tilewright.cli_usage import UsageError, usage_line
 from tilewright.errors import BookWarning, CacheWarning, KnobError, TilewrightError
 
 app = typer.Typer(
@@ -46,12 +47,22 @@ def main() -> None:
     """Entry point: what a user can mend is one line on stderr and exit code 2; DEBUG=1 adds the traceback."""
     try:
         with _warnings_for_users():
-            app()
+            ended = app(prog_name="tilewright", standalone_mode=False)
+    except UsageError as error:
+        _end(usage_line(error))
+    except typer.Abort:  # the input ended where an answer was wanted
+        sys.exit(1)
     except TilewrightError as error:
         if _debugging():
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _end(str(error))
+    sys.exit(ended if isinstance(ended, int) else 0)
+
+
+def _end(problem: str) -> NoReturn:
+    if problem:
+        typer.echo(f"error: {problem}", err=True)
+    sys.exit(2)
 
 
 @contextmanager

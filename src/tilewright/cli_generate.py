@@ -130,6 +130,7 @@ def chat(
         params = _params(llm, context.params)
         messages = [{"role": "system", "content": system}] if system else []
         llm.tokenizer.render_chat([*messages, {"role": "user", "content": "?"}])  # refuse before the user has typed
+        _greet(model)
         for line in _lines():
             kernels.clear()
             messages.append({"role": "user", "content": line})
@@ -151,6 +152,14 @@ def _prompt(given: str | None) -> str:
         raise ArgumentError(
             f"the text is not UTF-8 at byte {error.start}; convert it, with iconv for instance"
         ) from None
+
+
+def _greet(model: str | None) -> None:
+    """How to leave, for people; and what not to expect of the model that ships."""
+    if model is None:
+        typer.secho("note: the model that ships is not tuned for chat, it writes Python; --model FOLDER", err=True)
+    if sys.stdin.isatty():
+        typer.secho("an empty line ends the conversation", err=True)
 
 
 def _lines() -> Iterator[str]:

@@ -98,8 +98,9 @@ def top(
 
 
 def why(
-    operator: Annotated[str, typer.Argument(help="Name of an operator.")],
-    sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
+    operator: Annotated[str, typer.Argument(help="Name of an operator, such as matmul, or file.py:name of your own.")],
+    sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
+    *,
     dtype: Annotated[
         str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 on a GPU, else f32.")
     ] = None,
@@ -109,7 +110,7 @@ def why(
     """Which kernel would run for a call, and why: what the book knows, what the mode allows, what was learned."""
     from tilewright.observe.why import why as asked
 
-    answer = asked(operator, _sizes(sizes), dtype, device=device)
+    answer = asked(operator, _sizes(sizes or []), dtype, device=device)
     typer.echo(json.dumps(answer.to_dict()) if as_json else answer.text())
 
 

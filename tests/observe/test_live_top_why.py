@@ -102,6 +102,8 @@ def test_why_is_the_answer_of_the_dispatcher():
     assert "the generic kernel, design" in answer.text()
     assert "because: generic: " in answer.text()
     assert answer.row.calls == 0
+    linear = why("linear", {"M": 3, "N": 16, "K": 8}, "f32")  # as tw.ops calls it
+    assert linear.design == answer.design
     with pytest.raises(ArgumentError, match="no operator is called"):
         why("nothing", {}, "f32")
 
