@@ -343,6 +343,15 @@ def test_help_of_the_bench_names_every_family(run):
     assert code == 0 and all(family in out for family in FAMILIES)
 
 
+def test_bench_outside_a_checkout_measures_and_checks_no_floor(run, checkout, tmp_path):
+    (tmp_path / "benchmarks" / "floors.toml").unlink()
+    code, out, err = run("bench", "cpu", "--json")
+    assert code == 0 and "no floors were checked" in err
+    assert json.loads(out)["runs"][0]["commit"] is None
+    code, _, err = run("bench", "cpu", "--save")
+    assert code == 2 and "is not inside a checkout of Tilewright" in err
+
+
 def test_bench_fails_below_a_floor(run, checkout):
     checkout.append(Result("rows", "rope f32 4x4", 2, {"ratio": 0.5}))
     code, out, err = run("bench", "cpu", "--json")
