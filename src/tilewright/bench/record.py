@@ -38,8 +38,10 @@ COMMANDS = {"gpu": "gemm", "rows-gpu": "rows"}
 """The bench that writes results files of a kind, where it is called otherwise."""
 
 
-def describe(machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path | None) -> dict[str, Any]:
-    """The contents of a results file after one run. `folder` is the checkout, whose commit is kept; None outside one."""
+def describe(
+    machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path | None
+) -> dict[str, Any]:
+    """The contents of a results file after one run. `folder`, if there is one, is where the git commit is looked up."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = {
         "date": date,

@@ -10,6 +10,7 @@ from tilewright.knobs import knobs
 from tilewright.machines.machine import Machine
 from tilewright.observe.place import place
 from tilewright.operators import Operator
+from tilewright.operators.names import operator_name
 from tilewright.ops.backend import bind
 from tilewright.runtime.chosen import book_path, open_book
 from tilewright.runtime.compiled import Named
@@ -55,13 +56,14 @@ def why(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Answer:
-    """Bind, and do not run, such a call of an operator, or of `file.py:name`, on `device` (cpu, cuda, cuda:1).
+    """Bind, and do not run, such a call on `device` (cpu, cuda, cuda:1).
 
     By this environment's mode and book. `dtype` is that of the tensors: where none is given, bf16 on a GPU and f32 on
     a CPU.
 
-    A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
-    device, MachineError for a GPU that is not there.
+    `operator` is a name (`linear` is that of matmul), or `file.py:name` of a program of one's own, as `tw.launch` runs
+    it. A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator
+    or device; MachineError for a GPU that is not there.
     """
     there = place(device)
     element = dtype or (there.machine or Machine.detect()).usual_dtype
@@ -81,7 +83,7 @@ def _explained(row: Row, operator: str) -> Row:
     """The row; where nothing was called here, its reason says what would bring a better kernel."""
     if row.state != "generic" or row.calls or knobs().mode != "learn":
         return row
-    asked = " ".join((operator, *(f"{d}={n}" for d, n in row.sizes)))
+    asked = " ".join((operator_name(operator), *(f"{d}={n}" for d, n in row.sizes)))
     return replace(row, reason=f"nobody asked for more: `tilewright design {asked}` does, or a program in learn mode")
 
 

@@ -30,12 +30,8 @@ OPERATORS: dict[str, Operator] = {
     )
 }  # fmt: skip
 
-OTHER_NAMES = {"linear": "matmul", "varlen_attention": "packed_attention"}
-"""Functions of `tw.ops` whose operator has another name."""
-
 __all__ = [
     "OPERATORS",
-    "OTHER_NAMES",
     "Exact",
     "Operator",
     "add_rmsnorm",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import math
 import sys
@@ -24,7 +23,8 @@ from tilewright.language import structure
 from tilewright.language.dtypes import DType
 from tilewright.language.program import TileProgram
 from tilewright.machines.machine import Machine
-from tilewright.operators import OPERATORS, OTHER_NAMES, Operator
+from tilewright.operators import Operator
+from tilewright.operators.names import operator_of
 from tilewright.runtime import dispatch, pool
 from tilewright.runtime.compiled import check_sizes, dtypes_of
 from tilewright.runtime.cuda import dispatch as gpu
@@ -174,13 +174,14 @@ def _gpu_of_this_host(host: Machine) -> Machine:
 def named(text: str) -> Operator | TileProgram:
     """The operator called `text`, or the one that `file.py:name` defines (the file is executed; `file.py` has but one).
 
-    Raises ArgumentError that lists what there is.
+    A call of `tilewright.ops` names the operator that it runs: linear is matmul. Raises ArgumentError that lists what
+    there is.
     """
     path, colon, name = text.rpartition(":")
     if not colon:
         path, name = (text, "") if text.endswith(".py") else ("", text)
     if not path:
-        return _operator(OTHER_NAMES.get(name, name))
+        return operator_of(name)
     module = _executed(Path(path).expanduser())
     there = {n: x for n, x in vars(module).items() if isinstance(x, (Operator, TileProgram))}
     if name not in there:
@@ -189,14 +190,6 @@ def named(text: str) -> Operator | TileProgram:
         fault = f"{path} defines no tile program {name!r}; it has" if name else f"write {path}:name for one of"
         raise ArgumentError(f"{fault} {', '.join(there) or 'none'}")
     return there[name]
-
-
-def _operator(name: str) -> Operator:
-    if name not in OPERATORS:
-        near = difflib.get_close_matches(name, [*OPERATORS, *OTHER_NAMES], 3)
-        fault = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(OPERATORS)}."
-        raise ArgumentError(f"no operator is called {name!r}; {fault} For a program of your own write file.py:name")
-    return OPERATORS[name]
 
 
 def program_named(text: str) -> TileProgram:
