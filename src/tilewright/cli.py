@@ -95,10 +95,18 @@ def _debugging() -> bool:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print every setting of the environment, what it is and does.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what this machine and installation can do, and what is wrong with them."""
-    from tilewright.doctor import diagnose, render
+    from tilewright.doctor import diagnose, render, settings_text
 
+    if settings:
+        typer.echo(settings_text())
+        return
     diagnosis = diagnose()
     typer.echo(json.dumps(diagnosis, indent=1) if as_json else render(diagnosis))
 

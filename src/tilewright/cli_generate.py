@@ -213,8 +213,9 @@ def _kernels_counted(threads: int | None, device: str = "cpu") -> Iterator[Count
 def _report(completion: Completion, kernels: Counter[str]) -> None:
     """One line about speed and one about what ran, on stderr."""
     timings, new = completion.timings, len(completion.token_ids)
-    pace = f"{timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else "1 token"
+    pace = f", {timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else ""
+    first = f"first token after {timings.first_token * 1e3:.0f} ms"
     ran = ", ".join(f"{name} {count}x" for name, count in kernels.most_common())
-    typer.secho(f"{new} tokens, {pace}, first token after {timings.first_token * 1e3:.0f} ms", err=True, dim=True)
+    typer.secho(f"{new} token{'s' * (new != 1)}{pace}, {first}", err=True, dim=True)
     if ran:
         typer.secho(f"kernels: {ran}", err=True, dim=True)
