@@ -137,8 +137,8 @@ class Knobs:
         "TILEWRIGHT_MODE",
         _choice(*MODES),
         "learn",
-        "learn: better kernels are designed beside a program that asks for it (--mode learn); frozen: no compile, no search, no "
-        "write; generic: the generic kernels only",
+        "learn: better kernels are designed beside a program that asks for it (--mode learn); frozen: "
+        "no compile, no search, no write; generic: the generic kernels only",
     )
     numerics: str = _knob(
         "TILEWRIGHT_NUMERICS",
