@@ -289,7 +289,7 @@ def test_what_search_and_compile_refuse_names_the_fix():
 
 def test_a_machine_goes_by_name_and_what_comes_back_is_one_line():
     kernel = tw.compile(tw.operators.matmul, M=4, N=8, K=8, machine="x86-avx2")
-    assert repr(kernel) == f"<kernel matmul M=4 N=8 K=8 for x86-avx2, design {kernel.design.hash}>"
+    assert repr(kernel) == f"<kernel matmul M=4 K=8 N=8 for x86-avx2, design {kernel.design.hash}>"
     found = tw.search(tw.operators.softmax, M=4, D=8, budget="1 trials", threads=1)
     assert repr(found).startswith(f"<design {found.design.hash} of softmax D=8 M=4 dtype=f32: ")
     with pytest.raises(ArgumentError, match="the design is for softmax, not for matmul"):
