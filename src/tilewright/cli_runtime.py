@@ -25,13 +25,17 @@ def record(
         list[str], typer.Argument(metavar="PROGRAM ARGS", help="script.py and its arguments, or -m MODULE and them.")
     ],
 ) -> None:
-    """Run a Python program and write down which operators ran on which sizes, and how often; never what was in them."""
+    """Run a Python program and write down which operators ran on which sizes, and how often; never what was in them.
+
+    Operators are those of tilewright.ops and of models: a program's own, by tw.launch, are not written down.
+    """
     from tilewright.observe.record import record_program
 
     found = record_program(command)
     found.save(file)
     launches = sum(call.count for call in found.calls)
-    typer.echo(f"wrote {file}: {launches} launches of {len(found.calls)} shapes", err=True)
+    none = "" if launches else "; only operators of tilewright.ops and of models are written down"
+    typer.echo(f"wrote {file}: {launches} launches of {len(found.calls)} shapes{none}", err=True)
 
 
 @trace.command()
