@@ -108,6 +108,7 @@ def chat(
         params = _params(llm, context.params)
         messages = [{"role": "system", "content": system}] if system else []
         llm.tokenizer.render_chat([*messages, {"role": "user", "content": "?"}])  # refuse before the user has typed
+        _greet(model)
         for line in _lines():
             kernels.clear()
             messages.append({"role": "user", "content": line})
@@ -129,6 +130,14 @@ def _prompt(given: str | None) -> str:
         raise ArgumentError(
             f"the text is not UTF-8 at byte {error.start}; convert it, with iconv for instance"
         ) from None
+
+
+def _greet(model: str | None) -> None:
+    """How to leave, for people; and what not to expect of the model that ships."""
+    if model is None:
+        typer.secho("note: the model that ships is not tuned for chat, it writes Python; --model FOLDER", err=True)
+    if sys.stdin.isatty():
+        typer.secho("an empty line ends the conversation", err=True)
 
 
 def _lines() -> Iterator[str]:
@@ -204,8 +213,9 @@ def _kernels_counted(threads: int | None, device: str = "cpu") -> Iterator[Count
 def _report(completion: Completion, kernels: Counter[str]) -> None:
     """One line about speed and one about what ran, on stderr."""
     timings, new = completion.timings, len(completion.token_ids)
-    pace = f"{timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else "1 token"
+    pace = f", {timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else ""
+    first = f"first token after {timings.first_token * 1e3:.0f} ms"
     ran = ", ".join(f"{name} {count}x" for name, count in kernels.most_common())
-    typer.secho(f"{new} tokens, {pace}, first token after {timings.first_token * 1e3:.0f} ms", err=True, dim=True)
+    typer.secho(f"{new} token{'s' * (new != 1)}{pace}, {first}", err=True, dim=True)
     if ran:
         typer.secho(f"kernels: {ran}", err=True, dim=True)

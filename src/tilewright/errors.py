@@ -125,3 +125,9 @@ class KnobError(TilewrightError):
 
 class MissingPackage(TilewrightError):
     """An optional package that is not installed; the message holds the command that installs it."""
+
+
+# -------------------------------------------------------------------------------------------- messages
+def in_words(error: BaseException) -> str:
+    """What an exception says to a reader: of a system's error its words, without the number and the path."""
+    return getattr(error, "strerror", None) or str(error)

@@ -127,8 +127,9 @@ def test_why_of_what_a_file_defines(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     answer = why(f"{tmp_path}/own.py:doubled", {"M": 3, "D": 16}, "f32")
     assert str(answer.row.shape) == "doubled batch=2-4 f32 cpu"
-    with pytest.raises(ArgumentError, match=r"own\.py:bare is a program, not an operator: .*see tilewright show"):
-        why(f"{tmp_path}/own.py:bare", {"M": 3, "D": 16}, "f32")
+    bare = why(f"{tmp_path}/own.py:bare", {"M": 3, "D": 16}, "f32")  # as tw.launch runs it
+    assert str(bare.row.shape) == "bare batch=2-4 f32 cpu"
+    assert f"`tilewright design {tmp_path}/own.py:bare M=3 D=16` does" in bare.text()
 
 
 def test_the_commands(tmp_path, monkeypatch):

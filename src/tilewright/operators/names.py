@@ -22,8 +22,8 @@ def operator_of(name: str) -> Operator:
     found = OPERATORS.get(operator_name(name))
     if found is None:
         like = difflib.get_close_matches(name.lower().replace("-", "_"), [*OPERATORS, *CALLS], 1)
-        there = f"there are {', '.join(OPERATORS)}, or write file.py:name"
-        raise ArgumentError(f"no operator is called {name!r}; {f'did you mean {like[0]}? ' if like else ''}{there}")
+        there = f"did you mean {like[0]}?" if like else f"there are {', '.join(OPERATORS)}."
+        raise ArgumentError(f"no operator is called {name!r}; {there} For one of your own write file.py:name")
     return found
 
 
