@@ -11,6 +11,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
+from tilewright.cli_serve import batches
 from tilewright.engine.llm import LLM
 from tilewright.serve.server import Server
 
@@ -81,6 +82,11 @@ def test_errors_are_one_line(command, ran, words, says):
     code, out, err = command("serve", "--port", "0", *words)
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
     assert says in err
+
+
+def test_batches_that_meet_every_kernel():
+    assert [batches(n, True) for n in (1, 2, 6, 16)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8, 16]]
+    assert [batches(n, False) for n in (1, 2, 16)] == [[1], [1, 2], [1, 2]]
 
 
 def test_load(command):

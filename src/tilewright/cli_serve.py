@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,8 +88,10 @@ def load(
     from tilewright.serve.load import measure
 
     key = _key_of_environment()
-    measure(url, 1, 1, max_tokens, key)  # what is compiled by a first request is nobody's time
-    found = [measure(url, n, requests, max_tokens, key) for n in dict.fromkeys((1, clients))]
+    found = []
+    for n in dict.fromkeys((1, clients)):
+        measure(url, n, n, max_tokens, key)  # what first requests have compiled is nobody's time
+        found.append(measure(url, n, requests, max_tokens, key))
     if as_json:
         typer.echo(json.dumps([x.to_dict() for x in found]))
         return
@@ -129,12 +132,18 @@ def _key_of_environment() -> str | None:
 
 
 def _warm_up(llm: LLM) -> None:
-    """Compile what every request needs, so that the first client does not wait for it."""
-    from tilewright.engine.sampling import SamplingParams
-
-    llm.generate([[0]], SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))
+    """Compile what requests need, so that no client waits for it."""
+    params = replace(llm.default_params, max_tokens=3, ignore_eos=True)
+    for size in batches(llm.engine.scheduler.max_batch, llm.decoder.memory.remote):
+        llm.generate([[0]] * size, params)
     gc.collect()
     gc.freeze()  # passes and weights stay: the collector need not go through them again
+
+
+def batches(most: int, remote: bool) -> list[int]:
+    """Sizes of batches that meet every kernel of decoding: each power of two on a GPU, one and several on a CPU."""
+    powers = [1 << n for n in range(most.bit_length())] if remote else [1, 2]
+    return sorted({min(size, most) for size in [*powers, *([most] if remote else [])]})
 
 
 def _say_ready(server: Server, llm: LLM, device: str) -> None:
@@ -153,4 +162,4 @@ def _say_ending(server: Server) -> None:
         typer.echo(f"ending once {held} completions have ended; Ctrl-C again to end now", err=True)
 
 
-__all__ = ["load", "serve"]
+__all__ = ["batches", "load", "serve"]
