@@ -213,19 +213,19 @@ def _tiled_atom(p: _Product, facts: Facts) -> str | None:
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
     """AMX: four accumulators, tile registers loaded from rows of one operand and from words of neighbours of the other.
 
-    Words cost more to make than rows to copy, so the smaller operand is turned into them. Rows are loaded where they
-    lie while that is cheap, else from a copy.
+    To make words is a transpose, which each row of the result is worth that meets more than a few columns; weights are
+    then the rows. Rows are loaded where they lie while that is cheap, else from a copy.
     """
     columns, depth = facts.size(kernel, p.n), facts.size(kernel, p.k)
     short = depth * p.itemsize < _PAGE
-    turned = rows <= columns and _runs_along(kernel, facts, p.k.name, p.columns)
+    seldom = columns <= _SELDOM and rows > columns
+    turned = not seldom and _runs_along(kernel, facts, p.k.name, p.columns)
     if turned and (rows <= _IN_PLACE_ROWS or short):
-        chosen = _rows_in_place(p, rows, depth, facts)
+        chosen = _weights_in_place(p, rows, columns, depth, facts)
+    elif seldom and short and _runs_along(kernel, facts, p.k.name, (p.rows,)):
+        chosen = _rows_in_place(p, rows, facts)
     else:
-        turned = turned and rows <= _LOCAL_ROWS
         chosen = _tile_blocks(kernel, p, rows, facts, turned=turned)
-        if not turned and short and columns <= _SELDOM and _runs_along(kernel, facts, p.k.name, (p.rows,)):
-            del chosen[f"pack.{p.rows}"]
     chosen[f"tile.{p.k.name}"] = TILE_BYTES // p.itemsize
     chosen |= {f"atom.{d.name}": str(_tiled_atom(p, facts)) for d in p.dots}
     return chosen, [(p.m if turned else p.n).name]
@@ -233,10 +233,10 @@ def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> t
 
 _PAGE = 4096  # bytes: rows as far apart as that begin in one set of L1, and each needs a page of its own
 _TILE = 32  # rows of two tile registers
-_SELDOM = 8 * _TILE  # up to so many columns a copy of the rows would be read too seldom to be worth making
+_SELDOM = 2 * _TILE  # up to so many columns a copy of the rows would be read too seldom to be worth making
 
 
-def _rows_in_place(p: _Product, rows: int, depth: int, facts: Facts) -> dict[str, Choice]:
+def _weights_in_place(p: _Product, rows: int, columns: int, depth: int, facts: Facts) -> dict[str, Choice]:
     """Weights whose rows are loaded where they lie, while the rows of the result, turned into words, wait in L2.
 
     Rows that half of L2 does not hold meet all weights in turns, in the highest tiles that registers allow.
@@ -250,11 +250,25 @@ def _rows_in_place(p: _Product, rows: int, depth: int, facts: Facts) -> dict[str
         f"pack.{p.rows}": WORDS[8 * p.itemsize],
     }
     if not few:
-        blocks = {f"block.{p.m.name}": _LOCAL_ROWS, f"block.{p.n.name}": 2 * _TILE}
-        return chosen | blocks | {"inner": (p.n.name, p.m.name)}
+        wide = _TILE * _share(columns, _TILE, 2, 2 * facts.machine.cores)
+        return chosen | {
+            f"block.{p.m.name}": _LOCAL_ROWS,
+            f"block.{p.n.name}": wide,
+            "inner": (p.n.name, p.m.name),
+        }
     if rows > _TILE and not high:
         chosen["order"] = (p.n.name, p.m.name)  # a few weights meet all rows before the next come from memory
     return chosen
+
+
+def _rows_in_place(p: _Product, rows: int, facts: Facts) -> dict[str, Choice]:
+    """Rows of the result that are read where they lie, once or twice, by the few columns that they meet."""
+    return {
+        f"tile.{p.m.name}": _TILE,
+        f"tile.{p.n.name}": _TILE if len(p.columns) == 1 else _TILE // 2,
+        f"block.{p.m.name}": _TILE * _share(rows, _TILE, 2 * _LOCAL_ROWS // _TILE, 2 * facts.machine.cores),
+        **{f"pack.{c}": WORDS[8 * p.itemsize] for c in p.columns},
+    }
 
 
 def _tile_blocks(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts, *, turned: bool) -> dict[str, Choice]:
@@ -301,8 +315,9 @@ def _cache_blocks(
     """(slab of k or None, rows, columns) of a cache block.
 
     A column panel of the slab (tile_n wide) and the rows that it meets fit L1, or the panels of all products an eighth
-    of L2 where pairs halve what a step reads; the rows of the block fill half of L2. Where the block packs its own columns it holds all rows, and
-    fewer columns. Sizes come from a short list, so that a new length seldom wants a new kernel.
+    of L2 where pairs halve what a step reads; the rows of the block fill half of L2. Where the block packs its own
+    columns it holds all rows, and fewer columns. Sizes come from a short list, so that a new length seldom wants a new
+    kernel.
     """
     depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
     l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
