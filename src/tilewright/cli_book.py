@@ -38,7 +38,9 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Every design in the book: what it is for, how fast it is, and whether it was verified on this host."""
-    records = [r for r in _book(at).list() if operator in (None, r.key.operator)]
+    from tilewright.operators.names import operator_name
+
+    records = [r for r in _book(at).list() if operator is None or r.key.operator == operator_name(operator)]
     if as_json:
         typer.echo(json.dumps([{"hash": r.key.hash, **r.to_dict()} for r in records]))
         return

@@ -98,7 +98,7 @@ def top(
 
 
 def why(
-    operator: Annotated[str, typer.Argument(help="Name of an operator.")],
+    operator: Annotated[str, typer.Argument(help="Name of an operator, or file.py:name of your own.")],
     sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
     dtype: Annotated[
         str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 on a GPU, else f32.")

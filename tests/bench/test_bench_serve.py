@@ -121,28 +121,34 @@ def side_of(us, swaps=0):
 
 
 class Told:
-    """A process that is ready for so many passes and then says what it found."""
+    """A process that is ready for so many passes and then says what it found; one that `writes` does so in a pass."""
 
-    def __init__(self, found, passes):
-        self._said = [serve_process.READY] * passes + [json.dumps(found)]
+    def __init__(self, found, passes, folder, writes):
+        self._said, self._folder, self._writes = [serve_process.READY] * passes + [json.dumps(found)], folder, writes
 
     def pass_(self):
         assert len(self._said) > 1 or self._said[0] != serve_process.READY
+        if self._writes:
+            (self._folder / "kernel").write_text(f"{len(self._said)} passes were left when it was last of use")
 
     def line(self):
         return self._said.pop(0)
 
 
+@pytest.mark.parametrize("frozen_writes", [0, 1])
 @pytest.mark.parametrize("setting", [serve_learn.CPU, serve_learn.GPU])
-def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monkeypatch, setting):
+def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monkeypatch, setting, frozen_writes):
+    """What a frozen process writes is counted, and not what the processes write that are compared with it."""
     took = {"generic": 300, "frozen": 200, "learn": 250}
     asked = []
 
     @contextmanager
     def process(folder, mode, numerics, task):
         asked.append((task["device"], numerics, mode, folder.name))
+        folder.mkdir(exist_ok=True)
         us = 220 if folder.name == "classes" else took[mode]
-        yield Told(side_of(us, swaps=4 if mode == "learn" else 0), task["passes"] if task.get("asked") else 0)
+        passes, writes = task["passes"] if task.get("asked") else 0, mode != "frozen" or frozen_writes
+        yield Told(side_of(us, swaps=4 if mode == "learn" else 0), passes, folder, writes)
 
     monkeypatch.setattr(serve_learn, "process", process)
     monkeypatch.setattr(serve_learn, "write_checkpoint", lambda *_: None)
@@ -150,7 +156,7 @@ def test_what_is_learned_stands_beside_generic_kernels_and_those_of_classes(monk
     found = result.metrics
     assert (found["us"], found["peer_us"], found["ratio"]) == (20.0, 30.0, 1.5)
     assert (found["first_us"], found["first_peer_us"], found["first_ratio"]) == (20.0, 30.0, 1.5)
-    assert (found["pinned_hashes"], found["swaps"], found["frozen_writes"]) == (1, 4, 0)
+    assert (found["pinned_hashes"], found["swaps"], found["frozen_writes"]) == (1, 4, frozen_writes)
     assert found["generic_times"] == 2.5
     on_gpu = setting.device == "cuda"
     assert ((setting.device, "free", "learn", "classes") in asked) == on_gpu

@@ -117,7 +117,7 @@ def test_no_process_outlives_a_killed_search(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     worker = int(done.stdout)
-    for _ in range(500):
+    for _ in range(60_000):
         state = Path(f"/proc/{worker}/stat")
         if not state.exists() or state.read_text().split()[2] == "Z":
             return

@@ -5,6 +5,7 @@ Those that are compared run at once and serve a pass over the trace each in turn
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -80,8 +81,10 @@ def learn_results(setting: Setting, quick: bool) -> Iterator[Result]:
 def _restarted(place: Path, setting: Setting, requests: int) -> tuple[list[dict[str, Any]], int]:
     """Generic, frozen and, where they are asked for, class kernels in new processes, a pass over the trace in turns.
 
-    And how many files were written, changed or removed since the frozen one began from what was learned.
+    And how many files were written, changed or removed since the frozen one began from what was learned. The generic
+    one serves from a copy of that folder: unlike a frozen process it notes when a kernel was last of use.
     """
+    shutil.copytree(place / "free", place / "beside")
     task = _task(place, setting.device, requests, passes=setting.passes, asked=True)
     with ExitStack() as running:
 
@@ -90,7 +93,7 @@ def _restarted(place: Path, setting: Setting, requests: int) -> tuple[list[dict[
             made.line()
             return made
 
-        generic, classes = started("generic"), [started("learn", "classes")] if setting.classes else []
+        generic, classes = started("generic", "beside"), [started("learn", "classes")] if setting.classes else []
         before = _files(place / "free")
         found = in_turns([generic, started("frozen"), *classes], setting.passes)
     return found, len(before ^ _files(place / "free"))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tilewright.errors import ArgumentError
 from tilewright.knobs import knobs
 from tilewright.machines.machine import Machine
 from tilewright.observe.place import place
-from tilewright.operators import OPERATORS
 from tilewright.ops.backend import bind
 from tilewright.runtime.chosen import book_path, open_book
 from tilewright.runtime.inputs import draw
@@ -58,15 +58,18 @@ def why(
 
     `dtype` is that of the tensors: bf16 on a GPU, f32 on a CPU where none is given.
 
-    A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
-    device, MachineError for a GPU that is not there.
+    `operator` is a name (`linear` is that of matmul), or `file.py:name` of an operator of one's own. A kernel that no
+    cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or device, or for a
+    program that is no operator; MachineError for a GPU that is not there.
     """
     there = place(device)
     element = dtype or (there.machine or Machine.detect()).usual_dtype
     subject = Subject.of(operator, sizes, element, options=options, machine=there.machine)
+    if subject.operator is None:
+        raise ArgumentError(f"{operator} is a program, not an operator: no call is dispatched; see tilewright show")
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
     buffers = there.buffers(operands.tensors)
-    launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
+    launch: Any = bind(subject.operator, buffers, operands.scalars, dict(subject.options))
     launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
     row = launch.slot.row()

@@ -23,7 +23,8 @@ from tilewright.language import structure
 from tilewright.language.dtypes import DType
 from tilewright.language.program import TileProgram
 from tilewright.machines.machine import Machine
-from tilewright.operators import OPERATORS, Operator
+from tilewright.operators import Operator
+from tilewright.operators.names import operator_of
 from tilewright.runtime import dispatch, pool
 from tilewright.runtime.compiled import check_sizes, dtypes_of
 from tilewright.runtime.cuda import dispatch as gpu
@@ -173,17 +174,14 @@ def _gpu_of_this_host(host: Machine) -> Machine:
 def named(text: str) -> Operator | TileProgram:
     """The operator called `text`, or the one that `file.py:name` defines (the file is executed).
 
-    Raises ArgumentError that lists what there is.
+    A call of `tilewright.ops` names the operator that it runs: linear is matmul. Raises ArgumentError that lists what
+    there is.
     """
     path, colon, name = text.rpartition(":")
     if not colon:
         path, name = (text, "") if text.endswith(".py") else ("", text)
     if not path:
-        if name not in OPERATORS:
-            raise ArgumentError(
-                f"no operator is called {name!r}; there are {', '.join(OPERATORS)}, or write file.py:name"
-            )
-        return OPERATORS[name]
+        return operator_of(name)
     module = _executed(Path(path).expanduser())
     found = getattr(module, name, None) if name else None
     if not isinstance(found, (Operator, TileProgram)):

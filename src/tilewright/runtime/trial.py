@@ -7,12 +7,9 @@ search: it computes wrong numbers, writes or reads outside its operands, crashes
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -33,6 +30,7 @@ from tilewright.runtime.crew import Crew
 from tilewright.runtime.crew import threads as crew_threads
 from tilewright.runtime.fault import Fault
 from tilewright.runtime.guard import PAGE
+from tilewright.runtime.scratch import Scratch
 from tilewright.runtime.subject import Subject
 
 MEMORY_LIMIT = 2 << 30
@@ -113,7 +111,7 @@ class TrialRunner:
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
         self._threads = crew_threads() if crew is None else crew.threads
-        self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
+        self._scratch = Scratch("trial")
         self._crew = crew
         try:
             self._start(seed, MEMORY_LIMIT if memory_limit is None else memory_limit)
@@ -269,7 +267,7 @@ class TrialRunner:
             for child in self._all:
                 child.stop()
             self._threads.shutdown(wait=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
     @property
     def compiled(self) -> int:
@@ -305,18 +303,18 @@ class TrialRunner:
         }
         environment = {"TILEWRIGHT_THREADS": str(subject.threads), "DEBUG": "0", "OPENBLAS_NUM_THREADS": "1"}
         try:
-            saved = [c.save(self._folder) for c in checks]
+            saved = [c.save(self._scratch.path) for c in checks]
         except OSError as error:
             raise ArgumentError(
-                f"{self._folder}: operands of trials cannot be written there ({error}); make room, or set TMPDIR to "
-                "a folder that has it"
+                f"{self._scratch.path}: operands of trials cannot be written there ({error}); make room, or set TMPDIR "
+                "to a folder that has it"
             ) from None
 
         def child(number: int, checked: list[dict[str, Any]]) -> Child:
             told = {**setup, "checks": checked}
             if self._crew is not None and number in self._crew:
                 return self._crew[number].renewed(told, room, self._where)
-            folder = self._folder if self._crew is None else self._crew.folder
+            folder = (self._scratch if self._crew is None else self._crew.scratch).path
             made = Child(
                 WORKERS.get(subject.machine.kind, _MODULE), told, folder, memory_limit=room, environment=environment,
                 explain=self._where,
