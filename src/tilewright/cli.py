@@ -18,6 +18,7 @@ from tilewright import (
     cli_design,
     cli_generate,
     cli_runtime,
+    cli_serve,
     cli_show,
     cli_simulate,
 )
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 app.command()(cli_generate.generate)
 app.command()(cli_generate.chat)
+app.command()(cli_serve.serve)
+app.command()(cli_serve.load)
 app.command()(cli_show.show)
 app.command()(cli_design.design)
 app.command()(cli_simulate.simulate)

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright.cli_options import AsJson, Threads, use_threads
+from tilewright.cli_options import AsJson, Device, KernelMode, KVCache, Mode, Threads, shown_to_top, use_threads
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -43,27 +42,6 @@ FrequencyPenalty = Annotated[
 MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or cuda:N for GPU number N.")]
-KVCache = Annotated[
-    str, typer.Option("--kv-cache", help="How keys and values are kept: auto, as the model is; fp8, in 8 bits.")
-]
-
-
-class Mode(StrEnum):
-    """What may happen beside the program; see TILEWRIGHT_MODE."""
-
-    LEARN = "learn"
-    FROZEN = "frozen"
-    GENERIC = "generic"
-
-
-KernelMode = Annotated[
-    Mode | None,
-    typer.Option(
-        help="learn: better kernels are designed meanwhile and swapped in; frozen: what was learned, and no compile, "
-        "search or write; generic: generic kernels only. Default: TILEWRIGHT_MODE, and nothing is learned."
-    ),
-]
 
 
 def generate(
@@ -89,7 +67,7 @@ def generate(
 ) -> None:
     """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
     text = _prompt(prompt)
-    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
+    with shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(llm, context.params)
         with llm.stream(text, params) as stream:
@@ -125,7 +103,7 @@ def chat(
     kv_cache: KVCache = "auto",
 ) -> None:
     """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
-    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
+    with shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(llm, context.params)
         messages = [{"role": "system", "content": system}] if system else []
@@ -162,21 +140,6 @@ def _lines() -> Iterator[str]:
         if not line:
             return
         yield line
-
-
-@contextmanager
-def _shown_to_top(mode: Mode | None) -> Iterator[None]:
-    """A program that is told to learn shows its table to `tilewright top`; no other writes anything for that."""
-    if mode is not Mode.LEARN:
-        yield
-        return
-    from tilewright.observe import live
-
-    end = live.publish()
-    try:
-        yield
-    finally:
-        end()
 
 
 def _load(model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto") -> LLM:

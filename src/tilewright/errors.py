@@ -111,6 +111,14 @@ class ContextError(TilewrightError):
     """A prompt or a length that does not fit the model's context."""
 
 
+class EngineFailure(TilewrightError):
+    """A request that the engine gave up, because a step that it took part in failed."""
+
+
+class ServerBusy(TilewrightError):
+    """A server that takes no more requests for now: its queue is full, or it is shutting down."""
+
+
 class KnobError(TilewrightError):
     """An environment setting that cannot be understood."""
 

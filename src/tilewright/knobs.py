@@ -155,6 +155,9 @@ class Knobs:
         None,
         "name (or .json file) of the machine to design for (default: the machine this process runs on)",
     )
+    api_key: str | None = _knob(
+        "TILEWRIGHT_API_KEY", _name, None, "what clients of `tilewright serve` must send as a key (default: none)"
+    )
 
 
 VARIABLES: tuple[str, ...] = tuple(f.metadata["variable"] for f in fields(Knobs))
