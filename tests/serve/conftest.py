@@ -8,13 +8,11 @@ import threading
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
-pytest.importorskip("prometheus_client")
-
 from tilewright.bench.checkpoint import Shape, write_checkpoint
 from tilewright.engine.llm import LLM
 from tilewright.serve.server import Server
+
+from .client import PATIENCE
 
 SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=48, vocabulary=256, context=256)
 TEMPLATE = (
@@ -22,6 +20,13 @@ TEMPLATE = (
     "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if loud %}LOUD{% endif %}"
     "{% if add_generation_prompt %}bot:{% endif %}"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages():
+    """What the extra `serve` brings."""
+    for name in ("starlette", "uvicorn", "prometheus_client"):
+        pytest.importorskip(name)
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +73,14 @@ class Gate:
 
         def gated() -> None:
             self.closed.set()  # it stands before a step
-            self.open.wait()
+            assert self.open.wait(PATIENCE)
             step()
 
         monkeypatch.setattr(engine, "step", gated)
+
+    def reached(self) -> None:
+        """Wait until the engine stands before a step."""
+        assert self.closed.wait(PATIENCE)
 
 
 @pytest.fixture

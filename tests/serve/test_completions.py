@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tilewright.engine.llm import LLM
 from tilewright.engine.sampling import SamplingParams
+from tilewright.serve.server import Server
 
 from .client import get, post, stream
 
@@ -127,6 +129,18 @@ def test_clients_at_once_get_what_they_would_get_alone(server, alone):
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(ask, range(12))) == wanted
+
+
+def test_a_program_beside_the_server_shares_its_engine(folder, alone):
+    llm, prompts = LLM(folder, max_batch=4), [f"{i} abc" for i in range(8)]
+    wanted = [c.text for c in alone.generate(prompts, params(max_tokens=40))]
+    with Server(llm, port=0) as server, ThreadPoolExecutor(8) as pool:
+        body = {**FIELDS, "max_tokens": 40}
+        asked = [pool.submit(post, server, PATH, {"prompt": p, **body}) for p in prompts]
+        own = [pool.submit(llm.generate, p, params(max_tokens=40)) for p in prompts]
+        assert [a.result()[1]["choices"][0]["text"] for a in asked] == wanted
+        assert [o.result()[0].text for o in own] == wanted
+    assert llm.engine.scheduler.idle
 
 
 def test_the_models(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def told_to_end(server):
 def test_running_requests_end(gated):
     server, gate, _ = gated()
     with sent(server, "POST", PATH, {**SHORT, "stream": True}) as response:
-        gate.closed.wait()
+        gate.reached()
         ending = told_to_end(server)
         assert not server.runner.healthy
         with pytest.raises(OSError):
@@ -48,7 +49,7 @@ def test_running_requests_end(gated):
 def test_not_for_ever(gated, streams):
     server, gate, _ = gated(grace=0.0)
     with closing(begin(server, PATH, {**SHORT, "stream": streams})) as client:
-        gate.closed.wait()
+        gate.reached()
         ending = told_to_end(server)
         until(lambda: server.runner._ending)
         gate.open.set()
@@ -58,6 +59,34 @@ def test_not_for_ever(gated, streams):
     assert "the server is shutting down; send the request again" in text
     ending.join(60)
     assert not ending.is_alive()
+
+
+def test_a_second_signal_cuts_them(gated):
+    server, gate, llm = gated()
+    with sent(server, "POST", PATH, {**SHORT, "stream": True}) as response:
+        gate.reached()
+        server._server.handle_exit(signal.SIGINT, None)
+        until(lambda: server.runner._closing)
+        server._server.handle_exit(signal.SIGINT, None)
+        gate.open.set()
+        text = response.read().decode()
+    assert "the server is shutting down" in text and text.endswith("data: [DONE]\n\n")
+    server.__exit__()
+    assert llm.engine.scheduler.idle and server.runner.held == 0
+
+
+def test_a_third_signal_waits_for_nothing(gated):
+    server, gate, llm = gated()
+    with sent(server, "POST", PATH, {**SHORT, "stream": True}) as response:
+        gate.reached()
+        for _ in range(3):
+            server._server.handle_exit(signal.SIGINT, None)
+        with pytest.raises(http.client.IncompleteRead):
+            response.read()
+    server.__exit__()  # although the step under way has not ended
+    gate.open.set()
+    server.runner.join()
+    assert llm.engine.scheduler.idle and server.runner.held == 0
 
 
 def test_the_port_is_free_again(folder):

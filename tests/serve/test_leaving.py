@@ -17,7 +17,7 @@ SHORT = {**LONG, "max_tokens": 3}
 def test_a_row_is_free_again(gated, streams):
     server, gate, llm = gated(max_batch=1)
     client = begin(server, PATH, {**LONG, "stream": streams})
-    gate.closed.wait()
+    gate.reached()
     assert llm.engine.scheduler.max_batch == 1 and server.runner.held == 1
     client.close()
     until(lambda: not server.runner._held or next(iter(server.runner._held)).cancelled)
@@ -32,7 +32,7 @@ def test_a_row_is_free_again(gated, streams):
 def test_one_that_waits_leaves_the_queue(gated):
     server, gate, llm = gated(max_batch=1)
     first = begin(server, PATH, SHORT)
-    gate.closed.wait()
+    gate.reached()
     second, third = begin(server, PATH, {**LONG, "n": 2}), begin(server, PATH, SHORT)
     until(lambda: server.runner.held == 4)
     second.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from tilewright.engine.llm import LLM
@@ -26,7 +27,7 @@ def test_a_full_queue(gated):
         status, found = post(server, PATH, {**SHORT, "stream": True})
         assert (status, found["error"]["code"], found["error"]["type"]) == (503, "server_busy", "server_error")
         assert get(server, "/health")[0] == 200
-        gate.closed.wait()
+        gate.reached()
         assert metric(server, "tilewright_queue_length") + metric(server, "tilewright_running_completions") == 2
         gate.open.set()
         assert [h.result()[0] for h in held] == [200, 200]
@@ -54,6 +55,23 @@ def test_the_context(server):
     status, found = post(server, PATH, {"prompt": "a" * 256})
     assert (status, found["error"]["code"]) == (400, "context_length_exceeded")
     assert "shorten the prompt" in found["error"]["message"]
+
+
+def test_a_body_that_does_not_come(server, monkeypatch):
+    monkeypatch.setattr("tilewright.serve.guard._BODY_SECONDS", 0.05)
+    with closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)) as client:
+        client.request("POST", PATH, b"{", {**JSON, "Content-Length": "10"})
+        response = client.getresponse()
+        assert response.status == 408 and b"did not arrive" in response.read()
+
+
+def test_a_stream_without_news_says_that_it_is_there(gated, monkeypatch):
+    monkeypatch.setattr("tilewright.serve.reply._STILL_HERE", 0.01)
+    server, gate, _ = gated()
+    with sent(server, "POST", PATH, {**SHORT, "stream": True}) as response:
+        assert response.readline() == b": still here\n"
+        gate.open.set()
+        assert response.read().endswith(b"data: [DONE]\n\n")
 
 
 def test_a_large_body(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,11 @@ from tilewright.serve.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tilewright.engine.llm import LLM
+    from tilewright.engine.sampling import SamplingParams
+    from tilewright.serve.fields import Body
     from tilewright.serve.settings import Settings
+
+Understood = tuple[Ask, list[list[int]], float]
 
 
 class Service:
@@ -88,36 +92,43 @@ class Service:
         try:
             yield
         finally:
-            await asyncio.to_thread(self.runner.stop)
+            self.runner.end()
 
     # ------------------------------------------------------------------------------------------ completions
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        body = await self._body(request)
-        ask = completion_ask(body, self.llm.default_params)
-        prompts = await asyncio.to_thread(tokens_of, ask, self.llm)
+        ask, prompts, begun = await self._understood(request, completion_ask)
         reply = CompletionAnswer(*self._of_answer(ask, prompts))
         if ask.echo:
             decode = self.llm.tokenizer.decode
             texts = [p if isinstance(p, str) else decode(p) for p in ask.prompts]
             reply.echoes = [text for text in texts for _ in range(ask.n)]
-        return self._reply(ask, prompts, reply)
+        return self._reply(ask, prompts, reply, begun)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        body = await self._body(request)
-        ask = chat_ask(body, self.llm.default_params)
-        prompts = await asyncio.to_thread(tokens_of, ask, self.llm)
-        return self._reply(ask, prompts, ChatAnswer(*self._of_answer(ask, prompts)))
+        ask, prompts, begun = await self._understood(request, chat_ask)
+        return self._reply(ask, prompts, ChatAnswer(*self._of_answer(ask, prompts)), begun)
+
+    async def _understood(self, request: Request, read: Callable[[Body, SamplingParams], Ask]) -> Understood:
+        """What a body asks for, its prompts as tokens, and since when: in a thread, for long prompts take long."""
+        body, begun = await self._body(request), time.perf_counter()
+
+        def understood() -> Understood:
+            ask = read(body, self.llm.default_params)
+            self.runner.check(ask.choices)
+            return ask, tokens_of(ask, self.llm), begun
+
+        return await asyncio.to_thread(understood)
 
     def _of_answer(self, ask: Ask, prompts: Sequence[Sequence[int]]) -> tuple[str, Vocabulary, int, int, int | None]:
         choices, read = len(prompts) * ask.n, sum(map(len, prompts))
         return self.settings.name, self._vocabulary, choices, read, ask.params.logprobs
 
-    def _reply(self, ask: Ask, prompts: Sequence[Sequence[int]], made: Answer) -> Response:
+    def _reply(self, ask: Ask, prompts: Sequence[Sequence[int]], made: Answer, begun: float) -> Response:
         wanted = [(ids, ask.params_of(i)) for ids in prompts for i in range(ask.n)]
         inbox = Inbox(len(wanted))
-        jobs = [Job(ids, params, inbox.hear, index, ask.stream) for index, (ids, params) in enumerate(wanted)]
+        jobs = [Job(ids, params, inbox.hear, index, ask.stream, begun) for index, (ids, params) in enumerate(wanted)]
         of = (self.runner, jobs, inbox, made, self.metrics)
         return Events(*of, include_usage=ask.include_usage) if ask.stream else Reply(*of)
 

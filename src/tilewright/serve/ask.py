@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from tilewright.models.chat import Message
 
 MOST_CHOICES = 128
-MOST_STOPS, LONGEST_STOP = 16, 256  # every new token is compared with them, in the thread that serves everybody
+MOST_STOPS, LONGEST_STOP, MOST_STOP_TOKENS = (
+    16,
+    256,
+    1024,
+)  # every new token is compared with them, in the thread that serves everybody
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Ask:
     echo: bool = False
     most: int | None = None
     """New tokens that were asked for by number, so that there must be room for them."""
+
+    @property
+    def choices(self) -> int:
+        """How many completions that makes."""
+        return self.n * max(1, len(self.prompts))
 
     def params_of(self, choice: int) -> SamplingParams:
         """How completion number `choice` of a prompt is drawn: each by a seed of its own, the first by the given."""
@@ -124,6 +133,8 @@ def _params(body: Body, defaults: SamplingParams, **more: Any) -> SamplingParams
         raise Problem.of(error, str(error).partition(" ")[0]) from None
     if len(params.stops) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in params.stops):
         raise Problem(f"stop takes at most {MOST_STOPS} strings of {LONGEST_STOP} characters", param="stop")
+    if len(params.stop_token_ids or ()) > MOST_STOP_TOKENS:
+        raise Problem(f"stop_token_ids takes at most {MOST_STOP_TOKENS} ids", param="stop_token_ids")
     return params
 
 

@@ -61,12 +61,19 @@ class Guard:
         return same and scheme.lower() == "bearer"
 
 
+class _Ascii(JSONResponse):
+    """JSON that can be sent whatever is in it: messages repeat what clients wrote, halves of characters included."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
+
+
 def answer(problem: Problem) -> JSONResponse:
     """The answer that tells a problem."""
     headers = {"retry-after": str(problem.retry)} if problem.retry is not None else {}
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(problem.body, problem.status, headers)
+    return _Ascii(problem.body, problem.status, headers)
 
 
 async def read_json(request: Request, most_bytes: int) -> dict[str, Any]:

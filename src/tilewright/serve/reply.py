@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tilewright.serve.runner import Runner
 
 _STILL_HERE = 15.0  # seconds after which a stream without news says so, lest something on the way gives it up
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -111,7 +112,7 @@ class Events(Reply):
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return f"data: {_ENCODE(data)}\n\n".encode()
 
 
 async def _write(send: Send, body: bytes) -> None:

@@ -43,13 +43,17 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="tilewright-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Queue all of `jobs`, or none: ServerBusy where there is no room now, ArgumentError where there never is."""
-        if len(jobs) > self.most:
+    def check(self, jobs: int) -> None:
+        """ArgumentError if there is never room for so many jobs at once."""
+        if jobs > self.most:
             raise ArgumentError(
-                f"the request asks for {len(jobs)} completions and the server takes {self.most} at once; "
+                f"the request asks for {jobs} completions and the server takes {self.most} at once; "
                 "ask for fewer, or start it with a larger --max-queue"
             )
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue all of `jobs`, or none: ServerBusy where there is no room now, ArgumentError where there never is."""
+        self.check(len(jobs))
         with self._changed:
             if self._closing:
                 raise ServerBusy("the server is shutting down; send the request to another, or later")
@@ -77,11 +81,14 @@ class Runner:
         with self._changed:
             self._closing = True
 
-    def stop(self) -> None:
-        """End the thread after the step under way; jobs that are still here are told so."""
+    def end(self) -> None:
+        """The thread ends after the step under way; jobs that are still here are told so."""
         with self._changed:
             self._closing = self._ending = True
             self._changed.notify()
+
+    def join(self) -> None:
+        """Wait for the thread's end."""
         if self._thread is not None:
             self._thread.join()
 
@@ -169,11 +176,12 @@ class Runner:
     def _end(self, failure: TilewrightError) -> None:
         with self._changed:
             self._closing = True
-            left = [job for job in self._held if not job.cancelled]
+            left = list(self._held)
+            self._held.clear()
         for job in left:
             if job.request is not None:
                 self._engine.abort(job.request)
-        self._send([(job, Delta(error=failure)) for job in left])
+        self._send([(job, Delta(error=failure)) for job in left if not job.cancelled])
 
 
 __all__ = ["News", "Runner"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import math
 import socket
 import sys
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from tilewright.engine.llm import LLM
 
+_LAST_WORDS = 10  # seconds for clients to read that the server ends
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
 
 
@@ -53,14 +55,16 @@ class Server:
     def run(self, ready: Callable[[], object] = lambda: None, ending: Callable[[], object] = lambda: None) -> None:
         """Serve until SIGINT or SIGTERM; running requests may end, for `grace` seconds or until a second signal.
 
-        `ready` is called when requests are answered, `ending` at the first signal.
+        A third waits for nothing. `ready` is called when requests are answered, `ending` at the first signal.
         """
         self._server.ready, self._server.ending = ready, ending
         try:
             self._server.run(sockets=[self._socket])
         finally:
-            self.runner.stop()
             self._socket.close()
+            self.runner.end()
+            if not self._server.force_exit:
+                self.runner.join()
 
     def __enter__(self) -> Server:
         """Serve in a thread of this process."""
@@ -91,6 +95,7 @@ class Server:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=30,
+            timeout_graceful_shutdown=math.ceil(self.settings.grace) + _LAST_WORDS,
         )
         self._address: tuple[str, int] = self._socket.getsockname()[:2]
         return _uvicorn_server()(config, self.runner, self.settings.grace)
@@ -103,7 +108,7 @@ def _uvicorn_server() -> type[Any]:
     class Graceful(uvicorn.Server):
         def __init__(self, config: uvicorn.Config, runner: Runner, grace: float) -> None:
             super().__init__(config)
-            self._runner, self._grace = runner, grace
+            self._runner, self._grace, self._cut = runner, grace, False
             self.ready: Callable[[], object] = lambda: None
             self.ending: Callable[[], object] = lambda: None
 
@@ -115,14 +120,19 @@ def _uvicorn_server() -> type[Any]:
             self._runner.close()
             self.ending()
             loop = asyncio.get_running_loop()
-            end = loop.call_later(self._grace, lambda: loop.run_in_executor(None, self._runner.stop))
+            end = loop.call_later(self._grace, self._runner.end)
             await super().shutdown(sockets)
             end.cancel()
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             # uvicorn raises what it caught again once it has ended; a server that ended as told ends with 0.
-            self.force_exit = self.should_exit
-            self.should_exit = True
+            if not self.should_exit:
+                self.should_exit = True
+            elif not self._cut:
+                self._cut = True
+                self._runner.end()  # requests are told so
+            else:
+                self.force_exit = True
 
     return Graceful
 
