@@ -146,7 +146,7 @@ class Body(Scope):
         return fetcher(cx, place, node, tile, ll.mul(self.b, place.strides[dim], str(step)))
 
     def _fetched(self, tile: Tile, fetch: Fetch, let: ir.Let) -> Tile:
-        """A tile that is fetched ahead: all of it here for a dot, which may read it in its own way, else part by part."""
+        """A tile fetched ahead: all of it here for a dot, which may read it in its own way, else part by part."""
         if let.name not in self._dot_operands:
             return fetching(tile, fetch)
         for key in self.cx.keys(tile.axes, tile.lane):
