@@ -256,7 +256,7 @@ def test_attention_in_pairs(decisions):
     machine = machines().get("512")
     if machine is None or not machine.has("avx512bf16"):
         pytest.skip("this processor does not multiply pairs of bf16")
-    bf16, memory = FLOATS["bf16"], Guarded(0, "rows")
+    bf16, memory = FLOATS[1], Guarded(0, "rows")
     for queries, keys, lengths in ((1, 9, (9, 1)), (19, 40, (40, 21)), (33, 33, (33, 33)), (16, 16, (0, 7))):
         q, k, v = (memory.normal((2, 2, 2, n, 64), bf16) for n in (queries, keys, keys))
         inputs = {"q": q, "k": k[:, :, 0], "v": v[:, :, 0], "lengths": memory.laid_out(np.array(lengths, np.int32))}
