@@ -16,6 +16,7 @@ from tilewright.design.design import Design
 from tilewright.design.draw import choices
 from tilewright.design.encoding import NAMES, encode
 from tilewright.design.legality import legal
+from tilewright.design.mutations import steps
 from tilewright.design.space import drawn_grid, enumerate_space, pool, random_design
 from tilewright.operators import OPERATORS
 
@@ -54,6 +55,18 @@ def test_random_designs_use_the_instructions_of_the_machine():
     program = traced("matmul", "i8", activation=None)
     drawn = [random_design(program, facts(program, "sapphire-rapids"), random.Random(seed)) for seed in range(60)]
     assert {d.get("atom.dot0", "fma") for d in drawn} == {"fma", "vnni", "amx_int8"}
+
+
+def test_attention_in_pairs_is_drawn_and_near_the_default():
+    """With the lanes along what is summed, and with a vector of queries that meets keys one by one."""
+    program = traced("attention", "bf16", causal=True, window=None)
+    known = facts(program, "sapphire-rapids", D=64, E=64, S=512, T=512)
+    drawn = [random_design(program, known, random.Random(seed)) for seed in range(60)]
+    pairs = [d for d in drawn if d.get("atom.dot0") == d.get("atom.dot1") == "bf16x2"]
+    assert {d.names("lanes")[0] == "D" for d in pairs} == {True, False}
+    default = default_design(program, known)
+    near = {d for _, d in steps(program, default, known)}
+    assert {default.with_(**{"atom.dot0": "bf16x2"}), default.with_(**{"atom.dot1": "bf16x2"})} <= near
 
 
 def test_a_grid_is_every_legal_combination_once():

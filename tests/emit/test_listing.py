@@ -132,6 +132,19 @@ def test_pairs_of_bf16():
     ]
 
 
+def test_pairs_that_are_computed_take_turns_in_portions():
+    """More sums than registers hold take all their terms sixteen at a time, in the listing as in the machine code."""
+    decisions = {"lanes": ("E", "s", "D"), "tile__g": 1, "tile__s": 16, "tile__t": 4}
+    atoms = {"atom__dot0": "bf16x2", "atom__dot1": "bf16x2"}
+    program = scheduled("attention", "bf16", {"causal": True, "window": None}, **decisions, **atoms)
+    lines = [line.strip() for line in body(program, 64, D=64, E=64).splitlines() if "bf16x2(" in line]
+    scores, sums = [line for line in lines if line.startswith("dot0")], [x for x in lines if not x.startswith("dot0")]
+    assert len(scores) == 32 * 4 and len(sums) == 2 * 64
+    assert all("pairs(" in line for line in sums)
+    made = [line.partition(" = ")[0] for line in sums]
+    assert made[:16] == made[16:32] and len(set(made[:16])) == 16 and not set(made[:32]) & set(made[32:])
+
+
 def test_products_of_one_operand_take_turns():
     """Each row meets both weights before the next row comes, in the listing as in the machine code."""
     packed = {f"pack__{name}": "pair" for name in ("x", "gate", "up")}

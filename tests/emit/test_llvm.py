@@ -275,6 +275,39 @@ def test_tiles_in_turns_or_drawn_are_those_of_runs_bit_for_bit(threads, rows, mo
                 assert np.array_equal(x, drawn.tensors[name]), (name, dealt)
 
 
+_BOTH = {"atom.dot0": "bf16x2", "atom.dot1": "bf16x2"}
+_ALONG = {"lanes": ("D", "E", "t"), "tile.g": 2, "tile.s": 2, "tile.t": 16}
+_ACROSS = {"lanes": ("E", "s", "t", "D"), "tile.g": 1, "tile.s": 16, "tile.t": 8}
+
+
+@pytest.mark.parametrize(
+    "decisions",
+    [
+        {**_ALONG, "atom.dot0": "bf16x2"},
+        {**_ALONG, "atom.dot1": "bf16x2"},
+        {**_ALONG, **_BOTH},
+        {**_ACROSS, **_BOTH},
+        {**_ACROSS, **_BOTH, "lanes": ("E", "s", "D"), "tile.t": 4},
+    ],
+)
+def test_attention_in_pairs(decisions):
+    """Scores of pairs as they lie, probabilities from registers; NaN behind each sequence, where a pair may end too."""
+    machine = machines().get("512")
+    if machine is None or not machine.has("avx512bf16"):
+        pytest.skip("this processor does not multiply pairs of bf16")
+    bf16, memory = FLOATS[1], Guarded(0, "rows")
+    for queries, keys, lengths in ((1, 9, (9, 1)), (19, 40, (40, 21)), (33, 33, (33, 33)), (16, 16, (0, 7))):
+        q, k, v = (memory.normal((2, 2, 2, n, 64), bf16) for n in (queries, keys, keys))
+        inputs = {"q": q, "k": k[:, :, 0], "v": v[:, :, 0], "lengths": memory.laid_out(np.array(lengths, np.int32))}
+        for i, length in enumerate(lengths):
+            inputs["k"][i, :, length:], inputs["v"][i, :, length:] = np.nan, np.nan
+        call = Case(
+            operators.attention, inputs, {"o": (q.shape, bf16)}, {"scale": 0.125}, {"causal": True, "window": None}
+        )
+        drawn = Run(call, memory, machine)
+        drawn.check(drawn.kernel(Design.of(decisions)))
+
+
 @pytest.mark.parametrize("columns", [1, 63, 65, 300])
 def test_a_kept_row_has_room_for_whole_tiles(columns):
     memory = Guarded(columns, "rows")

@@ -13,4 +13,7 @@ PAIRED = {"bf16x2": "bf16", "vnni": "i8"}
 TILED = {"amx_bf16": "bf16", "amx_int8": "i8"}
 """Instructions that multiply tile registers, and the element type of their operands."""
 
-__all__ = ["ATOMS", "PAIRED", "TILED"]
+AT_ONCE, PORTION = 32, 16
+"""Sums of pairs that are made at a time: all up to the first number, else so many, which take all their terms."""
+
+__all__ = ["ATOMS", "AT_ONCE", "PAIRED", "PORTION", "TILED"]

@@ -119,8 +119,8 @@ def pairs(v: View) -> Iterator[str]:
             yield f"{label}: {wrong[0]} is {v.values[wrong[0]].type.dtype}, not {wanted}; take fma"
         elif atom == "vnni" and not v.is_inner(let, dot):
             yield f"{label}: bytes are widened as they are read along {dot.axis}; put {dot.axis} first in lanes"
-        elif sources := [n for n in (dot.a, dot.b) if v.operand(n)[1] is None]:
-            yield f"{label}: {sources[0]} is computed, and pairs are read from memory; take fma"
+        elif atom == "vnni" and (sources := [n for n in (dot.a, dot.b) if v.operand(n)[1] is None]):
+            yield f"{label}: {sources[0]} is computed, and bytes are read from memory; take fma"
         else:
             yield from (_inner_pairs if v.is_inner(let, dot) else _outer_pairs)(v, label, let, dot)
 
@@ -135,8 +135,7 @@ def _inner_pairs(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]
         yield f"{label}: {v.dim(k)} is always {size}, less than {chunk}, a vector of pairs; take fma"
     for operand in (dot.a, dot.b):
         tensor = v.operand(operand)[1]
-        assert tensor is not None
-        if not v.runs_along(tensor, k):
+        if tensor is not None and not v.runs_along(tensor, k):
             yield f"{label}: {tensor} has no stride of one along {k}; put another axis first in lanes, or take fma"
 
 
@@ -155,10 +154,21 @@ def _outer_pairs(v: View, label: str, let: ir.Let, dot: ir.Dot) -> Iterator[str]
         yield f"{label}: tile.{k}={v.extent(k)} is odd, and two neighbours are multiplied at once; take 2"
     for operand in (dot.a, dot.b):
         value, tensor = v.operand(operand)
-        assert tensor is not None
-        even = (v.fixed_size(k) or 1) % 2 == 0 and v.runs_along(tensor, k)
-        if v.design.get(f"pack.{tensor}") != "pair" and (lane in value.type.axes or not even):
+        if tensor is None or v.design.get(f"pack.{tensor}") == "pair":
+            continue  # what is in registers is interleaved there
+        if not _pairs_in_place(v, value, tensor, k, lane):
             yield f"{label}: neighbours along {k} are not side by side in {tensor}; add pack.{tensor}=pair"
+
+
+def _pairs_in_place(v: View, value: ir.Let, tensor: str, k: str, lane: str) -> bool:
+    """Whether pairs can be had without packing: as one word, or from vectors along the lanes, two at a time.
+
+    Along a sum that is no loop an operand is turned once, wherever its lanes lie in memory.
+    """
+    whole = k not in v.axes  # then its size is a part of the kernel
+    if lane in value.type.axes:
+        return whole or v.runs_along(tensor, lane)
+    return (whole or (v.fixed_size(k) or 1) % 2 == 0) and v.runs_along(tensor, k)
 
 
 _TILE_ROWS, _TILE_REGISTERS = 16, 8

@@ -248,8 +248,12 @@ def _packs(p: _Plan, style: str, lane: str, blocked: bool, pick: Pick) -> Decisi
 
 # -------------------------------------------------------------------------------------------- streams
 def _stream(p: _Plan, pick: Pick) -> tuple[Decisions, list[str]]:
-    """Dots over whole dimensions: those lie across lanes; some rows share what is streamed."""
-    chosen: Decisions = {}
+    """Dots over whole dimensions: those lie across lanes, or rows do; some rows share what is streamed."""
+    pairs = p.element == "bf16" and p.facts.machine.has("avx512bf16")
+    style = pick("style", [*(("rows-pairs", "along-pairs") if pairs else ()), "along"])
+    chosen: Decisions = {f"atom.{d.name}": "bf16x2" for d in p.nest.dots} if style.endswith("pairs") else {}
+    if style.startswith("rows") and p.parallel and p.size(p.parallel[-1]) >= p.facts.lanes:
+        return _rows_across(p, chosen, pick)
     for axis in p.parallel:
         chosen[f"tile.{axis}"] = pick(f"tile.{axis}", upto(p.size(axis), (1, 2, 4, 8)))
     for axis in p.serial:
@@ -260,6 +264,19 @@ def _stream(p: _Plan, pick: Pick) -> tuple[Decisions, list[str]]:
         chosen |= _unrolled(axis, pick("unroll", (1, 2)))
     chosen |= _nonempty("order", pick("order", [(), *list(permutations(p.parallel))[1:6]]))
     return chosen, [*p.whole, *pick("lanes", [p.serial, (*p.serial, *p.parallel), (*p.parallel, *p.serial)])]
+
+
+def _rows_across(p: _Plan, chosen: Decisions, pick: Pick) -> tuple[Decisions, list[str]]:
+    """A vector of rows meets what is streamed point by point, so that nothing is added up across lanes."""
+    *others, rows = p.parallel
+    chosen |= {f"tile.{axis}": pick(f"tile.{axis}", upto(p.size(axis), (1, 2))) for axis in others}
+    chosen[f"tile.{rows}"] = p.facts.lanes
+    for axis in p.serial:
+        chosen[f"tile.{axis}"] = pick(f"tile.{axis}", (p.facts.lanes // 2, p.facts.lanes))
+    summed = [d.expr.axis for d in p.nest.dots if isinstance(d.expr, ir.Dot) and d.expr.axis in p.whole]
+    kept = [d for d in p.whole if d not in summed]
+    first = pick("lanes", [(*kept, rows), (rows, *kept)])
+    return chosen, [*first, *p.serial, *dict.fromkeys(summed)]
 
 
 def _last_serial(p: _Plan) -> list[str]:

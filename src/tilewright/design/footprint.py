@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from tilewright.design.atoms import TILED
+from tilewright.design.atoms import AT_ONCE, PAIRED, PORTION, TILED
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
 from tilewright.language import ir, structure
@@ -113,7 +113,13 @@ class Footprint:
         if any(self.design.get(f"atom.{let.name}") in TILED for let in feeders):
             return 0  # it lies in tile registers
         axes = self.values[name].type.axes
-        return max(self.parts(axes, self.lane_of(axes)), *(self.vectors(let) for let in feeders))
+        number = max(self.parts(axes, self.lane_of(axes)), *(self.vectors(let) for let in feeders))
+        return PORTION if number > AT_ONCE and any(self._in_portions(let) for let in feeders) else number
+
+    def _in_portions(self, let: ir.Let) -> bool:
+        """Whether a dot takes all terms of some of its sums before it comes to others."""
+        pairs = isinstance(let.expr, ir.Dot) and self.design.get(f"atom.{let.name}") in PAIRED
+        return pairs and isinstance(let.expr, ir.Dot) and not self.is_inner(let, let.expr)
 
     def _feeders(self, name: str) -> list[ir.Let]:
         """A carried value, and the dots that are added to it."""

@@ -254,7 +254,9 @@ def _atoms(kernel: ir.Kernel, dots: tuple[ir.Let, ...], facts: Facts) -> Iterato
     yield UseAtom(names, "fma", panels)
     yield Together((UseAtom(names, "fma", panels), *(SetTile(k, 1) for k in sums)))
     yield Together((UseAtom(names, "fma"), *(Pack(t, None) for t in operands), *(SetTile(k, 1) for k in sums)))
-    yield UseAtom(names, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in sums))
+    tiled = tuple(k for k in sums if k in structure.axes(kernel))  # others are summed as a whole
+    yield UseAtom(names, "bf16x2", (), tuple((k, 2 * facts.lanes) for k in tiled))
+    yield UseAtom(names, "bf16x2", (), tuple((k, 2) for k in tiled))
     yield UseAtom(names, "vnni", (), tuple((k, 2 * facts.lanes) for k in sums))
     yield UseAtom(names, "bf16x2", tuple((t, "pair") for t in operands), tuple((k, 2) for k in sums))
     for lane in dict.fromkeys(a for d in dots for a in d.type.axes):

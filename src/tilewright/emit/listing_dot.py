@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tilewright.emit import llvm_amx
 from tilewright.emit.listing_page import applied
 from tilewright.emit.listing_values import Scene, accumulators, place_text, read
-from tilewright.emit.llvm_dot import in_turns, streaming_order
+from tilewright.emit.llvm_dot import in_portions, in_turns, streaming_order
 from tilewright.emit.llvm_values import Key, Tile, table
 from tilewright.language import ir
 
@@ -49,11 +49,13 @@ def _outer(scene: Scene, sums: Sequence[Sum]) -> list[Tile]:
     cx, type_, pairs = scene.cx, sums[0].let.type, _atom(sums[0].let) != "fma"
     lane = cx.lane_of(type_.axes)
     of = [_Outer(scene, s, lane) for s in sums]
-    operand = _pairs(scene, lane) if pairs else _promoted(scene, lane, sums[0].let)
-    for k in range(0, cx.axes[of[0].expr.axis].extent, 2 if pairs else 1):
-        for n, key in in_turns(cx, *of[0].operands, type_, lane, len(sums)):
-            point = {**scene.point(type_.axes, key), of[n].expr.axis: k}
-            of[n].add(key, *(operand(tile, point) for tile in of[n].operands))
+    operand = _pairs(scene, lane, of[0].expr.axis) if pairs else _promoted(scene, lane, sums[0].let)
+    turns = list(in_turns(cx, *of[0].operands, type_, lane, len(sums)))
+    for portion in in_portions(turns) if pairs else [turns]:
+        for k in range(0, cx.axes[of[0].expr.axis].extent, 2 if pairs else 1):
+            for n, key in portion:
+                point = {**scene.point(type_.axes, key), of[n].expr.axis: k}
+                of[n].add(key, *(operand(tile, point) for tile in of[n].operands))
     return [table(one.let.type, lane, one.placed) for one in of]
 
 
@@ -88,7 +90,7 @@ def _inner(scene: Scene, let: ir.Let, into: Tile | None) -> Tile:
     a, b, width, pairs = cx.values[expr.a], cx.values[expr.b], cx.width(axis), atom != "fma"
     spread = into is not None and into.spread > 0
     step = 2 * width if pairs else width
-    operand = _pairs(scene, axis) if pairs else _promoted(scene, axis, let)
+    operand = _pairs(scene, axis, axis) if pairs else _promoted(scene, axis, let)
     held = {key: accumulators(into, key) for key in cx.keys(type_.axes, None)} if into is not None and spread else {}
     parts: dict[Key, str] = {key: names[0] for key, names in held.items()}
     keys = streaming_order(cx, a, b, type_, None)
@@ -113,27 +115,38 @@ def _promoted(scene: Scene, lane: str | None, let: ir.Let) -> Callable[[Tile, di
     return operand
 
 
-def _pairs(scene: Scene, lane: str | None) -> Callable[[Tile, dict[str, int]], str]:
-    """Operands of pairs come from memory: vectors of pairs along the lanes, or one pair for all lanes."""
-    cx, known = scene.cx, dict[tuple[int, Key], str]()
+def _pairs(scene: Scene, lane: str | None, axis: str) -> Callable[[Tile, dict[str, int]], str]:
+    """Operands of pairs along `axis`, from memory or interleaved: along the lanes, or one pair for all lanes."""
+    known = dict[tuple[int, Key], str]()
     assert lane is not None
-    width = cx.width(lane)
 
     def operand(tile: Tile, point: dict[str, int]) -> str:
-        ref = tile.source
-        assert isinstance(ref, ir.Ref)
-        key = (id(tile), tuple(point[a] for a in tile.axes))
+        ref, key = tile.source, (id(tile), tuple(point[a] for a in tile.axes))
+        if not isinstance(ref, ir.Ref) or (lane != axis and lane in tile.axes and not scene.places[ref.buffer].panel):
+            return _interleaved(scene, tile, point, lane, axis)
         if key not in known:
-            wide = lane in tile.axes
-            place = scene.places[ref.buffer]
-            summed = place.panel is None and wide  # an inner product: neighbours along the sum
-            at = {**point, lane: point[lane] * width * (2 if summed else 1)} if wide else point
-            known[key] = scene.names.new(ref.buffer.removesuffix("_packed"), 2 * width if wide else 2)
-            end = f", mask={lane}" if summed and cx.axes[lane].count is not None else ""
-            scene.page.line(f"{known[key]} = load({place_text(scene, ref, at)}, vec={2 * width if wide else 2}{end})")
+            known[key] = _loaded_pairs(scene, tile, ref, point, lane)
         return known[key]
 
     return operand
+
+
+def _loaded_pairs(scene: Scene, tile: Tile, ref: ir.Ref, point: dict[str, int], lane: str) -> str:
+    cx, wide = scene.cx, lane in tile.axes
+    width = cx.width(lane)
+    summed = scene.places[ref.buffer].panel is None and wide  # an inner product: neighbours along the sum
+    at = {**point, lane: point[lane] * width * (2 if summed else 1)} if wide else point
+    name = scene.names.new(ref.buffer.removesuffix("_packed"), 2 * width if wide else 2)
+    end = f", mask={lane}" if summed and cx.axes[lane].count is not None else ""
+    scene.page.line(f"{name} = load({place_text(scene, ref, at)}, vec={2 * width if wide else 2}{end})")
+    return name
+
+
+def _interleaved(scene: Scene, tile: Tile, point: dict[str, int], lane: str, axis: str) -> str:
+    """Two registers side by side along the sum, or element by element in turns."""
+    first = 2 * point[axis] if lane == axis else point[axis]
+    both = [read(scene, tile, {**point, axis: first + n}, lane) for n in (0, 1)]
+    return f"{'join' if lane == axis else 'pairs'}({', '.join(both)})"
 
 
 # ------------------------------------------------------------------------------------------------ reductions

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
+from tilewright.design.atoms import AT_ONCE, PORTION
 from tilewright.emit.llvm_compute import cast, fold_lanes, select_existing
-from tilewright.emit.llvm_memory import masked_load, suffix
-from tilewright.emit.llvm_places import Address
+from tilewright.emit.llvm_memory import suffix
+from tilewright.emit.llvm_pairs import BYTES, HALVES, Known, Pairs, pair_operand, row_operand
 from tilewright.emit.llvm_shuffle import concat, pieces
 from tilewright.emit.llvm_values import (
     Context,
@@ -22,7 +23,7 @@ from tilewright.emit.llvm_values import (
     table,
     vector_type,
 )
-from tilewright.language.dtypes import DType, bf16, i8
+from tilewright.language.dtypes import DType
 from tilewright.language.ir import TileType
 
 
@@ -55,7 +56,7 @@ def emit_dots(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
 
 def _inner(cx: Context, dot: Dot) -> Tile:
     if dot.atom == "vnni":
-        return _inner_pairs(cx, dot, _BYTES)
+        return _inner_pairs(cx, dot, BYTES)
     return (_inner_pairs if dot.atom == "bf16x2" else _inner_product)(cx, dot)
 
 
@@ -203,112 +204,35 @@ def _masked_operand(cx: Context, tile: Tile, at: dict[str, int], axis: str, chun
     return select_existing(cx, part, cx.mask(axis, chunk), "sum", dtype, cx.width(axis))
 
 
-# ------------------------------------------- pairs of bf16 (vdpbf16ps), and of bytes widened to 16 bits (vpdpwssd)
-@dataclass(frozen=True)
-class _Pairs:
-    """Elements that are multiplied two neighbours at a time: their type, their twin in registers, the instruction."""
-
-    stored: DType
-    loaded: str
-    held: str
-    sums: str
-    instruction: str
-
-    def into(self, cx: Context, x: str, y: str, acc: str | None, width: int) -> str:
-        """acc + x[2n] y[2n] + x[2n+1] y[2n+1] for each lane n of the sums."""
-        name = f"@llvm.x86.{self.instruction}.{32 * width}"
-        wide, narrow = f"<{width} x {self.sums}>", f"<{2 * width} x {self.held}>"
-        cx.b.declare(f"declare {wide} {name}({wide}, {narrow}, {narrow})")
-        return cx.b.emit(f"call {wide} {name}({wide} {acc or 'zeroinitializer'}, {narrow} {x}, {narrow} {y})")
-
-
-_HALVES = _Pairs(bf16, "bfloat", "bfloat", "float", "avx512bf16.dpbf16ps")
-_BYTES = _Pairs(i8, "i8", "i16", "i32", "avx512.vpdpwssd")
-"""Products of bytes have 15 bits, and sums of i32 are exact."""
-
-
-def _address(tile: Tile) -> Address:
-    assert isinstance(tile.source, Address), "the atom bf16x2 reads its operands from memory"
-    return tile.source
-
-
+# --------------------------------------------------------------------------------------------- pairs
 def _outer_pairs(cx: Context, dots: Sequence[Dot]) -> list[Tile]:
     lane, axis = cx.lane_of(dots[0].type.axes), dots[0].axis
     assert lane is not None
     width, sums = cx.width(lane), [_begun(cx, dot, lane) for dot in dots]
-    for k in range(0, cx.axes[axis].extent, 2):
-        operands: dict[tuple[int, Key], str] = {}
-        for n, key in in_turns(cx, dots[0].a, dots[0].b, dots[0].type, lane, len(dots)):
-            point = {**dict(zip(dots[n].type.axes, key, strict=True)), axis: k}
-            x, y = (_pair_operand(cx, t, point, lane, width, operands) for t in (dots[n].a, dots[n].b))
-            sums[n][key] = _HALVES.into(cx, x, y, sums[n][key], width)
+    operands: list[Known] = [{} for _ in range(0, cx.axes[axis].extent, 2)]
+    for turns in in_portions(list(in_turns(cx, dots[0].a, dots[0].b, dots[0].type, lane, len(dots)))):
+        for step, known in enumerate(operands):
+            for n, key in turns:
+                point = {**dict(zip(dots[n].type.axes, key, strict=True)), axis: 2 * step}
+                x, y = (pair_operand(cx, t, point, axis, lane, known) for t in (dots[n].a, dots[n].b))
+                sums[n][key] = HALVES.into(cx, x, y, sums[n][key], width)
     return _finished(dots, sums, lane)
 
 
-def _pair_operand(
-    cx: Context, tile: Tile, point: dict[str, int], lane: str, width: int, known: dict[tuple[int, Key], str]
-) -> str:
-    """Pairs at `point`: a vector of them along the lanes, or one pair in every lane; `known` holds those of a step."""
-    key = (id(tile), tuple(point[t] for t in tile.axes))
-    if key not in known:
-        address, b = _address(tile), cx.b
-        if lane in tile.axes:
-            pointer = address.pointer({**point, lane: point[lane] * width}, lane)
-            known[key] = b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
-        else:
-            one = b.emit(f"load i32, ptr {address.pointer(point)}, align 2")
-            every = splat(cx, "i32", width, one)
-            known[key] = b.emit(f"bitcast <{width} x i32> {every} to <{2 * width} x bfloat>")
-    return known[key]
+def in_portions(turns: list[tuple[int, Key]]) -> list[list[tuple[int, Key]]]:
+    """Sums that are made at a time: all of them, or as many as registers hold beside operands."""
+    size = len(turns) if len(turns) <= AT_ONCE else PORTION
+    return [turns[n : n + size] for n in range(0, len(turns), size)]
 
 
-def _inner_pairs(cx: Context, dot: Dot, pairs: _Pairs = _HALVES) -> Tile:
+def _inner_pairs(cx: Context, dot: Dot, pairs: Pairs = HALVES) -> Tile:
     a, b, axis, type_ = dot.a, dot.b, dot.axis, dot.type
     width, state = cx.width(axis), cx.axes[axis]
     sums = _LaneSums(cx, type_, axis, dot.into)
     for chunk in range(-(-state.extent // (2 * width))):
-        operands: dict[tuple[int, Key], str] = {}
+        operands: Known = {}
         for key in streaming_order(cx, a, b, type_, None):
             point = {**dict(zip(type_.axes, key, strict=True)), axis: chunk}
-            x, y = (_row_operand(cx, t, n, point, axis, width, operands, pairs) for n, t in enumerate((a, b)))
+            x, y = (row_operand(cx, t, n, point, axis, width, operands, pairs) for n, t in enumerate((a, b)))
             sums.set(key, chunk, pairs.into(cx, x, y, sums.get(key, chunk), width))
     return sums.result()
-
-
-def _row_operand(
-    cx: Context,
-    tile: Tile,
-    number: int,
-    point: dict[str, int],
-    axis: str,
-    width: int,
-    known: dict[tuple[int, Key], str],
-    pairs: _Pairs,
-) -> str:
-    """2 * width neighbours along the summed axis, zero where there is none."""
-    key = (number, tuple(point[t] for t in tile.axes))
-    if key not in known:
-        first = 2 * width * point[axis]
-        pointer = _address(tile).pointer({**point, axis: first}, axis)
-        mask = _pair_mask(cx, axis, first, 2 * width)
-        loaded, held = (f"<{2 * width} x {element}>" for element in (pairs.loaded, pairs.held))
-        if mask is None:
-            known[key] = cx.b.emit(f"load {loaded}, ptr {pointer}, align {pairs.stored.bytes}")
-        else:
-            found = masked_load(cx, pairs.stored, pointer, 2 * width, mask)
-            loaded, known[key] = f"<{2 * width} x {lane_type(pairs.stored)}>", found
-        if loaded != held:
-            cast_ = "sext" if pairs.stored.kind == "int" else "bitcast"
-            known[key] = cx.b.emit(f"{cast_} {loaded} {known[key]} to {held}")
-    return known[key]
-
-
-def _pair_mask(cx: Context, axis: str, first: int, width: int) -> str | None:
-    state = cx.axes[axis]
-    if state.count is None and first + width <= state.extent:
-        return None
-    b, count = cx.b, state.count or str(state.extent)
-    short = b.hoist(f"trunc i64 {count} to i32", count) if count.startswith("%") else count
-    limit = splat(cx, "i32", width, short)
-    positions = ", ".join(f"i32 {first + n}" for n in range(width))
-    return b.hoist(f"icmp slt <{width} x i32> <{positions}>, {limit}", limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tilewright.design.atoms import TILED
+from tilewright.design.atoms import AT_ONCE, PORTION, TILED
 from tilewright.design.cost.forms import HALF_TO_F32, Form, Forms
 from tilewright.design.cost.slots import Slots
 from tilewright.design.panels import TILE_BYTES
@@ -73,7 +73,10 @@ class Dots:
         steps = -(-t.points[dot.axis] // per)
         self._multiply(t.parts(let.type.axes, lane) * steps, width, atom, slots)
         for name in (dot.a, dot.b):
-            self._outer_operand(name, dot.axis, lane, steps, per, slots)
+            if per == 2 and self._is_woven(name, lane):
+                self._woven(self.program.values[name], let, dot.axis, lane, steps, slots)
+            else:
+                self._outer_operand(name, dot.axis, lane, steps, per, slots)
         self.forms[let.name] = Form(let.type.axes, lane)
         if let.name in self.program.accumulates:
             slots.chain = max(slots.chain, steps * (rates.pair_latency if per == 2 else rates.latency))
@@ -86,7 +89,7 @@ class Dots:
         vectors = others * steps * (t.chunks(str(lane)) if across else 1)
         widen = itemsize == 2 and per == 1
         if not isinstance(let.expr, ir.Load):
-            self.forms.converted(self.forms.of(name, Form(axes)), axes, lane, slots)
+            self._in_registers(self.forms.of(name, Form(axes)), axes, axis, lane, per, slots)
             return
         ref = let.expr.ref
         packed = ref.buffer in self.forms.panels
@@ -107,6 +110,40 @@ class Dots:
                 self.forms.converted(Form(axes, None), axes, lane, slots)
         if widen:
             slots.vectors(self.rates, t.width(lane) if across else 1, HALF_TO_F32 * vectors)
+
+    def _in_registers(
+        self, form: Form, axes: tuple[str, ...], axis: str, lane: str | None, per: int, slots: Slots
+    ) -> None:
+        """An operand that was computed: as vectors along the lanes, or broadcast; pairs are half as many."""
+        if per == 1 or form.same or form.lane is None:
+            self.forms.converted(form, axes, lane, slots)
+            return
+        width, number = self.t.width(form.lane), math.prod(self.t.points[a] for a in axes)
+        if form.lane != axis:  # two vectors of neighbours are interleaved
+            slots.shuffles(self.rates, width, number / width)
+        if lane != form.lane:
+            slots.shuffles(self.rates, self.t.width(lane), number / per)
+
+    def _is_woven(self, name: str, lane: str | None) -> bool:
+        """Whether pairs of an operand are made of two vectors along the lanes, as it is not packed in pairs."""
+        let = self.program.values[name]
+        return isinstance(let.expr, ir.Load) and lane in let.type.axes and let.expr.ref.buffer not in self.forms.panels
+
+    def _woven(self, let: ir.Let, into: ir.Let, axis: str, lane: str | None, steps: int, slots: Slots) -> None:
+        """Pairs of rows that are interleaved as they are read; what lies outside the dot's loop was so before it."""
+        assert isinstance(let.expr, ir.Load)
+        t, loops = self.t, self.program.loop_of
+        others = math.prod(t.points[a] for a in let.type.axes if a not in (axis, lane))
+        vectors = others * steps * t.chunks(str(lane))
+        if loops.get(let.name) != loops.get(into.name):
+            slots.loads(self.rates, self.rates.vector_bytes, vectors)
+            return
+        size = t.width(lane) * let.type.dtype.bytes
+        slots.loads(self.rates, size, 2 * vectors, self.forms.crossing(let.expr.ref, size))
+        slots.shuffles(self.rates, t.width(lane), 2 * vectors)
+        if (sums := t.parts(into.type.axes, lane)) > AT_ONCE and vectors > PORTION:
+            slots.stores(self.rates, self.rates.vector_bytes, vectors)  # they wait for the other portions of the sums
+            slots.loads(self.rates, self.rates.vector_bytes, vectors * -(-sums // PORTION))
 
     def _tiles(self, let: ir.Let, dot: ir.Dot, slots: Slots) -> None:
         """AMX: a product of tile registers is 16 cycles, a load of one is 16 lines."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.design.atoms import TILED
+from tilewright.design.atoms import AT_ONCE, TILED
 from tilewright.design.cost.forms import Forms
 from tilewright.design.cost.slots import Slots
 from tilewright.language import ir
@@ -53,6 +53,8 @@ class Sums:
         """Products that follow one another into each sum of a dot's tile."""
         per = 2 if self.t.decisions.get(f"atom.{let.name}") in ("bf16x2", "vnni") else 1
         inner = self.t.lane_of((dot.axis, *let.type.axes)) == dot.axis
+        if per == 2 and not inner and self._accumulators(let) > AT_ONCE:
+            return 1.0  # a portion of them takes all terms while the others wait
         return -(-self.t.points[dot.axis] // (per * (self.t.width(dot.axis) if inner else 1)))
 
     def _accumulators(self, let: ir.Let) -> float:
