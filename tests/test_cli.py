@@ -75,13 +75,28 @@ def test_version(run):
     "arguments, says",
     [
         (("show", "no_such", "--sizes", "1"), "no operator is called 'no_such'; there are matmul"),
-        (("show", "matmul", "--sizes", "1,2"), "matmul needs M=..,N=..,K=.."),
+        (("show", "matmul", "--sizes", "1,2"), "sizes 1,2: matmul needs M=.. N=.. K=.., or --sizes with 3 numbers"),
         (("show", "softmax", "--sizes", "1,2", "--dtype", "f33"), "f33"),
         (("generate", "x", "--model", "/no/such/folder"), "/no/such/folder"),
         (("bench", "cpu", "--threads", "0"), "--threads 0"),
         (("generate", "x", "--threads", "0"), "--threads 0: give a whole number from 1 to 4096"),
         (("design", "matmul", "M=-1", "N=2", "K=3"), "'M=-1' is no size; matmul needs its sizes"),
         (("design", "matmul", "M=1", "N=2", "K=3", "--strategy", "magic"), "it is one of evolve, beam, random"),
+        (("generat", "x"), "no such command 'generat'. Did you mean 'generate'? `tilewright --help`"),
+        (("bench", "nope"), "Did you mean 'rope'? `tilewright bench --help`"),
+        (("generate", "x", "--top-k", "many"), "--top-k"),
+        (("generate", "x", "--dtype", "f32"), "no such option: --dtype"),
+        (("generate", "x", "--seed"), "option '--seed' requires an argument"),
+        (("show", "matmul", "--sizes", "1,2,3", "--stage", "foo"), "--stage"),
+        (("show", "matmul", "--sizes", "1,2,3", "M=1"), "M=1 and --sizes 1,2,3: leave one of them out"),
+        (("show", "matmul"), "matmul needs M=.. N=.. K=.."),
+        (("show", "matml", "M=1"), "no operator is called 'matml'; did you mean matmul"),
+        (("book", "explain"), "KEY is missing; `tilewright book explain --help` says what there is"),
+        (("book", "prune", "--days", "-1"), "--days"),
+        (("book", "import", "/no/such/file"), "/no/such/file cannot be read (No such file or directory); give"),
+        (("trace", "replay", "/no/such/file"), "(No such file or directory); record one with"),
+        (("trace", "record", "x.json", "-m", "no_such_module"), "no module is called 'no_such_module'"),
+        (("why", "matmul"), "matmul needs the sizes M, K, N; given: none"),
     ],
 )
 def test_errors_are_one_line(run, arguments, says):
@@ -104,6 +119,31 @@ def test_a_bad_setting_is_an_error_not_a_loop(run, monkeypatch):
     assert code == 2 and err.startswith("error: DEBUG='lots'")
 
 
+@pytest.mark.parametrize("group", ["", "book"])
+def test_a_command_of_commands_alone_shows_its_help(run, group):
+    code, out, err = run(*group.split())
+    assert code == 2
+    assert "Usage: tilewright" in out + err and "error" not in out + err
+
+
+def test_a_file_with_one_program_need_not_name_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import tilewright as tw\n"
+        "@tw.kernel\n"
+        "def twice(x: tw.Tensor['M', 'D'], y: tw.Tensor['M', 'D']):\n"
+        "    for i in tw.parallel('M'):\n"
+        "        for d in tw.tiles('D'):\n"
+        "            y[i, d] = x[i, d] + x[i, d]\n"
+    )
+    code, out, _ = run("show", "mine.py", "M=2", "D=3", "--stage", "tile")
+    assert code == 0 and out.startswith("kernel twice(")
+    assert run("show", "mine.py:twice", "--sizes", "2,3", "--stage", "tile") == (0, out, "")
+    code, out, _ = run("why", "mine.py:twice", "M=2", "D=3")
+    assert code == 0 and "the generic kernel, design" in out
+    assert "`tilewright design mine.py:twice M=2 D=3` does" in out
+
+
 # --------------------------------------------------------------------------------------------------------- sizes
 def test_sizes_by_place_and_by_name():
     dims = ["M", "N", "K"]
@@ -115,7 +155,7 @@ def test_sizes_by_place_and_by_name():
     "text", ["", "1,2", "1,2,3,4", "1,2,-3", "1,2,x", "M=1,N=2", "M=1,N=2,L=3", "M=1,2,3", "M=1,M=2,K=3"]
 )
 def test_bad_sizes(text):
-    with pytest.raises(ArgumentError, match=r"M=\.\.,N=\.\.,K=\.\."):
+    with pytest.raises(ArgumentError, match=r"M=\.\. N=\.\. K=\.\."):
         cli_show.parse_sizes(text, ["M", "N", "K"], "matmul")
 
 
@@ -301,6 +341,15 @@ def test_help_of_the_bench_names_every_family(run):
 
     code, out, _ = run("bench", "cpu", "--help")
     assert code == 0 and all(family in out for family in FAMILIES)
+
+
+def test_bench_outside_a_checkout_measures_and_checks_no_floor(run, checkout, tmp_path):
+    (tmp_path / "benchmarks" / "floors.toml").unlink()
+    code, out, err = run("bench", "cpu", "--json")
+    assert code == 0 and "no floors were checked" in err
+    assert json.loads(out)["runs"][0]["commit"] is None
+    code, _, err = run("bench", "cpu", "--save")
+    assert code == 2 and "is not inside a checkout of Tilewright" in err
 
 
 def test_bench_fails_below_a_floor(run, checkout):

@@ -88,12 +88,19 @@ def test_explain_a_hit_and_a_miss(run):
     assert "differs in sizes.M: 500 here, 512 there" in out
 
 
+def test_a_call_stands_for_the_operator_that_it_runs(run):
+    assert run("list", "linear") == run("list", "matmul")
+    assert run("list", "rmsnorm")[1] == ""
+    assert run("explain", "linear", "M=16") == run("explain", "matmul", "M=16")
+
+
 @pytest.mark.parametrize(
     "words, says",
     [
         (["matmul"], "2 keys fit; give one of these"),
         (["beef0"], "no key starts with beef0"),
         (["matmal", "M=1"], "did you mean matmul?"),
+        (["rms_norm", "M=1"], "did you mean rmsnorm?"),
         (["matmul", "M=x"], "'M=x' is no field of a key"),
         (["matmul", "M=7"], "matmul needs the sizes M, K, N; given: M=7"),
         (["../x"], "is no key; give the first digits"),

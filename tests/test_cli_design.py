@@ -68,8 +68,11 @@ def test_a_kernel_of_one_s_own_from_a_file(run, tmp_path):
         f"{where}:doubled", "M=4", "D=64", "--budget", "2 trials", "--threads", "1", "--no-report", "--json"
     )
     assert code == 0 and json.loads(out)["operator"] == "doubled" and json.loads(out)["report"] is None
-    code, _, err = run(where, "M=4", "D=64")
-    assert code == 2 and "mine.py:name for one of doubled" in err
+    code, out, _ = run(where, "M=4", "D=64", "--threads", "1", "--no-report")  # the only one of its file
+    assert code == 0 and "from the book" in out
+    (tmp_path / "two.py").write_text(USER + "again = doubled\n")
+    code, _, err = run(str(tmp_path / "two.py"), "M=4", "D=64")
+    assert code == 2 and "two.py:name for one of doubled, again" in err
     code, _, err = run(f"{where}:constant", "M=4", "D=64")
     assert code == 2 and "it has doubled" in err
 
@@ -81,7 +84,8 @@ def test_a_kernel_of_one_s_own_from_a_file(run, tmp_path):
         (("matmul", "16", "16", "16"), "tilewright design matmul M=.."),
         (("matmul", "M=16", "M=16"), "tilewright design matmul M=.."),
         (("matmul", "M=16"), "needs the sizes"),
-        (("sofmax", "M=16"), "no operator is called 'sofmax'"),
+        (("sofmax", "M=16"), "no operator is called 'sofmax'; did you mean softmax?"),
+        (("linear", "M=16"), "needs the sizes M, K, N"),
         (("matmul", "M=1", "N=1", "K=1", "--budget", "soon"), "60s"),
         (("matmul", "M=1", "N=1", "K=1", "--target", "fast"), "50us"),
         (("nowhere.py:mine", "M=1"), "there is no file nowhere.py"),

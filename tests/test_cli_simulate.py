@@ -73,3 +73,9 @@ def test_what_cannot_be_simulated_names_the_fix(words, says):
     ran = run(*words)
     assert isinstance(ran.exception, TilewrightError) or ran.exit_code
     assert says in f"{ran.output} {ran.exception}"
+
+
+@pytest.mark.parametrize("machine", ["systolic:8x8:ws", "sn40l", "h200"])
+def test_a_call_stands_for_the_operator_that_it_runs(machine):
+    words = ("--machine", machine, "M=64", "N=64", "K=64")
+    assert told("linear", *words) == told("matmul", *words)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tilewright import __version__, doctor
-from tilewright.doctor import diagnose, render
-from tilewright.knobs import VARIABLES
+from tilewright.doctor import diagnose, render, settings_text
+from tilewright.knobs import VARIABLES, knobs
 from tilewright.machines import Machine, trial
 from tilewright.machines.cores import host_kind
 
@@ -243,3 +243,16 @@ def test_a_driver_that_refuses_what_was_compiled(gpu: dict[str, Any], monkeypatc
     assert said == "GPU 0: loading doctor failed with CUDA_ERROR_SYSTEM_NOT_READY -> see `nvidia-smi`"
     report = diagnose()
     assert "cuda:0" in render(report | {"cuda": state, "gpus": ["NVIDIA H200"]})
+
+
+def test_a_misspelt_setting_is_a_problem_and_a_secret_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_MOED", "learn")
+    monkeypatch.setenv("TILEWRIGHT_API_KEY", "s3cret")
+    report = diagnose()
+    entry = {"problem": "TILEWRIGHT_MOED is set, and is no setting", "fix": "set TILEWRIGHT_MODE, or unset it"}
+    assert entry in report["problems"]
+    assert report["settings"]["api_key"] == "set"
+    text = settings_text()
+    assert all(f"{name} = " in text for name in VARIABLES)
+    assert "TILEWRIGHT_API_KEY = set" in text
+    assert "s3cret" not in json.dumps(report) + text + repr(knobs())

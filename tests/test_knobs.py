@@ -114,5 +114,5 @@ def test_a_home_relative_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.
 def test_every_knob_is_documented() -> None:
     assert list(knob_docs()) == list(VARIABLES)
     assert all(len(doc) > 20 for doc in knob_docs().values())
-    assert len(fields(Knobs)) == len(VARIABLES) == 8
+    assert len(fields(Knobs)) == len(VARIABLES) == 9
     assert set(module.MODES) == {"learn", "frozen", "generic"}

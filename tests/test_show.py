@@ -77,7 +77,7 @@ def test_all_stages_as_files(tmp_path):
 @pytest.mark.parametrize(
     "operator, sizes, stage, says",
     [
-        ("matmulx", (1,), "tile", "no operator is called 'matmulx'; there are matmul"),
+        ("matmulx", (1,), "tile", "no operator is called 'matmulx'; did you mean matmul"),
         ("matmul", (1, 2), "tile", "needs 3 sizes"),
         ("matmul", {"M": 1, "N": 2}, "tile", "needs the sizes M, K, N; given: M=1, N=2"),
         ("matmul", {"M": 1, "N": 2, "K": -1}, "tile", "K=-1 is no size"),

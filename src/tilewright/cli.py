@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -18,10 +18,12 @@ from tilewright import (
     cli_design,
     cli_generate,
     cli_runtime,
+    cli_serve,
     cli_show,
     cli_simulate,
 )
 from tilewright.cli_options import AsJson
+from tilewright.cli_usage import UsageError, usage_line
 from tilewright.errors import BookWarning, CacheWarning, KnobError, TilewrightError
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 app.command()(cli_generate.generate)
 app.command()(cli_generate.chat)
+app.command()(cli_serve.serve)
+app.command()(cli_serve.load)
 app.command()(cli_show.show)
 app.command()(cli_design.design)
 app.command()(cli_simulate.simulate)
@@ -46,12 +50,22 @@ def main() -> None:
     """Entry point: what a user can mend is one line on stderr and exit code 2; DEBUG=1 adds the traceback."""
     try:
         with _warnings_for_users():
-            app()
+            ended = app(prog_name="tilewright", standalone_mode=False)
+    except UsageError as error:
+        _end(usage_line(error))
+    except typer.Abort:  # the input ended where an answer was wanted
+        sys.exit(1)
     except TilewrightError as error:
         if _debugging():
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _end(str(error))
+    sys.exit(ended if isinstance(ended, int) else 0)
+
+
+def _end(problem: str) -> NoReturn:
+    if problem:
+        typer.echo(f"error: {problem}", err=True)
+    sys.exit(2)
 
 
 @contextmanager
@@ -81,10 +95,18 @@ def _debugging() -> bool:
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Print every setting of the environment, what it is and does.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what this machine and installation can do, and what is wrong with them."""
-    from tilewright.doctor import diagnose, render
+    from tilewright.doctor import diagnose, render, settings_text
 
+    if settings:
+        typer.echo(settings_text())
+        return
     diagnosis = diagnose()
     typer.echo(json.dumps(diagnosis, indent=1) if as_json else render(diagnosis))
 

@@ -312,15 +312,18 @@ def _refuse_saving_a_look(save: bool, quick: bool) -> None:
 
 
 def _judge(results: list[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
-    """Print, save and hold results against their floors; exit with 1 if one is missed."""
+    """Print, save and hold results against their floors, which a checkout has; exit with 1 if one is missed."""
     from tilewright.bench.console import publish
-    from tilewright.bench.cpu import source_root
+    from tilewright.bench.cpu import checkout
     from tilewright.bench.floors import missed, read_floors
 
-    root = source_root(Path.cwd())
     publish(results, machine, kind, save, as_json)
     if loud := sum(r.metrics.get("noise", 0.0) > 0.10 for r in results):
         typer.secho(f"{loud} of {len(results)} results have noise above 10%: a busy machine is no evidence", err=True)
+    root = checkout(Path.cwd())
+    if root is None:  # what was measured stands nevertheless
+        typer.secho("no floors were checked: they lie in a checkout of Tilewright (benchmarks/floors.toml)", err=True)
+        return
     misses = missed(results, read_floors(root / "benchmarks" / "floors.toml"))
     for line in misses:
         typer.secho(line, err=True, fg="red")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tilewright.design.book.query import Query
     from tilewright.design.book.record import Record
     from tilewright.design.book.store import Book
+    from tilewright.runtime.adopt import Adopted
 
 app = typer.Typer(help="The book of designs: look into it, explain it, move it, mend it.", no_args_is_help=True)
 
@@ -38,7 +39,9 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Every design in the book: what it is for, how fast it is, and whether it was verified on this host."""
-    records = [r for r in _book(at).list() if operator in (None, r.key.operator)]
+    from tilewright.operators.names import operator_name
+
+    records = [r for r in _book(at).list() if operator is None or r.key.operator == operator_name(operator)]
     if as_json:
         typer.echo(json.dumps([{"hash": r.key.hash, **r.to_dict()} for r in records]))
         return
@@ -129,11 +132,21 @@ def adopt(
     use_threads(threads)
     from tilewright.runtime.adopt import adopt as take
 
-    found = take(_writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {a.found}"))
+    found = take(_writable(at), None if as_json else lambda a: typer.echo(f"{a.key.label}: {_adopted(a)}"))
     if as_json:
         typer.echo(json.dumps([{"key": a.key.hash, "found": a.found, "speedup": a.speedup} for a in found]))
     elif not found:
         typer.echo("the starter book holds nothing for this machine and thread count")
+
+
+def _adopted(one: Adopted) -> str:
+    """What came of a shipped design, in words."""
+    words = {
+        "book": "known already",
+        "hint": f"confirmed here, {one.speedup:.2f}x the default design",
+        "search": "not confirmed here, the default design stays",
+    }
+    return words.get(one.found, one.found)
 
 
 # ------------------------------------------------------------------------------------------------ mending

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tilewright.cli_options import AsJson, Threads, use_threads
+from tilewright.cli_options import AsJson, Device, KernelMode, KVCache, Mode, Threads, shown_to_top, use_threads
 from tilewright.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -43,27 +42,6 @@ FrequencyPenalty = Annotated[
 MaxTokens = Annotated[int, typer.Option(help="The most new tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, or cuda:N for GPU number N.")]
-KVCache = Annotated[
-    str, typer.Option("--kv-cache", help="How keys and values are kept: auto, as the model is; fp8, in 8 bits.")
-]
-
-
-class Mode(StrEnum):
-    """What may happen beside the program; see TILEWRIGHT_MODE."""
-
-    LEARN = "learn"
-    FROZEN = "frozen"
-    GENERIC = "generic"
-
-
-KernelMode = Annotated[
-    Mode | None,
-    typer.Option(
-        help="learn: better kernels are designed meanwhile and swapped in; frozen: what was learned, and no compile, "
-        "search or write; generic: generic kernels only. Default: TILEWRIGHT_MODE, and nothing is learned."
-    ),
-]
 
 
 def generate(
@@ -89,7 +67,7 @@ def generate(
 ) -> None:
     """Continue a prompt, printing text as it comes; what ran and how fast goes to stderr."""
     text = _prompt(prompt)
-    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
+    with shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(llm, context.params)
         with llm.stream(text, params) as stream:
@@ -125,11 +103,12 @@ def chat(
     kv_cache: KVCache = "auto",
 ) -> None:
     """Talk with a chat-tuned model; an empty line or end of input ends it, Ctrl-C cuts a reply short."""
-    with _shown_to_top(mode), _kernels_counted(threads, device) as kernels:
+    with shown_to_top(mode), _kernels_counted(threads, device) as kernels:
         llm = _load(model, device, mode, kv_cache)
         params = _params(llm, context.params)
         messages = [{"role": "system", "content": system}] if system else []
         llm.tokenizer.render_chat([*messages, {"role": "user", "content": "?"}])  # refuse before the user has typed
+        _greet(model)
         for line in _lines():
             kernels.clear()
             messages.append({"role": "user", "content": line})
@@ -153,6 +132,14 @@ def _prompt(given: str | None) -> str:
         ) from None
 
 
+def _greet(model: str | None) -> None:
+    """How to leave, for people; and what not to expect of the model that ships."""
+    if model is None:
+        typer.secho("note: the model that ships is not tuned for chat, it writes Python; --model FOLDER", err=True)
+    if sys.stdin.isatty():
+        typer.secho("an empty line ends the conversation", err=True)
+
+
 def _lines() -> Iterator[str]:
     """What the user types, until an empty line or the end of input."""
     while True:
@@ -162,21 +149,6 @@ def _lines() -> Iterator[str]:
         if not line:
             return
         yield line
-
-
-@contextmanager
-def _shown_to_top(mode: Mode | None) -> Iterator[None]:
-    """A program that is told to learn shows its table to `tilewright top`; no other writes anything for that."""
-    if mode is not Mode.LEARN:
-        yield
-        return
-    from tilewright.observe import live
-
-    end = live.publish()
-    try:
-        yield
-    finally:
-        end()
 
 
 def _load(model: str | None, device: str = "cpu", mode: Mode | None = None, kv_cache: str = "auto") -> LLM:
@@ -241,8 +213,9 @@ def _kernels_counted(threads: int | None, device: str = "cpu") -> Iterator[Count
 def _report(completion: Completion, kernels: Counter[str]) -> None:
     """One line about speed and one about what ran, on stderr."""
     timings, new = completion.timings, len(completion.token_ids)
-    pace = f"{timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else "1 token"
+    pace = f", {timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else ""
+    first = f"first token after {timings.first_token * 1e3:.0f} ms"
     ran = ", ".join(f"{name} {count}x" for name, count in kernels.most_common())
-    typer.secho(f"{new} tokens, {pace}, first token after {timings.first_token * 1e3:.0f} ms", err=True, dim=True)
+    typer.secho(f"{new} token{'s' * (new != 1)}{pace}, {first}", err=True, dim=True)
     if ran:
         typer.secho(f"kernels: {ran}", err=True, dim=True)

@@ -25,13 +25,17 @@ def record(
         list[str], typer.Argument(metavar="PROGRAM ARGS", help="script.py and its arguments, or -m MODULE and them.")
     ],
 ) -> None:
-    """Run a Python program and write down which operators ran on which sizes, and how often; never what was in them."""
+    """Run a Python program and write down which operators ran on which sizes, and how often; never what was in them.
+
+    Operators are those of tilewright.ops and of models: a program's own, by tw.launch, are not written down.
+    """
     from tilewright.observe.record import record_program
 
     found = record_program(command)
     found.save(file)
     launches = sum(call.count for call in found.calls)
-    typer.echo(f"wrote {file}: {launches} launches of {len(found.calls)} shapes", err=True)
+    none = "" if launches else "; only operators of tilewright.ops and of models are written down"
+    typer.echo(f"wrote {file}: {launches} launches of {len(found.calls)} shapes{none}", err=True)
 
 
 @trace.command()
@@ -98,8 +102,9 @@ def top(
 
 
 def why(
-    operator: Annotated[str, typer.Argument(help="Name of an operator.")],
-    sizes: Annotated[list[str], typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")],
+    operator: Annotated[str, typer.Argument(help="Name of an operator, such as matmul, or file.py:name of your own.")],
+    sizes: Annotated[list[str] | None, typer.Argument(help="Its sizes: M=16 N=4096 K=4096.")] = None,
+    *,
     dtype: Annotated[
         str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 on a GPU, else f32.")
     ] = None,
@@ -109,7 +114,7 @@ def why(
     """Which kernel would run for a call, and why: what the book knows, what the mode allows, what was learned."""
     from tilewright.observe.why import why as asked
 
-    answer = asked(operator, _sizes(sizes), dtype, device=device)
+    answer = asked(operator, _sizes(sizes or []), dtype, device=device)
     typer.echo(json.dumps(answer.to_dict()) if as_json else answer.text())
 
 

@@ -16,6 +16,7 @@ class Stage(StrEnum):
     """What `show` can show, in the order in which a program passes the stages."""
 
     TILE = "tile"
+    DESIGN = "design"
     SCHED = "sched"
     THREAD = "thread"
     LL = "ll"
@@ -28,7 +29,13 @@ class Stage(StrEnum):
 
 def show(
     operator: Annotated[str, typer.Argument(help="Name of an operator, such as matmul, or file.py:name of your own.")],
-    sizes: Annotated[str, typer.Option(help="1,4096,4096 (dims of the result first) or M=1,N=4096,K=4096.")],
+    given: Annotated[
+        list[str] | None, typer.Argument(metavar="[SIZES]...", help="Its sizes: M=1 N=4096 K=4096.")
+    ] = None,
+    *,
+    sizes: Annotated[
+        str | None, typer.Option(help="The same as 1,4096,4096 (dims of the result first) or M=1,N=4096,K=4096.")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Element type of the tensors: f32, bf16, f16. Default: bf16 for a GPU, else f32.")
     ] = None,
@@ -45,20 +52,25 @@ def show(
 
     known = Machine.detect() if machine is None else Machine.named(machine)
     dtype = dtype or known.usual_dtype
-    named = parse_sizes(sizes, dims_of(find(operator), dtype), operator)
+    named = parse_sizes(_one_text(given or [], sizes), dims_of(find(operator), dtype), operator)
     text = stage_text(operator, named, dtype, stage.value, known)
     if as_json:
         text = json.dumps({"operator": operator, "sizes": named, "dtype": dtype, "stage": stage.value, "text": text})
     typer.echo(text)
 
 
+def _one_text(given: list[str], sizes: str | None) -> str:
+    if given and sizes is not None:
+        raise ArgumentError(f"{' '.join(given)} and --sizes {sizes}: leave one of them out")
+    return sizes or ",".join(given)
+
+
 def parse_sizes(text: str, dims: list[str], operator: str) -> dict[str, int]:
     """`1,4096,4096` in the order of `dims`, or `M=1,K=...` in any; ArgumentError unless all are given, at least 0."""
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     pairs = [part.split("=", 1) for part in parts] if "=" in text else list(zip(dims, parts, strict=False))
-    usage = (
-        f"--sizes {text}: {operator} needs {','.join(f'{d}=..' for d in dims)}, or {len(dims)} numbers in that order"
-    )
+    given, wanted = f"sizes {text}: " if text else "", " ".join(f"{d}=.." for d in dims)
+    usage = f"{given}{operator} needs {wanted}, or --sizes with {len(dims)} numbers in that order"
     if len(parts) != len(dims) or any(len(pair) != 2 or not pair[1].strip().isdigit() for pair in pairs):
         raise ArgumentError(usage)
     named = {name.strip(): int(size) for name, size in pairs}

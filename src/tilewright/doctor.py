@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import platform
@@ -15,7 +16,7 @@ from typing import Any
 import tilewright
 from tilewright.doctor_gpu import cuda_state, nvidia_gpus
 from tilewright.errors import KnobError, MachineError
-from tilewright.knobs import Knobs, knobs
+from tilewright.knobs import VARIABLES, Knobs, knob_docs, knobs, shown_knobs
 from tilewright.machines import Machine, cores, trial, x86
 
 Report = dict[str, Any]
@@ -36,13 +37,14 @@ def diagnose() -> Report:
     """
     problems: list[dict[str, str]] = []
     settings = _settings(problems)
+    _misspelt(problems)
     report: Report = {
         "tilewright": tilewright.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": _packages(problems),
         "llvm": _llvm_version(),
-        "settings": None if settings is None else {k: _plain(v) for k, v in vars(settings).items()},
+        "settings": None if settings is None else {k: _plain(v) for k, v in shown_knobs().items()},
         "cores": {"available": cores.cores_available(), "logical": os.cpu_count(), "quota": cores.cpu_quota()},
         "gpus": nvidia_gpus(),
     }
@@ -71,6 +73,21 @@ def _settings(problems: list[dict[str, str]]) -> Knobs | None:
         problem, _, fix = str(e).partition("; ")
         _problem(problems, problem, fix)
         return None
+
+
+def _misspelt(problems: list[dict[str, str]]) -> None:
+    """Settings that nobody reads: their names are close to those that are read."""
+    for name in sorted(n for n in os.environ if n.startswith("TILEWRIGHT_") and n not in VARIABLES):
+        if like := difflib.get_close_matches(name, VARIABLES, 1, 0.8):
+            _problem(problems, f"{name} is set, and is no setting", f"set {like[0]}, or unset it")
+
+
+def settings_text() -> str:
+    """Every setting of the environment with what it is now, and a line on what it does. Raises KnobError."""
+    shown = ("off" if v is False else "not set" if v is None else str(v) for v in shown_knobs().values())
+    return "\n".join(
+        f"{name} = {value}\n    {doc}" for (name, doc), value in zip(knob_docs().items(), shown, strict=True)
+    )
 
 
 def _packages(problems: list[dict[str, str]]) -> dict[str, str | None]:

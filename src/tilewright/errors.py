@@ -111,9 +111,23 @@ class ContextError(TilewrightError):
     """A prompt or a length that does not fit the model's context."""
 
 
+class EngineFailure(TilewrightError):
+    """A request that the engine gave up, because a step that it took part in failed."""
+
+
+class ServerBusy(TilewrightError):
+    """A server that takes no more requests for now: its queue is full, or it is shutting down."""
+
+
 class KnobError(TilewrightError):
     """An environment setting that cannot be understood."""
 
 
 class MissingPackage(TilewrightError):
     """An optional package that is not installed; the message holds the command that installs it."""
+
+
+# -------------------------------------------------------------------------------------------- messages
+def in_words(error: BaseException) -> str:
+    """What an exception says to a reader: of a system's error its words, without the number and the path."""
+    return getattr(error, "strerror", None) or str(error)

@@ -62,12 +62,15 @@ def _name(text: str) -> str:
     return text
 
 
-def _knob(variable: str, parse: Callable[[str], Any], default: Any, doc: str) -> Any:
-    """A field of `Knobs` that is read from `variable`; a callable default is evaluated on each start."""
+def _knob(variable: str, parse: Callable[[str], Any], default: Any, doc: str, *, shown: bool = True) -> Any:
+    """A field of `Knobs` that is read from `variable`; a callable default is evaluated on each start.
+
+    The value of one that is not to be `shown` is kept out of what is printed.
+    """
     meta = {"variable": variable, "parse": parse, "doc": doc}
     if callable(default):
         return field(default_factory=default, metadata=meta)
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata=meta, repr=shown)
 
 
 @cache
@@ -134,8 +137,8 @@ class Knobs:
         "TILEWRIGHT_MODE",
         _choice(*MODES),
         "learn",
-        "learn: better kernels are designed while the program runs; frozen: no compile, no search, no write; "
-        "generic: the generic kernels only",
+        "learn: better kernels are designed beside a program that asks for it (--mode learn); frozen: "
+        "no compile, no search, no write; generic: the generic kernels only",
     )
     numerics: str = _knob(
         "TILEWRIGHT_NUMERICS",
@@ -155,6 +158,13 @@ class Knobs:
         None,
         "name (or .json file) of the machine to design for (default: the machine this process runs on)",
     )
+    api_key: str | None = _knob(
+        "TILEWRIGHT_API_KEY",
+        _name,
+        None,
+        "what clients of `tilewright serve` must send as a key (default: none)",
+        shown=False,
+    )
 
 
 VARIABLES: tuple[str, ...] = tuple(f.metadata["variable"] for f in fields(Knobs))
@@ -170,6 +180,16 @@ def knobs() -> Knobs:
     if held is None:
         return _parse(tuple([os.environ.get(v) for v in VARIABLES]))
     return _parse_held(tuple([held.get(v) for v in _HELD_VARIABLES]))
+
+
+def shown_knobs() -> dict[str, Any]:
+    """The settings by the names of their fields, for people to read: of a secret only whether it is set.
+
+    Raises KnobError.
+    """
+    held = knobs()
+    values = {f.name: (f.repr, getattr(held, f.name)) for f in fields(Knobs)}
+    return {name: value if plain or value is None else "set" for name, (plain, value) in values.items()}
 
 
 def knob_docs() -> dict[str, str]:

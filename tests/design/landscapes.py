@@ -97,18 +97,30 @@ class Landscape:
 
 @dataclass
 class Noisy:
-    """Measures a landscape: each trial has a drift of its own, paired rounds only a little noise."""
+    """Measures a landscape: each trial has a drift of its own, paired rounds only a little noise.
+
+    `process` is the standard deviation of what each process adds to each design, in all rounds that it holds.
+    """
 
     seconds: Callable[[Design], float]
     seed: int = 0
     drift: float = 0.015
     paired: float = 0.002
+    process: float = 0.0
     fails: Callable[[Design], Outcome | None] = lambda _: None
     evaluated: list[Design] = field(default_factory=list)
     compared: list[list[Design]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
+        self.renewed = 0
+
+    def renew(self) -> None:
+        """Another process, with favourites of its own."""
+        self.renewed += 1
+
+    def _told(self, design: Design) -> float:
+        return self.seconds(design) * math.exp(self.process * normal(self.seed, self.renewed, design.hash))
 
     def evaluate(self, designs: Sequence[Design]) -> list[Outcome]:
         """Outcomes with noise."""
@@ -116,17 +128,17 @@ class Noisy:
         return [self.fails(d) or self._measured(d) for d in designs]
 
     def _measured(self, design: Design) -> Outcome:
-        seconds = self.seconds(design) * math.exp(self._rng.gauss(0.0, self.drift))
+        seconds = self._told(design) * math.exp(self._rng.gauss(0.0, self.drift))
         samples = tuple(seconds * (1 + abs(self._rng.gauss(0.0, 0.01))) for _ in range(5))
         return Outcome("ok", seconds, samples, noise=self.drift)
 
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
         """Standings with the noise of paired rounds."""
         self.compared.append(list(designs))
-        first = self.seconds(designs[0])
+        first = self._told(designs[0])
         standings = []
         for n, design in enumerate(designs):
-            ratio = self.seconds(design) / first * (math.exp(self._rng.gauss(0.0, self.paired)) if n else 1.0)
+            ratio = self._told(design) / first * (math.exp(self._rng.gauss(0.0, self.paired)) if n else 1.0)
             width = 2.0 * self.paired
             standings.append(
                 Standing(design, first * ratio, ratio, ratio * (1 - width), ratio * (1 + width), self.paired)
@@ -139,3 +151,6 @@ LANDSCAPES = [
     Landscape.of("rmsnorm", 4), Landscape.of("attention", 5), Landscape.of("softmax", 6, "f32"),
     Landscape.of("matmul", 7, machine="sapphire-rapids"),
 ]  # fmt: skip
+
+SILU = Landscape.of("silu", 11, "f32")
+"""A small one."""

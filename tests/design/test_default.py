@@ -69,12 +69,45 @@ def test_instructions_are_those_of_the_machine():
     assert atoms["x86-avx512"] == atoms["x86-avx2"] == atoms["arm-neon"] == {}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "packed", "tiles"),
+    [
+        ({"M": 16, "N": 3072, "K": 2048}, {"a": "pair"}, (16, 32)),
+        ({"M": 128, "N": 3072, "K": 2048}, {"a": "pair"}, (32, 32)),
+        ({"M": 128, "N": 2048, "K": 16384}, {"a": "pair"}, (64, 16)),  # the rows are more than L2 holds
+        ({"M": 512, "N": 512, "K": 512}, {"a": "pair"}, (32, 32)),  # rows of weights are shorter than a page
+        ({"M": 512, "N": 3072, "K": 2048}, {"a": "pair", "b": "tile"}, (32, 32)),
+        ({"M": 8192, "N": 64, "K": 512}, {"b": "pair"}, (32, 32)),  # each row is read twice only
+    ],
+)
+def test_tile_registers_take_words_of_the_rows_and_weights_where_they_lie(sizes, packed, tiles):
+    program = traced("matmul", "bf16", activation=None)
+    design = default_design(program, facts(program, "sapphire-rapids", **sizes))
+    assert dict(design.prefixed("pack")) == packed
+    assert (design.number("tile.m"), design.number("tile.n")) == tiles
+
+
+def test_weights_that_lie_along_the_result_are_the_words():
+    program = traced("matmul", "bf16", activation=None)
+    design = default_design(program, facts(program, "sapphire-rapids", 0, M=512, N=512, K=512))
+    assert design.names("lanes") == ("n",)
+
+
+def test_a_slab_leaves_l1_room_for_the_rows_that_its_panel_meets():
+    program = traced("matmul", activation=None)
+    for name in ("sapphire-rapids", "zen5"):
+        known = facts(program, name, M=2048, N=2048, K=2048)
+        design = default_design(program, known)
+        step = 4 * (design.number("tile.m") + design.number("tile.n"))
+        assert design.number("block.k") * step <= (known.machine.l1_bytes or 0)
+
+
 def test_bytes_are_multiplied_by_tile_registers_where_rows_fill_them():
     program = traced("matmul", "i8", activation=None)
     known = {rows: default_design(program, facts(program, "sapphire-rapids", M=rows)) for rows in (1, 16, 512)}
     assert [d.get("atom.dot0") for d in known.values()] == ["vnni", "amx_int8", "amx_int8"]
     assert known[512].number("tile.k") == 64
-    assert set(dict(known[512].prefixed("pack")).values()) == {"quad", "tile"}
+    assert set(dict(known[512].prefixed("pack")).values()) == {"quad"}, "rows of the weights are loaded where they lie"
     assert default_design(program, facts(program, "zen5")).get("atom.dot0") == "vnni"
 
 

@@ -59,6 +59,8 @@ CASES = [
      {"tile.n": 4, "apart.n": 8}),
     ("blocks", MATMUL, {"tile.m": 8, "block.m": 12}, "block.m=12: not a multiple of tile.m=8; take 16",
      {"tile.m": 8, "block.m": 16}),
+    ("blocks", MATMUL, {"tile.m": 8, "block.m": 17}, "block.m=17: not a multiple of tile.m=8; take 24",
+     {"tile.m": 8, "block.m": 24}),
     ("blocks", MATMUL, {"block.k": 64}, "block.k=64: the tiles around it are not blocked.* add block.m or block.n",
      {"block.k": 64, "block.m": 8}),
     ("blocks", RMSNORM, {"block.d": 64}, "block.d=64: d is no axis of a parallel loop", {"block.m": 4}),

@@ -7,18 +7,18 @@ import math
 import statistics
 
 import pytest
-from landscapes import LANDSCAPES, Landscape, Noisy, normal
+from landscapes import LANDSCAPES, SILU, Landscape, Noisy, normal
 from programs import facts, traced
 
 from tilewright.design import strategies
 from tilewright.design.cost import estimate
 from tilewright.design.default import default_design
-from tilewright.design.finals import TIE
+from tilewright.design.finals import OWN_PROCESSES
 from tilewright.design.search import search
 from tilewright.design.trial import Budget, Objective, Outcome, Trial
 from tilewright.errors import ArgumentError, VerificationError
 
-SMALL = Landscape.of("silu", 11, "f32")
+SMALL = SILU
 
 
 def run(scape, evaluator=None, trials=24, **options):
@@ -40,8 +40,8 @@ def test_search_beats_random_at_equal_trials(scape):
         runs = [run(scape, Noisy(scape.seconds, seed), 40, strategy=strategy, seed=seed) for seed in range(5)]
         assert {len(r.trials) for r in runs} == {40}
         found[strategy] = statistics.median(best(scape, r) for r in runs)
-    # A search may keep a design that is within the tie band of the best it saw, so that two searches choose alike.
-    assert found["evolve"] < found["random"] * (1 + TIE)
+    # What is tried hangs on a champion that ties with the best, so that two searches go alike: that may cost a little.
+    assert found["evolve"] < found["random"] * 1.02
 
 
 def test_a_kind_that_the_model_wrongs_is_found_by_one_trial_of_it():
@@ -65,7 +65,7 @@ def test_a_kind_that_the_model_wrongs_is_found_by_one_trial_of_it():
 def test_the_winner_is_among_the_best_that_were_tried():
     for scape in LANDSCAPES[:2]:
         result = run(scape, trials=48)
-        assert scape.seconds(result.winner) <= 1.04 * best(scape, result)
+        assert scape.seconds(result.winner) <= (1 + OWN_PROCESSES.tie) / (1 - OWN_PROCESSES.lead) * best(scape, result)
         assert result.seconds == pytest.approx(scape.seconds(result.winner), rel=0.02)
         assert result.default_seconds == pytest.approx(scape.seconds(result.trials[0].design), rel=0.02)
 
@@ -76,11 +76,13 @@ def test_the_default_is_trial_0_and_keeps_its_place_within_noise():
     assert result.trials[0].design == result.winner == default_design(SMALL.kernel, SMALL.facts)
 
 
-def test_two_searches_choose_the_same_design():
+@pytest.mark.parametrize("process, least", [(0.003, 19), (0.01, 17)])
+def test_two_searches_choose_the_same_design(process, least):
     """20 keys, each searched twice, by other seeds and under other noise: at least 19 choose alike.
 
     Times have a roof, as on machines, so that many designs are about as good; a trial is right to 0.6%, paired rounds
-    to 0.2%.
+    to 0.2%, and each process favours designs by 0.3% (as a standard deviation; on a quiet Zen 4 it is 0.1 to 0.4% for
+    19 of 20 keys) or by 1%, when more designs lie at an edge within what is left of the noise.
     """
     shapes = [(1, 4096, 4096), (16, 4096, 1024), (64, 1024, 4096), (512, 512, 512)]
     keys = [("matmul", {"M": m, "N": n, "K": k}) for m, n, k in shapes]
@@ -88,10 +90,10 @@ def test_two_searches_choose_the_same_design():
     same = 0
     for n, (operator, sizes) in enumerate([(o, s) for o, s in keys for _ in range(2)]):
         scape = Landscape.of(operator, 200 + n, ("bf16", "f32")[n % 2], error=0.1, rough=0.01, **sizes)
-        noisy = [Noisy(scape.under_roof, seed, drift=0.006) for seed in (1, 2)]
+        noisy = [Noisy(scape.under_roof, seed, drift=0.006, process=process) for seed in (1, 2)]
         winners = [run(scape, evaluator, 40, seed=seed).winner for seed, evaluator in enumerate(noisy)]
         same += winners[0] == winners[1]
-    assert same >= 19
+    assert same >= least
 
 
 # ------------------------------------------------------------------------------------ going on, ending
@@ -181,6 +183,17 @@ def test_near_the_roofline_there_is_nothing_to_find():
     result = run(SMALL, trials=64, floor=SMALL.seconds(default_design(SMALL.kernel, SMALL.facts)))
     assert result.stopped == "roofline"
     assert len(result.trials) == 1
+
+
+def test_the_roofline_ends_no_search_before_it_tried_what_all_searches_try():
+    """When a trial comes so near hangs on its noise: finals of either choose among the same designs all the same."""
+    best = min(SMALL.seconds(t.design) for t in run(SMALL, trials=24).trials)
+    floor = 1.02 * best / 1.05  # the default is farther off
+    ended = [run(SMALL, Noisy(SMALL.seconds, seed, drift=0.02), 64, seed=seed, floor=floor) for seed in range(6)]
+    tried = [{t.design for t in r.trials if t.mutation is None} for r in ended]
+    assert {r.stopped for r in ended} == {"roofline"}
+    assert all(designs == tried[0] for designs in tried)
+    assert len({r.winner for r in ended}) == 1
 
 
 def test_a_space_that_is_used_up_ends_the_search(monkeypatch):

@@ -22,7 +22,7 @@ def test_the_kernel_of_the_page_can_be_designed(tmp_path: Path):
     run = subprocess.run(
         [sys.executable, "-m", "tilewright.cli", *words, "--budget", "2 trials", "--threads", "1", "--no-report",
          "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=1200, check=False,
         env={"PYTHONPATH": ":".join(sys.path), "TILEWRIGHT_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
+from product_kinds import KINDS
 
 from tilewright.build import nvrtc
 from tilewright.build.cuda_kernel import CudaStages
@@ -20,12 +20,6 @@ from tilewright.machines.machine import Machine
 from tilewright.operators import matmul
 from tilewright.runtime import tolerance
 
-KINDS = {  # of the operands, of the result, the precision
-    "bf16": (ml_dtypes.bfloat16, ml_dtypes.bfloat16, None), "f16": (np.float16, np.float16, None),
-    "f32": (np.float32, np.float32, None), "tf32": (np.float32, np.float32, "tf32"),
-    "i8": (np.int8, ml_dtypes.bfloat16, None), "i8 summed": (np.int8, np.int32, None),
-    "f8": (ml_dtypes.float8_e4m3fn, np.float16, None),
-}  # fmt: skip
 SIZES = {"M": 33, "N": 65, "K": 47}
 LAYOUTS = {"NT": (False, False), "NN": (False, True), "TT": (True, False), "TN": (True, True)}
 

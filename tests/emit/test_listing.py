@@ -285,7 +285,7 @@ def executed(program: ir.Kernel, sizes: dict[str, int], vector_bytes: int) -> di
     execute(text, ours, scalars, sizes)
     run(program, meant, scalars)
     for name in written:
-        np.testing.assert_allclose(ours[name], meant[name], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours[name], meant[name], rtol=1e-5, atol=4e-6)
     emit(program, layouts(program), whole, VectorUnit(vector_bytes, frozenset()))  # what is listed can be emitted
     return ours
 

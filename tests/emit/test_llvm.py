@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -211,6 +212,44 @@ def test_tiles_whose_points_lie_apart(bits, rows):
     normed.check(normed.kernel(Design.of({**tiles, "apart.m": 7, "prefetch.x0": 1})))
 
 
+@pytest.mark.parametrize("rows", [1, 4, 7, 40])
+@pytest.mark.parametrize("columns", [40, 64])
+def test_rows_of_several_around_the_caches(rows, columns):
+    """Rows that a last tile lacks are not written, and those that it has are, whether their lanes are full or not."""
+    machine, memory = Machine.detect(), Guarded(rows, "aligned")
+    x = {"x": memory.normal((rows, columns)), "weight": memory.normal((columns,))}
+    tiles = {"tile.m": 4, "tile.d": 64, "tile.d1": 64, "lanes": ("d", "d1"), "nontemporal.y": True, "prefetch.x1": 1}
+    normed = Run(Case(operators.rmsnorm, x, {"y": ((rows, columns), np.float32)}, {"eps": 1e-5}), memory, machine)
+    normed.check(normed.kernel(Design.of(tiles)))
+    a = {"a": memory.normal((rows, columns)), "b": memory.normal((rows, columns))}
+    added = Run(Case(operators.scale_add, a, {"c": ((rows, columns), np.float32)}, {"alpha": 0.5}), memory, machine)
+    added.check(added.kernel(Design.of({"tile.m": 3, "tile.d": 32, "lanes": ("d",), "nontemporal.c": True})))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_stores_around_the_caches_are_such_stores(rows):
+    """Also where a tile has several rows, of which the last ones may not exist."""
+    program = operators.rmsnorm.kernel.trace("f32")
+    layouts = {p.name: TensorLayout((None,) * (len(p.dims) - 1) + (1,), 64) for p in program.params if p.dims}
+    tiles = {"tile.m": rows, "tile.d": 64, "tile.d1": 64, "lanes": ("d", "d1")}
+    machine = Machine.named("sapphire-rapids")
+    around, plain = (
+        assembly(program, Design.of({**tiles, **more}), layouts, machine) for more in ({"nontemporal.y": True}, {})
+    )
+    assert around.count("vmovntps") == 4 * rows
+    assert "vmovntps" not in plain
+
+
+def test_what_is_fetched_ahead_is_asked_for_line_by_line_beside_the_loads():
+    program = operators.rmsnorm.kernel.trace("f32")
+    layouts = {p.name: TensorLayout((None,) * (len(p.dims) - 1) + (1,), 64) for p in program.params if p.dims}
+    tiles = {"tile.m": 1, "tile.d": 64, "tile.d1": 64, "lanes": ("d", "d1"), "prefetch.x1": 1}
+    text = assembly(program, Design.of(tiles), layouts, Machine.named("sapphire-rapids"))
+    fetches = [n for n, line in enumerate(text.splitlines()) if "prefetcht0" in line]
+    assert len(fetches) >= 4
+    assert all(later - sooner > 1 for sooner, later in itertools.pairwise(fetches))
+
+
 @pytest.mark.parametrize("threads", ["1", "2", "3"])
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])
 def test_tiles_in_turns_or_drawn_are_those_of_runs_bit_for_bit(threads, rows, monkeypatch):
@@ -350,6 +389,6 @@ def test_a_design_without_decisions_is_a_scalar_kernel():
 def test_nothing_outside_the_operands_is_touched():
     """Operands that end, or begin, at a page nobody may touch: a stray access would end the process."""
     script = Path(__file__).with_name("at_the_edge.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
     assert done.stdout.splitlines()[-1] == "all inside"

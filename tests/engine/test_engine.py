@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from engine_runs import PROMPTS, alone, run
 
+from tilewright.engine.engine import Engine
 from tilewright.engine.sampling import SamplingParams
 from tilewright.errors import ArgumentError, ContextError
 
@@ -103,6 +105,20 @@ def test_end_token(llm):
     assert (ended.finish_reason, ended.output_ids) == ("stop", tokens[:2])
     assert ended.completion().text == llm.tokenizer.decode(tokens[:1])
     assert ignoring.output_ids == tokens
+
+
+def test_end_tokens_are_those_of_the_model_and_of_its_tokenizer(llm):
+    own = llm.decoder.config.eos_ids
+    for tokenizer, wanted in ((SimpleNamespace(eos_id=7), (*own, 7)), (SimpleNamespace(eos_id=None), own), (None, own)):
+        assert Engine(llm.decoder, tokenizer, 4, 256).eos_ids == wanted
+
+
+def test_a_row_moves_once_where_several_requests_leave_together(llm, monkeypatch):
+    moves, move = [], llm.engine._cache.move
+    monkeypatch.setattr(llm.engine._cache, "move", lambda *rows: (moves.append(rows), move(*rows)))
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in (3, 8, 3)]
+    run(llm.engine, [llm.engine.add(ids, p) for ids, p in zip(PROMPTS[:3], params, strict=True)])
+    assert moves == [(1, 0)]
 
 
 def test_context_ends_a_completion(llm):

@@ -107,6 +107,7 @@ def test_top_k():
     assert set(choose([1, 4, 3, 2], 3000, top_k=-1, seed=1)) == {0, 1, 2, 3}
     assert set(choose([1, 2], 300, top_k=9, seed=1)) == {0, 1}
     assert choose([0, 5, 1], top_k=1) == [1]
+    assert set(choose([4, 3, 3, 1], 500, top_k=2, seed=1)) == {0, 1, 2}  # those tied with the last stay
 
 
 def test_top_p_keeps_the_fewest():
@@ -115,6 +116,7 @@ def test_top_p_keeps_the_fewest():
     assert set(choose(logits, 300, top_p=0.51, seed=2)) == {1, 3}
     assert set(choose(logits, 2000, top_p=0.9, seed=2)) == {1, 2, 3}
     np.testing.assert_allclose(frequencies(logits, top_p=0.7), [0, 2 / 3, 0, 1 / 3], atol=0.04)
+    assert set(choose([0, 0, 0, 0], 300, top_p=0.5, seed=2)) == {0, 1}  # which sum to just as much
 
 
 def test_min_p():

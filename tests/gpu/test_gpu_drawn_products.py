@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 sys.path.append(str(Path(__file__).parent))
 
-import ml_dtypes
 import numpy as np
 from gpu_programs import to_gpu, to_numpy
+from product_kinds import KINDS
 
 from tilewright import ops
 from tilewright.language.dtypes import dtype
@@ -96,14 +96,6 @@ def test_any_batch(b, m, n, k, kind, across, gap, seed):
     check(y, left.double() @ right.double(), left.double().abs() @ right.double().abs(), k, kind)
 
 
-NARROW = {  # of the operands, of the result, the precision
-    "i8 summed": (np.int8, np.int32, None), "i8": (np.int8, ml_dtypes.bfloat16, None),
-    "f8": (ml_dtypes.float8_e4m3fn, np.float16, None), "tf32": (np.float32, np.float32, "tf32"),
-    "bf16": (ml_dtypes.bfloat16, ml_dtypes.bfloat16, None), "f16": (np.float16, np.float16, None),
-    "f32": (np.float32, np.float32, None),
-}  # fmt: skip
-
-
 def drawn(random, kind, rows, columns, gap, across):
     """(a matrix on the GPU that lies as `placed` ones do, its values)."""
     shape = (columns, rows + gap) if across else (rows, columns + gap)
@@ -113,11 +105,11 @@ def drawn(random, kind, rows, columns, gap, across):
 
 
 @EXAMPLES
-@given(m=sizes, n=sizes, k=sizes, kind=st.sampled_from(list(NARROW)), across=st.tuples(st.booleans(), st.booleans()),
+@given(m=sizes, n=sizes, k=sizes, kind=st.sampled_from(list(KINDS)), across=st.tuples(st.booleans(), st.booleans()),
        gap=st.tuples(gaps, gaps, gaps), scaled=st.tuples(st.booleans(), st.booleans()),
        seed=st.integers(0, 99))  # fmt: skip
 def test_any_type_with_a_scale_of_each_row_and_column(m, n, k, kind, across, gap, scaled, seed):
-    random, (element, result, precision) = np.random.default_rng(seed), NARROW[kind]
+    random, (element, result, precision) = np.random.default_rng(seed), KINDS[kind]
     a, of_a = drawn(random, element, m, k, gap[0], across[0])
     b, of_b = drawn(random, element, n, k, gap[1], across[1])
     scales = {}

@@ -28,6 +28,7 @@ def test_matmul_is_in_bounds_and_ragged_without_steps():
     [
         ("for i in M step 8", {"M": 64}, False),
         ("for i in M step 8", {"M": 60}, True),
+        ("for i in M step 8", {"M": 65}, True),
         ("for i in M step 8", {}, True),
         ("for i in M", {"M": 64}, True),
         ("for i in M from 8 to 24 step 8", {"M": 64}, False),

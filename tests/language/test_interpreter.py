@@ -202,3 +202,37 @@ def test_bind_sizes_checks_literal_dimensions():
     assert bind_sizes(kernel, {"x": np.zeros((3, 2), np.float32)}) == {"S": 3}
     with pytest.raises(ArgumentError, match="dimension 2 is 2 elsewhere"):
         bind_sizes(kernel, {"x": np.zeros((3, 4), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles"), [(7, [[0, 4], [1, 5], [2, 6], [3]]), (2, [[0], [1]]), (9, [[0, 4], [1, 5], [2, 6], [3, 7], [8]])]
+)
+def test_positions_that_lie_apart_are_visited_in_tiles_that_hold_some(size, tiles):
+    """Each tile is counted, an empty one too, and the last of them is the last that there is."""
+    kernel = parse(
+        """kernel k(at: i64[M], count: i64[], last: i64[M]) {
+          one = full 1 : i64[]
+          acc = full 0 : i64[]
+          for i in M step 2 apart 4 {
+            n = add acc one : i64[] acc := n
+            store at[i] = acc
+            when last(i) { store last[i] = acc } }
+          store count[] = acc }"""
+    )
+    at, count, last = np.zeros(size, np.int64), np.zeros((), np.int64), np.zeros(size, np.int64)
+    run(kernel, {"at": at, "count": count, "last": last}, steps=2)
+    assert int(count) == len(tiles)
+    assert [np.flatnonzero(at == n + 1).tolist() for n in range(len(tiles))] == tiles
+    assert np.flatnonzero(last).tolist() == tiles[-1]
+
+
+def test_what_nobody_has_written_is_not_a_number():
+    kernel = parse(
+        """kernel k(x: f32[M], y: f32[M]) {
+          alloc kept: f32[M]
+          for i in M { when first(i) { v = load x[i] : f32[i] store kept[i] = v } }
+          for i in M { w = load kept[i] : f32[i] store y[i] = w } }"""
+    )
+    y = np.zeros(5, np.float32)
+    run(kernel, {"x": np.arange(5, dtype=np.float32), "y": y}, steps=2)
+    np.testing.assert_array_equal(y, [0, 1, np.nan, np.nan, np.nan])

@@ -72,7 +72,7 @@ def test_two_illegal_instructions_lose_two_families(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_family_that_hangs_is_lost(monkeypatch: pytest.MonkeyPatch, outcome: trial.Outcome) -> None:
-    monkeypatch.setattr(trial, "_TIMEOUT", 2.0)
+    monkeypatch.setattr(trial, "_TIMEOUT", 8.0)
     sabotage(monkeypatch, "argument.feature == 'fma' and time.sleep(60)")
     found = trial.try_features()
     assert found is not None and found.features == isa.without(outcome.features, ["fma"])

@@ -30,6 +30,22 @@ from tilewright.runtime.cuda import dispatch as gpu
 from tilewright.runtime.cuda import driver
 from tilewright.runtime.cuda.arrays import DeviceArray
 
+OWN = """
+from tilewright.language import Tensor, kernel, parallel
+from tilewright.operators.operator import Exact, operator, wide
+
+@kernel
+def bare(x: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i, d in parallel("M", "D"):
+        y[i, d] = x[i, d] + x[i, d]
+
+@operator(lambda x: {"y": Exact.copied(2 * wide(x))}, writes=("y",))
+@kernel
+def doubled(x: Tensor["M", "D"], y: Tensor["M", "D"]):
+    for i, d in parallel("M", "D"):
+        y[i, d] = x[i, d] + x[i, d]
+"""
+
 ROW = {
     "shape": "matmul batch=17-64 f32 cpu", "design": "0123456789abcdef", "calls": 1234, "hits": 34, "misses": 1200,
     "swaps": 1, "seconds": 2e-6, "generic_seconds": 3e-6, "saved_seconds": 0.5, "state": "specialised", "reason": "ok",
@@ -46,7 +62,7 @@ def own_table():
 
 def test_a_state_is_published_read_and_taken_away(tmp_path):
     end = live.publish(tmp_path / "me.json", seconds=0.01)
-    for _ in range(200):
+    for _ in range(60_000):
         if not list(tmp_path.glob("*.unfinished")):
             break
         time.sleep(0.01)
@@ -102,8 +118,18 @@ def test_why_is_the_answer_of_the_dispatcher():
     assert "the generic kernel, design" in answer.text()
     assert "because: generic: " in answer.text()
     assert answer.row.calls == 0
+    assert why("linear", {"M": 3, "N": 16, "K": 8}, "f32") == answer
     with pytest.raises(ArgumentError, match="no operator is called"):
         why("nothing", {}, "f32")
+
+
+def test_why_of_what_a_file_defines(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    answer = why(f"{tmp_path}/own.py:doubled", {"M": 3, "D": 16}, "f32")
+    assert str(answer.row.shape) == "doubled batch=2-4 f32 cpu"
+    bare = why(f"{tmp_path}/own.py:bare", {"M": 3, "D": 16}, "f32")  # as tw.launch runs it
+    assert str(bare.row.shape) == "bare batch=2-4 f32 cpu"
+    assert f"`tilewright design {tmp_path}/own.py:bare M=3 D=16` does" in bare.text()
 
 
 def test_the_commands(tmp_path, monkeypatch):

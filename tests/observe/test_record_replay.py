@@ -94,6 +94,9 @@ def test_the_commands(tmp_path, script):
     assert [json.loads(line)["runs"] for line in replayed.stdout.splitlines()] == [2, 1]
     assert run.invoke(app, ["trace", "served", str(out), "--requests", "7"]).exit_code == 0
     assert len(Trace.load(out).requests) == 7
+    (tmp_path / "empty.py").write_text("")
+    empty = run.invoke(app, ["trace", "record", str(out), str(tmp_path / "empty.py")])
+    assert "0 launches of 0 shapes; only operators of tilewright.ops" in empty.stderr
 
 
 class HostAsGpu:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from fake_background import Clock
 
 from tilewright.errors import ArgumentError
+from tilewright.runtime import child as child_module
 from tilewright.runtime.background import Budget, Gate, Pace, Spent
-from tilewright.runtime.child import Child, ChildDied
+from tilewright.runtime.child import Child, ChildDied, seconds_queued
 
 
 def test_an_hour_is_counted_by_when_work_ended():
@@ -74,7 +77,7 @@ def test_a_child_that_is_stopped_while_it_works_says_so(tmp_path):
     while not child.ready:
         time.sleep(0.01)
     child.stop()
-    waiting.join(10.0)
+    waiting.join(600.0)
     assert [type(e) for e in said] == [ChildDied]
 
 
@@ -87,6 +90,45 @@ def test_a_job_that_gets_no_processor_is_waited_for_and_not_for_ever(tmp_path):
             child.ask({"sleep": 60.0}, 0.1)
     finally:
         child.stop()
+
+
+def test_time_in_a_queue_for_processors_is_no_time_of_a_job(tmp_path, monkeypatch):
+    """On a machine that others keep busy no job hangs because of them."""
+    queued = iter([{"1": 5.0}, *({"1": 5.0 + 0.1 * n, "2": 0.1} for n in range(1000))])
+    monkeypatch.setattr(child_module, "seconds_queued", lambda _: next(queued))
+    child = Child("sleeper", {}, tmp_path, memory_limit=1 << 30, environment={"PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        assert child.ask({"sleep": 0.4}, 0.02) == {}  # 20 times its time; each look finds 0.1 s more in the queue
+        monkeypatch.setattr(child_module, "seconds_queued", lambda _: {"1": 900.0})  # before the job, and never again
+        with pytest.raises(ChildDied, match=r"did not end within 0\.1 s"):
+            child.ask({"sleep": 60.0}, 0.1)
+    finally:
+        child.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this system does not say how long threads wait")
+def test_who_shares_a_core_waits_for_it():
+    core = {min(os.sched_getaffinity(0))}
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        for each in spinning:
+            os.sched_setaffinity(each.pid, core)
+        before = [(spent(each.pid), seconds_queued(each.pid)) for each in spinning]
+        while any(spent(each.pid) - was < 0.2 for each, (was, _) in zip(spinning, before, strict=True)):
+            time.sleep(0.02)
+        for each, (_, waits) in zip(spinning, before, strict=True):
+            ((thread, now),) = seconds_queued(each.pid).items()
+            assert now - waits[thread] > 0.1  # the other had the core for 0.2 s
+    finally:
+        for each in spinning:
+            each.kill()
+            each.wait()
+    assert seconds_queued(spinning[0].pid) == {}
+
+
+def spent(pid: int) -> float:
+    """Seconds that a process had a processor."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) * 1e-9
 
 
 def test_the_background_stays_in_the_session_of_its_program(tmp_path):

@@ -274,3 +274,23 @@ def test_what_a_search_gives_names_its_machine():
     book, sizes = Book.in_memory(), {"M": 3, "D": 8}
     machines = [tw.search(tw.operators.silu, budget="1 trials", book=book, **sizes).machine for _ in range(2)]
     assert machines == [tw.Machine.detect()] * 2  # searched, and then known
+
+
+def test_what_search_and_compile_refuse_names_the_fix():
+    with pytest.raises(ArgumentError, match=r'budget=4 is no text; write "60s"'):
+        tw.search(tw.operators.matmul, M=4, N=8, K=8, budget=4)
+    with pytest.raises(MachineError, match="no machine is called 'h2'; the nearest are h200"):
+        tw.compile(tw.operators.matmul, M=4, N=8, K=8, machine="h2")
+    with pytest.raises(MachineError, match=r"give Machine\.detect"):
+        tw.search(tw.operators.matmul, M=4, N=8, K=8, budget="1 trials", machine=3)
+    with pytest.raises(ArgumentError, match=r"give tw\.operators\.matmul"):
+        tw.compile("matmul", M=4, N=8, K=8)
+
+
+def test_a_machine_goes_by_name_and_what_comes_back_is_one_line():
+    kernel = tw.compile(tw.operators.matmul, M=4, N=8, K=8, machine="x86-avx2")
+    assert repr(kernel) == f"<kernel matmul M=4 K=8 N=8 for x86-avx2, design {kernel.design.hash}>"
+    found = tw.search(tw.operators.softmax, M=4, D=8, budget="1 trials", threads=1)
+    assert repr(found).startswith(f"<design {found.design.hash} of softmax D=8 M=4 dtype=f32: ")
+    with pytest.raises(ArgumentError, match="the design is for softmax, not for matmul"):
+        tw.compile(tw.operators.matmul, found)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import math
 import random
 import statistics
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from tilewright.errors import ArgumentError
-from tilewright.runtime import measure
+from tilewright.runtime import measure, pool
 from tilewright.runtime.measure import CONTROL, Comparison, compare, joined, paired_ratio
 
 
@@ -96,10 +98,19 @@ def test_every_candidate_takes_every_place_and_follows_every_other():
     assert {(x, y) for r in rounds for x, y in itertools.pairwise(r)} == set(itertools.permutations("abc", 2))
 
 
-def test_short_calls_are_batched_and_reported_per_call():
-    result = compare({"tiny": lambda: None}, seconds=0.0)
-    assert result.batch["tiny"] > 50
-    assert result.median_ns("tiny") < 5_000
+def test_short_calls_are_batched_and_reported_per_call(monkeypatch):
+    """By a clock that a call moves by 100 ns, and nothing else does."""
+    now, calls = [0], []
+
+    def tiny() -> None:
+        calls.append(1)
+        now[0] += 100
+
+    monkeypatch.setattr(measure.time, "perf_counter_ns", lambda: now[0])
+    result = compare({"tiny": tiny}, seconds=0.0)
+    assert result.batch["tiny"] == measure.BATCH_NS // 100
+    assert set(result.samples["tiny"]) == set(result.samples[CONTROL]) == {100.0}
+    assert len(calls) >= result.batch["tiny"] * 2 * result.rounds
 
 
 def test_collector_is_off_inside_and_on_again_after():
@@ -110,17 +121,22 @@ def test_collector_is_off_inside_and_on_again_after():
 
 
 def test_poison_is_seen_by_every_timed_sample():
-    out = np.zeros(4)
-    stale = []
+    """A candidate that writes its output finds it poisoned at the first call of each sample, and only there."""
+    out, found, poisoned = np.zeros(4), [], []
 
-    def writes_nothing() -> None:
-        stale.append(bool(np.isnan(out).all()))
+    def poison() -> None:
+        out.fill(np.nan)
+        poisoned.append(len(found))
+
+    def writes() -> None:
+        found.append(bool(np.isnan(out).all()))
+        out[:] = 1
 
     for flush in (False, True):
-        stale.clear()
-        compare({"lazy": writes_nothing}, seconds=0.0, flush=flush, poison=lambda: out.fill(np.nan), min_rounds=2)
-        assert stale[-1]
-    out[:] = 0
+        found.clear(), poisoned.clear()
+        result = compare({"a": writes}, seconds=0.0, flush=flush, poison=poison, min_rounds=2)
+        assert len(poisoned) == 2 * result.rounds
+        assert [n for n, fresh in enumerate(found) if fresh] == poisoned
 
 
 def test_flush_makes_samples_single_and_reads_on_every_cpu(monkeypatch):
@@ -173,6 +189,26 @@ def test_joined_comparisons_have_the_rounds_of_all_of_them():
         joined([])
     with pytest.raises(ArgumentError, match="same candidates"):
         joined([parts[0], comparison(b=[1.0], control=[1.0])])
+
+
+def test_a_pause_ends_when_the_threads_of_others_sleep():
+    """A thread waits in a loop for some 15 ms without the interpreter's lock, as those of a library do."""
+    spin, word = pool._function("tw_pool_spin", None, [ctypes.c_int64, ctypes.c_void_p]), ctypes.c_int64()
+    thread = threading.Thread(target=spin, args=(pool._turns(0.015), ctypes.addressof(word)))
+    thread.start()
+    while thread.is_alive() and not measure._others_run():
+        pass
+    assert thread.is_alive()
+    measure.settle()
+    thread.join(0.005)
+    assert not thread.is_alive()
+
+
+def test_a_pause_ends_though_a_thread_never_sleeps(monkeypatch):
+    monkeypatch.setattr(measure, "_others_run", lambda: True)
+    start = time.perf_counter()
+    measure.settle()
+    assert time.perf_counter() - start >= measure.SETTLE_S
 
 
 def test_candidates_that_share_their_threads_are_timed_without_pauses(monkeypatch):

@@ -21,7 +21,7 @@ PLACES = ("LINE", "WORKERS", "THREADS", "SPIN", "POOL", "INDEX", "CORE")
 
 def run(*command, **options):
     words = [str(word) for word in command]
-    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=1200, **options)
 
 
 def missing(folder: Path) -> str | None:

@@ -66,7 +66,7 @@ def test_a_full_disk_ends_no_call_and_no_learner(table):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert learning.wait_idle(120.0)
+            assert learning.wait_idle(1200.0)
             check()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

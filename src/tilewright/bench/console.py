@@ -81,9 +81,9 @@ def _duration(seconds: float) -> str:
 
 def publish(results: Sequence[Result], machine: Machine, kind: str, save: bool, as_json: bool) -> None:
     """Write a record of `results` to this checkout's benchmarks/results/ and to standard output, as asked."""
-    root = cpu.source_root(Path.cwd())
-    found = record.describe(machine, results, record.this_command(), root)
+    found = record.describe(machine, results, record.this_command(), cpu.checkout(Path.cwd()))
     if save:
-        print(f"wrote {record.save(found, root / 'benchmarks' / 'results', kind)}", file=sys.stderr)
+        folder = cpu.source_root(Path.cwd()) / "benchmarks" / "results"
+        print(f"wrote {record.save(found, folder, kind)}", file=sys.stderr)
     if as_json:
         print(json.dumps(found))

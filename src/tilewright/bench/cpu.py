@@ -110,12 +110,16 @@ def parse_threads(text: str | None, available: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(p) for p in parts))
 
 
+def checkout(start: Path) -> Path | None:
+    """As `source_root`; None where there is none."""
+    return next((f for f in (start, *start.parents) if (f / "benchmarks" / "floors.toml").is_file()), None)
+
+
 def source_root(start: Path) -> Path:
     """The checkout of Tilewright around `start`: the nearest folder upwards with benchmarks/floors.toml.
 
     ArgumentError where there is none.
     """
-    for folder in (start, *start.parents):
-        if (folder / "benchmarks" / "floors.toml").is_file():
-            return folder
+    if found := checkout(start):
+        return found
     raise ArgumentError(f"{start} is not inside a checkout of Tilewright (no benchmarks/floors.toml); change to one")

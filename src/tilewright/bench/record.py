@@ -38,13 +38,15 @@ COMMANDS = {"gpu": "gemm", "rows-gpu": "rows"}
 """The bench that writes results files of a kind, where it is called otherwise."""
 
 
-def describe(machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path) -> dict[str, Any]:
-    """The contents of a results file after one run. `folder` is where the git commit is looked up."""
+def describe(
+    machine: Machine, results: Sequence[Result], command: Sequence[str], folder: Path | None
+) -> dict[str, Any]:
+    """The contents of a results file after one run. `folder`, if there is one, is where the git commit is looked up."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = {
         "date": date,
         "command": shlex.join(command),
-        "commit": git_commit(folder),
+        "commit": git_commit(folder) if folder else None,
         "threads": sorted({result.threads for result in results}),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": versions(),

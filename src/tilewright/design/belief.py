@@ -8,6 +8,7 @@ over to a design by its likeness to those tried: a weighted mean, with the mean 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -22,7 +23,10 @@ _STYLES = ("atom", "pack", "local", "unpack", "lanes")
 
 @dataclass
 class Belief:
-    """Residuals of the trials so far; corrections come in whole steps of `step`, of their logarithm, if it is given."""
+    """Residuals of the trials so far; corrections come in whole steps of `step`, of their logarithm, if it is given.
+
+    Steps are counted from the median of the residuals: by how much the model errs on all designs ranks none of them.
+    """
 
     step: float = 0.0
     _seen: list[tuple[frozenset[tuple[str, Choice]], float]] = field(default_factory=list)
@@ -45,7 +49,10 @@ class Belief:
             likeness = math.exp(-_distance(decisions, other) / _FAR)
             weight, total = weight + likeness, total + likeness * residual
         found = total / weight
-        return predicted * math.exp(round(found / self.step) * self.step if self.step else found)
+        if self.step:
+            middle = statistics.median(residual for _, residual in self._seen)
+            found = round((found - middle) / self.step) * self.step + middle
+        return predicted * math.exp(found)
 
 
 def _distance(one: frozenset[tuple[str, Choice]], other: frozenset[tuple[str, Choice]]) -> float:

@@ -83,7 +83,7 @@ def _rows_stay_near(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> 
 
 _FEW_ROWS = 4  # up to here each weight meets all rows as it is read; more rows are worth a register tile
 _SHARED_ROWS = 16  # the same of several products in pairs that share their rows
-_TURNED_ROWS = 128  # up to here the rows of the result are turned into pairs, and the weights only copied
+_IN_PLACE_ROWS = 128  # up to here the weights' rows are loaded into tile registers where they lie
 _LOCAL_ROWS = 512  # up to here one cache block holds all rows, and weights are packed where they are used
 
 
@@ -211,35 +211,87 @@ def _tiled_atom(p: _Product, facts: Facts) -> str | None:
 
 
 def _tile_products(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts) -> tuple[dict[str, Choice], list[str]]:
-    """AMX: four accumulators, both operands in the order in which tile registers are loaded.
+    """AMX: four accumulators, tile registers loaded from rows of one operand and from words of neighbours of the other.
 
-    One operand is copied row by row, the other turned into words of neighbours, which costs more: with few rows of the
-    result that is the small one, and the weights are the tiles' rows.
+    To make words is a transpose, which each row of the result is worth that meets more than a few columns; weights are
+    then the rows. Rows are loaded where they lie while that is cheap, else from a copy.
     """
-    turned = rows <= _TURNED_ROWS and _runs_along(kernel, facts, p.k.name, p.columns)
+    columns, depth = facts.size(kernel, p.n), facts.size(kernel, p.k)
+    short = depth * p.itemsize < _PAGE
+    seldom = columns <= _SELDOM and rows > columns
+    turned = not seldom and _runs_along(kernel, facts, p.k.name, p.columns)
+    if turned and (rows <= _IN_PLACE_ROWS or short):
+        chosen = _weights_in_place(p, rows, columns, depth, facts)
+    elif seldom and short and _runs_along(kernel, facts, p.k.name, (p.rows,)):
+        chosen = _rows_in_place(p, rows, facts)
+    else:
+        chosen = _tile_blocks(kernel, p, rows, facts, turned=turned)
+    chosen[f"tile.{p.k.name}"] = TILE_BYTES // p.itemsize
+    chosen |= {f"atom.{d.name}": str(_tiled_atom(p, facts)) for d in p.dots}
+    return chosen, [(p.m if turned else p.n).name]
+
+
+_PAGE = 4096  # bytes: rows as far apart as that begin in one set of L1, and each needs a page of its own
+_TILE = 32  # rows of two tile registers
+_SELDOM = 2 * _TILE  # up to so many columns a copy of the rows would be read too seldom to be worth making
+
+
+def _weights_in_place(p: _Product, rows: int, columns: int, depth: int, facts: Facts) -> dict[str, Choice]:
+    """Weights whose rows are loaded where they lie, while the rows of the result, turned into words, wait in L2.
+
+    Rows that half of L2 does not hold meet all weights in turns, in the highest tiles that registers allow.
+    """
+    few, single = rows <= _IN_PLACE_ROWS, len(p.columns) == 1
+    far = few and rows > _TILE and rows * depth * p.itemsize > (facts.machine.l2_bytes or 512 << 10) // 2
+    high = far and single
+    chosen: dict[str, Choice] = {
+        f"tile.{p.m.name}": 2 * _TILE if high else _TILE if rows > _TILE // 2 else _TILE // 2,
+        f"tile.{p.n.name}": _TILE if single and not high else _TILE // 2,
+        f"pack.{p.rows}": WORDS[8 * p.itemsize],
+    }
+    if not few:
+        wide = _TILE * _share(columns, _TILE, 2, 2 * facts.machine.cores)
+        return chosen | {
+            f"block.{p.m.name}": _LOCAL_ROWS,
+            f"block.{p.n.name}": wide,
+            "inner": (p.n.name, p.m.name),
+        }
+    if rows > _TILE and not high:
+        chosen["order"] = (p.n.name, p.m.name)  # a few weights meet all rows before the next come from memory
+    return chosen
+
+
+def _rows_in_place(p: _Product, rows: int, facts: Facts) -> dict[str, Choice]:
+    """Rows of the result that are read where they lie, once or twice, by the few columns that they meet."""
+    return {
+        f"tile.{p.m.name}": _TILE,
+        f"tile.{p.n.name}": _TILE if len(p.columns) == 1 else _TILE // 2,
+        f"block.{p.m.name}": _TILE * _share(rows, _TILE, 2 * _LOCAL_ROWS // _TILE, 2 * facts.machine.cores),
+        **{f"pack.{c}": WORDS[8 * p.itemsize] for c in p.columns},
+    }
+
+
+def _tile_blocks(kernel: ir.Kernel, p: _Product, rows: int, facts: Facts, *, turned: bool) -> dict[str, Choice]:
+    """Cache blocks of both operands, copied; where rows of the result are `turned`, weights are the tiles' rows."""
     lane, across = (p.m, p.n) if turned else (p.n, p.m)
     local = rows <= _LOCAL_ROWS
-    tile_m = 16 if rows <= 16 else 32
-    tile_n = 32 if len(p.columns) == 1 else 16
     slab, most, words = 4096 // p.itemsize, 128 if local else 256, WORDS[8 * p.itemsize]
-    decisions: dict[str, Choice] = {
-        f"tile.{p.m.name}": tile_m,
-        f"tile.{p.n.name}": tile_n,
-        f"tile.{p.k.name}": TILE_BYTES // p.itemsize,
-        f"block.{p.m.name}": max(tile_m, min(_LOCAL_ROWS, 2 * most if turned else 4 * most)) if local else most,
-        f"block.{p.n.name}": 32 * _share(facts.size(kernel, p.n), 32, most // 32, 2 * facts.machine.cores),
+    chosen: dict[str, Choice] = {
+        f"tile.{p.m.name}": _TILE if rows > _TILE // 2 else _TILE // 2,
+        f"tile.{p.n.name}": _TILE if len(p.columns) == 1 else _TILE // 2,
+        f"block.{p.m.name}": _LOCAL_ROWS if local else most,
+        f"block.{p.n.name}": _TILE * _share(facts.size(kernel, p.n), _TILE, most // _TILE, 2 * facts.machine.cores),
         "inner": (lane.name, across.name),
         "order": (p.n.name, p.m.name),
         f"pack.{p.rows}": words if turned else "tile",
     }
     if facts.size(kernel, p.k) > slab:
-        decisions[f"block.{p.k.name}"] = slab
+        chosen[f"block.{p.k.name}"] = slab
     for c in p.columns:
-        decisions[f"pack.{c}"] = "tile" if turned else words
+        chosen[f"pack.{c}"] = "tile" if turned else words
         if local:
-            decisions[f"local.{c}"] = True
-    decisions |= {f"atom.{d.name}": str(_tiled_atom(p, facts)) for d in p.dots}
-    return decisions, [lane.name]
+            chosen[f"local.{c}"] = True
+    return chosen
 
 
 def _register_tile(facts: Facts, products: int) -> tuple[int, int]:
@@ -262,15 +314,17 @@ def _cache_blocks(
 ) -> tuple[int | None, int, int]:
     """(slab of k or None, rows, columns) of a cache block.
 
-    A column panel of the slab (tile_n wide) fits L1, or those of all products an eighth of L2 where pairs halve what a
-    step reads; the rows of the block fill half of L2. Where the block packs its own columns it holds all rows, and
-    fewer columns. Sizes come from a short list, so that a new length seldom wants a new kernel.
+    A column panel of the slab (tile_n wide) and the rows that it meets fit L1, or the panels of all products an eighth
+    of L2 where pairs halve what a step reads; the rows of the block fill half of L2. Where the block packs its own
+    columns it holds all rows, and fewer columns. Sizes come from a short list, so that a new length seldom wants a new
+    kernel.
     """
     depth, columns = facts.size(kernel, p.k), facts.size(kernel, p.n)
     l1, l2 = facts.machine.l1_bytes or 32 << 10, facts.machine.l2_bytes or 512 << 10
     pairs = itemsize == 2
     panel = l2 // 8 // len(p.columns) if pairs else l1
-    slab = max(128, panel // (tile_n * itemsize) // 64 * 64)
+    wide = tile_n + (0 if pairs or len(p.columns) > 1 else tile_m)
+    slab = max(128, panel // (wide * itemsize) // 64 * 64)
     if pairs:
         slab = 1 << (slab.bit_length() - 1)
     block_k = slab if depth > slab else None

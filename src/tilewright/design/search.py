@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.design.default import Facts
 from tilewright.design.design import Design
-from tilewright.design.finals import Finals, Verdict
+from tilewright.design.finals import ONE_PROCESS, OWN_PROCESSES, Finals, Rules, Verdict
 from tilewright.design.informed import Compiler, Informed, informed
 from tilewright.design.strategies import STRATEGIES, Candidate, Model, Strategy, Task, check_strategy
 from tilewright.design.trial import (
@@ -36,8 +36,9 @@ BATCH = 8
 
 LATENCY = Objective()
 
-_ROOFLINE = 1.05  # so close to the floor no search is worth its time
+_ROOFLINE = 1.05  # so close to the floor no search is worth its time: what it found would hardly lead
 _FINALS = 0.2  # share of the seconds that is kept for the finals
+_MEETING = 1.5  # seconds that a meeting in the finals takes, in a process of its own
 
 
 def search(
@@ -75,7 +76,8 @@ def search(
     # What the earlier search tried is part of the way that this one goes again, quarantined since or not.
     barred = {h: why for h, why in (quarantined or {}).items() if h not in {d.hash for d in earlier}}
     task = Task(kernel, facts, model, barred, completed)
-    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), Finals(evaluator), word)
+    finals = Finals(evaluator, _rules(facts, budget))
+    run = _Run(evaluator, budget, objective, floor, progress, clock, earlier, tuple(resume), finals, word)
     stopped = run.explore(task, lambda: STRATEGIES[strategy](task, seed))
     return run.result(kernel.name, stopped)
 
@@ -86,6 +88,17 @@ def _check(budget: Budget, objective: Objective, strategy: str) -> None:
     if objective.kind == "target" and objective.seconds is None:
         raise ArgumentError("a target needs its seconds, as in Objective('target', 50e-6)")
     check_strategy(strategy)
+
+
+def _rules(facts: Facts, budget: Budget) -> Rules:
+    """By what the finals decide: as many meetings as the seconds allow."""
+    if not facts.machine.is_cpu:
+        return ONE_PROCESS
+    room = math.inf if budget.seconds is None else budget.seconds * _FINALS / _MEETING
+    first, meetings = OWN_PROCESSES.first, OWN_PROCESSES.meetings
+    return replace(
+        OWN_PROCESSES, first=int(max(1, min(first, room))), meetings=int(min(meetings, max(0, room - first)))
+    )
 
 
 @dataclass
@@ -120,7 +133,7 @@ class _Run:
                 if not batch:
                     return "exhausted"
                 self._try(batch)
-                if reason := self._reason():
+                if reason := self._reason(chosen.common):
                     return reason
         except KeyboardInterrupt:
             return "interrupted"
@@ -160,13 +173,17 @@ class _Run:
         ok = [t for t in self.trials if t.outcome.seconds is not None]
         return min(ok, key=lambda t: t.outcome.seconds or math.inf, default=None)
 
-    def _reason(self) -> Stopped | None:
-        """Why to stop now, if there is a reason."""
+    def _reason(self, common: Collection[Design] = ()) -> Stopped | None:
+        """Why to stop now, if there is a reason; near the roofline not before all that is `common` was tried.
+
+        When that is done hangs on the noise of one trial: it may not decide between which designs the finals choose.
+        """
         best = self._best()
         seconds = math.inf if best is None or best.outcome.seconds is None else best.outcome.seconds
         if self.objective.kind == "target" and seconds <= (self.objective.seconds or 0.0):
             return "target"
-        if self.floor is not None and seconds <= self.floor * _ROOFLINE:
+        near = self.floor is not None and seconds <= self.floor * _ROOFLINE
+        if near and {t.design for t in self.trials}.issuperset(common):
             return "roofline"
         if self.budget.trials is not None and len(self.trials) >= self.budget.trials:
             return "budget"

@@ -26,7 +26,7 @@ _PARTS = 3  # of a sum: one, two, or more
 _HOPE = 1.35  # times the best that the model knows: no trial of a kind that it gives more
 _CPU_HOPE = 1.5  # the same for a CPU, where its word on a kind was off by as much as 1.43
 _CROWDED = 0.05  # a design that is like one chosen already must be better by this share
-_SURE = 0.15  # step of a correction's logarithm: less than that is noise, by which two searches would part
+_SURE = 0.3  # step of a correction's logarithm: less than that is noise, by which two searches would part
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class Task:
 
 
 class Strategy(Protocol):
-    """Proposes what to try next."""
+    """Proposes what to try next. `common` is what every search of the key tries by this strategy, whatever it finds."""
+
+    common: frozenset[Design]
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """At most `count` candidates that are new; none where the strategy has come to its end.
@@ -104,6 +106,7 @@ class Random:
     """The baseline: random designs of the same space, whatever the model says of them."""
 
     _ATTEMPTS = 40  # draws for each candidate before the space counts as exhausted
+    common: frozenset[Design] = frozenset()
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
@@ -127,6 +130,7 @@ class Beam:
     """The neighbours of the best few that were tried, in the order in which the corrected model ranks them."""
 
     _WIDTH = 4
+    common: frozenset[Design] = frozenset()
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task = task
@@ -171,6 +175,7 @@ class Evolve:
         candidates = task.fresh(self._pool, set())
         self._kinds = first_of_kinds(candidates, self._KINDS) if task.facts.machine.kind == "nvidia" else []
         self._shared = self._kinds or self._first(candidates)
+        self.common = frozenset(c.design for c in self._shared)
 
     def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """What every search of the key tries: the default's best neighbours, and of the pool what differs."""

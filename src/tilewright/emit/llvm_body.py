@@ -11,7 +11,7 @@ from tilewright.emit import llvm_builder as ll
 from tilewright.emit.llvm_compute import combine, emit_elementwise, emit_reduce, fold_lanes, identity, literal
 from tilewright.emit.llvm_dot import Dot, emit_dot, emit_dots
 from tilewright.emit.llvm_loops import Carry, Span, branch, counted, tiled
-from tilewright.emit.llvm_memory import SECOND_CACHE, load, prefetch, store
+from tilewright.emit.llvm_memory import SECOND_CACHE, Fetch, fetcher, fetching, load, store
 from tilewright.emit.llvm_pack import copy_panel
 from tilewright.emit.llvm_places import Place
 from tilewright.emit.llvm_scope import Scope, divides, leaf_axes
@@ -101,8 +101,8 @@ class Body(Scope):
             case ir.Load(ref) as node:
                 place = self.places[ref.buffer]
                 tile = load(cx, place, node, type_)
-                self._prefetch(let, node, tile)
-                return self._loaded(tile, let)
+                fetch = self._prefetch(let, node, tile)
+                return self._loaded(tile if fetch is None else self._fetched(tile, fetch, let), let)
             case ir.Map(op, args):
                 return emit_elementwise(cx, op, [self._operand(a) for a in args], type_, late=let.name in self._late)
             case ir.Reduce(op, arg, axis):
@@ -127,26 +127,31 @@ class Body(Scope):
         parts = {key: tile.part(key) for key in self.cx.keys(tile.axes, tile.lane)}
         return table(tile.type, tile.lane, parts)
 
-    def _prefetch(self, let: ir.Let, node: ir.Load, tile: Tile) -> None:
-        """Ask for the same elements some iterations of the parallel loop ahead; beyond the end it is harmless."""
+    def _prefetch(self, let: ir.Let, node: ir.Load, tile: Tile) -> Fetch | None:
+        """What fetches ahead for a part of a tile, if its load says so; beyond the end it is harmless.
+
+        The same elements some iterations of the parallel loop later, or what comes some tiles of the serial loop later.
+        """
+        place, cx = self.places[node.ref.buffer], self.cx
         if tiles := ir.number(let.notes, "ahead", 0):
-            self._fetch_ahead(node, tile, tiles)
+            axis = next(i for d, i in enumerate(node.ref.index) if d in place.unit_dims and isinstance(i, str))
+            distance = str(tiles * cx.axes[axis].extent * place.dtype.bytes)
+            return fetcher(cx, place, node, tile, distance, SECOND_CACHE)
         ahead = ir.note(let.notes, "prefetch")
         dim = next((d for d, i in enumerate(node.ref.index) if i in self.dealt), None)
         if not isinstance(ahead, int) or dim is None:
-            return
-        place = self.places[node.ref.buffer]
-        axis = self.cx.axes[str(node.ref.index[dim])]
-        step = ahead * (axis.extent if axis.apart == 1 else 1) * place.dtype.bytes
-        distance = ll.mul(self.b, place.strides[dim], str(step))
-        prefetch(self.cx, place, node, tile, distance)
+            return None
+        moved = cx.axes[str(node.ref.index[dim])]
+        step = ahead * (moved.extent if moved.apart == 1 else 1) * place.dtype.bytes
+        return fetcher(cx, place, node, tile, ll.mul(self.b, place.strides[dim], str(step)))
 
-    def _fetch_ahead(self, node: ir.Load, tile: Tile, tiles: int) -> None:
-        """Ask the second cache for what comes so many tiles of the serial loop later."""
-        place = self.places[node.ref.buffer]
-        axis = next(i for d, i in enumerate(node.ref.index) if d in place.unit_dims and isinstance(i, str))
-        distance = tiles * self.cx.axes[axis].extent * place.dtype.bytes
-        prefetch(self.cx, place, node, tile, str(distance), SECOND_CACHE)
+    def _fetched(self, tile: Tile, fetch: Fetch, let: ir.Let) -> Tile:
+        """A tile fetched ahead: all of it here for a dot, which may read it in its own way, else part by part."""
+        if let.name not in self._dot_operands:
+            return fetching(tile, fetch)
+        for key in self.cx.keys(tile.axes, tile.lane):
+            fetch(key)
+        return tile
 
     def _full(self, value: ir.Atom, type_: ir.TileType) -> Tile:
         if isinstance(value, str):

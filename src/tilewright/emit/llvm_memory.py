@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+from tilewright.emit.llvm_loops import Carry, branch
 from tilewright.emit.llvm_places import LINE, Address, Place, axis_dims, neighbouring
 from tilewright.emit.llvm_shuffle import concat
 from tilewright.emit.llvm_values import Context, Key, Tile, lane_type, read, scalar_type, splat, vector_type
@@ -36,17 +40,36 @@ def load(cx: Context, place: Place, node: Load, type_: TileType, *, zero_fill: b
     return Tile(type_, lane, part, source=address)
 
 
-def prefetch(cx: Context, place: Place, node: Load, tile: Tile, distance: str, nearness: int = 3) -> None:
-    """Fetch what lies `distance` bytes behind each part of a tile: into all caches, or up to SECOND_CACHE."""
+Fetch = Callable[[Key], None]
+
+
+def fetcher(cx: Context, place: Place, node: Load, tile: Tile, distance: str, nearness: int = 3) -> Fetch:
+    """What fetches the line `distance` bytes behind a part of a tile: into all caches, or up to SECOND_CACHE."""
     address = Address(cx, place, node.ref)
     cx.b.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    for key in cx.keys(tile.axes, tile.lane):
+
+    def fetch(key: Key) -> None:
         point = _point(cx, tile.axes, tile.lane, key)
         if tile.lane is not None and point[tile.lane] * place.dtype.bytes % LINE:
-            continue  # the same cache line as the part before
+            return  # the same cache line as the part before
         pointer = address.pointer(point, tile.lane)
         later = cx.b.hoist(f"getelementptr i8, ptr {pointer}, i64 {distance}", pointer, distance)
         cx.b.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 {nearness}, i32 1)")
+
+    return fetch
+
+
+def fetching(tile: Tile, fetch: Fetch) -> Tile:
+    """A tile of which each part is fetched ahead right beside its load, when it is first read."""
+    known: dict[Key, str] = {}
+
+    def part(key: Key) -> str:
+        if key not in known:
+            fetch(key)
+            known[key] = tile.part(key)
+        return known[key]
+
+    return replace(tile, part=part)
 
 
 def _point(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> dict[str, int]:
@@ -129,7 +152,8 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
         unit = [a for a in value.axes if dims.get(a) == place.panel.dim and place.panel.pair == 1]
     lane = value.lane if value.lane in unit else (unit[0] if unit else None)
     address = Address(cx, place, ref)
-    masks = {key: _store_mask(cx, value.axes, lane, key, pad) for key in cx.keys(value.axes, lane)}
+    apart = nontemporal and not pad  # a mask would take what exists of a tile through the caches: a branch does not
+    masks = {key: _store_mask(cx, value.axes, lane, key, pad, apart) for key in cx.keys(value.axes, lane)}
     width = cx.width(lane)
     together = max(1, cx.vector_bytes // (width * place.dtype.bytes)) if place.panel is None else 1
     for groups in _abreast(_neighbours(value.axes, lane, masks, together), value.axes, lane):
@@ -138,18 +162,37 @@ def store(cx: Context, place: Place, ref: Ref, value: Tile, *, nontemporal: bool
             point = _point(cx, value.axes, lane, group[0])
             pointer = address.pointer(point, lane, clamp=not pad)
             part = concat(cx.b, operands, lane_type(place.dtype), width)
-            _store_part(cx, place, pointer, part, width * len(group), masks[group[0]], nontemporal)
+
+            def write(at: str = pointer, part: str = part, group: list[Key] = group) -> None:
+                _store_part(cx, place, at, part, width * len(group), masks[group[0]], nontemporal)
+
+            _where(cx, _rows(cx, value.axes, lane, group[0]) if apart else [], write)
 
 
-def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool) -> str | None:
-    """Which elements of a part are written: None for all."""
+def _where(cx: Context, conditions: list[str], write: Callable[[], None]) -> None:
+    """`write()` where all conditions hold."""
+    if not conditions:
+        write()
+        return
+    holds = conditions[0]
+    for condition in conditions[1:]:
+        holds = cx.b.hoist(f"and i1 {holds}, {condition}", holds, condition)
+    branch(cx, holds, write, Carry(cx, []))
+
+
+def _rows(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key) -> list[str]:
+    """Whether the rows of a part exist, as far as that is to be asked."""
+    point = _point(cx, axes, lane, key)
+    return [e for a in axes if a != lane if (e := cx.exists(a, point[a]))]
+
+
+def _store_mask(cx: Context, axes: tuple[str, ...], lane: str | None, key: Key, pad: bool, apart: bool) -> str | None:
+    """Which elements of a part are written: None for all. `apart`: whether its rows exist is asked elsewhere."""
     chunk = 0 if lane is None else key[axes.index(lane)]
     if pad:
         return overhang(cx, lane, chunk)
     mask = None if lane is None else cx.mask(lane, chunk)
-    point = _point(cx, axes, lane, key)
-    rows = [e for a in axes if a != lane if (e := cx.exists(a, point[a]))]
-    return _and_rows(cx, mask, cx.width(lane), rows)
+    return mask if apart else _and_rows(cx, mask, cx.width(lane), _rows(cx, axes, lane, key))
 
 
 def _abreast(groups: list[list[Key]], axes: tuple[str, ...], lane: str | None) -> list[list[list[Key]]]:
@@ -238,4 +281,4 @@ def _store_part(
     b.do(f"call void {name}({ty} {part}, ptr {pointer}, i32 {dtype.bytes}, <{width} x i1> {mask})")
 
 
-__all__ = ["lane_type", "load", "masked_load", "prefetch", "store", "vector_type"]
+__all__ = ["Fetch", "fetcher", "fetching", "lane_type", "load", "masked_load", "store", "vector_type"]

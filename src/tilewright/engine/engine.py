@@ -47,16 +47,19 @@ class Engine:
         self.first_token: float | None = None
         """Seconds from the first request to its first token."""
 
-    def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
-        """Queue a prompt. ContextError if it is empty or leaves no room, ArgumentError for ids out of range."""
-        vocab = self.decoder.config.vocab
-        check_prompt(prompt_ids, vocab)
+    def check(self, prompt_ids: Sequence[int]) -> None:
+        """Whether `add` would take the prompt: its errors, without waiting for a step that is under way."""
         if len(prompt_ids) >= self.context:
             more = " or raise max_context" if self.context < self.decoder.config.context else ""
             raise ContextError(
                 f"the prompt has {len(prompt_ids)} tokens and the context is {self.context}, new tokens included; "
                 f"shorten the prompt{more}"
             )
+        check_prompt(prompt_ids, self.decoder.config.vocab)
+
+    def add(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
+        """Queue a prompt. ContextError if it is empty or leaves no room, ArgumentError for ids out of range."""
+        self.check(prompt_ids)
         request = self._request(prompt_ids, params)
         with self._lock:
             self.scheduler.add(request)

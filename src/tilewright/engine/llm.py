@@ -52,6 +52,10 @@ class LLM:
     such GPU, OutOfDeviceMemory where it is too small.
     """
 
+    def __repr__(self) -> str:
+        """On one line: the folder, and how long its texts may be."""
+        return f"<LLM {self.folder.name}, context {self.context}>"
+
     def __init__(
         self,
         model: str | Path | None = None,

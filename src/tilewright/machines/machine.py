@@ -111,6 +111,15 @@ class Machine:
         return detect()
 
     @classmethod
+    def of(cls, machine: Machine | str) -> Machine:
+        """The machine itself, or the one of that name. MachineError for anything else."""
+        if isinstance(machine, str):
+            return cls.named(machine)
+        if not isinstance(machine, Machine):
+            raise MachineError(f"machine={machine!r} is none; give Machine.detect(), or a name such as 'h200'")
+        return machine
+
+    @classmethod
     def named(cls, name: str) -> Machine:
         """The shipped description called `name` ("h200", "x86-avx2", ...), the JSON file at that path, or the array
         that a name such as `systolic:32x32:ws` describes.

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tilewright.errors import TraceError
+from tilewright.errors import TraceError, in_words
 from tilewright.knobs import knobs
 from tilewright.runtime import learner, modes
 from tilewright.runtime.events import events
@@ -99,7 +99,7 @@ def read(path: Path | None = None) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise TraceError(f"{path}: cannot be read ({error})") from None
+        raise TraceError(f"{path}: cannot be read ({in_words(error)})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise TraceError(f"{path}: is not what a running Tilewright of this version shows")
     if not isinstance(data.get("rows"), list) or not all(isinstance(row, dict) for row in data["rows"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 import threading
@@ -112,12 +113,21 @@ def record_program(command: Sequence[str]) -> Trace:
 def _program(command: Sequence[str]) -> tuple[Callable[[], object], Sequence[str]]:
     if len(command) > 1 and command[0] == "-m":
         module, arguments = command[1], command[1:]
+        if not _is_module(module):
+            raise ArgumentError(f"no module is called {module!r}; run this where `python -m {module}` works")
         return lambda: runpy.run_module(module, run_name="__main__", alter_sys=True), arguments
     if command and Path(command[0]).is_file():
         return lambda: runpy.run_path(command[0], run_name="__main__"), command
     raise ArgumentError(
         "give the program to record: tilewright trace record FILE script.py ARGS, or -m MODULE ARGS after FILE"
     )
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a package above it is missing, or it has no name
+        return False
 
 
 def _order(call: Call) -> tuple[str, ...]:

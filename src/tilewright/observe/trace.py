@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilewright.errors import TraceError
+from tilewright.errors import TraceError, in_words
 
 FORMAT, VERSION = "tilewright shape trace", 1
 MOST_LINES = 1_000_000
@@ -98,7 +98,7 @@ class Trace:
                 file.write(self.to_json())
             os.replace(unfinished, path)
         except OSError as error:
-            raise TraceError(f"{path}: the trace cannot be written ({error}); give another file") from None
+            raise TraceError(f"{path}: the trace cannot be written ({in_words(error)}); give another file") from None
 
     @staticmethod
     def load(path: Path) -> Trace:
@@ -106,7 +106,9 @@ class Trace:
         try:
             return Trace.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise TraceError(f"{path}: cannot be read ({error})") from None
+            raise TraceError(
+                f"{path}: cannot be read ({in_words(error)}); record one with tilewright trace record"
+            ) from None
         except TraceError as error:
             raise TraceError(f"{path}: {error}") from None
 

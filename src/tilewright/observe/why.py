@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.knobs import knobs
 from tilewright.machines.machine import Machine
 from tilewright.observe.place import place
-from tilewright.operators import OPERATORS
+from tilewright.operators import Operator
+from tilewright.operators.names import operator_name
 from tilewright.ops.backend import bind
 from tilewright.runtime.chosen import book_path, open_book
+from tilewright.runtime.compiled import Named
 from tilewright.runtime.inputs import draw
-from tilewright.runtime.subject import Subject
+from tilewright.runtime.subject import Subject, named
 from tilewright.runtime.table import Row
 
 
@@ -54,23 +56,35 @@ def why(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Answer:
-    """Bind, and do not run, such a call on `device` (cpu, cuda, cuda:1) by this environment's mode and book.
+    """Bind, and do not run, such a call on `device` (cpu, cuda, cuda:1).
 
-    `dtype` is that of the tensors: bf16 on a GPU, f32 on a CPU where none is given.
+    By this environment's mode and book. `dtype` is that of the tensors: where none is given, bf16 on a GPU and f32 on
+    a CPU.
 
-    A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator or
-    device, MachineError for a GPU that is not there.
+    `operator` is a name (`linear` is that of matmul), or `file.py:name` of a program of one's own, as `tw.launch` runs
+    it. A kernel that no cache holds is compiled for it, as for the call itself. ArgumentError for an unknown operator
+    or device; MachineError for a GPU that is not there.
     """
     there = place(device)
     element = dtype or (there.machine or Machine.detect()).usual_dtype
-    subject = Subject.of(operator, sizes, element, options=options, machine=there.machine)
+    found = named(operator)
+    subject = Subject.of(found, sizes, element, options=options, machine=there.machine)
     operands = draw(subject.kernel, subject.sizes, seed=0, updates=subject.updates)
     buffers = there.buffers(operands.tensors)
-    launch: Any = bind(OPERATORS[operator], buffers, operands.scalars, dict(subject.options))
+    called: Any = found if isinstance(found, Operator) else Named(found.name, found)
+    launch: Any = bind(called, buffers, operands.scalars, dict(subject.options))
     launch = getattr(launch, "launch", launch)  # from DEBUG=2 on a CPU's launches are timed
     design = launch.kernel.design
-    row = launch.slot.row()
+    row = _explained(launch.slot.row(), operator)
     return Answer(row, design.hash, design.decisions, "" if row.design or launch.slot.fixed else _missed(subject))
+
+
+def _explained(row: Row, operator: str) -> Row:
+    """The row; where nothing was called here, its reason says what would bring a better kernel."""
+    if row.state != "generic" or row.calls or knobs().mode != "learn":
+        return row
+    asked = " ".join((operator_name(operator), *(f"{d}={n}" for d, n in row.sizes)))
+    return replace(row, reason=f"nobody asked for more: `tilewright design {asked}` does, or a program in learn mode")
 
 
 def _missed(subject: Subject) -> str:

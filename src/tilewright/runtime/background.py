@@ -7,8 +7,6 @@ book, so that it goes on from there.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from tilewright.errors import ArgumentError
 from tilewright.machines.cores import affinity
 from tilewright.runtime import pool
 from tilewright.runtime.child import Child
+from tilewright.runtime.scratch import Scratch
 from tilewright.runtime.trigger import Clock
 
 _MODULE = "tilewright.runtime.background_worker"
@@ -114,8 +113,8 @@ class BackgroundProcess:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._folder = Path(tempfile.mkdtemp(prefix="tilewright-background-"))
-        self.gate = Gate(self._folder / "not-now")
+        self._scratch = Scratch("background")
+        self.gate = Gate(self._scratch.path / "not-now")
         setup = {
             "job": "setup",
             "gate": str(self.gate.path),
@@ -125,7 +124,7 @@ class BackgroundProcess:
         }
         blas = max(1, min(_MOST_BLAS, len(affinity()) - pool.available_threads()))
         environment = {"DEBUG": "0", "OPENBLAS_NUM_THREADS": str(blas), "TILEWRIGHT_MODE": "learn"}
-        self._child = Child(_MODULE, setup, self._folder, memory_limit=budget.memory, environment=environment)
+        self._child = Child(_MODULE, setup, self._scratch.path, memory_limit=budget.memory, environment=environment)
 
     @property
     def pid(self) -> int | None:
@@ -139,7 +138,7 @@ class BackgroundProcess:
     def stop(self) -> None:
         """Kill the process; its files go too."""
         self._child.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
 
 class Pace:

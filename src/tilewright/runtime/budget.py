@@ -15,6 +15,8 @@ def parse_budget(text: str | Budget) -> Budget:
     """The budget "60s", "2m", "16 trials", or "60s, 100 trials": whichever is used up first. Raises ArgumentError."""
     if isinstance(text, Budget):
         return text
+    if not isinstance(text, str):
+        raise ArgumentError(f'budget={text!r} is no text; write "60s", "16 trials" or "60s, 100 trials"')
     seconds, trials = None, None
     for part in filter(None, (p.strip() for p in text.lower().split(","))):
         if found := re.fullmatch(r"(\d+)\s*trials?", part):
@@ -43,8 +45,8 @@ def parse_objective(objective: str | Objective, target: str | float | None = Non
     return Objective("latency" if objective == "latency" else "throughput")
 
 
-def _seconds(text: str, problem: str) -> float:
-    found = re.fullmatch(_NUMBER + "(" + "|".join(_UNITS) + ")", text.strip().lower())
+def _seconds(text: object, problem: str) -> float:
+    found = isinstance(text, str) and re.fullmatch(_NUMBER + "(" + "|".join(_UNITS) + ")", text.strip().lower())
     if not found:
         raise ArgumentError(problem)
     return float(found[1]) * _UNITS[found[2]]

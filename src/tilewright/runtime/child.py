@@ -25,7 +25,7 @@ from tilewright.runtime import fault
 POLL_SECONDS = 0.02
 START_SECONDS = 60.0
 STARVED = 4.0
-"""So many times its time a job may take that gets less than half of it as time of a processor."""
+"""So many times its time a job may take that uses less than half of it as time of a processor."""
 
 _PAGE, _TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
@@ -155,7 +155,7 @@ class Child:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
-        begun, worked = time.monotonic(), self._processor_seconds()
+        begun, worked, waits = time.monotonic(), self._processor_seconds(), seconds_queued(process.pid)
         with selectors.DefaultSelector() as ready:
             ready.register(process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._pending:
@@ -165,18 +165,21 @@ class Child:
                         raise self._death()
                     self._pending += more
                     continue
-                self._watch(begun, worked, seconds)
+                self._watch(begun, worked, waits, seconds)
         line, _, self._pending = self._pending.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _watch(self, begun: float, worked: float, seconds: float) -> None:
+    def _watch(self, begun: float, worked: float, waits: Mapping[str, float], seconds: float) -> None:
         """ChildDied where a job takes too much. Time counts while the process has a processor: it may have to wait."""
+        assert self._process is not None
         if self._base and self._memory() - self._base > self._limit:
             raise ChildDied("memory", f"it took more than {self._limit >> 20} MiB of memory and was killed")
-        taken = time.monotonic() - begun
-        starved = self._processor_seconds() - worked < seconds / 2 and taken < STARVED * seconds
-        if taken > seconds and not starved:
+        if (taken := time.monotonic() - begun) <= seconds:
+            return
+        queued = max((now - waits.get(t, 0.0) for t, now in seconds_queued(self._process.pid).items()), default=0.0)
+        idle = self._processor_seconds() - worked < seconds / 2
+        if taken - queued > (STARVED * seconds if idle else seconds):
             raise ChildDied("hang", f"it did not end within {seconds:.1f} s and was killed")
 
     def _processor_seconds(self) -> float:
@@ -219,6 +222,15 @@ class Child:
             lines = self._log.read_text(errors="replace").strip().splitlines()
             return lines[-1][:300] if lines else ""
         return ""
+
+
+def seconds_queued(pid: int) -> dict[str, float]:
+    """For each thread of a process, how long it was ready to run and had no processor; empty where no system says."""
+    found = {}
+    with suppress(OSError, ValueError, IndexError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found[task.name] = int((task / "schedstat").read_text().split()[1]) * 1e-9
+    return found
 
 
 def _path() -> dict[str, str]:
@@ -272,4 +284,4 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
-__all__ = ["Child", "ChildDied", "ChildError", "bound_memory", "serve"]
+__all__ = ["Child", "ChildDied", "ChildError", "bound_memory", "seconds_queued", "serve"]

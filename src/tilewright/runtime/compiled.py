@@ -60,7 +60,7 @@ class Estimate:
     bound: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompiledKernel:
     """A tile program, a design and the machine code of both; made by `compile`."""
 
@@ -70,6 +70,11 @@ class CompiledKernel:
     machine: Machine
     stages: Stages | CudaStages = field(repr=False)
     _variants: dict[dispatch.Layouts, dispatch.Kernel] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """On one line; `listing`, `source` and `assembly` show the kernel itself."""
+        sizes = " ".join(f"{d}={n}" for d, n in self.sizes.items())
+        return f"<kernel {self.program.name} {sizes} for {self.machine.name}, design {self.design.hash}>"
 
     @property
     def source(self) -> str:
@@ -166,7 +171,7 @@ def compile(
     dtype: str | DType | Mapping[str, str | DType] | None = None,
     options: Mapping[str, Any] | None = None,
     present: Collection[str] = (),
-    machine: Machine | None = None,
+    machine: Machine | str | None = None,
     **sizes: int,
 ) -> CompiledKernel:
     """The kernel of an operator (or of a `@kernel` program) for these sizes: `compile(matmul, M=1, N=64, K=64)`.
@@ -181,10 +186,18 @@ def compile(
     if record_or_design is not None and design is None:
         record = record_or_design
         assert not isinstance(record, Design)
+        _check_program(operator, record)
         design, sizes, dtype = record.design, {**record.sizes, **sizes}, record.dtype if dtype is None else dtype
         options = dict(getattr(record, "options", ())) if options is None else options
         machine = machine or getattr(record, "machine", None)
     return compile_at(operator, sizes, design, dtype=dtype, options=options, present=present, machine=machine)
+
+
+def _check_program(operator: Program, record: DesignRecord) -> None:
+    """ArgumentError for what was found for another program."""
+    wanted, found = _program_of(operator).name, getattr(getattr(record, "key", None), "operator", None)
+    if found not in (None, wanted):
+        raise ArgumentError(f"the design is for {found}, not for {wanted}; search for one of {wanted}")
 
 
 def compile_at(
@@ -195,13 +208,13 @@ def compile_at(
     dtype: str | DType | Mapping[str, str | DType] | None = None,
     options: Mapping[str, Any] | None = None,
     present: Collection[str] = (),
-    machine: Machine | None = None,
+    machine: Machine | str | None = None,
 ) -> CompiledKernel:
     """As `compile`, with the sizes as a mapping."""
     program = _program_of(operator)
     traced = program.trace(dtypes_of(program, dtype, present), options=options)
     check_sizes(traced, sizes)
-    known = machine or dispatch.machine()
+    known = dispatch.machine() if machine is None else Machine.of(machine)
     ordered = {d: sizes[d] for d in traced.dims}
     stages = _stages(dispatch.Program.of(traced), ordered, known, design)
     return CompiledKernel(traced, stages.request.design, ordered, known, stages)
@@ -298,12 +311,12 @@ def bind(program: Program, /, **operands: Any) -> Callable[[], None]:
     values = {p.name: scalar_of(traced, p, scalars) for p in traced.params if p.dims is None}
     if not _written(traced, buffers):
         return _nothing
-    return dispatch.bind(_Named(known.name, known), buffers, values, options)
+    return dispatch.bind(Named(known.name, known), buffers, values, options)
 
 
 @dataclass(frozen=True)
-class _Named:
-    """What `dispatch.bind` wants to know of an operator."""
+class Named:
+    """A tile program without a reference, as `dispatch.bind` wants to see operators."""
 
     name: str
     kernel: TileProgram
@@ -316,7 +329,9 @@ def _nothing() -> None:
 def _program_of(operator: Program) -> TileProgram:
     found = operator if isinstance(operator, TileProgram) else getattr(operator, "kernel", None)
     if not isinstance(found, TileProgram):
-        raise ArgumentError(f"{operator!r} is no tile program; decorate a function with @kernel, or name an operator")
+        raise ArgumentError(
+            f"{operator!r} is no tile program; give tw.operators.matmul, for instance, or a function under @tw.kernel"
+        )
     return found
 
 

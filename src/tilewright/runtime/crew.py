@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from tilewright.machines.cores import affinity
 from tilewright.runtime.child import Child
 from tilewright.runtime.inputs import Drawn
+from tilewright.runtime.scratch import Scratch
 
 MOST_BUILDERS = 8
 
@@ -24,7 +22,7 @@ class Crew(dict[int, Child]):
     def __init__(self) -> None:
         super().__init__()
         self.threads = threads()
-        self.folder = Path(tempfile.mkdtemp(prefix="tilewright-crew-"))
+        self.scratch = Scratch("crew")
         self.drawn = Drawn()
 
     def close(self) -> None:
@@ -33,7 +31,7 @@ class Crew(dict[int, Child]):
             child.stop()
         self.clear()
         self.threads.shutdown(wait=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.scratch.remove()
 
 
 def threads() -> ThreadPoolExecutor:

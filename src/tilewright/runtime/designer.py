@@ -40,7 +40,7 @@ FAILURES = frozenset({"wrong", "crash", "hang", "memory", "compile"})
 _HINTS = 4  # untrusted designs that are looked at before a search
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Designed:
     """What `search` gives: the record of the book, and how it came about.
 
@@ -61,6 +61,11 @@ class Designed:
     kept: bool = True
     """Whether the book outlives this process, so that the answer is known next time."""
     machine: Machine | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        """On one line; `record` holds everything."""
+        took = f"{self.seconds * 1e6:.4g} us, {self.speedup:.2f}x the default design"
+        return f"<design {self.design.hash} of {self.key.label}: {took}, from {self.found}>"
 
     @property
     def design(self) -> Design:
@@ -102,7 +107,7 @@ def search(
     operator: Operator | TileProgram | str,
     *,
     dtype: str | DType | Mapping[str, str | DType] | None = None,
-    machine: Machine | None = None,
+    machine: Machine | str | None = None,
     budget: str | Budget = "60s",
     objective: str | Objective = "latency",
     target: str | float | None = None,
@@ -356,6 +361,10 @@ class _Pinned:
     def compare(self, designs: Sequence[Design]) -> list[Standing]:
         """As the runner."""
         return self.runner.compare(designs)
+
+    def renew(self) -> None:
+        """As the runner."""
+        self.runner.renew()
 
 
 def _word(subject: Subject, model: Callable[[Design], float]) -> Informed:

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
+from pathlib import Path
+from threading import Thread, get_native_id
 
 import numpy as np
 
@@ -36,8 +37,8 @@ MIN_ROUNDS, MAX_ROUNDS = 6, 2000
 BATCH_NS = 50_000
 """A sample shorter than this is made of several calls, so that reading the clock (about 50 ns) is under 0.1%."""
 
-SETTLE_S = 0.008
-"""Pause before a warm sample: worker threads of the candidate before it stop spinning within it."""
+SETTLE_S = 0.03
+"""The longest pause before a warm sample; it ends when no other thread of the process runs (they spin 3 to 11 ms)."""
 
 NOISE_CLASSES = ((0.01, "quiet"), (0.03, "steady"), (0.10, "noisy"), (math.inf, "unusable"))
 """Upper bound of the control's deviation from 1, and the word for it."""
@@ -132,7 +133,7 @@ def compare(
     Without it the candidate runs once, untimed, before each sample (not so with `prewarm=False`, for long calls that
     walk through more memory than the caches hold), and short calls are batched. `poison` runs untimed before every
     sample: let it fill the outputs with NaN, so that a kernel which does not write is found by the check afterwards.
-    `rest` pauses before a warm sample and after its poison, for threads of another library that still wait in a loop;
+    `rest` pauses before a warm sample, and after poison and flush, for threads of another library that wait in a loop;
     where all candidates run on the same threads a pause only lets others take the caches and the core, and it is most
     of the time that a short kernel's sample takes.
     `wake` runs untimed right before every sample: let it wake the threads that candidates run on, which sleep by then.
@@ -221,17 +222,48 @@ def _preparation(
     def prepare(call: Callable[[], object]) -> None:
         if evict is None:
             if rest:
-                time.sleep(SETTLE_S)
+                settle()
             if prewarm:
                 call()
         if poison is not None:
             poison()
         if evict is not None:
             evict()
-        elif poison is not None and rest:
-            time.sleep(SETTLE_S)  # whoever wrote the poison may still have threads that wait in a loop
+        if rest and (poison is not None or evict is not None):
+            settle()  # whoever wrote the poison, or ran before the flush, may still have threads that wait
 
     return prepare
+
+
+_LOOK_S = 0.001
+
+
+def settle() -> None:
+    """Sleep until no other thread of this process runs, SETTLE_S at most (and that long where nobody tells who runs).
+
+    An OpenMP library's threads wait in a loop for milliseconds after a call, on cores that the next candidate needs.
+    """
+    deadline = time.perf_counter() + SETTLE_S
+    time.sleep(_LOOK_S)
+    while _others_run() and (left := deadline - time.perf_counter()) > 0:
+        time.sleep(min(_LOOK_S, left))
+
+
+def _others_run() -> bool:
+    """Whether a thread of this process other than the caller runs or waits for a core, as far as the system tells."""
+    tasks, own = Path("/proc/self/task"), str(get_native_id())
+    try:
+        return any(_state(task) == "R" for task in tasks.iterdir() if task.name != own)
+    except OSError:
+        return True  # no such files here
+
+
+def _state(task: Path) -> str:
+    """`R` for a thread that runs, other letters for those that sleep; none for one that has just ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def _time(call: Callable[[], object], batch: int) -> float:

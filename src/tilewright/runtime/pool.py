@@ -5,7 +5,7 @@ Compiled code calls `tw_parallel_phases(ptr pool, ptr fns, i64 count, ptr args)`
 `fn(ptr args, i64 part, i64 threads)` with part = 0 .. threads - 1, and no part of a function begins before all parts of
 the one before have ended. The calling thread runs part 0, worker t usually part t; what a worker has not begun when
 another thread is through, because other programs have its core, that thread runs too. Workers that find nothing to do
-poll for `SPIN_SECONDS`, then sleep in the kernel.
+poll for `SPIN_SECONDS`, then sleep in the kernel; those that are woken keep off the caller's core.
 
 A pool that is busy, with another thread of the program or because the call came from inside a region, does not block:
 the caller runs every part itself, phase after phase. So the parts of a function may not wait for each other.
@@ -90,11 +90,20 @@ class Pool:
         # With more threads than cores a worker that polls keeps another from its part.
         crowded = self.threads > len(os.sched_getaffinity(0))
         self._write(layout.SPIN, _turns(SPIN_SECONDS / 100 if crowded else SPIN_SECONDS))
+        if not cores and not crowded:
+            self._let_roam(os.sched_getaffinity(0))
         for t in range(self.threads):
             record = layout.WORKERS + t * layout.LINE
             self._write(record + layout.POOL, self.context_address)
             self._write(record + layout.INDEX, t)
             self._write(record + layout.CORE, cores[t % len(cores)] if cores else -1)
+
+    def _let_roam(self, cores: set[int]) -> None:
+        """Have workers run on all of `cores` but the caller's; as before with one core, or more than a mask names."""
+        if len(cores) > 1 and max(cores) < layout.CORES_KNOWN:
+            mask = sum(1 << core for core in cores).to_bytes(layout.CORES_KNOWN // 8, "little")
+            ctypes.memmove(self.context_address + layout.CORES, mask, len(mask))
+            self._write(layout.ROAMING, 1)
 
     def run(self, functions: Sequence[int], args: int = 0) -> None:
         """Run a region: the addresses of its phases' functions, and the address that each is given."""
@@ -124,7 +133,8 @@ class Pool:
         for offset in (layout.GO, layout.BUSY, layout.ASLEEP, layout.STATE, layout.CREATED, layout.STOP):
             self._write(offset, 0)
         for t in range(self.threads):
-            self._write(layout.WORKERS + t * layout.LINE + layout.PART, 0)
+            for word in (layout.PART, layout.AWAY):
+                self._write(layout.WORKERS + t * layout.LINE + word, 0)
 
     def _read(self, offset: int) -> int:
         return _Word.from_address(self.context_address + offset).value

@@ -21,6 +21,10 @@ the caller's time: there it naps at once, and comes back by itself, most likely 
 
 The pool is one block of memory, named here by byte offsets. What one thread writes while others poll lies in a pair of
 cache lines of its own (the x86 prefetcher fetches pairs).
+
+A worker that is woken may run on any core of the process but the caller's. Linux wakes a thread where it ran last, and
+need not look for a better core: of two cores, caller and worker were seen to share one for milliseconds while the other
+idled. So before it wakes workers, the caller takes its core out of their masks.
 """
 
 from __future__ import annotations
@@ -34,11 +38,14 @@ LINE = 128
 GO, FUNCTION, ARGS, CALLER = 0, 8, 16, 24  # the phase at hand and the caller's core: polled by the workers
 BUSY = LINE  # 1 while a region runs
 ASLEEP = 2 * LINE  # 1 if a worker may wait in the kernel, or be about to
-THREADS, STATE, SPIN, CREATED, STOP = (
-    3 * LINE + 8 * i for i in range(5)
-)  # written before the workers run, or at the end
-WORKERS = 4 * LINE  # of each thread: PART (the word of its part), POOL, INDEX, CORE, HANDLE
-PART, POOL, INDEX, CORE, HANDLE = (8 * i for i in range(5))
+THREADS, STATE, SPIN, CREATED, STOP, ROAMING = (
+    3 * LINE + 8 * i for i in range(6)
+)  # written before the workers run, or at the end; ROAMING: 1 if workers keep off the caller's core
+CORES = 4 * LINE  # the cores that roaming workers may use, a bit for each of CORES_KNOWN
+WORKERS = 5 * LINE  # of each thread: PART (the word of its part), POOL, INDEX, CORE, HANDLE, and its owner's note AWAY
+PART, POOL, INDEX, CORE, HANDLE, AWAY = (8 * i for i in range(6))  # AWAY: 1 + the core it keeps off, or 0
+
+CORES_KNOWN = 8 * LINE
 
 NOT_STARTED, RUNNING, SERIAL = 0, 1, 2
 """Values of STATE: workers are created by the first region; a pool that could not create them runs serially."""
@@ -57,6 +64,7 @@ declare i32 @sched_setaffinity(i32, i64, ptr)
 declare i32 @prctl(i32, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
+declare i32 @pthread_setaffinity_np(i64, i64, ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 
 @name = private constant [11 x i8] c"tilewright\\00"
@@ -169,6 +177,7 @@ publish:
   %all_awake = icmp eq i32 %ever, 0
   br i1 %all_awake, label %own_part, label %wake
 wake:
+  call void @keep_clear(ptr %pool, i32 %core, i64 %threads)
   call void @wake(ptr %pool)
   br label %own_part
 own_part:
@@ -208,6 +217,52 @@ define internal void @sleep(ptr %word, i64 %value, ptr %longest) {
 
 define internal void @wake(ptr %word) {
   %ignored = call i64 (i64, ...) @syscall(i64 $futex, ptr %word, i32 129, i32 2147483647)  ; FUTEX_WAKE_PRIVATE
+  ret void
+}
+
+; Take the caller's core out of the masks of workers that roam, where it is not out yet. For the owner of the pool.
+define internal void @keep_clear(ptr %pool, i32 %core, i64 %threads) {
+entry:
+  %mask = alloca [16 x i64]
+  %roaming_at = getelementptr i8, ptr %pool, i64 $ROAMING
+  %roaming = load i64, ptr %roaming_at
+  %roam = icmp ne i64 %roaming, 0
+  %known = icmp ult i32 %core, $CORES_KNOWN  ; not so where the kernel cannot tell: -1
+  %do = and i1 %roam, %known
+  br i1 %do, label %look, label %end
+look:
+  %cores_at = getelementptr i8, ptr %pool, i64 $CORES
+  %cores = load [16 x i64], ptr %cores_at
+  store [16 x i64] %cores, ptr %mask
+  %here = zext i32 %core to i64
+  %word = lshr i64 %here, 6
+  %word_at = getelementptr i64, ptr %mask, i64 %word
+  %bits = load i64, ptr %word_at
+  %shift = and i64 %here, 63
+  %bit = shl i64 1, %shift
+  %others = xor i64 %bit, -1
+  %left = and i64 %bits, %others
+  store i64 %left, ptr %word_at
+  %note = add i64 %here, 1
+  br label %each
+each:
+  %t = phi i64 [ 1, %look ], [ %t1, %next ]
+  %me = call ptr @part_word(ptr %pool, i64 %t)
+  %away_at = getelementptr i8, ptr %me, i64 $AWAY
+  %away = load i64, ptr %away_at
+  %kept = icmp eq i64 %away, %note
+  br i1 %kept, label %next, label %move
+move:
+  store i64 %note, ptr %away_at
+  %handle_at = getelementptr i8, ptr %me, i64 $HANDLE
+  %handle = load i64, ptr %handle_at
+  %ignored = call i32 @pthread_setaffinity_np(i64 %handle, i64 128, ptr %mask)
+  br label %next
+next:
+  %t1 = add i64 %t, 1
+  %more = icmp ult i64 %t1, %threads
+  br i1 %more, label %each, label %end
+end:
   ret void
 }
 

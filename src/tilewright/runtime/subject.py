@@ -23,7 +23,8 @@ from tilewright.language import structure
 from tilewright.language.dtypes import DType
 from tilewright.language.program import TileProgram
 from tilewright.machines.machine import Machine
-from tilewright.operators import OPERATORS, Operator
+from tilewright.operators import Operator
+from tilewright.operators.names import operator_of
 from tilewright.runtime import dispatch, pool
 from tilewright.runtime.compiled import check_sizes, dtypes_of
 from tilewright.runtime.cuda import dispatch as gpu
@@ -62,7 +63,7 @@ class Subject:
         options: Mapping[str, Any] | None = None,
         present: Collection[str] = (),
         unit: Mapping[str, int] | None = None,
-        machine: Machine | None = None,
+        machine: Machine | str | None = None,
         threads: int | None = None,
     ) -> Subject:
         """The subject of a search; a text names a registered operator, or `file.py:name`.
@@ -77,7 +78,7 @@ class Subject:
         check_sizes(traced, sizes)
         if empty := [d for d, n in sizes.items() if n < 1]:
             raise ArgumentError(f"{traced.name}: {empty[0]}=0 leaves nothing to measure; give sizes of at least 1")
-        known = machine or dispatch.machine()
+        known = dispatch.machine() if machine is None else Machine.of(machine)
         count = pool.available_threads() if threads is None else threads
         if count < 1:
             raise ArgumentError(f"threads={count} cannot run a kernel; give at least 1")
@@ -171,26 +172,24 @@ def _gpu_of_this_host(host: Machine) -> Machine:
 
 
 def named(text: str) -> Operator | TileProgram:
-    """The operator called `text`, or the one that `file.py:name` defines (the file is executed).
+    """The operator called `text`, or the one that `file.py:name` defines (the file is executed; `file.py` has but one).
 
-    Raises ArgumentError that lists what there is.
+    A call of `tilewright.ops` names the operator that it runs: linear is matmul. Raises ArgumentError that lists what
+    there is.
     """
     path, colon, name = text.rpartition(":")
     if not colon:
         path, name = (text, "") if text.endswith(".py") else ("", text)
     if not path:
-        if name not in OPERATORS:
-            raise ArgumentError(
-                f"no operator is called {name!r}; there are {', '.join(OPERATORS)}, or write file.py:name"
-            )
-        return OPERATORS[name]
+        return operator_of(name)
     module = _executed(Path(path).expanduser())
-    found = getattr(module, name, None) if name else None
-    if not isinstance(found, (Operator, TileProgram)):
-        there = [n for n, x in vars(module).items() if isinstance(x, (Operator, TileProgram))]
+    there = {n: x for n, x in vars(module).items() if isinstance(x, (Operator, TileProgram))}
+    if name not in there:
+        if not name and len(there) == 1:
+            return next(iter(there.values()))
         fault = f"{path} defines no tile program {name!r}; it has" if name else f"write {path}:name for one of"
         raise ArgumentError(f"{fault} {', '.join(there) or 'none'}")
-    return found
+    return there[name]
 
 
 def program_named(text: str) -> TileProgram:

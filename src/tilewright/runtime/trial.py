@@ -7,12 +7,9 @@ search: it computes wrong numbers, writes or reads outside its operands, crashes
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -33,6 +30,7 @@ from tilewright.runtime.crew import Crew
 from tilewright.runtime.crew import threads as crew_threads
 from tilewright.runtime.fault import Fault
 from tilewright.runtime.guard import PAGE
+from tilewright.runtime.scratch import Scratch
 from tilewright.runtime.subject import Subject
 
 MEMORY_LIMIT = 2 << 30
@@ -64,6 +62,9 @@ PLACES = 4
 
 FINAL_SECONDS, FINAL_ROUNDS, SHORT = 0.25, 12, 10e-3
 """The finals: seconds for each design in them, and at least so many rounds of kernels that take less than SHORT."""
+
+OF_MANY = 0.15
+"""Share of these seconds that a meeting takes which is one of many: processes differ by more than a short one errs."""
 
 
 class TrialRunner:
@@ -101,6 +102,7 @@ class TrialRunner:
             )  # fmt: skip
         self.subject.check_runnable()
         self.tried = 0
+        self._renewed = False
         self._usages: dict[Design, Usage] = {}
         self._compilations: list[Design] = []  # appended to by several threads
         self._final_seconds = final_seconds
@@ -113,7 +115,7 @@ class TrialRunner:
         self._all: list[Child] = []
         self._idle: Queue[Child] = Queue()
         self._threads = crew_threads() if crew is None else crew.threads
-        self._folder = Path(tempfile.mkdtemp(prefix="tilewright-trial-"))
+        self._scratch = Scratch("trial")
         self._crew = crew
         try:
             self._start(seed, MEMORY_LIMIT if memory_limit is None else memory_limit)
@@ -146,12 +148,19 @@ class TrialRunner:
         """All designs in paired, interleaved rounds, each beside the first; one that fails now is infinitely slow."""
         texts = [d.to_json() for d in designs]
         rounds = FINAL_ROUNDS if self._mark is None or self._mark[1] < SHORT else measure.MIN_ROUNDS
+        seconds = self._final_seconds * (OF_MANY if self._renewed else 1.0) * len(designs)
+        self._renewed = False
         try:
-            seen = self._measure(texts, seconds=self._final_seconds * len(designs), rounds=rounds, places=self._places)
+            seen = self._measure(texts, seconds=seconds, rounds=rounds, places=self._places)
         except ChildDied:  # of one of them, after it was found right: each by itself shows which
             alone = {d: found for each in designs for d, found in self._timed([each]).items()}
             return [answers.by_itself(d, alone[d], alone[designs[0]]) for d in designs]
         return [answers.standing(d, seen, texts[0]) for d in designs]
+
+    def renew(self) -> None:
+        """What is measured from now on is measured in another process; the next comparison is one sample of many."""
+        self._worker.stop()
+        self._renewed = True
 
     # ----------------------------------------------------------------------------------- one code, one kernel
     def _first_of_code(self, designs: Sequence[Design]) -> list[Design]:
@@ -269,7 +278,7 @@ class TrialRunner:
             for child in self._all:
                 child.stop()
             self._threads.shutdown(wait=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
     @property
     def compiled(self) -> int:
@@ -305,18 +314,18 @@ class TrialRunner:
         }
         environment = {"TILEWRIGHT_THREADS": str(subject.threads), "DEBUG": "0", "OPENBLAS_NUM_THREADS": "1"}
         try:
-            saved = [c.save(self._folder) for c in checks]
+            saved = [c.save(self._scratch.path) for c in checks]
         except OSError as error:
             raise ArgumentError(
-                f"{self._folder}: operands of trials cannot be written there ({error}); make room, or set TMPDIR to "
-                "a folder that has it"
+                f"{self._scratch.path}: operands of trials cannot be written there ({error}); make room, or set TMPDIR "
+                "to a folder that has it"
             ) from None
 
         def child(number: int, checked: list[dict[str, Any]]) -> Child:
             told = {**setup, "checks": checked}
             if self._crew is not None and number in self._crew:
                 return self._crew[number].renewed(told, room, self._where)
-            folder = self._folder if self._crew is None else self._crew.folder
+            folder = (self._scratch if self._crew is None else self._crew.scratch).path
             made = Child(
                 WORKERS.get(subject.machine.kind, _MODULE), told, folder, memory_limit=room, environment=environment,
                 explain=self._where,

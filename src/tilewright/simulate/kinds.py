@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
 from tilewright.errors import ArgumentError
+from tilewright.operators.names import operator_name
 from tilewright.simulate.simulation import Job, Simulation
 from tilewright.simulate.sweep import each, swept
 
@@ -31,6 +33,7 @@ def simulate(job: Job) -> Simulation:
 
     ArgumentError where there is no such simulator.
     """
+    job = replace(job, program=operator_name(job.program))
     simulator, jobs = _simulator(job), each(job)
     made = [simulator.simulate(one) for one in jobs]
     return made[0] if len(made) == 1 else swept(job, jobs, made)

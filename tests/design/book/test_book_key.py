@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from programs import facts, traced
 
 import tilewright
+from tilewright.design.book import key as key_module
 from tilewright.design.book import record
 from tilewright.design.book.key import SEMANTIC, Key, differences, distance, objective_text
 from tilewright.design.trial import Objective
@@ -87,6 +88,12 @@ def test_versions_dates_and_measured_rates_are_no_part_of_a_key(monkeypatch):
     assert Key.of(MATMUL, facts(MATMUL, faster), threads=2).hash == before
 
 
+def test_a_new_meaning_of_keys_makes_new_hashes(monkeypatch):
+    before = key().hash
+    monkeypatch.setattr(key_module, "SCHEMA", key_module.SCHEMA + 1)
+    assert key().hash != before
+
+
 USERS_KERNEL = """
 from tilewright import Tensor, f32, parallel, kernel
 @kernel
@@ -134,7 +141,7 @@ def test_a_key_holds_what_decides_about_a_design():
     assert one.label == "matmul K=2048 M=16 N=1024 dtype=f32"
     assert one.machine == Machine.named("zen5").fingerprint
     others = [
-        key(M=17), key(threads=1), key("x86-avx2"),
+        key(M=17), key(threads=1, M=16), key("x86-avx2", M=16),
         Key.of(MATMUL, facts(MATMUL, M=16, unit=0), threads=2),
         Key.of(MATMUL, replace(facts(MATMUL, M=16), aligned=frozenset("c")), threads=2),
         Key.of(MATMUL, facts(MATMUL, M=16), threads=2, numerics="pinned"),

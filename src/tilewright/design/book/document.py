@@ -11,7 +11,7 @@ from typing import Any
 
 from tilewright import __version__
 from tilewright.design.book.record import Measurement, Quarantined, Record, now
-from tilewright.errors import BookError
+from tilewright.errors import BookError, in_words
 
 FORMAT = "tilewright-book"
 SCHEMA = 1
@@ -72,7 +72,7 @@ class Document:
             return cls.of(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise BookError(
-                f"{path} cannot be read ({error}); give a file that `tilewright book export` wrote"
+                f"{path} cannot be read ({in_words(error)}); give a file that `tilewright book export` wrote"
             ) from None
 
     def hints(self, origin: str) -> tuple[Record, ...]:
@@ -91,7 +91,7 @@ def write(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise BookError(f"{path} cannot be written ({error}); give a path in a folder that can be") from None
+        raise BookError(f"{path} cannot be written ({in_words(error)}); give a path in a folder that can be") from None
 
 
 def _read(text: str, where: str) -> dict[str, Any]:

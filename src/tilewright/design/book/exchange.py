@@ -17,7 +17,7 @@ from tilewright.design.book.database import Database
 from tilewright.design.book.document import Document, write
 from tilewright.design.book.record import Measurement, Record
 from tilewright.design.book.subjects import key_of, machine_of, program_of, put_machine, put_program
-from tilewright.errors import BookError, BookWarning
+from tilewright.errors import BookError, BookWarning, in_words
 
 if TYPE_CHECKING:
     from tilewright.design.book.store import Book
@@ -83,7 +83,7 @@ def merge(book: Book, path: Path) -> Taken:
         with open(path, "rb") as file:
             is_database = file.read(15) == b"SQLite format 3"
     except OSError as error:
-        raise BookError(f"{path} cannot be read ({error}); give the file of a book") from None
+        raise BookError(f"{path} cannot be read ({in_words(error)}); give the file of a book") from None
     return take(book, _document_in(path) if is_database else Document.load(path))
 
 

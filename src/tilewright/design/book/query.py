@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tilewright.design.book.key import Key
 from tilewright.errors import BookError
+from tilewright.operators import OPERATORS
+from tilewright.operators.names import CALLS, operator_name
 
 if TYPE_CHECKING:
     from tilewright.design.book.store import Book
@@ -42,7 +44,10 @@ class Query:
 
 
 def query_of(words: Sequence[str]) -> Query | str:
-    """`matmul M=16 dtype=bf16` as a query, or the first digits of a hash; BookError for what is neither."""
+    """`matmul M=16 dtype=bf16` as a query, or the first digits of a hash; BookError for what is neither.
+
+    A call of `tilewright.ops` stands for its operator: linear for matmul.
+    """
     first, *rest = " ".join(words).split() or [""]
     if not rest and len(first) >= SHORTEST and set(first) <= set("0123456789abcdef"):
         return first
@@ -57,7 +62,7 @@ def query_of(words: Sequence[str]) -> Query | str:
             raise BookError(f"{word!r} is no field of a key; write sizes as M=16, and {'=, '.join(_WORDS)}= as words")
     if not first.replace("_", "").isalnum():
         raise BookError(f"{first!r} is no key; give the first digits of one, or as in: matmul M=16 N=4096 dtype=bf16")
-    return Query(first, sizes, fields)
+    return Query(operator_name(first), sizes, fields)
 
 
 def found(book: Book, wanted: Query | str, machine: str = "") -> Key | None:
@@ -82,7 +87,7 @@ def found(book: Book, wanted: Query | str, machine: str = "") -> Key | None:
 def unknown(book: Book, query: Query) -> BookError:
     """What to say where nothing is known of a query's operator."""
     operators = sorted({k.operator for k in book.known_keys()})
-    near = difflib.get_close_matches(query.operator, operators, 1)
+    near = difflib.get_close_matches(query.operator, [*operators, *OPERATORS, *CALLS], 1)
     hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(operators) or 'no operator yet'}"
     return BookError(f"the book has no {query.text}; {hint}")
 

@@ -156,16 +156,9 @@ class Schedule:
             if isinstance(stmt, ir.Let) and isinstance(stmt.expr, ir.Load):
                 accesses.append(self._access(stmt.expr.ref))
             elif isinstance(stmt, ir.Store):
-                around = bool(self.t.decisions.get(f"nontemporal.{stmt.ref.buffer}")) and self._unmasked(stmt)
+                around = bool(self.t.decisions.get(f"nontemporal.{stmt.ref.buffer}"))
                 accesses.append(self._access(stmt.ref, write=True, around=around))
         return Work(tuple(run), tuple(dict.fromkeys(accesses)))
-
-    def _unmasked(self, stmt: ir.Store) -> bool:
-        """Whether a tile is stored whole but for its last lanes: rows of several may not exist, and a store that is
-        masked for it goes through the caches."""
-        axes = self.program.values[stmt.value].type.axes
-        lane = self.t.lane_of(axes)
-        return all(self.t.points[a] == 1 for a in axes if a != lane and a not in self.program.whole)
 
     # -------------------------------------------------------------------------------------- accesses
     def _access(self, ref: ir.Ref, *, write: bool = False, around: bool = False, source: bool = False) -> Access:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -52,21 +53,26 @@ def staged_product(p: Product, facts: Facts, extra: bool = False) -> dict[str, C
     decisions |= {f"atom.{d.name}": atom for d in p.dots}
     aligned = {o.tensor: o.tensor in facts.aligned for o in p.operands}
     decisions |= {f"engine.{t}": "cp_async" if known else "plain" for t, known in aligned.items()}
-    fitting = [
-        (depth, stages)
-        for depth in (_ROW_BYTES // p.itemsize, _ROW_BYTES // p.itemsize // 2)
-        for stages in (3, 2)
-        if _bytes(p, Design.of({**decisions, f"tile.{p.k.name}": depth, "stages": stages})) <= _room(facts)
-    ]
-    if not fitting:
+    fitting = _fitting(p, decisions, facts)
+    if fitting is None:
         return None
-    decisions[f"tile.{p.k.name}"], decisions["stages"] = fitting[0]
+    decisions |= fitting
     sums = rows * columns * len(p.dots) // (32 * warps)
     # Two blocks on an SM leave 128 registers to a thread, which copies through registers and long epilogues exceed.
     lean = all(aligned.values()) and all(p.runs_along_sum(o, facts) for o in p.operands) and not extra
     if lean and atom == "mma" and sums <= 64 and warps == 8 and 2 * _bytes(p, Design.of(decisions)) <= _room(facts):
         decisions["resident"] = 2
     return decisions
+
+
+def _fitting(p: Product, decisions: dict[str, Choice], facts: Facts) -> dict[str, Choice] | None:
+    """The deepest tile, and the most stages, whose operands find room in shared memory."""
+    widest = _ROW_BYTES // p.itemsize
+    for depth, stages in itertools.product((widest, widest // 2), (3, 2)):
+        chosen: dict[str, Choice] = {f"tile.{p.k.name}": depth, "stages": stages}
+        if _bytes(p, Design.of({**decisions, **chosen})) <= _room(facts):
+            return chosen
+    return None
 
 
 def _tile(p: Product, facts: Facts, m: int, n: int, atom: str, swap: bool) -> tuple[int, int, int, float]:

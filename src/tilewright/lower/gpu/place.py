@@ -6,7 +6,7 @@ The loop over rows of the atom moves inside the main loop, so that all warpgroup
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tilewright.design.default import Facts
@@ -40,6 +40,17 @@ def place(kernel: ir.Kernel, design: Design, facts: Facts) -> ir.Kernel:
         return _Rows(kernel, stmt, design, facts, taken).placed()
 
     return replace(kernel, body=replaced(kernel.body, is_rows, change))
+
+
+@dataclass
+class _Parts:
+    """Statements about parts of sums: where they lie, what begins sums in memory, what keeps and what adds a part."""
+
+    allocs: list[ir.Stmt] = field(default_factory=list)
+    begun: list[ir.Stmt] = field(default_factory=list)
+    zeros: list[ir.Stmt] = field(default_factory=list)
+    saves: list[ir.Stmt] = field(default_factory=list)
+    adds: list[ir.Stmt] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -196,50 +207,50 @@ class _Rows:
         assert isinstance(main, ir.Loop)
         inits = [s for s in loop.body[:at] if isinstance(s, ir.Let)]
         allocs, steps = self._main(main, inits)
-        saves: list[ir.Stmt] = []
-        adds: list[ir.Stmt] = []
-        how = ir.note(loop.notes, "how")
-        shared = how == "cluster"
-        buffers = {}
-        begun: list[ir.Stmt] = []  # sums in memory, before the first part is added to them
-        zeros: list[ir.Stmt] = []
+        how = str(ir.note(loop.notes, "how"))
+        parts = self._parts(inits, totals, how, part)
+        reads = self._reads({t.name: t.name for t in totals}, {t.name: t for t in totals})
+        column = next(a for a in inits[0].type.axes if a != self.axis.name)
+        join = self._joined(parts.adds, (*before, *reads[0], *renamed(after, reads[1])), part, column, how == "cluster")
+        assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
+        guards = tuple(f"{t.name}_parts" for t in totals)
+        notes: ir.Notes = (("guards", guards), ("scope", "cluster" if how == "cluster" else "grid"), ("stage", part))
+        sync = ir.Sync(fresh("parts", self.taken), "barrier", notes)
+        held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
+        held += [*parts.begun, *([self._each(*parts.zeros)] if parts.zeros else [])]
+        body = (*allocs, *parts.allocs, steps, self._each(*parts.saves), sync, self._each(*join))
+        return (*held, replace(loop, body=body))
+
+    def _parts(self, inits: list[ir.Let], totals: list[ir.Let], how: str, part: str) -> _Parts:
+        """What becomes of the sums of one part, and of all of them."""
+        found = _Parts()
         for init, total in zip(inits, totals, strict=True):
             parts, mine, own = (fresh(f"{total.name}_{w}", self.taken) for w in ("parts", "mine", "one"))
             place_ = ir.Ref(parts, init.type.axes)
-            saves.append(replace(init, name=mine, expr=ir.Load(ir.Ref(init.name, init.type.axes))))
-            adds.append(replace(init, name=own, expr=ir.Load(place_)))
-            buffers[total.name] = total.name
+            found.saves.append(replace(init, name=mine, expr=ir.Load(ir.Ref(init.name, init.type.axes))))
+            found.adds.append(replace(init, name=own, expr=ir.Load(place_)))
             if how == "atomic":
-                begun.append(self._alloc(parts, init, "memory"))
-                zeros += [replace(init, name=(zero := fresh(f"{total.name}_zero", self.taken))), ir.Store(place_, zero)]
-                saves += self._added(place_, mine, init.type)
-                adds.append(ir.Store(ir.Ref(total.name, init.type.axes), own))
+                zero = fresh(f"{total.name}_zero", self.taken)
+                found.begun.append(self._alloc(parts, init, "memory"))
+                found.zeros += [replace(init, name=zero), ir.Store(place_, zero)]
+                found.saves += self._added(place_, mine, init.type)
+                found.adds.append(ir.Store(ir.Ref(total.name, init.type.axes), own))
                 continue
-            allocs.append(self._alloc(parts, init, "shared" if shared else "memory"))
-            saves.append(ir.Store(place_, mine))
-            adds += self._accumulated(total.name, own, init.type, part)
-        reads = self._reads(buffers, {t.name: t for t in totals})
-        rest = (*before, *reads[0], *renamed(after, reads[1]))
-        column = next(a for a in inits[0].type.axes if a != self.axis.name)
+            found.allocs.append(self._alloc(parts, init, "shared" if how == "cluster" else "memory"))
+            found.saves.append(ir.Store(place_, mine))
+            found.adds += self._accumulated(total.name, own, init.type, part)
+        return found
+
+    def _joined(
+        self, adds: list[ir.Stmt], rest: tuple[ir.Stmt, ...], part: str, column: str, shared: bool
+    ) -> tuple[ir.Stmt, ...]:
+        """The parts joined, and with the last one what follows the sums; blocks of a cluster share the columns."""
         share = self._share(column) if shared else None
-        if share is not None:
-            adds, rest = list(renamed(tuple(adds), {column: share.name})), renamed(rest, {column: share.name})
-        join: tuple[ir.Stmt, ...] = (*adds, ir.When("last", part, self._chunks(rest)))
-        if share is not None:
-            join = (ir.Loop((share,), join, True, (("bind", "cluster"),)),)
-        assert all(isinstance(s, (ir.Let, ir.Assign)) for s in joins)
-        sync = ir.Sync(
-            fresh("parts", self.taken),
-            "barrier",
-            (
-                ("guards", tuple(f"{t.name}_parts" for t in totals)),
-                ("scope", "cluster" if shared else "grid"),
-                ("stage", part),
-            ),
-        )
-        held: list[ir.Stmt] = [self._alloc(t.name, t, "register") for t in totals]
-        held += [*begun, *([self._each(*zeros)] if zeros else [])]
-        return (*held, replace(loop, body=(*allocs, steps, self._each(*saves), sync, self._each(*join))))
+        if share is None:
+            return (*adds, ir.When("last", part, self._chunks(rest)))
+        own = {column: share.name}
+        join = (*renamed(tuple(adds), own), ir.When("last", part, self._chunks(renamed(rest, own))))
+        return (ir.Loop((share,), join, True, (("bind", "cluster"),)),)
 
     def _added(self, place_: ir.Ref, mine: str, type_: ir.TileType) -> list[ir.Stmt]:
         """What lies at a place, and `mine` with it."""

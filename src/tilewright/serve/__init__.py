@@ -1,0 +1,1 @@
+"""An HTTP server that speaks OpenAI's protocol: requests of many clients, run together by one engine."""
