@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tilewright.errors import WeightsError
+from tilewright.models import safetensors
 from tilewright.models.safetensors import Checkpoint, SafetensorsFile
 
 NAME = "model.safetensors"
@@ -43,6 +44,18 @@ def test_reads_what_the_library_writes(tmp_path):
         found = file.tensor(name)
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_copy_gives_back_the_pages_of_each_block_before_the_next(tmp_path, monkeypatch):
+    values = np.arange(70, dtype=np.float32).reshape(10, 7)
+    file = SafetensorsFile(write(tmp_path / NAME, {"w": entry("F32", [10, 7], 0, 280)}, values.tobytes()))
+    begin, given_back, out = file.tensors["w"].begin, [], np.full((10, 7), np.nan)
+    monkeypatch.setattr(safetensors, "_COPY_BLOCK", 3 * 28 + 5)  # three rows, and no fourth
+    monkeypatch.setattr(file, "_release", lambda *span: given_back.append((*span, int(np.isfinite(out[:, 0]).sum()))))
+    file.copy_into("w", out)
+    np.testing.assert_array_equal(out, values)
+    rows = [(0, 3), (3, 6), (6, 9), (9, 10)]
+    assert given_back == [(begin + 28 * first, begin + 28 * last, last) for first, last in rows]
 
 
 def test_bf16_is_bf16(tmp_path):

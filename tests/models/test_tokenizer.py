@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from model_folders import make_tokenizer
@@ -61,6 +62,11 @@ def sentencepiece_like(tmp_path_factory):
 @pytest.mark.parametrize("text", TEXTS)
 def test_round_trip(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_begin_token_that_the_core_writes_is_not_written_twice():
+    core = SimpleNamespace(encode=lambda *_, **__: SimpleNamespace(ids=[1, 5]), token_to_id=lambda _: 1)
+    assert Tokenizer(core, {"add_bos_token": True, "bos_token": "<s>"}, None).encode("x") == [1, 5]
 
 
 def test_agrees_with_transformers(folder, tokenizer):

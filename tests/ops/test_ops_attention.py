@@ -4,12 +4,20 @@ import torch
 
 from tilewright import operators, ops
 from tilewright.errors import ArgumentError, DTypeError
+from tilewright.operators.attention import FAR
+from tilewright.ops.attention import options_of
 from tilewright.runtime import tolerance
 
 
 def draw(generator, batch=2, query_heads=4, heads=2, s=3, t=7, d=8):
     shapes = ((query_heads, s), (heads, t), (heads, t))
     return [torch.randn(batch, h, n, d, generator=generator) for h, n in shapes]
+
+
+def test_a_window_beyond_all_positions_is_one_option():
+    """Sums of positions and a window stay in 32 bits, and one kernel serves all of them."""
+    found = [options_of("attention", True, n)["window"] for n in (FAR - 1, FAR, FAR + 1, 2**40)]
+    assert found == [FAR - 1, FAR, FAR, FAR]
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

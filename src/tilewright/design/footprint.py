@@ -117,9 +117,13 @@ class Footprint:
         return PORTION if number > AT_ONCE and any(self._in_portions(let) for let in feeders) else number
 
     def _in_portions(self, let: ir.Let) -> bool:
-        """Whether a dot takes all terms of some of its sums before it comes to others."""
-        pairs = isinstance(let.expr, ir.Dot) and self.design.get(f"atom.{let.name}") in PAIRED
-        return pairs and isinstance(let.expr, ir.Dot) and not self.is_inner(let, let.expr)
+        """Whether a dot takes several pairs of terms of some sums before it comes to others.
+
+        For a lone pair each sum would be loaded and stored again: one instruction between the two.
+        """
+        if not isinstance(let.expr, ir.Dot) or self.design.get(f"atom.{let.name}") not in PAIRED:
+            return False
+        return not self.is_inner(let, let.expr) and self.extent(let.expr.axis) > 2
 
     def _feeders(self, name: str) -> list[ir.Let]:
         """A carried value, and the dots that are added to it."""

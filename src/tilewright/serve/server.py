@@ -63,7 +63,7 @@ class Server:
         finally:
             self._socket.close()
             self.runner.end()
-            if not self._server.force_exit:
+            if not (self._server.hurried or self._server.force_exit):
                 self.runner.join()
 
     def __enter__(self) -> Server:
@@ -108,11 +108,13 @@ def _uvicorn_server() -> type[Any]:
     class Graceful(uvicorn.Server):
         def __init__(self, config: uvicorn.Config, runner: Runner, grace: float) -> None:
             super().__init__(config)
-            self._runner, self._grace, self._cut = runner, grace, False
+            self._runner, self._grace, self._cut, self.hurried = runner, grace, False, False
+            self._loop: asyncio.AbstractEventLoop | None = None
             self.ready: Callable[[], object] = lambda: None
             self.ending: Callable[[], object] = lambda: None
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            self._loop = asyncio.get_running_loop()
             await super().startup(sockets)
             self.ready()
 
@@ -131,8 +133,16 @@ def _uvicorn_server() -> type[Any]:
             elif not self._cut:
                 self._cut = True
                 self._runner.end()  # requests are told so
+            elif not self.hurried and self._loop is not None:
+                self.hurried = True
+                self._loop.call_soon_threadsafe(self._hang_up)
             else:
                 self.force_exit = True
+
+        def _hang_up(self) -> None:
+            # Not left to `force_exit`: from Python 3.12 on, asyncio waits for open connections nevertheless.
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
 
     return Graceful
 
