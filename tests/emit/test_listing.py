@@ -132,13 +132,14 @@ def test_pairs_of_bf16():
     ]
 
 
-def test_pairs_that_are_computed_take_turns_in_portions():
+def test_pairs_that_are_computed_take_turns_in_portions(monkeypatch):
     """More sums than registers hold take all their terms sixteen at a time, in the listing as in the machine code."""
+    monkeypatch.setattr("tilewright.emit.listing_page.LONGEST", 1000)
     decisions = {"lanes": ("E", "s", "D"), "tile__g": 1, "tile__s": 16, "tile__t": 4}
     atoms = {"atom__dot0": "bf16x2", "atom__dot1": "bf16x2"}
     program = scheduled("attention", "bf16", {"causal": True, "window": None}, **decisions, **atoms)
     lines = [line.strip() for line in body(program, 64, D=64, E=64).splitlines() if "bf16x2(" in line]
-    scores, sums = [line for line in lines if line.startswith("dot0")], [x for x in lines if not x.startswith("dot0")]
+    scores, sums = ([x for x in lines if ("transpose(" in x) is of_queries] for of_queries in (True, False))
     assert len(scores) == 32 * 4 and len(sums) == 2 * 64
     assert all("pairs(" in line for line in sums)
     made = [line.partition(" = ")[0] for line in sums]

@@ -272,7 +272,7 @@ def _rows_across(p: _Plan, chosen: Decisions, pick: Pick) -> tuple[Decisions, li
     chosen |= {f"tile.{axis}": pick(f"tile.{axis}", upto(p.size(axis), (1, 2))) for axis in others}
     chosen[f"tile.{rows}"] = p.facts.lanes
     for axis in p.serial:
-        chosen[f"tile.{axis}"] = pick(f"tile.{axis}", (p.facts.lanes // 2, p.facts.lanes))
+        chosen[f"tile.{axis}"] = p.facts.lanes // 2
     summed = [d.expr.axis for d in p.nest.dots if isinstance(d.expr, ir.Dot) and d.expr.axis in p.whole]
     kept = [d for d in p.whole if d not in summed]
     first = pick("lanes", [(*kept, rows), (rows, *kept)])

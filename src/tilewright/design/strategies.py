@@ -17,7 +17,7 @@ from tilewright.design.normal import Normal
 from tilewright.design.space import canonical, pool, random_design, random_step, ranked
 from tilewright.design.trial import Trial
 from tilewright.errors import ArgumentError
-from tilewright.language import ir
+from tilewright.language import ir, structure
 
 Model = Callable[[Design], float]
 
@@ -181,12 +181,18 @@ class Evolve:
         """What every search of the key tries: the default's best neighbours, and of the pool what differs."""
         near = _ranked(self._task.fresh(self._neighbours.of(self._task.start().design), set()), self._belief)
         shared = {c.design: replace(c, parent=None, mutation=None) for c in near[: self._NEAR]}
-        seen = {kind_of(d) for d in shared}
-        shared |= {
-            c.design: c for c in first_of_kinds(candidates, self._KINDS, _CPU_HOPE) if kind_of(c.design) not in seen
-        }
+        seen = {self._kind(d) for d in shared}
+        of_kinds = first_of_kinds(candidates, self._KINDS, _CPU_HOPE, self._kind)
+        shared |= {c.design: c for c in of_kinds if self._kind(c.design) not in seen}
         rest = [c for c in candidates if c.design not in shared]
         return [*shared.values(), *_varied(rest, self._SHARED - len(shared))]
+
+    def _kind(self, design: Design) -> tuple[object, ...]:
+        """The kind of a design on a CPU; where whole dims are summed nothing is packed, and first lanes tell kinds."""
+        kernel = self._task.kernel
+        dots = [let.expr for let in structure.lets(kernel).values() if isinstance(let.expr, ir.Dot)]
+        whole = any(dot.axis not in structure.axes(kernel) for dot in dots)
+        return (*kind_of(design), design.names("lanes")[:1] if whole else ())
 
     def propose(self, trials: Sequence[Trial], count: int, champion: Callable[[], Design]) -> list[Candidate]:
         """What the shared pool still holds; after it a generation."""
@@ -274,7 +280,12 @@ def _ranked(candidates: Sequence[Candidate], belief: Belief) -> list[Candidate]:
     return [by_design[d] for d in ranked(believed)]
 
 
-def first_of_kinds(candidates: Sequence[Candidate], count: int, hope: float = _HOPE) -> list[Candidate]:
+def first_of_kinds(
+    candidates: Sequence[Candidate],
+    count: int,
+    hope: float = _HOPE,
+    kind: Callable[[Design], tuple[object, ...]] | None = None,
+) -> list[Candidate]:
     """Of each kind of kernel the one that the model thinks best, at most `count`, and none that it gives no hope: more
     than `hope` times its best.
 
@@ -282,7 +293,7 @@ def first_of_kinds(candidates: Sequence[Candidate], count: int, hope: float = _H
     """
     first: dict[tuple[object, ...], Candidate] = {}
     for c in sorted(candidates, key=lambda c: (c.predicted, canonical(c.design))):
-        first.setdefault(kind_of(c.design), c)
+        first.setdefault((kind or kind_of)(c.design), c)
     chosen = list(first.values())
     return [c for c in chosen if c.predicted <= hope * chosen[0].predicted][:count] if len(chosen) > 1 else []
 

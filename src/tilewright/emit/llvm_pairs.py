@@ -69,7 +69,7 @@ def _word(cx: Context, tile: Tile, point: dict[str, int], _axis: str, lane: str)
         pointer = address.pointer({**point, lane: point[lane] * width}, lane)
         return b.emit(f"load <{2 * width} x bfloat>, ptr {pointer}, align 2")
     one = b.emit(f"load i32, ptr {address.pointer(point)}, align 2")
-    return _halves(cx, splat(cx, "i32", width, one), width)
+    return b.emit(f"bitcast <{width} x i32> {splat(cx, 'i32', width, one)} to <{2 * width} x bfloat>")
 
 
 def _interleaved(cx: Context, tile: Tile, point: dict[str, int], axis: str, lane: str) -> str:
