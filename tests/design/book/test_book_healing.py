@@ -147,7 +147,7 @@ def test_a_damaged_file_is_moved_aside_and_a_fresh_book_begun(path: Path, kind: 
             found = [r for n in SIZES if (r := book.get(key(M=n))) is not None] + book.list()
             book.measurements()
             book.put(record(key(M=99)))
-        assert all(r == record(key(**r.sizes)) for r in found)
+        assert found == []  # a fresh book: nothing of a damaged one is believed
         assert book.get(key(M=99)) == record(key(M=99))
         assert integrity(path) == "ok"
         assert path.with_name(f"{path.name}.damaged-{seed + 1}").exists()
