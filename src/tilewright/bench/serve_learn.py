@@ -50,7 +50,7 @@ class Setting:
 CPU = Setting(
     "cpu", "2,000 requests, a model of 2 layers of 256, bf16",
     Shape(hidden=256, layers=2, heads=4, kv_heads=2, head_dim=64, intermediate=768, vocabulary=2048, context=4096),
-    learn_seconds=75.0, pinned_seconds=12.0, trials=9, cost=0.25, passes=3, shake_seconds=8.0,
+    learn_seconds=170.0, pinned_seconds=12.0, trials=16, cost=0.25, passes=3, shake_seconds=8.0,
 )  # fmt: skip
 GPU = Setting(
     "cuda", "2,000 requests, 4 layers of Llama 3.2 1B's, bf16", Shape(layers=4, vocabulary=32768, context=4096),
