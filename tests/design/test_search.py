@@ -65,7 +65,7 @@ def test_a_kind_that_the_model_wrongs_is_found_by_one_trial_of_it():
 def test_the_winner_is_among_the_best_that_were_tried():
     for scape in LANDSCAPES[:2]:
         result = run(scape, trials=48)
-        assert scape.seconds(result.winner) <= (1 + OWN_PROCESSES.tie) / (1 - OWN_PROCESSES.lead) * best(scape, result)
+        assert scape.seconds(result.winner) <= (1 + OWN_PROCESSES.tie) * best(scape, result)
         assert result.seconds == pytest.approx(scape.seconds(result.winner), rel=0.02)
         assert result.default_seconds == pytest.approx(scape.seconds(result.trials[0].design), rel=0.02)
 
@@ -76,16 +76,14 @@ def test_the_default_is_trial_0_and_keeps_its_place_within_noise():
     assert result.trials[0].design == result.winner == default_design(SMALL.kernel, SMALL.facts)
 
 
-@pytest.mark.parametrize("process, least", [(0.003, 18), (0.01, 17)])
+@pytest.mark.parametrize("process, least", [(0.0, 19), (0.003, 18), (0.01, 17)])
 def test_two_searches_choose_the_same_design(process, least):
-    """20 keys, each searched twice, by other seeds and under other noise: at least 18 choose alike.
-
-    A key parts where a design lies at the edge of a tie or a lead, and which keys have such a design changes with the
-    model and the space: 18 to 20 of them choose alike. What is sure, `test_finals` says of keys without one.
+    """20 keys, each searched twice, by other seeds and under other noise: at least 19 choose alike.
 
     Times have a roof, as on machines, so that many designs are about as good; a trial is right to 0.6%, paired rounds
-    to 0.2%, and each process favours designs by 0.3% (as a standard deviation; on a quiet Zen 4 it is 0.1 to 0.4% for
-    19 of 20 keys) or by 1%, when more designs lie at an edge within what is left of the noise.
+    to 0.2%. Where each process also favours designs, by 0.3% (as a standard deviation; on a quiet Zen 4 it is 0.1 to
+    0.4% for 19 of 20 keys) or by 1%, more designs lie at an edge within what is left of the noise, and one or two keys
+    more part; what is sure there, `test_finals` says of keys without such a design.
     """
     shapes = [(1, 4096, 4096), (16, 4096, 1024), (64, 1024, 4096), (512, 512, 512)]
     keys = [("matmul", {"M": m, "N": n, "K": k}) for m, n, k in shapes]

@@ -90,9 +90,10 @@ class Finals:
         """
         finalists = select(trials, self._rules)
         if recorded:
-            for s in recorded:  # each meeting begins with the same design
-                self._meetings += [[s]] if s.design == recorded[0].design else []
-                self._meetings[-1] += [s] if s.design != recorded[0].design else []
+            for s in recorded:
+                if s.design == recorded[0].design:  # with which each meeting begins
+                    self._meetings.append([])
+                self._meetings[-1].append(s)
         else:
             self._hold(trials, finalists)
         if not self._meetings:
@@ -187,10 +188,10 @@ def select(trials: Sequence[Trial], rules: Rules = ONE_PROCESS) -> list[Design]:
     return list(dict.fromkeys([*default, *shared, *fastest[:_FASTEST], *finds[:_FIRST]]))
 
 
-def _order(trials: Sequence[Trial]) -> dict[Design, tuple[bool, bool, float, int, str]]:
+def _order(trials: Sequence[Trial]) -> dict[Design, tuple[bool, bool, int, str]]:
     """The order in which ties are decided: the default, what every search tries, what this one came upon."""
     default = trials[0].design
-    return {t.design: (t.design != default, t.mutation is not None, 0.0, *canonical(t.design)) for t in trials}
+    return {t.design: (t.design != default, t.mutation is not None, *canonical(t.design)) for t in trials}
 
 
 def _front(group: Sequence[Standing]) -> list[Standing]:

@@ -203,8 +203,9 @@ def _spread(news: News) -> None:
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
-    problem = error if isinstance(error, Problem) else Problem.of(error)  # type: ignore[arg-type]
-    return answer(problem)
+    """A request that is refused, or an error of the engine."""
+    assert isinstance(error, (Problem, TilewrightError)), error
+    return answer(Problem.of(error) if isinstance(error, TilewrightError) else error)
 
 
 async def _on_http(request: Request, error: HTTPException) -> Response:
